@@ -1,0 +1,311 @@
+"""The one error tree: everything that can leave a public call.
+
+Strategy: a class says whose fault it was and how far the walk skips (request, model,
+account); attributes carry the facts; the message is built from the attributes each time it
+is asked for, so facts added later (which account, which model) are in it, and it always ends
+with what to do next. Must never know how a provider words its errors, and must never be
+handed a key: bodies arrive here redacted and cut.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from typing import Any
+
+__all__ = [
+    "AllCandidatesFailedError",
+    "Attempt",
+    "AttemptTimeoutError",
+    "AuthenticationError",
+    "ConfigError",
+    "ContextWindowError",
+    "InferRouterError",
+    "InvalidRequestError",
+    "MalformedResponseError",
+    "ModelNotFoundError",
+    "MultimodalUnavailableError",
+    "NoCandidatesError",
+    "ProviderError",
+    "ProviderUnavailableError",
+    "QuotaExceededError",
+    "QuotaStoreError",
+    "RateLimitedError",
+    "Rejection",
+    "StreamInterruptedError",
+    "UnknownModelError",
+]
+
+
+class InferRouterError(Exception):
+    """Base of everything this library raises on purpose.
+
+    `retryable`: may the very same call succeed later without anybody changing anything?
+    """
+
+    retryable: bool = False
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _rebuild, (type(self), self.args, dict(self.__dict__))
+
+
+@dataclass(frozen=True, slots=True)
+class Rejection:
+    """Why one candidate was left out. `retry_at`: epoch seconds when that may change, None if waiting does not help."""
+
+    provider: str
+    account_id: str
+    model: str
+    reason: str
+    retry_at: float | None = None
+    code: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.provider}/{self.account_id} ({self.model}): {self.reason}"
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One call that was really made and failed."""
+
+    provider: str
+    account_id: str
+    model: str
+    error: ProviderError
+
+    def __str__(self) -> str:
+        return str(self.error)
+
+
+class ConfigError(InferRouterError):
+    """The configuration cannot be used. `problems`: every fault found, each beginning with its path."""
+
+    def __init__(self, problems: Sequence[str] | str) -> None:
+        self.problems: tuple[str, ...] = (problems,) if isinstance(problems, str) else tuple(problems)
+        super().__init__(self.problems)
+
+    def __str__(self) -> str:
+        if len(self.problems) == 1:
+            return f"the configuration has a problem: {self.problems[0]}"
+        lines = "".join(f"\n  - {problem}" for problem in self.problems)
+        return f"the configuration has {len(self.problems)} problems:{lines}"
+
+
+class UnknownModelError(InferRouterError):
+    """No alias, no provider's declared model and no `provider/model` has this name. `known`: close matches first."""
+
+    def __init__(self, model: str, known: Sequence[str] = ()) -> None:
+        self.model = model
+        self.known: tuple[str, ...] = tuple(known)
+        super().__init__(model)
+
+    def __str__(self) -> str:
+        if not self.model:
+            head = "the request names no model and the configuration has no default_model"
+        else:
+            head = f"unknown model {self.model!r}"
+        listed = f"; known: {', '.join(self.known[:12])}" if self.known else ""
+        return f"{head}{listed}. Name an alias, a declared model, or provider/model."
+
+
+class NoCandidatesError(InferRouterError):
+    """Nothing could be tried. `rejections`: a `Rejection` each; `retry_at`: epoch seconds of the soonest slot, or None."""
+
+    def __init__(self, rejections: Sequence[Rejection] = (), retry_at: float | None = None) -> None:
+        self.rejections: tuple[Rejection, ...] = tuple(rejections)
+        self.retry_at = retry_at
+        self.retryable = retry_at is not None
+        super().__init__(self.rejections)
+
+    def __str__(self) -> str:
+        why = "; ".join(map(str, self.rejections)) or "no account serves this model"
+        return f"no candidate can take this request: {why}. {_when(self.retry_at)}"
+
+
+class MultimodalUnavailableError(NoCandidatesError):
+    """Every candidate was left out because it cannot take the request's media."""
+
+    def __str__(self) -> str:
+        why = "; ".join(map(str, self.rejections))
+        return (
+            f"no candidate can take this request's media: {why}. "
+            "Name a model that can, or declare it under the account's capabilities."
+        )
+
+
+class AllCandidatesFailedError(InferRouterError):
+    """Every candidate that could be tried failed. `attempts`: an `Attempt` each, in order; `retry_at`: epoch seconds or None."""
+
+    def __init__(
+        self,
+        attempts: Sequence[Attempt] = (),
+        retry_at: float | None = None,
+        rejections: Sequence[Rejection] = (),
+    ) -> None:
+        self.attempts: tuple[Attempt, ...] = tuple(attempts)
+        self.retry_at = retry_at
+        self.rejections: tuple[Rejection, ...] = tuple(rejections)
+        self.retryable = retry_at is not None or any(a.error.retryable for a in self.attempts)
+        super().__init__(self.attempts)
+
+    def __str__(self) -> str:
+        tried = "; ".join(f"[{i}] {attempt}" for i, attempt in enumerate(self.attempts, 1))
+        skipped = f" Left out: {'; '.join(map(str, self.rejections))}." if self.rejections else ""
+        count = len(self.attempts)
+        return f"all {count} attempt{'s' * (count != 1)} failed: {tried}.{skipped} {_when(self.retry_at)}"
+
+
+class ProviderError(InferRouterError):
+    """A provider's answer, or the lack of one.
+
+    `status`: HTTP status, None if there was none. `body`: what it said, redacted and cut to 2 KiB.
+    `retry_after`: seconds it asked to wait, None if it did not say. `resets_at`: epoch seconds when a spent quota
+    comes back, None if unknown. `scope`: what must rest, "account" or "model". `request_id`: the provider's own.
+    """
+
+    hint = "See the provider's message."
+
+    def __init__(
+        self,
+        provider: str = "",
+        account_id: str = "",
+        model: str = "",
+        status: int | None = None,
+        body: str = "",
+        retry_after: float | None = None,
+        request_id: str | None = None,
+        *,
+        message: str = "",
+        retryable: bool | None = None,
+        resets_at: float | None = None,
+        scope: str = "account",
+    ) -> None:
+        self.provider = provider
+        self.account_id = account_id
+        self.model = model
+        self.status = status
+        self.body = body
+        self.retry_after = retry_after
+        self.request_id = request_id
+        self.message = message
+        self.resets_at = resets_at
+        self.scope = scope
+        if retryable is not None:
+            self.retryable = retryable
+        super().__init__(message)
+
+    def __str__(self) -> str:
+        who = "/".join(filter(None, (self.provider, self.account_id))) or "the provider"
+        model = f" ({self.model})" if self.model else ""
+        status = f" answered {self.status}" if self.status else ""
+        said = self.message or self.body[:200] or type(self).__name__
+        wait = f" It asks to wait {self.retry_after:g} s." if self.retry_after else ""
+        known = f" Request id {self.request_id}." if self.request_id else ""
+        return f"{who}{model}{status}: {said.rstrip('.')}.{wait}{known} {self.hint}"
+
+
+class InvalidRequestError(ProviderError):
+    """400, 413, 422, or a request that is wrong before it is sent: the caller's fault, no other account would help."""
+
+    hint = "Change the request; the same one would be refused again."
+
+
+class ContextWindowError(InvalidRequestError):
+    """The prompt and the asked-for answer do not fit the model's context window."""
+
+    hint = "Shorten the messages, lower max_tokens, or add a model with a larger context window to the alias."
+
+
+class AuthenticationError(ProviderError):
+    """401, 403, or a body that means a bad key. The account rests for ten minutes."""
+
+    hint = "Check this account's auth.api_key and what the key is allowed to do."
+
+
+class QuotaExceededError(ProviderError):
+    """402, no credit, or a spent daily quota. `retryable` tells whether waiting heals it."""
+
+    retryable = True
+
+    @property
+    def hint(self) -> str:  # type: ignore[override]  # two sentences, chosen by whether waiting heals it
+        if self.retryable:
+            return "It comes back when the quota resets; add another account to go on now."
+        return "Waiting does not help: check the account's plan, credit or spend limit."
+
+
+class RateLimitedError(ProviderError):
+    """429 that heals by itself soon."""
+
+    retryable = True
+    hint = "Wait, or add another account."
+
+
+class ModelNotFoundError(ProviderError):
+    """404: this account does not serve that model. The model rests on this account for an hour."""
+
+    hint = "Check the model's name with the provider, and that the account may use it."
+
+
+class ProviderUnavailableError(ProviderError):
+    """5xx, 408, 409, 529, no connection, or a connection lost."""
+
+    retryable = True
+    hint = "Try again, or check base_url and the network if it stays."
+
+
+class AttemptTimeoutError(ProviderUnavailableError):
+    """The attempt's time, or the whole call's, was over before the answer was."""
+
+    hint = "Raise timeout or attempt_timeout, or name a faster model."
+
+
+class MalformedResponseError(ProviderError):
+    """A 2xx answer that is no answer: cut, not JSON, without choices, too large, or with an error inside."""
+
+    retryable = True
+    hint = "The provider broke its own format; look at body, and check base_url if it happens every time."
+
+
+class StreamInterruptedError(InferRouterError):
+    """A stream ended after content was handed out and before its terminal marker.
+
+    `partial`: a `ChatResponse` of everything that came (its `finish_reason` is None); `cause`: the error behind it.
+    """
+
+    retryable = True
+
+    def __init__(self, partial: Any = None, cause: BaseException | None = None) -> None:
+        self.partial = partial
+        self.cause = cause
+        super().__init__()
+
+    def __str__(self) -> str:
+        seen = len(getattr(self.partial, "text", "") or "")
+        why = f": {self.cause}" if self.cause is not None else ""
+        return (
+            f"the stream broke off after {seen} characters{why} "
+            "What came is in .partial; ask again, as no other account is tried once content was handed out."
+        )
+
+
+class QuotaStoreError(InferRouterError):
+    """The quota store cannot be trusted or reached; without it no call is made (`on_store_error = "ignore"` opts out)."""
+
+
+def _when(retry_at: float | None) -> str:
+    if retry_at is None:
+        return "Waiting does not help: add an account, allow paid use, or change the request."
+    try:
+        moment = datetime.fromtimestamp(retry_at, timezone.utc).strftime("%Y-%m-%d %H:%M:%S UTC")
+    except (OverflowError, ValueError, OSError):
+        moment = f"{retry_at:.0f} s after the epoch"
+    return f"The soonest slot is at {moment}: wait (max_wait does it for you), or add an account."
+
+
+def _rebuild(cls: type[InferRouterError], args: tuple[Any, ...], facts: dict[str, Any]) -> InferRouterError:
+    error = cls.__new__(cls)
+    error.args = args
+    error.__dict__.update(facts)
+    return error

@@ -1,0 +1,175 @@
+"""What comes back: whole answers and the chunks of a stream, in OpenAI's words.
+
+Strategy: built by the dialects from the provider's JSON, which stays reachable as text and is parsed afresh on each
+`raw`, so that a value holds nothing mutable. Must never know a provider.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+from .errors import MalformedResponseError
+from .records import Message, Routing, ToolCall, Usage
+
+__all__ = ["ChatChunk", "ChatResponse", "Choice", "ChunkChoice", "Delta", "EmbedResponse", "ToolCallDelta"]
+
+NOWHERE = Routing("", "", "")
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """One answer. `finish_reason`: stop, length, tool_calls, content_filter, the provider's own word in lower case, or None."""
+
+    index: int
+    message: Message
+    finish_reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ChatResponse:
+    """A whole answer. `text`, `tool_calls`, `reasoning` and `message` are those of the first choice."""
+
+    id: str
+    model: str
+    choices: tuple[Choice, ...]
+    usage: Usage = Usage()
+    routing: Routing = NOWHERE
+    source: tuple[str, ...] = field(default=(), repr=False, compare=False)
+
+    @property
+    def message(self) -> Message:
+        """The first choice's message: append it to the conversation to go on."""
+        return self.choices[0].message
+
+    @property
+    def text(self) -> str:
+        """The first choice's text, "" if there is none."""
+        return self.message.text
+
+    @property
+    def tool_calls(self) -> tuple[ToolCall, ...]:
+        """The first choice's tool calls."""
+        return tuple(self.message.tool_calls)
+
+    @property
+    def reasoning(self) -> str:
+        """The first choice's reasoning text, "" if none was shown."""
+        return self.message.reasoning
+
+    @property
+    def finish_reason(self) -> str | None:
+        """Why the first choice ended."""
+        return self.choices[0].finish_reason
+
+    @property
+    def raw(self) -> Any:
+        """The provider's own JSON, parsed anew each time: an object, or for a stream the list of its objects."""
+        objects = [json.loads(text) for text in self.source]
+        return objects[0] if len(objects) == 1 else objects
+
+    def json(self) -> Any:
+        """The text parsed as JSON, code fences around it forgiven. Raises `MalformedResponseError` when it is no JSON."""
+        text = self.text.strip()
+        if text.startswith("```") and text.endswith("```"):
+            text = text[3:-3].removeprefix("json").strip()
+        try:
+            return json.loads(text)
+        except (ValueError, RecursionError) as exc:
+            where = self.routing
+            cut = " It was cut by max_tokens." if self.finish_reason == "length" else ""
+            raise MalformedResponseError(
+                where.provider,
+                where.account_id,
+                where.model,
+                body=self.text[:2048],
+                message=f"the answer is not JSON ({_first_line(exc)}).{cut} Ask with response_format, or read .text",
+            ) from exc
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCallDelta:
+    """A fragment of tool call number `index`; `arguments` is to be appended."""
+
+    index: int
+    id: str | None = None
+    name: str | None = None
+    arguments: str = ""
+    signature: str | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Delta:
+    """What a chunk adds to one choice; "" and () mean nothing."""
+
+    content: str = ""
+    reasoning: str = ""
+    tool_calls: tuple[ToolCallDelta, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkChoice:
+    """A chunk's part of choice number `index`."""
+
+    index: int
+    delta: Delta
+    finish_reason: str | None = None
+
+
+NOTHING_NEW = (ChunkChoice(0, Delta()),)
+
+
+@dataclass(frozen=True, slots=True)
+class ChatChunk:
+    """One piece of a stream; it always has at least one choice. `usage` is None until the provider tells it."""
+
+    id: str = ""
+    model: str = ""
+    choices: tuple[ChunkChoice, ...] = NOTHING_NEW
+    usage: Usage | None = None
+    source: str = field(default="", repr=False, compare=False)
+
+    @property
+    def text(self) -> str:
+        """The text this chunk adds to the first choice."""
+        choices = self.choices
+        if len(choices) == 1:
+            return choices[0].delta.content if choices[0].index == 0 else ""
+        return "".join(choice.delta.content for choice in choices if choice.index == 0)
+
+    @property
+    def reasoning(self) -> str:
+        """The reasoning text this chunk adds to the first choice."""
+        return "".join(choice.delta.reasoning for choice in self.choices if choice.index == 0)
+
+    @property
+    def finish_reason(self) -> str | None:
+        """Why the first choice ended, once it has."""
+        return next((choice.finish_reason for choice in self.choices if choice.index == 0), None)
+
+    @property
+    def raw(self) -> Any:
+        """The provider's own JSON of this chunk, parsed anew."""
+        return json.loads(self.source) if self.source else None
+
+
+@dataclass(frozen=True, slots=True)
+class EmbedResponse:
+    """Vectors, one for each input, in order."""
+
+    embeddings: tuple[tuple[float, ...], ...] = field(repr=False)
+    model: str = ""
+    usage: Usage = Usage()
+    routing: Routing = NOWHERE
+    source: tuple[str, ...] = field(default=(), repr=False, compare=False)
+
+    @property
+    def raw(self) -> Any:
+        """The provider's own JSON, parsed anew; a list where several batches were asked."""
+        objects = [json.loads(text) for text in self.source]
+        return objects[0] if len(objects) == 1 else objects
+
+
+def _first_line(exc: Exception) -> str:
+    return str(exc).splitlines()[0] if str(exc) else type(exc).__name__

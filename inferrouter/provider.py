@@ -1,0 +1,224 @@
+"""The contract of a provider: a request becomes bytes and headers, bytes become records, an error becomes one of ours.
+
+Strategy: sans-I/O. A provider knows one wire format and nothing of sockets, accounts in plural, quota or retries. What all
+dialects share is here: strict JSON reading, honest token counts, and the stream decoder that feeds server-sent events to a
+dialect and knows when an answer is complete.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, NoReturn, Protocol
+
+from .answers import ChatChunk, ChatResponse, EmbedResponse
+from .errors import MalformedResponseError, ProviderError
+from .frozen import EMPTY
+from .records import ChatRequest, EmbedRequest, Native
+from .secret import Secret
+from .sse import Event, Reader, SSETooLarge
+from .transport import WireRequest
+
+__all__ = ["Endpoint", "Provider", "StreamDecoder", "clean_text", "load_json", "tokens"]
+
+SNIFF_BYTES = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """Where and as whom to call: an account, as far as a dialect has to know it. `base_url` has no trailing slash."""
+
+    base_url: str
+    key: Secret
+    headers: Mapping[str, str] = field(default=EMPTY)
+
+
+class Provider(Protocol):
+    """One wire format of one provider. Methods raise only errors of this library's tree.
+
+    `name` is what accounts and aliases call it; `dialect`: "openai", "gemini", "anthropic" or an own word (turns kept in a
+    provider's own words are given back to the same dialect only); `media`: kinds of media its format can carry.
+    """
+
+    name: str
+    dialect: str
+    base_url: str
+    media: frozenset[str]
+
+    def declares(self, model: str) -> bool | None:
+        """Whether it serves `model`; None if it declares no models at all."""
+        ...
+
+    def unsupported(self, request: ChatRequest, model: str) -> tuple[str, ...]:
+        """The parameters of `request` that its format cannot express, by name."""
+        ...
+
+    def encode(self, request: ChatRequest, model: str, endpoint: Endpoint, stream: bool) -> WireRequest:
+        """The HTTP request. Raises `InvalidRequestError` for what it cannot say."""
+        ...
+
+    def decode(self, body: bytes, model: str) -> ChatResponse:
+        """A whole 2xx answer. Raises `MalformedResponseError`, or what `error` says of an error object inside it."""
+        ...
+
+    def decoder(self, model: str) -> StreamDecoder:
+        """A fresh decoder for one streamed answer."""
+        ...
+
+    def error(self, status: int, headers: Mapping[str, str], body: bytes, now: float) -> ProviderError:
+        """What a non-2xx answer means. `headers` have lower-case names, `now` is in epoch seconds. Never raises."""
+        ...
+
+    def encode_embed(self, request: EmbedRequest, model: str, endpoint: Endpoint) -> WireRequest:
+        """The HTTP request for vectors. Raises `InvalidRequestError` where the provider has none."""
+        ...
+
+    def decode_embed(self, body: bytes, model: str) -> EmbedResponse:
+        """A whole 2xx answer with vectors. Raises like `decode`."""
+        ...
+
+
+class StreamDecoder:
+    """Bytes of one streamed answer in, chunks out. A dialect overrides `read` (and `whole`, `natives`).
+
+    `complete`: the terminal marker was seen, so whatever happens now the answer is whole. `done`: nothing more will come, stop
+    reading. An error object inside the stream is raised as what `Provider.error` makes of it.
+    """
+
+    __slots__ = ("_events", "_provider", "_reader", "_sniffed", "complete", "done")
+
+    def __init__(self, provider: Provider) -> None:
+        self._provider = provider
+        self._reader = Reader()
+        self._events = 0
+        self._sniffed = bytearray()
+        self.complete = False
+        self.done = False
+
+    def feed(self, data: bytes) -> list[ChatChunk]:
+        """The chunks that `data` completes. Raises `ProviderError` and its kin."""
+        if not self._events and len(self._sniffed) < SNIFF_BYTES:
+            self._sniffed += data
+        try:
+            events = self._reader.feed(data)
+        except SSETooLarge as exc:
+            raise MalformedResponseError(message=f"a stream event is too large: {exc}") from exc
+        chunks: list[ChatChunk] = []
+        for event in events:
+            if self.done:
+                break
+            self._take(event, chunks)
+        return chunks
+
+    def end(self) -> list[ChatChunk]:
+        """What a clean end of the body still gives; afterwards `complete` tells whether the answer was whole."""
+        chunks: list[ChatChunk] = []
+        pending = self._reader.pending()
+        if pending is not None and not self.done:
+            self._take_unterminated(pending, chunks)
+        elif not self._events and self._sniffed.strip():
+            self._take_bare(chunks)
+        return chunks
+
+    def read(self, event: str, item: Any, source: str) -> list[ChatChunk]:
+        """The chunks of one event whose data is the JSON value `item`."""
+        raise NotImplementedError
+
+    def whole(self, item: Any, source: str) -> list[ChatChunk]:
+        """The chunks of a whole unary answer, sent by a server that ignores `stream`; none if it is not one."""
+        return []
+
+    def natives(self) -> Mapping[int, Native]:
+        """Per choice, the turn in the provider's own words, once complete; empty if it need not be kept."""
+        return {}
+
+    def fail(self, item: Any, status: int = 200) -> NoReturn:
+        """Raise what an error object inside a 2xx stream means."""
+        body = json.dumps(item).encode()
+        raise self._provider.error(embedded_status(item, status), {}, body, 0.0)
+
+    def _take(self, event: Event, chunks: list[ChatChunk]) -> None:
+        self._events += 1
+        data = event.data
+        if data == "[DONE]" or data.strip() == "[DONE]":
+            self.complete = self.done = True
+            return
+        if not data.strip():
+            return
+        item = load_json(data)
+        if event.event == "error" or (isinstance(item, Mapping) and item.get("error")):
+            self.fail(item)
+        chunks.extend(self.read(event.event, item, data))
+
+    def _take_unterminated(self, pending: Event, chunks: list[ChatChunk]) -> None:
+        """A last event without its blank line counts if it is whole JSON; a piece of one is a cut."""
+        if pending.data.strip() != "[DONE]":
+            try:
+                load_json(pending.data)
+            except MalformedResponseError:
+                return
+        self._take(pending, chunks)
+
+    def _take_bare(self, chunks: list[ChatChunk]) -> None:
+        try:
+            item = load_json(bytes(self._sniffed))
+        except MalformedResponseError as exc:
+            exc.message = "the answer to a stream request is no event stream"
+            exc.body = clean_text(bytes(self._sniffed[:2048]).decode("utf-8", "replace"))
+            raise
+        first = item[0] if isinstance(item, list) and item else item
+        if isinstance(first, Mapping) and first.get("error"):
+            self.fail(item)
+        found = self.whole(item, self._sniffed.decode("utf-8", "replace"))
+        if not found:
+            self.fail(item)
+        chunks.extend(found)
+
+
+def load_json(data: bytes | str) -> Any:
+    """`data` as JSON; ill-formed UTF-8 reads as U+FFFD. Raises `MalformedResponseError` (NaN, absurd nesting and digits too)."""
+    try:
+        text = data if isinstance(data, str) else data.decode("utf-8", "replace").removeprefix("\ufeff")
+        return _DECODER.decode(text)
+    except (ValueError, RecursionError) as exc:
+        kind = "nested too deeply" if isinstance(exc, RecursionError) else "not JSON"
+        shown = text[:2048] if isinstance(text, str) else ""
+        # The stdlib's error holds the whole document, which may echo a key.
+        raise MalformedResponseError(message=f"the answer is {kind}", body=shown) from ValueError(str(exc)[:200])
+
+
+def tokens(value: Any) -> int:
+    """A token count as a server wrote it; anything but a number of at least 0 (a bool, a string, None) counts 0."""
+    if type(value) is int:
+        return value if value > 0 else 0
+    return int(value) if isinstance(value, float) and 0 < value < 1e15 else 0
+
+
+def clean_text(text: str) -> str:
+    """`text` with lone surrogates replaced by U+FFFD, so that it can be printed and stored."""
+    if text.isascii():
+        return text
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+
+
+def embedded_status(item: Any, default: int) -> int:
+    """The HTTP status an error object inside a 2xx answer names for itself, or `default`."""
+    holder = item[0] if isinstance(item, list) and item else item
+    error = holder.get("error") if isinstance(holder, Mapping) else None
+    for source in (error, holder):
+        if isinstance(source, Mapping):
+            for key in ("status_code", "code", "status"):
+                value = source.get(key)
+                if type(value) is int and 400 <= value < 600:
+                    return value
+                if isinstance(value, str) and value.isascii() and value.isdigit() and 400 <= int(value[:4]) < 600:
+                    return int(value)
+    return default
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no JSON")
+
+
+_DECODER = json.JSONDecoder(parse_constant=_refuse_constant)

@@ -1,0 +1,132 @@
+"""A function the model may call: its name, what it does, and the JSON schema of its parameters.
+
+Strategy: one value for all dialects; `Tool.from_function` reads a Python function's signature, type hints and
+docstring. Must never call the function.
+"""
+
+from __future__ import annotations
+
+import inspect
+import types
+import typing
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from .errors import InvalidRequestError
+from .frozen import EMPTY, FrozenDict, freeze
+
+__all__ = ["Tool", "tool_from_dict"]
+
+_SCALARS: dict[Any, str] = {str: "string", int: "integer", float: "number", bool: "boolean", type(None): "null"}
+
+
+@dataclass(frozen=True, slots=True)
+class Tool:
+    """One callable function. `parameters`: a JSON schema of type object; `strict`: ask the provider to hold to it, None = its default."""
+
+    name: str
+    description: str = ""
+    parameters: Mapping[str, Any] = EMPTY
+    strict: bool | None = None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.name, str) or not self.name:
+            raise InvalidRequestError(message="a Tool needs a name")
+        if not isinstance(self.parameters, Mapping):
+            raise InvalidRequestError(message=f"Tool {self.name!r}: parameters must be a JSON schema (a dict)")
+        object.__setattr__(self, "parameters", freeze(self.parameters))
+
+    @classmethod
+    def from_function(cls, function: Callable[..., Any]) -> Tool:
+        """A tool described by `function`'s signature, type hints and docstring (its first paragraph).
+
+        Understands str, int, float, bool, None, list, tuple, set, dict, Literal, Optional, unions, enums, TypedDict, dataclasses
+        and Annotated[..., "description"]. Raises `InvalidRequestError` for *args, **kwargs and hints it cannot describe.
+        """
+        try:
+            hints = typing.get_type_hints(function, include_extras=True)
+            signature = inspect.signature(function)
+        except (TypeError, NameError, ValueError) as exc:
+            raise InvalidRequestError(message=f"Tool.from_function cannot read {function!r}: {exc}") from exc
+        properties, required = {}, []
+        for name, parameter in signature.parameters.items():
+            if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+                raise InvalidRequestError(message=f"Tool.from_function: {name!r} is variadic, which no schema can say")
+            properties[name] = _schema(hints.get(name, str), f"parameter {name!r}")
+            if parameter.default is parameter.empty:
+                required.append(name)
+        schema = {"type": "object", "properties": properties, "required": required}
+        about = (inspect.getdoc(function) or "").split("\n\n")[0]
+        return cls(function.__name__, " ".join(about.split()), schema)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The OpenAI-style function dict of this tool."""
+        function: dict[str, Any] = {"name": self.name, "parameters": self.parameters or {"type": "object", "properties": {}}}
+        if self.description:
+            function["description"] = self.description
+        if self.strict is not None:
+            function["strict"] = self.strict
+        return {"type": "function", "function": function}
+
+
+def tool_from_dict(item: Any, where: str) -> Tool:
+    """A `Tool` from a Tool, an OpenAI-style function dict, or a Python function. Raises `InvalidRequestError` naming `where`."""
+    if isinstance(item, Tool):
+        return item
+    if callable(item):
+        return Tool.from_function(item)
+    if isinstance(item, Mapping):
+        function = item.get("function") if item.get("type", "function") == "function" else None
+        if function is None and "name" in item and ("parameters" in item or "input_schema" in item):
+            function = {**item, "parameters": item.get("parameters", item.get("input_schema"))}
+        if isinstance(function, Mapping) and isinstance(function.get("name"), str):
+            return Tool(
+                function["name"], function.get("description") or "", function.get("parameters") or EMPTY, function.get("strict")
+            )
+    raise InvalidRequestError(
+        message=f"{where} is no tool: pass ir.Tool, a Python function, or an OpenAI-style function dict; "
+        "a provider's own kind of tool goes into `extra`"
+    )
+
+
+def _schema(hint: Any, where: str) -> FrozenDict[str, Any]:
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if origin is typing.Annotated:
+        notes = [note for note in args[1:] if isinstance(note, str)]
+        return FrozenDict({**_schema(args[0], where), **({"description": notes[0]} if notes else {})})
+    if hint in _SCALARS:
+        return FrozenDict(type=_SCALARS[hint])
+    if hint is Any:
+        return FrozenDict()
+    if origin is typing.Literal:
+        return FrozenDict(enum=args)
+    if origin in (typing.Union, types.UnionType):
+        return FrozenDict(anyOf=tuple(_schema(arg, where) for arg in args))
+    base = origin or hint
+    if isinstance(base, type):
+        found = _class_schema(base, args, where)
+        if found is not None:
+            return found
+    raise InvalidRequestError(
+        message=f"Tool.from_function cannot describe {where} ({hint!r}): use plain types, or write the schema with Tool(...)"
+    )
+
+
+def _class_schema(base: type, args: tuple[Any, ...], where: str) -> FrozenDict[str, Any] | None:
+    import dataclasses
+    import enum
+
+    if issubclass(base, enum.Enum):
+        return FrozenDict(enum=tuple(member.value for member in base))
+    if typing.is_typeddict(base) or dataclasses.is_dataclass(base):
+        hints = typing.get_type_hints(base, include_extras=True)
+        fields = {name: _schema(hint, f"{where}.{name}") for name, hint in hints.items()}
+        required = tuple(sorted(getattr(base, "__required_keys__", fields)))
+        return FrozenDict(type="object", properties=FrozenDict(fields), required=required)
+    if issubclass(base, dict) or base is Mapping:
+        return FrozenDict(type="object")
+    if issubclass(base, (list, tuple, set, frozenset)) or base is Sequence:
+        items = [arg for arg in args if arg is not ...]
+        return FrozenDict(type="array", **({"items": _schema(items[0], where)} if items else {}))
+    return None

@@ -7,15 +7,26 @@ Must never know what is used up, nor how a limit is counted, nor show a key.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from .checks import kind_of
+from .checks import check_flag, check_name, check_number, check_word, kind_of, nearest
+from .errors import ConfigError
 from .frozen import EMPTY, freeze
 from .secret import Secret
 
-__all__ = ["CAPABILITIES", "DIALECTS", "LIMIT_KEYS", "QUOTA_UNITS", "AccountConfig", "Auth"]
+__all__ = [
+    "CAPABILITIES",
+    "DIALECTS",
+    "LIMIT_KEYS",
+    "QUOTA_UNITS",
+    "AccountConfig",
+    "Auth",
+    "account_problems",
+    "check_seconds",
+]
 
 QUOTA_UNITS = ("requests", "tokens", "dollars")
 DIALECTS = ("openai", "gemini", "anthropic")
@@ -36,14 +47,17 @@ LIMIT_KEYS: Mapping[str, tuple[str, str]] = freeze(
 
 @dataclass(frozen=True, slots=True, init=False)
 class Auth:
-    """How an account proves itself: `api_key`, a string or a `Secret`; "" means that the provider asks for none."""
+    """How an account proves itself: `api_key`, a string or a `Secret`; "" means that the provider asks for none.
+
+    `fault`: what was wrong with what was given, with its path below the account; "": nothing.
+    """
 
     api_key: Secret
     fault: str = field(repr=False)
 
     def __init__(self, api_key: str | Secret = "") -> None:
         good = isinstance(api_key, (str, Secret))
-        fault = "" if good else f"must be a string, not {kind_of(api_key)}; is its environment variable set?"
+        fault = "" if good else f"auth.api_key: must be a string, not {kind_of(api_key)}; is its variable set?"
         object.__setattr__(self, "api_key", Secret(api_key if good else ""))
         object.__setattr__(self, "fault", fault)
 
@@ -53,12 +67,12 @@ class AccountConfig:
     """One account. Only `provider` and `id` are needed; what is None is not stated.
 
     What it may use:
-    `daily_free`: the free allowance of a day in `quota_unit` (requests | tokens | dollars); None: no stated allowance,
-    the account counts as free as long as its limits hold; 0: nothing is free. `limits`: hard for free and paid alike,
-    keys rpm rph rpd rpmonth (requests) and tpm tph tpd tpmonth (tokens) per minute, hour, day, month. `model_limits`:
-    such a mapping per model name; "*" is every model without an entry, each counted by itself. `quota_group`: accounts
-    of one group share every count, so they must declare the same amounts. `reset`: where days and months begin, an
-    IANA zone such as "America/Los_Angeles", or "rolling" for the last 24 hours at any moment.
+    `daily_free`: the free allowance of a day in `quota_unit` (requests | tokens | dollars); 0: nothing is free; None: not
+    stated, so free as long as the limits hold, or all paid where `paid_enabled` is set. `limits`: hard for free and
+    paid alike, keys rpm rph rpd rpmonth (requests) and tpm tph tpd tpmonth (tokens) per minute, hour, day, month.
+    `model_limits`: such a mapping per model name; "*" is every model without an entry, each counted by itself.
+    `quota_group`: accounts of one group share every count, so they must declare the same amounts. `reset`: where days
+    and months begin, an IANA zone such as "America/Los_Angeles", or "rolling" for the last 24 hours at any moment.
 
     What it costs (dollars per token):
     `paid_enabled`: may be used beyond what is free, if the configuration's `allow_paid` agrees. `max_daily_spend`:
@@ -110,10 +124,160 @@ class AccountConfig:
         return self.cost_per_input_token is not None or self.cost_per_output_token is not None
 
 
+def account_problems(account: AccountConfig, path: str) -> list[str]:
+    """Everything that is wrong with `account`, each as "path.setting: what is wrong"; never the value of a key."""
+    found = [
+        ("provider", _check_provider(account.provider)),
+        ("id", check_name(account.id)),
+        _key_problem(account),
+        ("base_url", _check_url(account)),
+        ("dialect", None if account.dialect is None else check_word(account.dialect, DIALECTS)),
+        ("daily_free", _check_amount(account.daily_free, whole=account.quota_unit in ("requests", "tokens"))),
+        ("quota_unit", check_word(account.quota_unit, QUOTA_UNITS)),
+        *((name, check_flag(getattr(account, name))) for name in _FLAGS),
+        *((name, _check_amount(getattr(account, name))) for name in _DOLLARS),
+        *_limit_problems("limits", account.limits),
+        *_model_limit_problems(account.model_limits),
+        ("quota_group", None if account.quota_group is None else check_name(account.quota_group)),
+        ("reset", _check_reset(account.reset)),
+        ("attempt_timeout", check_seconds(account.attempt_timeout)),
+        *_capability_problems(account.capabilities),
+        *_header_problems(account.headers),
+    ]
+    return [f"{path}.{setting}: {problem}" for setting, problem in found if problem]
+
+
+def check_seconds(value: object) -> str | None:
+    """None, or more than 0 seconds and at most a year."""
+    return None if value is None else check_number(value, above=0.0, most=31_536_000)
+
+
+_FLAGS = ("paid_enabled", "optional", "allow_http")
+_DOLLARS = (
+    "max_daily_spend",
+    "cost_per_input_token",
+    "cost_per_output_token",
+    "cost_per_cached_input_token",
+    "cost_per_audio_input_token",
+    "cost_per_image_input_token",
+    "cost_per_video_input_token",
+)
+_HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
+_FRAMING = (
+    "host",
+    "content-length",
+    "transfer-encoding",
+    "content-encoding",
+    "accept-encoding",
+    "connection",
+    "expect",
+)
+
+_Found = Iterator[tuple[str, str | None]]
+
+
+def _check_provider(name: object) -> str | None:
+    problem = check_name(name)
+    if problem is None and "/" in str(name):
+        return "must not hold a slash, as provider/model names a model"
+    return problem
+
+
+def _key_problem(account: AccountConfig) -> tuple[str, str | None]:
+    setting, _, problem = account.auth.fault.partition(": ")
+    if problem:
+        return setting, problem
+    if account.auth.api_key.fits_header():
+        return "auth.api_key", None
+    return "auth.api_key", (
+        f"the key of account {account.id!r} holds a blank, a line break or a character that is not ASCII; copy it again"
+    )
+
+
+def _check_url(account: AccountConfig) -> str | None:
+    if account.base_url is None:
+        return None
+    if not isinstance(account.base_url, str):
+        return f"must be a string, not {kind_of(account.base_url)}"
+    from .urls import check_base_url
+
+    return check_base_url(account.base_url, account.allow_http is True)
+
+
+def _check_amount(value: object, whole: bool = False) -> str | None:
+    return None if value is None else check_number(value, whole=whole)
+
+
+def _check_reset(value: object) -> str | None:
+    problem = check_name(value)
+    if problem or value in ("UTC", "rolling"):
+        return problem
+    from .limits import Limit
+
+    try:
+        Limit(1, "requests", "day", zone=str(value))
+    except ConfigError as exc:
+        return "; ".join(exc.problems)
+    return None
+
+
+def _limit_problems(path: str, limits: object) -> _Found:
+    if not isinstance(limits, Mapping):
+        yield path, f"must be a table such as {{rpm = 15}}, not {kind_of(limits)}"
+        return
+    for key, amount in limits.items():
+        if key in LIMIT_KEYS:
+            yield f"{path}.{key}", check_number(amount, whole=True)
+        else:
+            yield f"{path}.{key}", f"unknown limit{nearest(key, LIMIT_KEYS)}; known: {', '.join(LIMIT_KEYS)}"
+
+
+def _model_limit_problems(model_limits: object) -> _Found:
+    if not isinstance(model_limits, Mapping):
+        yield "model_limits", f"must be a table of tables by model name, not {kind_of(model_limits)}"
+        return
+    for model, limits in model_limits.items():
+        yield f'model_limits."{model}"', check_name(model)
+        yield from _limit_problems(f'model_limits."{model}"', limits)
+
+
+def _capability_problems(capabilities: object) -> _Found:
+    if isinstance(capabilities, Mapping):
+        for model, words in capabilities.items():
+            yield from _word_problems(f'capabilities."{model}"', words)
+    elif capabilities is not None:
+        yield from _word_problems("capabilities", capabilities)
+
+
+def _word_problems(path: str, words: object) -> _Found:
+    if not isinstance(words, tuple):
+        yield path, f"must be a list of {', '.join(CAPABILITIES)}, not {kind_of(words)}"
+        return
+    for index, word in enumerate(words):
+        yield f"{path}[{index}]", check_word(word, CAPABILITIES)
+
+
+def _header_problems(headers: object) -> _Found:
+    if not isinstance(headers, Mapping):
+        yield "headers", f"must be a table, not {kind_of(headers)}"
+        return
+    from .urls import check_header_value
+
+    for name, value in headers.items():
+        if not isinstance(name, str) or not _HEADER_NAME.fullmatch(name):
+            yield "headers", f"{name!r} is no header name"
+        elif name.lower() in _FRAMING:
+            yield f"headers.{name}", "is set by the transport alone"
+        elif not isinstance(value, (str, Secret)):
+            yield f"headers.{name}", f"must be a string, not {kind_of(value)}"
+        else:
+            yield f"headers.{name}", check_header_value(value)
+
+
 def _unusable(given: object) -> Auth:
     """An `Auth` that remembers only what kind of thing stood in its place, as that may hold the key."""
     auth = Auth()
-    object.__setattr__(auth, "fault", f"must be Auth(api_key=...), not {kind_of(given)}")
+    object.__setattr__(auth, "fault", f"auth: must be Auth(api_key=...), not {kind_of(given)}")
     return auth
 
 

@@ -15,9 +15,9 @@ __all__ = ["check_flag", "check_name", "check_number", "check_word", "kind_of", 
 
 
 def check_number(
-    value: object, *, least: float = 0.0, most: float = math.inf, above: float | None = None, whole: bool = False
+    value: object, *, least: float = 0.0, most: float = 1e18, above: float | None = None, whole: bool = False
 ) -> str | None:
-    """A finite int or float, no bool: `least` <= value <= `most`, greater than `above`, without a fraction if `whole`."""
+    """A finite int or float, no bool: `least` <= value <= `most`, more than `above`, without a fraction if `whole`."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         advice = "; write it without quotes" if isinstance(value, str) else ""
         return f"must be a number, not {kind_of(value)}{advice}"

@@ -8,10 +8,21 @@ Must never read a file or the environment, nor know a provider by name.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from .account import CAPABILITIES, DIALECTS, LIMIT_KEYS, QUOTA_UNITS, AccountConfig, Auth
+from .account import (
+    CAPABILITIES,
+    DIALECTS,
+    LIMIT_KEYS,
+    QUOTA_UNITS,
+    AccountConfig,
+    Auth,
+    account_problems,
+    check_seconds,
+)
+from .checks import check_flag, check_name, check_number, check_word, kind_of, nearest
+from .errors import ConfigError
 from .frozen import freeze
 
 __all__ = [
@@ -26,9 +37,11 @@ __all__ = [
     "ModelMapping",
     "ModelRef",
     "QuotaConfig",
+    "provider_problems",
 ]
 
 POLICIES = ("free_first", "cost_first", "least_busy", "declared_order")
+DEAREST_TOKEN = 0.01  # dollars; ten thousand a million is more than any model costs
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,3 +103,160 @@ class Config:
     def __post_init__(self) -> None:
         object.__setattr__(self, "accounts", freeze(self.accounts))
         object.__setattr__(self, "models", freeze(self.models))
+        problems = [*_config_problems(self)]
+        if problems:
+            raise ConfigError(problems)
+
+    def problems_with(self, known_providers: Collection[str]) -> list[str]:
+        """A problem for each account whose provider is not among `known_providers` and that names no base_url."""
+        return provider_problems(self.accounts, known_providers)
+
+    def warnings(self, direct: Collection[str] = ()) -> tuple[str, ...]:
+        """What is legal but surprising, each beginning with its path.
+
+        `direct`: providers that can be reached by a model's own name, without an alias.
+        """
+        unused = "quota.path: is not used by the store 'memory'; counts are lost when the program ends"
+        forgotten = (unused,) if self.quota.store == "memory" and self.quota.path is not None else ()
+        return (*forgotten, *_step_warnings(self), *_account_warnings(self, direct))
+
+
+def provider_problems(accounts: Sequence[AccountConfig], known_providers: Collection[str]) -> list[str]:
+    """See `Config.problems_with`; takes accounts that need not make a valid `Config`."""
+    return [
+        f"accounts[{i}].provider: {account.provider!r} is no known provider{nearest(account.provider, known_providers)}; "
+        "correct it, or give the account a base_url"
+        for i, account in enumerate(accounts)
+        if account.base_url is None and isinstance(account.provider, str) and account.provider not in known_providers
+    ]
+
+
+def _config_problems(config: Config) -> Iterator[str]:
+    yield from _accounts_problems(config.accounts)
+    yield from _models_problems(config.models)
+    for setting, problem in (
+        ("allow_paid", check_flag(config.allow_paid)),
+        ("default_model", None if config.default_model == "" else check_name(config.default_model)),
+        ("policy", check_word(config.policy, POLICIES)),
+        ("attempt_timeout", check_number(config.attempt_timeout, above=0.0, most=31_536_000)),
+        ("max_wait", check_number(config.max_wait, most=31_536_000)),
+        ("timeout", check_seconds(config.timeout)),
+        ("idle_timeout", check_seconds(config.idle_timeout)),
+        ("auth_errors", check_word(config.auth_errors, ("raise", "next"))),
+        *_quota_problems(config.quota),
+    ):
+        if problem:
+            yield f"{setting}: {problem}"
+
+
+def _quota_problems(quota: object) -> Iterator[tuple[str, str | None]]:
+    if not isinstance(quota, QuotaConfig):
+        yield "quota", f"must be a QuotaConfig, not {kind_of(quota)}"
+        return
+    yield "quota.store", check_word(quota.store, ("memory", "sqlite"))
+    yield "quota.on_store_error", check_word(quota.on_store_error, ("refuse", "ignore"))
+    if quota.path is not None and not isinstance(quota.path, (str, os.PathLike)):
+        yield "quota.path", f"must be a string, not {kind_of(quota.path)}"
+    elif quota.store == "sqlite" and not (quota.path and os.fspath(quota.path)):
+        yield "quota.path", "is needed with the store 'sqlite': name the file to count in"
+
+
+def _accounts_problems(accounts: object) -> Iterator[str]:
+    if not isinstance(accounts, tuple):
+        yield f"accounts: must be a list of AccountConfig, not {kind_of(accounts)}"
+        return
+    first: dict[str, int] = {}
+    leaders: dict[str, tuple[int, AccountConfig]] = {}
+    for i, account in enumerate(accounts):
+        path = f"accounts[{i}]"
+        if not isinstance(account, AccountConfig):
+            yield f"{path}: must be an AccountConfig, not {kind_of(account)}"
+            continue
+        yield from account_problems(account, path)
+        if isinstance(account.id, str) and first.setdefault(account.id, i) != i:
+            yield f"{path}.id: {account.id!r} is the id of accounts[{first[account.id]}] already"
+        if isinstance(account.quota_group, str):
+            leader, other = leaders.setdefault(account.quota_group, (i, account))
+            yield from _group_problems(account, path, other, f"accounts[{leader}]")
+
+
+def _group_problems(account: AccountConfig, path: str, other: AccountConfig, where: str) -> Iterator[str]:
+    """What two accounts of one quota group declare differently, though they count in the same buckets."""
+    for name in ("daily_free", "quota_unit", "max_daily_spend", "limits", "model_limits", "reset"):
+        if getattr(account, name) != getattr(other, name):
+            yield f"{path}.{name}: differs from {where}, which is of the same quota_group {account.quota_group!r}"
+
+
+def _models_problems(models: object) -> Iterator[str]:
+    if not isinstance(models, tuple):
+        yield f"models: must be a list of ModelMapping, not {kind_of(models)}"
+        return
+    first: dict[str, int] = {}
+    for i, mapping in enumerate(models):
+        path = f"models[{i}]"
+        if not isinstance(mapping, ModelMapping):
+            yield f"{path}: must be a ModelMapping, not {kind_of(mapping)}"
+            continue
+        problem = check_name(mapping.alias)
+        if problem:
+            yield f"{path}.alias: {problem}"
+        elif first.setdefault(mapping.alias, i) != i:
+            yield f"{path}.alias: {mapping.alias!r} is the alias of models[{first[mapping.alias]}] already"
+        yield from _steps_problems(mapping.models, f"{path}.models")
+
+
+def _steps_problems(steps: object, path: str) -> Iterator[str]:
+    if not isinstance(steps, tuple):
+        yield f"{path}: must be a list of ModelRef, not {kind_of(steps)}"
+    elif not steps:
+        yield f"{path}: must name at least one model"
+    else:
+        for i, step in enumerate(steps):
+            if not isinstance(step, ModelRef):
+                yield f"{path}[{i}]: must be a ModelRef, not {kind_of(step)}"
+                continue
+            for name in ("provider", "model"):
+                problem = check_name(getattr(step, name))
+                if problem:
+                    yield f"{path}[{i}].{name}: {problem}"
+
+
+def _step_warnings(config: Config) -> Iterator[str]:
+    providers = {account.provider for account in config.accounts}
+    for i, mapping in enumerate(config.models):
+        for j, step in enumerate(mapping.models):
+            if step.provider not in providers:
+                yield (
+                    f"models[{i}].models[{j}].provider: no account of provider {step.provider!r}"
+                    f"{nearest(step.provider, providers)}, so this step of {mapping.alias!r} is never taken"
+                )
+
+
+def _account_warnings(config: Config, direct: Collection[str]) -> Iterator[str]:
+    reachable = {step.provider for mapping in config.models for step in mapping.models} | set(direct)
+    for i, account in enumerate(config.accounts):
+        for setting, surprise in _surprises(account, config.allow_paid):
+            yield f"accounts[{i}].{setting}: {surprise}"
+        if account.provider not in reachable:
+            yield (
+                f"accounts[{i}].provider: no alias names {account.provider!r} and it declares no models, so only "
+                f"requests for {account.provider}/<model> reach account {account.id!r}"
+            )
+
+
+def _surprises(account: AccountConfig, allow_paid: bool) -> Iterator[tuple[str, str]]:
+    who = f"account {account.id!r}"
+    if account.max_daily_spend is not None and not account.has_price:
+        yield "max_daily_spend", f"{who} has a spend cap but no price, so nothing is ever counted against it"
+    elif account.paid_enabled and not account.has_price:
+        yield "paid_enabled", f"paid {who} has no price, so its cost counts as 0 and it looks cheapest"
+    if account.quota_unit == "dollars" and account.daily_free is not None and not account.has_price:
+        yield "daily_free", f"{who} has an allowance in dollars but no price, so it is never used up"
+    if account.paid_enabled and not allow_paid:
+        yield "paid_enabled", f"allow_paid is false, so {who} is never used beyond what is free"
+    if account.daily_free == 0 and not account.paid_enabled:
+        yield "daily_free", f"{who} has nothing free and paid_enabled is false, so it is never used"
+    if account.has_price and account.daily_free is None and not account.paid_enabled:
+        yield "cost_per_input_token", f"{who} has a price but neither daily_free nor paid_enabled: it counts as free"
+    if max(account.cost_per_input_token or 0, account.cost_per_output_token or 0) > DEAREST_TOKEN:
+        yield "cost_per_input_token", f"the price of {who} is in dollars per token; is it meant per million tokens?"

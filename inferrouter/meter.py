@@ -1,0 +1,102 @@
+"""What the router tells an observer: an event before each attempt and one after it.
+
+Strategy: frozen events, a two-method protocol, and one implementation on the stdlib's logging. A meter that raises
+never breaks a call; whoever calls it sees to that. Must never hold a key or a message's text.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import Protocol
+
+from .errors import InferRouterError
+from .records import Usage
+
+__all__ = ["LogMeter", "Meter", "NoopMeter", "ResultEvent", "RouteEvent"]
+
+
+@dataclass(frozen=True, slots=True)
+class RouteEvent:
+    """An attempt is about to be made. `attempt` counts from 1 within the call."""
+
+    provider: str
+    account_id: str
+    model: str
+    free: bool
+    attempt: int
+    estimated_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class ResultEvent:
+    """An attempt has ended. `duration` in seconds, `cost` in dollars; `error` is None on success."""
+
+    provider: str
+    account_id: str
+    model: str
+    free: bool
+    success: bool
+    duration: float
+    usage: Usage
+    cost: float
+    error: InferRouterError | None = None
+
+
+class Meter(Protocol):
+    """Gets every event, in the thread of the call."""
+
+    def on_route(self, event: RouteEvent) -> None:
+        """Before an attempt."""
+        ...
+
+    def on_result(self, event: ResultEvent) -> None:
+        """After an attempt."""
+        ...
+
+
+class NoopMeter:
+    """Ignores every event."""
+
+    def on_route(self, event: RouteEvent) -> None:
+        """Nothing."""
+
+    def on_result(self, event: ResultEvent) -> None:
+        """Nothing."""
+
+
+class LogMeter:
+    """Writes events to a `logging.Logger` (default: "inferrouter"): routes at DEBUG, successes at INFO, failures at WARNING."""
+
+    def __init__(self, logger: logging.Logger | None = None) -> None:
+        self._logger = logger or logging.getLogger("inferrouter")
+
+    def on_route(self, event: RouteEvent) -> None:
+        """One line at DEBUG."""
+        self._logger.debug(
+            "attempt %d: %s/%s %s (%s), about %d tokens",
+            event.attempt,
+            event.provider,
+            event.account_id,
+            event.model,
+            "free" if event.free else "paid",
+            event.estimated_tokens,
+        )
+
+    def on_result(self, event: ResultEvent) -> None:
+        """One line at INFO or WARNING."""
+        if event.success:
+            self._logger.info(
+                "%s/%s %s answered in %.3f s: %d tokens, %s, $%.6f",
+                event.provider,
+                event.account_id,
+                event.model,
+                event.duration,
+                event.usage.total_tokens,
+                "free" if event.free else "paid",
+                event.cost,
+            )
+        else:
+            self._logger.warning(
+                "%s/%s %s failed after %.3f s: %s", event.provider, event.account_id, event.model, event.duration, event.error
+            )

@@ -1,0 +1,112 @@
+"""In which order candidates are tried.
+
+Strategy: a policy is any object with `select(candidates) -> sequence`; the four here are sort keys, and Python's stable sort
+keeps the declared order where a key sees no difference. A policy may leave candidates out, never add any. Must never
+reserve, wait or call.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Protocol, TypeVar
+
+from .errors import ConfigError
+
+__all__ = ["CostFirstPolicy", "DeclaredOrderPolicy", "FreeFirstPolicy", "LeastBusyPolicy", "Policy", "Rankable", "policy_named"]
+
+
+class Rankable(Protocol):
+    """What a policy sees of a candidate.
+
+    `free`: whether this call would cost nothing; `share`: the remaining part (0 to 1) of its tightest limit; `price`: blended
+    dollars per token, (input + 2 x output) / 3, None if not stated; `in_flight`: calls under way on its account.
+    """
+
+    @property
+    def provider(self) -> str: ...
+    @property
+    def account_id(self) -> str: ...
+    @property
+    def model(self) -> str: ...
+    @property
+    def free(self) -> bool: ...
+    @property
+    def share(self) -> float: ...
+    @property
+    def price(self) -> float | None: ...
+    @property
+    def in_flight(self) -> int: ...
+
+
+C = TypeVar("C", bound=Rankable)
+
+
+class Policy(Protocol):
+    """Orders candidates; what it leaves out is not tried."""
+
+    def select(self, candidates: Sequence[C]) -> Sequence[C]:
+        """The candidates to try, best first."""
+        ...
+
+
+class FreeFirstPolicy:
+    """Free before paid; among free the largest remaining share; among paid the cheapest, unpriced last."""
+
+    def select(self, candidates: Sequence[C]) -> Sequence[C]:
+        """Sorted; ties keep the declared order."""
+        return sorted(candidates, key=_free_first)
+
+
+class CostFirstPolicy:
+    """Cheapest first: free costs nothing, unpriced comes last."""
+
+    def select(self, candidates: Sequence[C]) -> Sequence[C]:
+        """Sorted; ties keep the declared order."""
+        return sorted(candidates, key=_cost)
+
+
+class LeastBusyPolicy:
+    """Fewest calls under way first."""
+
+    def select(self, candidates: Sequence[C]) -> Sequence[C]:
+        """Sorted; ties keep the declared order."""
+        return sorted(candidates, key=_in_flight)
+
+
+class DeclaredOrderPolicy:
+    """As the configuration has them."""
+
+    def select(self, candidates: Sequence[C]) -> Sequence[C]:
+        """Unchanged."""
+        return candidates
+
+
+def policy_named(name: str) -> Policy:
+    """The policy a configuration calls `name`. Raises `ConfigError`."""
+    try:
+        return _POLICIES[name]()
+    except KeyError:
+        raise ConfigError(f"policy: {name!r} is not one of {', '.join(_POLICIES)}") from None
+
+
+def _free_first(candidate: Rankable) -> tuple[bool, float]:
+    return (False, -candidate.share) if candidate.free else (True, _cost(candidate))
+
+
+def _cost(candidate: Rankable) -> float:
+    if candidate.free:
+        return 0.0
+    return math.inf if candidate.price is None else candidate.price
+
+
+def _in_flight(candidate: Rankable) -> int:
+    return candidate.in_flight
+
+
+_POLICIES: dict[str, type[FreeFirstPolicy | CostFirstPolicy | LeastBusyPolicy | DeclaredOrderPolicy]] = {
+    "free_first": FreeFirstPolicy,
+    "cost_first": CostFirstPolicy,
+    "least_busy": LeastBusyPolicy,
+    "declared_order": DeclaredOrderPolicy,
+}

@@ -1,0 +1,325 @@
+"""Limits, calendar windows, and the count of what is used of one limit.
+
+Strategy: pure arithmetic, time passed in as epoch seconds. A calendar window is one slot with a beginning and an end
+in its time zone. A rolling window is a ring of 64 slots and the running one; a slot stays charged until a whole window
+after its end, so that no span of the window's length ever holds more than the amount, and at most 1/65 of it is wasted.
+A count only moves forward: `moved` gives the count as of a time and leaves the old one as it was. Must never know of
+accounts, stores, locks or clocks.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta, tzinfo
+from functools import lru_cache
+
+from .errors import ConfigError, QuotaStoreError
+
+__all__ = [
+    "MAX_AMOUNT",
+    "UNITS",
+    "WINDOWS",
+    "Limit",
+    "Tally",
+    "next_reset",
+    "tally_of",
+    "tally_unpacked",
+    "window_bounds",
+    "zone_problem",
+]
+
+UNITS = ("requests", "tokens", "dollars")
+WINDOWS = {"minute": 60.0, "hour": 3600.0, "day": 86400.0, "month": 31 * 86400.0}
+"""Seconds of a rolling window; a rolling month is 31 days, the longest month there is."""
+MAX_AMOUNT = 2.0**53
+"""Above it a float no longer counts single units."""
+
+_SLOTS = 64
+_RING = _SLOTS + 1
+_DOLLAR_SLACK = 1e-9
+_ROLLING_STATE = struct.Struct(f"<q{_RING}d")
+_CALENDAR_STATE = struct.Struct("<3d")
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """At most `amount` of `unit` in each `window`; amount 0 admits nothing.
+
+    `unit`: requests, tokens or dollars. `window`: minute, hour, day or month. `rolling`: True for any span of that
+    length, False for calendar windows, None for the usual one (rolling minutes and hours, calendar days and months).
+    `zone`: "UTC" or the IANA name of the time zone whose midnight begins a day or month; minutes and hours are cut on UTC.
+    Raises ConfigError naming every field that is wrong.
+    """
+
+    amount: float
+    unit: str
+    window: str
+    rolling: bool | None = None
+    zone: str = "UTC"
+
+    def __post_init__(self) -> None:
+        problems = _limit_problems(self)
+        if problems:
+            raise ConfigError(problems)
+        if self.rolling is None:
+            object.__setattr__(self, "rolling", self.window in ("minute", "hour"))
+
+    @property
+    def ceiling(self) -> float:
+        """The amount, plus a billionth of a dollar that sums of cents need in binary."""
+        return self.amount + _DOLLAR_SLACK if self.unit == "dollars" else self.amount
+
+    def __str__(self) -> str:
+        rolling = "rolling " if self.rolling and self.window in ("day", "month") else ""
+        return f"{self.quantity(self.amount)} per {rolling}{self.window}"
+
+    def quantity(self, amount: float) -> str:
+        """`amount` with the limit's unit, in words."""
+        if self.unit == "dollars":
+            return f"${amount:.6f}".rstrip("0").rstrip(".")
+        unit = self.unit[:-1] if amount == 1 else self.unit
+        return f"{amount:.0f} {unit}" if amount == int(amount) else f"{amount:g} {unit}"
+
+
+class Tally:
+    """What is used of one limit. `used`: total as of the newest slot; `mark`: the newest slot's name, None before any.
+
+    Within `begin <= now < end` (epoch seconds) nothing moves. Plain and mutable: the stores' hot path.
+    """
+
+    __slots__ = ("begin", "end", "index", "limit", "mark", "ring", "used")
+
+    def __init__(self, limit: Limit, mark: float | None, ring: list[float], index: int, begin: float, end: float) -> None:
+        self.limit = limit
+        self.mark = mark
+        self.ring = ring
+        self.index = index
+        self.begin = begin
+        self.end = end
+        self.used: float = sum(ring)
+
+    def moved(self, now: float) -> Tally:
+        """The count as of `now`: itself if nothing moves, else a new one. Raises QuotaStoreError for an absurd time."""
+        raise NotImplementedError
+
+    def charge(self, amount: float) -> None:
+        """Adds `amount` to the newest slot."""
+        self.ring[self.index] += amount
+        self.used += amount
+
+    def correct(self, mark: float | None, delta: float) -> None:
+        """Adds `delta` (negative gives back) to the slot named `mark`, if it still counts."""
+        raise NotImplementedError
+
+    def frees_at(self, amount: float) -> float | None:
+        """Epoch seconds when `amount` of what is used has passed; 0 asks for any of it, None means nothing is used."""
+        raise NotImplementedError
+
+    def gone_at(self) -> float:
+        """Epoch seconds when the newest slot has passed."""
+        raise NotImplementedError
+
+    def relimited(self, limit: Limit) -> Tally:
+        """The same count under a limit that differs in its amount only."""
+        other = type(self).__new__(type(self))
+        for name in Tally.__slots__:
+            setattr(other, name, getattr(self, name))
+        other.limit = limit
+        return other
+
+    def pack(self) -> bytes:
+        """The count as bytes, for `tally_unpacked`; empty before the first use."""
+        raise NotImplementedError
+
+    def _add(self, index: int, delta: float) -> None:
+        slot, used = self.ring[index] + delta, self.used + delta
+        self.ring[index] = slot if slot > 0 else 0.0
+        self.used = used if used > 0 else 0.0
+
+
+class _Calendar(Tally):
+    """One slot named by its beginning. It never moves back: after a clock's step back the newest window is charged."""
+
+    __slots__ = ()
+
+    def moved(self, now: float) -> Tally:
+        if now < self.end:
+            return self
+        begin, end = window_bounds(now, self.limit.window, self.limit.zone)
+        return _Calendar(self.limit, begin, [0.0], 0, begin, end)
+
+    def correct(self, mark: float | None, delta: float) -> None:
+        if mark == self.mark:
+            self._add(0, delta)
+
+    def frees_at(self, amount: float) -> float | None:
+        return self.end if self.used > 0 else None
+
+    def gone_at(self) -> float:
+        return self.end
+
+    def pack(self) -> bytes:
+        return b"" if self.mark is None else _CALENDAR_STATE.pack(self.begin, self.end, self.used)
+
+
+class _Rolling(Tally):
+    """A ring of slots named by their number since the epoch.
+
+    A step back within the window goes on charging the newest slot; a longer one brings all that is used to the slot
+    of the new time, so that it counts for one more window and no longer.
+    """
+
+    __slots__ = ()
+
+    def moved(self, now: float) -> Tally:
+        width = WINDOWS[self.limit.window] / _SLOTS
+        slot = int(_sane(now) // width)
+        steps = _RING if self.mark is None else slot - int(self.mark)
+        if -_SLOTS <= steps <= 0:
+            return self
+        if 0 < steps < _RING:
+            ring = self.ring.copy()
+            for passed in range(slot - steps + 1, slot + 1):
+                ring[passed % _RING] = 0.0
+        else:
+            ring = [0.0] * _RING
+            ring[slot % _RING] = self.used if steps < 0 else 0.0
+        return _rolling(self.limit, slot, ring)
+
+    def correct(self, mark: float | None, delta: float) -> None:
+        if mark is None or self.mark is None:
+            return
+        newest = int(self.mark)
+        if newest < mark:  # a long step back moved that slot's charge: more is charged here, nothing is given back
+            self.charge(max(0.0, delta))
+        elif newest - mark <= _SLOTS:
+            self._add(int(mark) % _RING, delta)
+
+    def frees_at(self, amount: float) -> float | None:
+        width = WINDOWS[self.limit.window] / _SLOTS
+        freed = 0.0
+        last = None
+        newest = int(self.mark or 0)
+        for slot in range(newest - _SLOTS, newest + 1):
+            held = self.ring[slot % _RING]
+            if held > 0:
+                freed += held
+                last = (slot + _RING) * width
+                if freed >= amount:
+                    break
+        return last
+
+    def gone_at(self) -> float:
+        return (int(self.mark or 0) + _RING) * WINDOWS[self.limit.window] / _SLOTS
+
+    def pack(self) -> bytes:
+        return b"" if self.mark is None else _ROLLING_STATE.pack(int(self.mark), *self.ring)
+
+
+def tally_of(limit: Limit) -> Tally:
+    """An empty count of `limit`."""
+    if limit.rolling:
+        return _Rolling(limit, None, [0.0] * _RING, 0, math.inf, -math.inf)
+    return _Calendar(limit, None, [0.0], 0, math.inf, -math.inf)
+
+
+def tally_unpacked(limit: Limit, state: bytes) -> Tally:
+    """The count that `pack` gave. Raises QuotaStoreError where `state` is no count of such a limit."""
+    if not state:
+        return tally_of(limit)
+    try:
+        if limit.rolling:
+            mark, *ring = _ROLLING_STATE.unpack(state)
+            return _rolling(limit, mark, ring)
+        begin, end, used = _CALENDAR_STATE.unpack(state)
+    except struct.error as exc:
+        raise QuotaStoreError(f"a count of {limit} is damaged ({len(state)} bytes)") from exc
+    return _Calendar(limit, begin, [used], 0, begin, end)
+
+
+def next_reset(now: float, window: str, zone: str = "UTC") -> float:
+    """Epoch seconds when the calendar window that holds `now` ends in `zone`. Raises ConfigError for unknown names."""
+    return window_bounds(now, window, zone)[1]
+
+
+def window_bounds(now: float, window: str, zone: str = "UTC") -> tuple[float, float]:
+    """Beginning and end (epoch seconds) of the calendar window that holds `now`, `begin <= now < end`.
+
+    Days and months begin at midnight in `zone`, so that a day may have 23 or 25 hours. Raises ConfigError for an unknown
+    window or zone, QuotaStoreError for an absurd time.
+    """
+    _sane(now)
+    if window in ("minute", "hour"):
+        begin = now // WINDOWS[window] * WINDOWS[window]
+        return begin, begin + WINDOWS[window]
+    if window not in WINDOWS:
+        raise ConfigError(f"window: {window!r} is none of {', '.join(WINDOWS)}")
+    place = _zone(zone)
+    today = datetime.fromtimestamp(math.floor(now), place).date()
+    first = today if window == "day" else today.replace(day=1)
+    after = first + timedelta(days=1) if window == "day" else (first + timedelta(days=31)).replace(day=1)
+    # Where clocks go back over midnight, the day ends with the second of its two midnights.
+    ends = [_midnight(after, place, fold) for fold in (0, 1)]
+    return _midnight(first, place, 0), next(end for end in ends if end > now)
+
+
+def zone_problem(zone: object) -> str | None:
+    """What is wrong with a time zone's name, None if it can be used."""
+    if not isinstance(zone, str):
+        return f"must be the name of a time zone, not {type(zone).__name__}"
+    try:
+        _zone(zone)
+    except ConfigError as error:
+        return error.problems[0].removeprefix("zone: ")
+    return None
+
+
+@lru_cache(maxsize=64)
+def _zone(name: str) -> tzinfo:
+    if name == "UTC":
+        return UTC
+    import zoneinfo
+
+    try:
+        return zoneinfo.ZoneInfo(name)
+    except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError) as exc:
+        raise ConfigError(
+            f'zone: {name!r} is no known time zone; use "UTC" or a name such as "America/Los_Angeles"'
+            ' (if this system has no time zone data: "pip install tzdata")'
+        ) from exc
+
+
+def _midnight(day: date, place: tzinfo, fold: int) -> float:
+    return datetime(day.year, day.month, day.day, tzinfo=place, fold=fold).timestamp()
+
+
+def _rolling(limit: Limit, slot: int, ring: list[float]) -> _Rolling:
+    width = WINDOWS[limit.window] / _SLOTS
+    return _Rolling(limit, slot, ring, slot % _RING, slot * width, (slot + 1) * width)
+
+
+def _sane(now: float) -> float:
+    if not abs(now) < 1e11:
+        raise QuotaStoreError(f"the time {now!r} is no epoch time in seconds; check the clock that is passed in")
+    return now
+
+
+def _limit_problems(limit: Limit) -> list[str]:
+    problems = []
+    amount: object = limit.amount
+    if isinstance(amount, bool) or not isinstance(amount, (int, float)):
+        problems.append(f"amount: must be a number, not {type(amount).__name__}")
+    elif not 0 <= amount <= MAX_AMOUNT:
+        problems.append("amount: must be a number from 0 to 2**53")
+    if limit.unit not in UNITS:
+        problems.append(f"unit: {limit.unit!r} is none of {', '.join(UNITS)}")
+    if not isinstance(limit.window, str) or limit.window not in WINDOWS:
+        problems.append(f"window: {limit.window!r} is none of {', '.join(WINDOWS)}")
+    if limit.rolling is not None and not isinstance(limit.rolling, bool):
+        problems.append(f"rolling: must be true or false, not {type(limit.rolling).__name__}")
+    wrong_zone = zone_problem(limit.zone)
+    if wrong_zone:
+        problems.append(f"zone: {wrong_zone}")
+    return problems

@@ -7,15 +7,15 @@ Must never know what is used up, nor how a limit is counted, nor show a key.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from .checks import check_flag, check_name, check_number, check_word, kind_of, nearest
-from .errors import ConfigError
 from .frozen import EMPTY, freeze
+from .limits import MAX_AMOUNT, zone_problem
 from .secret import Secret
+from .urls import check_base_url, check_header_name, check_header_value
 
 __all__ = [
     "CAPABILITIES",
@@ -162,7 +162,6 @@ _DOLLARS = (
     "cost_per_image_input_token",
     "cost_per_video_input_token",
 )
-_HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 _FRAMING = (
     "host",
     "content-length",
@@ -199,26 +198,18 @@ def _check_url(account: AccountConfig) -> str | None:
         return None
     if not isinstance(account.base_url, str):
         return f"must be a string, not {kind_of(account.base_url)}"
-    from .urls import check_base_url
-
     return check_base_url(account.base_url, account.allow_http is True)
 
 
 def _check_amount(value: object, whole: bool = False) -> str | None:
-    return None if value is None else check_number(value, whole=whole)
+    return None if value is None else check_number(value, whole=whole, most=MAX_AMOUNT)
 
 
 def _check_reset(value: object) -> str | None:
     problem = check_name(value)
     if problem or value in ("UTC", "rolling"):
         return problem
-    from .limits import Limit
-
-    try:
-        Limit(1, "requests", "day", zone=str(value))
-    except ConfigError as exc:
-        return "; ".join(exc.problems)
-    return None
+    return zone_problem(value)
 
 
 def _limit_problems(path: str, limits: object) -> _Found:
@@ -227,7 +218,7 @@ def _limit_problems(path: str, limits: object) -> _Found:
         return
     for key, amount in limits.items():
         if key in LIMIT_KEYS:
-            yield f"{path}.{key}", check_number(amount, whole=True)
+            yield f"{path}.{key}", check_number(amount, whole=True, most=MAX_AMOUNT)
         else:
             yield f"{path}.{key}", f"unknown limit{nearest(key, LIMIT_KEYS)}; known: {', '.join(LIMIT_KEYS)}"
 
@@ -261,10 +252,8 @@ def _header_problems(headers: object) -> _Found:
     if not isinstance(headers, Mapping):
         yield "headers", f"must be a table, not {kind_of(headers)}"
         return
-    from .urls import check_header_value
-
     for name, value in headers.items():
-        if not isinstance(name, str) or not _HEADER_NAME.fullmatch(name):
+        if not isinstance(name, str) or check_header_name(name):
             yield "headers", f"{name!r} is no header name"
         elif name.lower() in _FRAMING:
             yield f"headers.{name}", "is set by the transport alone"

@@ -68,7 +68,7 @@ def nearest(word: object, known: Iterable[str]) -> str:
 def kind_of(value: object) -> str:
     """What `value` is, in the words of a config file and never showing it, apart from true, false and nothing."""
     if value is None:
-        return "nothing"
+        return "nothing (None)"
     if isinstance(value, bool):
         return "true" if value else "false"
     for types, words in _KINDS:

@@ -1,0 +1,189 @@
+"""The one table that says what a provider's refusal means.
+
+Strategy: the HTTP status decides; the body decides only where a status is ambiguous (a bad key as a 400, an error inside
+a 200, a spent day among 429s). `error_body` has read the body and `waiting` the delays before; what is here are rows: words
+servers use, and the class of this library's tree each stands for. Must never know accounts, and must never raise.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from .error_body import Said, read_body
+from .errors import (
+    AuthenticationError,
+    ContextWindowError,
+    InvalidRequestError,
+    MalformedResponseError,
+    ModelNotFoundError,
+    ProviderError,
+    ProviderUnavailableError,
+    QuotaExceededError,
+    RateLimitedError,
+)
+from .waiting import MAX_WAIT, body_epoch, retry_after_header, retry_after_text, spent_window
+
+__all__ = ["classify"]
+
+REQUEST_IDS = ("x-request-id", "request-id", "apim-request-id", "x-kong-request-id", "x-amzn-requestid", "nvcf-reqid")
+
+# What an error that carries no number would have been as an HTTP status.
+STATUS_OF_CODE = {
+    **dict.fromkeys(("invalid_request_error", "invalid_argument", "invalid-argument", "content_filter", "bad_request"), 400),
+    **dict.fromkeys(("tool_use_failed", "json_validate_failed", "context_length_exceeded", "invalid_value"), 400),
+    **dict.fromkeys(("exceed_context_size_error", "failed_precondition", "invalid_prompt"), 400),
+    **dict.fromkeys(("authentication_error", "invalid_api_key", "unauthenticated", "unauthorized"), 401),
+    **dict.fromkeys(("billing_error", "payment_required", "insufficient_balance"), 402),
+    **dict.fromkeys(("permission_error", "permission_denied"), 403),
+    **dict.fromkeys(("not_found_error", "model_not_found", "not_found"), 404),
+    "request_too_large": 413,
+    **dict.fromkeys(("rate_limit_error", "rate_limit_exceeded", "rate_limited", "resource_exhausted"), 429),
+    **dict.fromkeys(("too_many_requests", "too_many_requests_error", "insufficient_quota"), 429),
+    **dict.fromkeys(("api_error", "server_error", "internal_error", "internal_server_error", "internal"), 500),
+    **dict.fromkeys(("upstream_error", "provider_error"), 502),
+    **dict.fromkeys(("service_unavailable", "unavailable", "overloaded", "server_overloaded"), 503),
+    **dict.fromkeys(("timeout", "timeout_error", "deadline_exceeded"), 504),
+    "overloaded_error": 529,
+}
+
+# Quotas that no waiting heals: credit, spend limits, a tier that does not offer the model.
+FINAL_CODES = frozenset(
+    (
+        *("insufficient_quota", "credit_balance_exhausted", "organization_spend_limit_exceeded"),
+        *("project_spend_limit_exceeded", "organization_usage_limit_exceeded", "project_usage_limit_exceeded"),
+        *("enforced_spend_limit_reached", "billing_hard_limit_reached", "billing_not_active", "insufficient_balance"),
+        *("insufficient_credits", "exceeded_current_quota_error", "payment_required", "billing_error"),
+    )
+)
+FINAL = re.compile(
+    r"prepayment credits are depleted|credit balance is too low|insufficient (?:account )?(?:balance|credits?|funds)"
+    r"|balance is (?:insufficient|not enough)|(?:requires|purchase|add) more credits|out of credits"
+    r"|(?:spend|spending|usage|billing hard) limit (?:has been )?(?:reached|exceeded)|\blimit: 0(?![\d.])",
+    re.IGNORECASE,
+)
+REQUEST_TOO_LARGE = re.compile(r"request too large for", re.IGNORECASE)
+DAILY = re.compile(
+    r"per[ -]?day\b|PerDay|ByDay|\((?:TPD|RPD|ASD)\)|\bdaily (?:\w+ )?(?:quota|limit|allowance)|free_tier_daily"
+    r"|per[ -]?month\b|/ ?month\b|\bmonthly (?:\w+ )?(?:quota|limit|allowance)",
+    re.IGNORECASE,
+)
+PER_MODEL = re.compile(
+    r"\bmodel:? ?[`'\"]?[^\s`'\"]{0,120}[`'\"]? ?(?:does not exist|not exist|(?:is |was )?not found|has been decommissioned)"
+    r"|^(?:the )?(?:requested |specified )?model:? [`'\"]?[^\s`'\"]{1,120}[`'\"]? is not (?:supported|available)"
+    r"|\bnot a valid model|\b(?:unknown|no such) model\b|\binvalid model(?::| id| name)",
+    re.IGNORECASE,
+)
+MODERATION = re.compile(r"moderation|\bflagged\b", re.IGNORECASE)
+CAPACITY = re.compile(r"service tier capacity exceeded", re.IGNORECASE)
+
+
+def classify(
+    status: int, headers: Mapping[str, str], body: bytes, now: float, *, provider: str = "", model: str = ""
+) -> ProviderError:
+    """What an answer with `status` (200 for an error object inside a good one) means. Never raises.
+
+    `headers` have lower-case names; `now` is in epoch seconds. `provider` and `model` are only noted in the error.
+    """
+    said = read_body(body)
+    effective = _status(status, said)
+    kind = _kind(effective, said)
+    facts: dict[str, Any] = {
+        "message": said.message[:500],
+        "request_id": _request_id(headers, said),
+        "scope": "model" if kind is ModelNotFoundError or PER_MODEL.search(said.text) else "account",
+    }
+    if kind is QuotaExceededError:
+        facts.update(_quota(effective, headers, said, now))
+    elif effective:
+        facts["retry_after"] = _retry_after(headers, said, now)
+        if headers.get("x-should-retry") == "false" or (kind is RateLimitedError and REQUEST_TOO_LARGE.search(said.message)):
+            facts["retryable"] = False
+    return kind(provider, "", model, effective or status, said.text[:2048], **facts)
+
+
+def _status(status: int, said: Said) -> int:
+    """The status that counts: an error inside a 2xx names its own, by number or by word; 0 if it names none."""
+    if status >= 400:
+        return status
+    return said.status or next((STATUS_OF_CODE[code] for code in said.codes if code in STATUS_OF_CODE), 0)
+
+
+def _kind(status: int, said: Said) -> type[ProviderError]:
+    codes, text = said.code_set, said.message
+    if CAPACITY.search(text) or "overloaded_error" in codes:
+        return ProviderUnavailableError
+    if status in (400, 403, 413, 422):
+        return _kind_by_body(status, said)
+    if status == 401:
+        return AuthenticationError
+    if status == 402:
+        return QuotaExceededError
+    if status == 404:
+        return ModelNotFoundError
+    if status == 429:
+        spent = not codes.isdisjoint(FINAL_CODES) or FINAL.search(text) or DAILY.search(said.text)
+        return QuotaExceededError if spent else RateLimitedError
+    if status == 500 and not codes.isdisjoint(CONTEXT_CODES):
+        return ContextWindowError
+    if status in (408, 409, 498) or status >= 500:
+        return ProviderUnavailableError
+    return InvalidRequestError if status else MalformedResponseError
+
+
+def _kind_by_body(status: int, said: Said) -> type[ProviderError]:
+    codes, text = said.code_set, said.message
+    if not codes.isdisjoint(FINAL_CODES) or FINAL.search(text):
+        return QuotaExceededError
+    if codes & {"rate_limited", "rate_limit_error"}:
+        return RateLimitedError
+    if not codes.isdisjoint(MODEL_CODES) or MODEL.search(text):
+        return ModelNotFoundError
+    if status == 403:
+        return InvalidRequestError if MODERATION.search(said.text) else AuthenticationError
+    if not codes.isdisjoint(KEY_CODES) or KEY.search(text):
+        return AuthenticationError
+    if not codes.isdisjoint(CONTEXT_CODES) or CONTEXT.search(text):
+        return ContextWindowError
+    return InvalidRequestError
+
+
+def _quota(status: int, headers: Mapping[str, str], said: Said, now: float) -> dict[str, Any]:
+    """When a spent quota comes back: never by itself, at the midnight it names, or after the delay it names."""
+    if status == 402 or not said.code_set.isdisjoint(FINAL_CODES) or FINAL.search(said.message):
+        return {"retryable": False, "retry_after": retry_after_header(headers, now)}
+    resets_at = _midnight(now) if "PerDay" in said.text else body_epoch(said.metadata)
+    if resets_at is not None:
+        return {"resets_at": resets_at, "retry_after": min(max(0.0, resets_at - now), MAX_WAIT)}
+    wait = _retry_after(headers, said, now)
+    return {"retry_after": wait, "resets_at": None if wait is None else now + wait}
+
+
+def _midnight(now: float) -> float:
+    """Gemini counts days by the Pacific clock; an hour from `now` where the machine has no time zone data."""
+    from .errors import ConfigError, QuotaStoreError
+    from .limits import next_reset
+
+    try:
+        return next_reset(now, "day", "America/Los_Angeles")
+    except (ConfigError, QuotaStoreError):
+        return now + 3600.0
+
+
+def _retry_after(headers: Mapping[str, str], said: Said, now: float) -> float | None:
+    for found in (retry_after_header(headers, now), retry_after_text(said.message, said.retry_delay)):
+        if found is not None:
+            return found
+    epoch = body_epoch(said.metadata)
+    if epoch is not None:
+        return min(max(0.0, epoch - now), MAX_WAIT)
+    return spent_window(headers, now)
+
+
+def _request_id(headers: Mapping[str, str], said: Said) -> str | None:
+    for name in REQUEST_IDS:
+        value = headers.get(name)
+        if isinstance(value, str) and value.isprintable() and value:
+            return value[:200]
+    return said.request_id

@@ -70,6 +70,38 @@ DAILY = re.compile(
     re.IGNORECASE,
 )
 PER_MODEL = re.compile(
+    r"PerModel|ByModel|\bfor (?:the |this )?model\b|rate limit reached for \S+ in |your requests to \S+ for "
+    r"|, model: |shared_capacity|rate-limited upstream",
+    re.IGNORECASE,
+)
+CONTEXT_CODES = frozenset(
+    (
+        *("context_length_exceeded", "too_many_prompt_tokens", "model_context_window_exceeded"),
+        *("exceed_context_size_error", "context_window_exceeded", "context_too_long"),
+    )
+)
+CONTEXT = re.compile(
+    r"maximum context|context[ _-]?(?:length|window|size)|prompt is too long|input is too long|prompt too long"
+    r"|too many (?:prompt |input )?tokens|maximum number of tokens|maximum prompt length"
+    r"|length of all messages is too long|reduce the length of the (?:messages|prompt|input)"
+    r"|input tokens? (?:count )?(?:\([^)]{0,20}\) )?exceeds?|too large for model",
+    re.IGNORECASE,
+)
+KEY_CODES = frozenset(
+    ("api_key_invalid", "invalid_api_key", "authentication_error", "unauthenticated", "invalid_authentication_error")
+)
+KEY = re.compile(
+    r"api[ _-]?key\b[^.]{0,40}\b(?:not valid|invalid|incorrect|expired|missing|revoked|disabled)"
+    r"|\b(?:incorrect|invalid|missing|expired|no) (?:x-)?api[ _-]?key|user location is not supported",
+    re.IGNORECASE,
+)
+MODEL_CODES = frozenset(
+    (
+        *("model_not_found", "model_not_available", "model_not_supported", "model_decommissioned"),
+        *("unknown_model", "invalid_model", "not_found_error", "model_not_exist"),
+    )
+)
+MODEL = re.compile(
     r"\bmodel:? ?[`'\"]?[^\s`'\"]{0,120}[`'\"]? ?(?:does not exist|not exist|(?:is |was )?not found|has been decommissioned)"
     r"|^(?:the )?(?:requested |specified )?model:? [`'\"]?[^\s`'\"]{1,120}[`'\"]? is not (?:supported|available)"
     r"|\bnot a valid model|\b(?:unknown|no such) model\b|\binvalid model(?::| id| name)",

@@ -1,0 +1,417 @@
+"""The quota store over one SQLite file: exact over threads and processes, and it survives a crash.
+
+Strategy: one row a bucket holds its whole count, so that the file stays as small as the number of buckets; one row an
+open reservation is deleted when it is settled, or once its windows have passed. Every verb is one transaction that
+takes the write lock first (BEGIN IMMEDIATE) and waits for it in short random naps, so that no process is shut out.
+One connection a process behind a lock, closed over a fork. The bookkeeping itself is `quota`'s. A file that is not ours,
+damaged, deleted or replaced is refused, never repaired or overwritten. Must never know how counting works.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import random
+import stat
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, Self, TypeVar
+
+from .errors import ConfigError, QuotaStoreError
+from .limits import Limit, tally_unpacked
+from .quota import (
+    Bucket,
+    Entry,
+    Headroom,
+    Hold,
+    Refusal,
+    Reservation,
+    admit,
+    allowance_key,
+    entry_for,
+    headroom_of,
+    live_hold,
+    merged_hold,
+    redefined,
+    settle,
+)
+
+if TYPE_CHECKING:
+    import sqlite3
+
+__all__ = ["SQLiteQuotaStore"]
+
+T = TypeVar("T")
+
+_APPLICATION_ID = 0x49524C47
+_SCHEMA_VERSION = 1
+_SCHEMA = (
+    "CREATE TABLE bucket (key TEXT PRIMARY KEY, amount REAL, kind TEXT, state BLOB) WITHOUT ROWID",
+    "CREATE TABLE reservation (until REAL, id INTEGER, PRIMARY KEY (until, id)) WITHOUT ROWID",
+    "CREATE TABLE hold (key TEXT PRIMARY KEY, until REAL, reason TEXT, made REAL) WITHOUT ROWID",
+    f"PRAGMA application_id = {_APPLICATION_ID}",
+    f"PRAGMA user_version = {_SCHEMA_VERSION}",
+)
+_PRUNE_EVERY = 64
+_PRUNE_AT_MOST = 256
+_OLDEST_SQLITE = (3, 15, 0)
+
+
+class SQLiteQuotaStore:
+    """Counts in the file `path`, created (mode 0600) if there is none; its folder must exist and be on a local disk.
+
+    `synchronous`: "NORMAL" survives any crash of a process, "FULL" also the loss of power, at about a tenth of the speed.
+    `patience`: seconds to wait for other processes' locks before a verb gives up. `sleep`: how to wait, in seconds.
+    An empty file is taken as new. Raises ConfigError for a wrong `synchronous`, QuotaStoreError for a file that cannot
+    be used, saying why and what to do.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        synchronous: str = "NORMAL",
+        *,
+        patience: float = 5.0,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        if synchronous not in ("NORMAL", "FULL"):
+            raise ConfigError(f'quota.synchronous: must be "NORMAL" or "FULL", not {synchronous!r}')
+        self._path = os.path.abspath(os.path.expanduser(os.fspath(path)))
+        self._synchronous = synchronous
+        self._patience = patience
+        self._sleep = sleep
+        self._lock = threading.Lock()
+        self._db: sqlite3.Connection | None = None
+        self._pid = os.getpid()
+        self._identity: tuple[int, int] | None = None
+        self._closed = False
+        self._set: dict[str, tuple[float, str]] = {}
+        self._idents = _idents()
+        self._verb("", lambda db: None)
+        _close_over_forks(self)
+
+    def define(self, buckets: Sequence[Bucket], now: float) -> None:
+        def work(db: sqlite3.Connection) -> None:
+            known = _load(db, [bucket.key for bucket in buckets])
+            for bucket in buckets:
+                old = known.get(bucket.key)
+                entry = known[bucket.key] = redefined(old, entry_for(bucket, self._set), now)
+                if entry is not old:
+                    _store(db, entry)
+
+        self._verb("BEGIN IMMEDIATE", work)
+
+    def headroom(self, keys: Sequence[str], now: float) -> list[Headroom]:
+        entries = self._verb("BEGIN", lambda db: _load(db, keys))
+        return [headroom_of(entries, key, now) for key in keys]
+
+    def reserve(self, wants: Sequence[tuple[str, float]], now: float) -> Reservation | Refusal:
+        def work(db: sqlite3.Connection) -> Reservation | Refusal:
+            entries = _load(db, [key for key, _ in wants])
+            taken = admit(entries, wants, now, next(self._idents))
+            if isinstance(taken, Reservation):
+                taken.until = max((entry.tally.gone_at() for entry in entries.values()), default=now)
+                _save(db, entries.values())
+                db.execute("INSERT INTO reservation VALUES (?, ?)", (taken.until, taken.id))
+                if taken.id % _PRUNE_EVERY == 0:
+                    db.execute(_PRUNE, (now, _PRUNE_AT_MOST))
+            return taken
+
+        return self._verb("BEGIN IMMEDIATE", work)
+
+    def commit(self, reservation: Reservation, now: float, amounts: Sequence[float] | None = None) -> bool:
+        def work(db: sqlite3.Connection) -> bool:
+            row = (reservation.until, reservation.id)
+            if not db.execute("DELETE FROM reservation WHERE until = ? AND id = ?", row).rowcount:
+                return now >= reservation.until  # pruned: its windows have passed, there is nothing left to correct
+            if amounts is not None:
+                entries = _load(db, reservation.keys)
+                settle(entries, reservation, amounts)
+                _save(db, entries.values())
+            return True
+
+        if reservation.settled:
+            self._check_open()
+            return False
+        settled = self._verb("BEGIN IMMEDIATE", work)
+        reservation.settled = True
+        return settled
+
+    def rollback(self, reservation: Reservation, now: float) -> bool:
+        return self.commit(reservation, now, [0.0] * len(reservation.wants))
+
+    def hold(self, key: str, until: float, reason: str, now: float) -> None:
+        def work(db: sqlite3.Connection) -> None:
+            old = _holds(db, "WHERE key = ?", key).get(key)
+            _keep_hold(db, key, old, merged_hold(old, Hold(key, until, reason), now))
+
+        self._verb("BEGIN IMMEDIATE", work)
+
+    def holds(self, now: float) -> dict[str, Hold]:
+        def work(db: sqlite3.Connection) -> None:
+            for key, held in _holds(db).items():
+                _keep_hold(db, key, held, live_hold(*held, now))
+
+        kept = self._verb("BEGIN", _holds)
+        live = {key: live_hold(*held, now) for key, held in kept.items()}
+        if live != kept:
+            self._verb("BEGIN IMMEDIATE", work)
+        return {key: held[0] for key, held in live.items() if held is not None}
+
+    def set_quota(self, account_id: str, amount: float, unit: str) -> None:
+        key = allowance_key(account_id)
+
+        def work(db: sqlite3.Connection) -> None:
+            known = _load(db, [key]).get(key)
+            limit = known.limit if known else Limit(amount, unit, "day")
+            _store(db, redefined(known, entry_for(Bucket(key, limit), {key: (amount, unit)}), None))
+
+        self._verb("BEGIN IMMEDIATE", work)
+        self._set[key] = (amount, unit)
+
+    def close(self) -> None:
+        with self._lock:
+            self._closed = True
+            self._disconnect()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<SQLiteQuotaStore {self._path!r}{' closed' if self._closed else ''}>"
+
+    def _verb(self, begin: str, work: Callable[[sqlite3.Connection], T]) -> T:
+        """Runs `work` in one transaction, again while others hold the lock; the one place where sqlite3's errors end."""
+        import sqlite3
+
+        waited = 0.0
+        with self._lock:
+            self._check_open()
+            while True:
+                try:
+                    return self._transaction(begin, work)
+                except (sqlite3.Error, UnicodeError, OverflowError) as exc:
+                    if not _is_busy(exc) or waited >= self._patience:
+                        raise self._explained(exc) from exc
+                pause = random.uniform(0.0002, 0.002)  # noqa: S311 - spreads waiters, guards nothing
+                self._sleep(pause)
+                waited += pause
+
+    def _transaction(self, begin: str, work: Callable[[sqlite3.Connection], T]) -> T:
+        db = self._connection()
+        if not begin:
+            return work(db)
+        db.execute(begin)
+        try:
+            self._check_file()
+            result = work(db)
+            db.execute("COMMIT")
+        except BaseException:
+            if db.in_transaction:
+                db.execute("ROLLBACK")
+            raise
+        return result
+
+    def _connection(self) -> sqlite3.Connection:
+        if self._pid != os.getpid():
+            self._forked()
+        if self._db is None:
+            with _OPENING:
+                self._db = self._connect()
+        return self._db
+
+    def _connect(self) -> sqlite3.Connection:
+        import sqlite3
+
+        if sqlite3.sqlite_version_info < _OLDEST_SQLITE:
+            raise QuotaStoreError(f"SQLite {sqlite3.sqlite_version} is too old for a quota store; 3.15 or newer is needed")
+        fresh = self._identity is None
+        identity = self._prepared_file() if fresh else self._identity
+        db = sqlite3.connect(self._path, timeout=0, isolation_level=None, check_same_thread=False)
+        try:
+            self._identity = identity
+            self._check_file(may_be_empty=fresh)
+            self._check_owner(db)
+            db.execute(f"PRAGMA synchronous = {self._synchronous}")
+            db.execute("PRAGMA journal_mode = WAL")
+            db.execute("BEGIN IMMEDIATE")  # shows at once whether the file can be written at all
+            if _is_blank(db):
+                for statement in _SCHEMA:
+                    db.execute(statement)
+            db.execute("COMMIT")
+            if fresh and (damage := db.execute("PRAGMA quick_check(1)").fetchone()[0]) != "ok":
+                raise self._damaged(damage)
+        except BaseException:
+            db.close()
+            if fresh:
+                self._identity = None
+            raise
+        return db
+
+    def _prepared_file(self) -> tuple[int, int]:
+        """The device and inode of the file, which is made if there is none. An existing one is not opened here:
+        closing it again would take this process's other locks on it along."""
+        try:
+            os.close(os.open(self._path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+        except FileExistsError:
+            pass
+        except OSError as exc:
+            raise self._unusable(f"cannot be made ({exc.strerror})", "make the folder writable, or name another") from exc
+        found = os.stat(self._path)
+        if not stat.S_ISREG(found.st_mode):
+            raise self._unusable("is no regular file", "name a file of its own")
+        return found.st_dev, found.st_ino
+
+    def _check_owner(self, db: sqlite3.Connection) -> None:
+        application = db.execute("PRAGMA application_id").fetchone()[0]
+        version = db.execute("PRAGMA user_version").fetchone()[0]
+        if application != _APPLICATION_ID and not _is_blank(db):
+            raise self._unusable("is another program's database", "name a file of its own; this one was left untouched")
+        if version > _SCHEMA_VERSION:
+            raise self._unusable(
+                f"has schema version {version}, newer than the {_SCHEMA_VERSION} known here",
+                "update this library, or name another file",
+            )
+
+    def _check_file(self, may_be_empty: bool = False) -> None:
+        """Refuses a file that is not the one that was opened: counts in a deleted one would bind nobody else."""
+        try:
+            found = os.stat(self._path)
+        except OSError as exc:
+            raise self._unusable("was deleted while in use", "put it back, or make a new store") from exc
+        if (found.st_dev, found.st_ino) != self._identity:
+            raise self._unusable("was replaced while in use", "put the first one back, or make a new store")
+        if not found.st_size and not may_be_empty:
+            raise self._unusable("was truncated while in use", "put it back from a copy, or delete it and make a new store")
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise self._unusable("is closed", "make a new store")
+
+    def _disconnect(self) -> None:
+        if self._db is not None:
+            self._db.close()
+            self._db = None
+
+    def _forked(self) -> None:
+        """Lets go of a connection that belongs to the parent, without closing it: that would free the parent's locks."""
+        _INHERITED.append(self._db)
+        self._db = None
+        self._pid = os.getpid()
+        self._idents = _idents()
+
+    def _explained(self, exc: Exception) -> QuotaStoreError:
+        code = getattr(exc, "sqlite_errorcode", 0) & 0xFF
+        if code in _REMEDIES:
+            return self._unusable(*_REMEDIES[code])
+        if code in (11, 26):
+            return self._damaged(str(exc))
+        return self._unusable(f"failed ({type(exc).__name__}: {exc})", "see the cause")
+
+    def _damaged(self, how: str) -> QuotaStoreError:
+        return self._unusable(f"is damaged or no database ({how})", "move it away to start anew, or put a copy back")
+
+    def _unusable(self, what: str, remedy: str) -> QuotaStoreError:
+        return QuotaStoreError(f"the quota file {self._path} {what}: {remedy}")
+
+
+_REMEDIES = {
+    3: ("cannot be written", "make the file and its folder writable, or name another"),
+    5: ("was locked by others all the time", "look for a process that is stuck, or raise patience"),
+    6: ("was locked by others all the time", "look for a process that is stuck, or raise patience"),
+    8: ("cannot be written", "make the file and its folder writable, or name another"),
+    10: ("cannot be read or written (disk error)", "check the disk, and that -wal and -shm beside it were not removed"),
+    13: ("cannot grow, the disk is full", "free some space; then the same call works again"),
+    14: ("cannot be opened", "make the file and its folder readable and writable, or name another"),
+}
+_PRUNE = (
+    "DELETE FROM reservation WHERE (until, id) IN"
+    " (SELECT until, id FROM reservation WHERE until <= ? ORDER BY until LIMIT ?)"
+)
+_OPENING = threading.Lock()
+_STORES: weakref.WeakSet[SQLiteQuotaStore] = weakref.WeakSet()
+_FORKING: list[SQLiteQuotaStore] = []
+_INHERITED: list[Any] = []
+
+
+def _load(db: sqlite3.Connection, keys: Sequence[str]) -> dict[str, Entry]:
+    rows = db.execute(_select(len(keys)), keys)
+    return {key: Entry(key, tally_unpacked(_limit(amount, kind), state)) for key, amount, kind, state in rows}
+
+
+def _save(db: sqlite3.Connection, entries: Iterable[Entry]) -> None:
+    db.executemany("UPDATE bucket SET state = ? WHERE key = ?", [(entry.tally.pack(), entry.key) for entry in entries])
+
+
+def _store(db: sqlite3.Connection, entry: Entry) -> None:
+    limit = entry.limit
+    kind = f"{limit.unit} {limit.window} {'rolling' if limit.rolling else 'calendar'} {limit.zone}"
+    row = (entry.key, float(limit.amount), kind, entry.tally.pack())
+    db.execute("INSERT OR REPLACE INTO bucket VALUES (?, ?, ?, ?)", row)
+
+
+def _holds(db: sqlite3.Connection, where: str = "", *values: str) -> dict[str, tuple[Hold, float]]:
+    rows = db.execute(f"SELECT key, until, reason, made FROM hold {where}", values)  # noqa: S608 - constant texts only
+    return {key: (Hold(key, until, reason), made) for key, until, reason, made in rows}
+
+
+def _keep_hold(db: sqlite3.Connection, key: str, old: object, new: tuple[Hold, float] | None) -> None:
+    if new is None:
+        db.execute("DELETE FROM hold WHERE key = ?", (key,))
+    elif new != old:
+        hold, made = new
+        db.execute("INSERT OR REPLACE INTO hold VALUES (?, ?, ?, ?)", (key, hold.until, hold.reason, made))
+
+
+@lru_cache(maxsize=256)
+def _select(count: int) -> str:
+    marks = ", ".join("?" * count)
+    return f"SELECT key, amount, kind, state FROM bucket WHERE key IN ({marks})"  # noqa: S608 - question marks only
+
+
+@lru_cache(maxsize=4096)
+def _limit(amount: float, kind: str) -> Limit:
+    unit, window, rolling, zone = kind.split(" ", 3)
+    return Limit(amount, unit, window, rolling == "rolling", zone)
+
+
+def _is_blank(db: sqlite3.Connection) -> bool:
+    return not db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+
+
+def _is_busy(exc: Exception) -> bool:
+    return getattr(exc, "sqlite_errorcode", 0) & 0xFF in (5, 6)
+
+
+def _idents() -> itertools.count[int]:
+    """Numbers no other process gives out: counted from a random one."""
+    return itertools.count(int.from_bytes(os.urandom(7), "big"))
+
+
+def _close_over_forks(store: SQLiteQuotaStore) -> None:
+    """SQLite's memory of locks must not be copied into a child: no connection stays open while a process forks."""
+    if not _STORES and hasattr(os, "register_at_fork") and not _HOOKED:
+        _HOOKED.append(True)
+        os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork)
+    _STORES.add(store)
+
+
+_HOOKED: list[bool] = []
+
+
+def _before_fork() -> None:
+    for store in list(_STORES):
+        store._lock.acquire()
+        _FORKING.append(store)
+        store._disconnect()
+
+
+def _after_fork() -> None:
+    while _FORKING:
+        _FORKING.pop()._lock.release()

@@ -31,7 +31,7 @@ class Endpoint:
 
     base_url: str
     key: Secret
-    headers: Mapping[str, str] = field(default=EMPTY)
+    headers: Mapping[str, str | Secret] = field(default=EMPTY)
 
 
 class Provider(Protocol):

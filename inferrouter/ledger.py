@@ -1,0 +1,115 @@
+"""The router's side of the quota store: one place where a failing store is dealt with.
+
+Strategy: with `on_error="refuse"` a store that fails refuses the call; with "ignore" a store in memory takes over from there
+and the fact is kept in `degraded`. A settlement that fails is kept and tried again before the next reservation: until then
+the reservation stays charged, which errs on the safe side. Must never know why an amount is what it is.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+from .errors import InferRouterError, QuotaStoreError
+from .quota import Bucket, Headroom, Hold, MemoryQuotaStore, QuotaStore, Refusal, Reservation
+
+__all__ = ["Ledger"]
+
+T = TypeVar("T")
+
+KEPT_SETTLEMENTS = 10_000
+
+
+class Ledger:
+    """Verbs of the store, made safe. Every one raises `QuotaStoreError` or nothing."""
+
+    def __init__(self, store: QuotaStore, on_error: str = "refuse") -> None:
+        self.store = store
+        self.degraded = 0
+        self._spare = MemoryQuotaStore() if on_error == "ignore" else None
+        self._unsettled: deque[tuple[QuotaStore, Reservation, Sequence[float] | None]] = deque(maxlen=KEPT_SETTLEMENTS)
+        self._replaying = threading.Lock()
+
+    def define(self, buckets: Sequence[Bucket], now: float) -> None:
+        """Make the buckets known."""
+        if self._spare is not None:
+            self._spare.define(buckets, now)
+        self._ask(lambda store: store.define(buckets, now))
+
+    def headroom(self, keys: Sequence[str], now: float) -> list[Headroom]:
+        """What is left in each bucket, in order."""
+        try:
+            return self.store.headroom(keys, now)
+        except Exception as exc:
+            return self._spared(exc).headroom(keys, now)
+
+    def holds(self, now: float) -> dict[str, Hold]:
+        """The live holds by key."""
+        try:
+            return self.store.holds(now)
+        except Exception as exc:
+            return self._spared(exc).holds(now)
+
+    def reserve(self, wants: Sequence[tuple[str, float]], now: float) -> tuple[QuotaStore, Reservation] | Refusal:
+        """All of `wants` or nothing; with the reservation comes the store that it must be settled with."""
+        if self._unsettled:
+            self._replay(now)
+        store = self.store
+        try:
+            answer = store.reserve(wants, now)
+        except Exception as exc:
+            store = self._spared(exc)
+            answer = store.reserve(wants, now)
+        return answer if isinstance(answer, Refusal) else (store, answer)
+
+    def settle(self, held: tuple[QuotaStore, Reservation], amounts: Sequence[float] | None, now: float) -> None:
+        """Charge `amounts` (None: as reserved). Never raises: a store that fails gets it again later."""
+        store, reservation = held
+        try:
+            store.commit(reservation, now, amounts)
+        except Exception:
+            self._unsettled.append((store, reservation, amounts))
+
+    def hold(self, key: str, until: float, reason: str, now: float) -> None:
+        """Let an account or a model rest. Never raises: a hold that is lost costs one more refused call."""
+        try:
+            self._ask(lambda store: store.hold(key, until, reason, now))
+        except QuotaStoreError:
+            self.degraded += 1
+
+    def close(self, now: float) -> None:
+        """Settle what is left and close the store. Raises nothing."""
+        self._replay(now)
+        try:
+            self.store.close()
+        except Exception:
+            self.degraded += 1
+
+    def _ask(self, verb: Callable[[QuotaStore], T]) -> T:
+        try:
+            return verb(self.store)
+        except Exception as exc:
+            return verb(self._spared(exc))
+
+    def _spared(self, exc: Exception) -> QuotaStore:
+        self.degraded += 1
+        if self._spare is not None:
+            return self._spare
+        if isinstance(exc, InferRouterError):
+            raise exc
+        kind = type(self.store).__name__
+        raise QuotaStoreError(
+            f'the quota store {kind} failed with {type(exc).__name__}: mend it, or set quota.on_store_error = "ignore"'
+        ) from exc
+
+    def _replay(self, now: float) -> None:
+        if not self._replaying.acquire(blocking=False):
+            return
+        try:
+            for _ in range(len(self._unsettled)):
+                store, reservation, amounts = self._unsettled.popleft()
+                self.settle((store, reservation), amounts, now)
+        finally:
+            self._replaying.release()

@@ -1,0 +1,291 @@
+"""Gemini's answers in our words: whole answers, streams, usage, finish reasons.
+
+Strategy: a stream's chunk has the shape of a whole answer, so one reader serves both. A turn that holds more than plain
+text (calls, thought signatures, code runs, pictures) is kept verbatim, part by part, to be given back. Must never know
+requests, URLs or keys.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from itertools import groupby
+from typing import Any, NoReturn
+
+from .answers import ChatChunk, ChatResponse, Choice, ChunkChoice, Delta, ToolCallDelta
+from .errors import MalformedResponseError
+from .frozen import EMPTY, FrozenDict
+from .provider import Provider, StreamDecoder, clean_text, tokens
+from .records import Message, Native, ToolCall, Usage
+
+__all__ = ["GeminiDecoder", "read_answer", "read_usage"]
+
+FINISHES = {
+    "STOP": "stop",
+    "MAX_TOKENS": "length",
+    **dict.fromkeys(
+        (
+            *("SAFETY", "RECITATION", "BLOCKLIST", "PROHIBITED_CONTENT", "SPII"),
+            *("IMAGE_SAFETY", "IMAGE_PROHIBITED_CONTENT", "IMAGE_RECITATION"),
+        ),
+        "content_filter",
+    ),
+}
+TEXT = frozenset(("text",))
+THOUGHT = frozenset(("text", "thought"))
+
+
+def read_answer(item: Any, model: str, provider: str, source: str) -> ChatResponse:
+    """The whole answer in the JSON value `item`. Raises `MalformedResponseError` if it holds none."""
+    choices = []
+    for place, candidate in enumerate(_candidates(item)):
+        turn = _Turn()
+        turn.take(candidate, place)
+        if turn.reason is None and not turn.parts:
+            _refuse("a candidate has neither content nor finishReason")
+        choices.append(turn.choice(place, provider))
+    if not choices:
+        if not _blocked(item):
+            _refuse("the answer has no candidates")
+        choices.append(Choice(0, Message("assistant", ""), "content_filter"))
+    choices.sort(key=_index)
+    usage = read_usage(item.get("usageMetadata")) or Usage()
+    return ChatResponse(
+        _string(item, "responseId"), _string(item, "modelVersion") or model, tuple(choices), usage, source=(source,)
+    )
+
+
+def read_usage(given: Any) -> Usage | None:
+    """Tokens of a usageMetadata object, None if it counts nothing. Thoughts come on top of the candidates' count."""
+    if not isinstance(given, dict):
+        return None
+    get = given.get
+    thoughts = tokens(get("thoughtsTokenCount"))
+    prompt = tokens(get("promptTokenCount")) + tokens(get("toolUsePromptTokenCount"))
+    completion = tokens(get("candidatesTokenCount")) + thoughts
+    total = tokens(get("totalTokenCount")) or prompt + completion
+    if not total:
+        return None
+    return Usage(prompt, completion, total, tokens(get("cachedContentTokenCount")), thoughts, _breakdown(given))
+
+
+class GeminiDecoder(StreamDecoder):
+    """One streamed answer of a `GeminiProvider`. Complete once every candidate that was seen has its finishReason."""
+
+    __slots__ = ("_model", "_turns")
+
+    def __init__(self, provider: Provider, model: str) -> None:
+        super().__init__(provider)
+        self._model = model
+        self._turns: dict[int, _Turn] = {}
+
+    def read(self, event: str, item: Any, source: str) -> list[ChatChunk]:
+        """See `StreamDecoder.read`; a blocked prompt is an answer too."""
+        if isinstance(item, list) and item and isinstance(item[0], dict) and item[0].get("error"):
+            self.fail(item)
+        candidates = _candidates(item)
+        usage = read_usage(item.get("usageMetadata"))
+        name, model = _string(item, "responseId"), _string(item, "modelVersion") or self._model
+        if candidates:
+            choices = tuple([self._choice(candidate, place) for place, candidate in enumerate(candidates)])
+            self.complete = all(turn.reason is not None for turn in self._turns.values())
+            return [ChatChunk(name, model, choices, usage, source)]
+        if _blocked(item):
+            self.complete = True
+            return [ChatChunk(name, model, (ChunkChoice(0, Delta(), "content_filter"),), usage, source)]
+        return [ChatChunk(name, model, usage=usage, source=source)]
+
+    def whole(self, item: Any, source: str) -> list[ChatChunk]:
+        """See `StreamDecoder.whole`; without `alt=sse` a server sends the chunks as one array."""
+        items = item if isinstance(item, list) else [item]
+        if not all(isinstance(each, dict) and ("candidates" in each or _blocked(each)) for each in items):
+            return []
+        sources = [source] if len(items) == 1 else map(json.dumps, items)
+        return [chunk for each, text in zip(items, sources, strict=True) for chunk in self.read("", each, text)]
+
+    def natives(self) -> Mapping[int, Native]:
+        """See `StreamDecoder.natives`."""
+        found = {index: turn.native(self._provider.name) for index, turn in self._turns.items()}
+        return {index: native for index, native in found.items() if native is not None}
+
+    def _choice(self, candidate: Any, place: int) -> ChunkChoice:
+        given = candidate.get("index") if isinstance(candidate, dict) else None
+        index = given if type(given) is int else place
+        turn = self._turns.get(index)
+        if turn is None:
+            turn = self._turns[index] = _Turn()
+        return turn.take(candidate, index)
+
+
+class _Turn:
+    """What one candidate has said so far, in our words and in its own."""
+
+    __slots__ = ("calls", "parts", "reason", "reasoning", "text")
+
+    def __init__(self) -> None:
+        self.parts: list[dict[str, Any]] = []
+        self.text: list[str] = []
+        self.reasoning: list[str] = []
+        self.calls: list[ToolCall] = []
+        self.reason: str | None = None
+
+    def take(self, candidate: Any, index: int) -> ChunkChoice:
+        """Add a candidate object, or a piece of one; returns what it adds."""
+        if not isinstance(candidate, dict):
+            _refuse("a candidate is no object")
+        text = reasoning = ""
+        calls_before = len(self.calls)
+        for part in _parts(candidate):
+            if not isinstance(part, dict):
+                _refuse("a content part is no object")
+            self.parts.append(part)
+            piece = part.get("text")
+            if piece is not None:
+                if not isinstance(piece, str):
+                    _refuse("a part's text is no string")
+                piece = piece if piece.isascii() else clean_text(piece)
+                if part.get("thought"):
+                    reasoning += piece
+                else:
+                    text += piece
+            if part.get("functionCall") is not None:
+                self.calls.append(_call(part))
+        if text:
+            self.text.append(text)
+        if reasoning:
+            self.reasoning.append(reasoning)
+        fresh = self.calls[calls_before:]
+        reason = candidate.get("finishReason")
+        if reason is not None:
+            if not isinstance(reason, str):
+                _refuse("finishReason is no string")
+            self.reason = reason
+        finish = self.finish() if reason or (fresh and self.reason) else None
+        return ChunkChoice(index, Delta(text, reasoning, _deltas(fresh, calls_before) if fresh else ()), finish)
+
+    def finish(self) -> str | None:
+        """The finish reason in our vocabulary; calls end with STOP at Gemini."""
+        if not self.reason:
+            return None
+        if self.calls and self.reason == "STOP":
+            return "tool_calls"
+        return FINISHES.get(self.reason) or self.reason.lower()
+
+    def choice(self, index: int, provider: str) -> Choice:
+        """All of it as a whole answer's choice."""
+        calls, reasoning = tuple(self.calls), "".join(self.reasoning)
+        message = Message("assistant", "".join(self.text), calls, reasoning=reasoning, native=self.native(provider))
+        return Choice(index, message, self.finish())
+
+    def native(self, provider: str) -> Native | None:
+        """The turn to give back verbatim, None if plain text says it all. Neighbouring plain pieces are joined."""
+        if all(_plain(part) for part in self.parts):
+            return None
+        kept: list[dict[str, Any]] = []
+        for plain, parts in groupby(self.parts, _plain):
+            if plain is None:
+                kept += parts
+                continue
+            pieces = list(parts)
+            joined = {**pieces[0], "text": "".join([part["text"] or "" for part in pieces])}
+            if joined["text"]:
+                kept.append(joined)
+        return Native("gemini", provider, _dump(kept), "".join(self.text), tuple(self.calls))
+
+
+def _candidates(item: Any) -> list[Any]:
+    if not isinstance(item, dict):
+        _refuse("the answer is no JSON object")
+    candidates = item.get("candidates")
+    if candidates is None:
+        return []
+    if not isinstance(candidates, list):
+        _refuse("candidates is no list")
+    return candidates
+
+
+def _parts(candidate: dict[str, Any]) -> list[Any]:
+    """The parts; none where content, or its parts, are left out, as they are when nothing was said."""
+    content = candidate.get("content")
+    if content is None:
+        return []
+    if not isinstance(content, dict):
+        _refuse("a candidate's content is no object")
+    parts = content.get("parts")
+    if parts is None:
+        return []
+    if not isinstance(parts, list):
+        _refuse("a content's parts are no list")
+    return parts
+
+
+def _call(part: dict[str, Any]) -> ToolCall:
+    function = part["functionCall"]
+    name = function.get("name") if isinstance(function, dict) else None
+    if not isinstance(name, str):
+        _refuse("a functionCall has no name")
+    arguments = function.get("args")
+    if arguments is not None and not isinstance(arguments, dict):
+        _refuse("a functionCall's args are no object")
+    given, signature = function.get("id"), part.get("thoughtSignature")
+    return ToolCall(
+        given if isinstance(given, str) and given else f"call_{os.urandom(8).hex()}",
+        name,
+        _dump(arguments or {}),
+        signature if isinstance(signature, str) else None,
+    )
+
+
+def _deltas(calls: list[ToolCall], start: int) -> tuple[ToolCallDelta, ...]:
+    """A delta for each of `calls`, numbered from `start` on; Gemini never splits one."""
+    return tuple(
+        ToolCallDelta(place, call.id, call.name, call.arguments, call.signature)
+        for place, call in enumerate(calls, start)
+    )
+
+
+def _plain(part: dict[str, Any]) -> frozenset[str] | None:
+    """Which kind of plain text `part` is, None if it is anything more."""
+    keys = part.keys()
+    return TEXT if keys == TEXT else THOUGHT if keys == THOUGHT and part["thought"] is True else None
+
+
+def _breakdown(given: dict[str, Any]) -> Mapping[str, int]:
+    """Input tokens by modality, those of tool-use prompts included."""
+    found: dict[str, int] = {}
+    for key in ("promptTokensDetails", "promptTokenDetails", "toolUsePromptTokensDetails"):
+        details = given.get(key)
+        if not isinstance(details, list):
+            continue
+        for detail in details:
+            modality = detail.get("modality") if isinstance(detail, dict) else None
+            if isinstance(modality, str):
+                kind = modality.lower()
+                found[kind] = found.get(kind, 0) + tokens(detail.get("tokenCount"))
+    return FrozenDict(found) if found else EMPTY
+
+
+def _blocked(item: dict[str, Any]) -> bool:
+    feedback = item.get("promptFeedback")
+    return isinstance(feedback, dict) and bool(feedback.get("blockReason"))
+
+
+def _string(item: dict[str, Any], key: str) -> str:
+    value = item.get(key)
+    return value if isinstance(value, str) else ""
+
+
+def _index(choice: Choice) -> int:
+    return choice.index
+
+
+def _dump(value: Any) -> str:
+    try:
+        return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    except (ValueError, RecursionError) as exc:
+        raise MalformedResponseError(message="the answer holds JSON that cannot be written again") from exc
+
+
+def _refuse(why: str) -> NoReturn:
+    raise MalformedResponseError(message=why)

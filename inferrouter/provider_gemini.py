@@ -1,0 +1,146 @@
+"""Google's native Gemini API (v1beta) as a provider: URLs, headers, embeddings, and what its errors mean.
+
+Strategy: the body is made by `gemini_request`, the answer read by `gemini_reply`. The key travels in the x-goog-api-key
+header, never in the URL. A stream is asked for with alt=sse. Must never know accounts in plural, quota or retries.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from fnmatch import fnmatchcase
+from functools import lru_cache
+from math import isfinite
+from typing import Any
+from urllib.parse import quote
+
+from . import gemini_request
+from .answers import ChatResponse, EmbedResponse
+from .error_table import classify
+from .errors import InvalidRequestError, MalformedResponseError, ProviderError
+from .gemini_reply import GeminiDecoder, read_answer, read_usage
+from .provider import Endpoint, StreamDecoder, embedded_status, load_json
+from .records import ChatRequest, EmbedRequest, Usage
+from .secret import Secret
+from .transport import WireRequest
+
+__all__ = ["GeminiProvider"]
+
+# "text-embedding-0*" and not more: text-embedding-3-* are OpenAI's.
+PATTERNS = ("gemini-*", "gemma-*", "learnlm-*", "embedding-*", "text-embedding-0*", "models/*", "tunedModels/*")
+JSON_TYPE = ("Content-Type", "application/json")
+
+
+class GeminiProvider:
+    """Gemini at `base_url`. `models`: names or patterns it serves; None = Google's own naming, () = none declared."""
+
+    dialect = "gemini"
+    media = frozenset(("image", "audio", "video", "document"))
+
+    def __init__(
+        self,
+        base_url: str = "https://generativelanguage.googleapis.com/v1beta",
+        name: str = "gemini",
+        models: Sequence[str] | None = None,
+    ) -> None:
+        self.name = name
+        self.base_url = base_url.rstrip("/")
+        self.models: tuple[str, ...] = PATTERNS if models is None else tuple(models)
+
+    def __repr__(self) -> str:
+        return f"GeminiProvider({self.base_url!r}, name={self.name!r})"
+
+    def declares(self, model: str) -> bool | None:
+        """See `Provider.declares`; a leading `models/` is Google's own and means nothing."""
+        if not self.models:
+            return None
+        names = (model, model.removeprefix("models/"))
+        return any(fnmatchcase(name, pattern) for pattern in self.models for name in names)
+
+    def unsupported(self, request: ChatRequest, model: str) -> tuple[str, ...]:
+        """See `Provider.unsupported`."""
+        return gemini_request.unsupported(request, model.removeprefix("models/"))
+
+    def encode(self, request: ChatRequest, model: str, endpoint: Endpoint, stream: bool) -> WireRequest:
+        """See `Provider.encode`."""
+        body = gemini_request.chat_body(request, model.removeprefix("models/"))
+        verb = ":streamGenerateContent?alt=sse" if stream else ":generateContent"
+        return _wire(endpoint, _path(model) + verb, body)
+
+    def decode(self, body: bytes, model: str) -> ChatResponse:
+        """See `Provider.decode`."""
+        text, item = self._load(body)
+        try:
+            return read_answer(item, model, self.name, text)
+        except MalformedResponseError as exc:
+            exc.body = exc.body or text[:2048]
+            raise
+
+    def decoder(self, model: str) -> StreamDecoder:
+        """See `Provider.decoder`."""
+        return GeminiDecoder(self, model)
+
+    def error(self, status: int, headers: Mapping[str, str], body: bytes, now: float) -> ProviderError:
+        """See `Provider.error`."""
+        return classify(status, headers, body, now)
+
+    def encode_embed(self, request: EmbedRequest, model: str, endpoint: Endpoint) -> WireRequest:
+        """See `Provider.encode_embed`; `extra` (taskType, title) goes into each request of the batch, where it belongs."""
+        path = _path(model)
+        each: dict[str, Any] = {"model": path.lstrip("/")}
+        if request.dimensions is not None:
+            each["outputDimensionality"] = request.dimensions
+        extra = request.extra or {}
+        requests = [{**each, "content": {"parts": [{"text": text}]}, **extra} for text in request.inputs]
+        return _wire(endpoint, path + ":batchEmbedContents", {"requests": requests})
+
+    def decode_embed(self, body: bytes, model: str) -> EmbedResponse:
+        """See `Provider.decode_embed`; reads a batch and a single embedding."""
+        text, item = self._load(body)
+        found = item.get("embeddings") if isinstance(item, dict) else None
+        if found is None and isinstance(item, dict) and "embedding" in item:
+            found = [item["embedding"]]
+        if not isinstance(found, list):
+            raise MalformedResponseError(message="the answer has no embeddings", body=text[:2048])
+        vectors = tuple(_vector(each, text) for each in found)
+        return EmbedResponse(vectors, model, read_usage(item.get("usageMetadata")) or Usage(), source=(text,))
+
+    def _load(self, body: bytes) -> tuple[str, Any]:
+        """The body as text and as JSON; an error object in it is raised as what it means."""
+        text = body.decode("utf-8", "replace").removeprefix("\ufeff")
+        item = load_json(text)
+        first = item[0] if isinstance(item, list) and item else item
+        if isinstance(first, dict) and first.get("error"):
+            raise self.error(embedded_status(item, 200), {}, body, 0.0)
+        return text, item
+
+
+def _wire(endpoint: Endpoint, path: str, body: dict[str, Any]) -> WireRequest:
+    headers: list[tuple[str, str | Secret]] = [JSON_TYPE, *endpoint.headers.items()]
+    if endpoint.key:
+        headers.append(("x-goog-api-key", endpoint.key))
+    try:
+        data = json.dumps(body, separators=(",", ":"), allow_nan=False).encode()
+    except (TypeError, ValueError, RecursionError) as exc:
+        raise InvalidRequestError(message=f"the request cannot be written as JSON: {exc}") from exc
+    return WireRequest(endpoint.base_url + path, data, tuple(headers), "POST")
+
+
+@lru_cache(256)
+def _path(model: str) -> str:
+    """The URL path of a model; tuned models and the like bring their own collection."""
+    collection = "" if "/" in model else "models/"
+    return f"/{collection}{quote(model, safe='/@')}"
+
+
+def _vector(item: Any, body: str) -> tuple[float, ...]:
+    values = item.get("values") if isinstance(item, dict) else None
+    if not isinstance(values, list) or not values or not {type(value) for value in values} <= {int, float}:
+        raise MalformedResponseError(message="an embedding is no list of numbers", body=body[:2048])
+    try:
+        vector = tuple(map(float, values))
+    except OverflowError as exc:
+        raise MalformedResponseError(message="an embedding holds an absurd number", body=body[:2048]) from exc
+    if not all(map(isfinite, vector)):
+        raise MalformedResponseError(message="an embedding holds an infinite number", body=body[:2048])
+    return vector

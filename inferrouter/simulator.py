@@ -1,0 +1,241 @@
+"""Stand-in LLM providers over real HTTP on 127.0.0.1: for tests, for the demo, for trying a configuration without a key.
+
+Strategy: one `Simulator` is one provider in one dialect ("openai", "gemini", "anthropic"), with real counting per key
+and the provider's own errors, headers and streams; its answers are the same on every run. Faults are scripted.
+It serves only between `start()` and `stop()`, which a `with` block calls. Must never know the router.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qsl, urlsplit
+
+from .errors import ConfigError
+from .secret import Secret
+from .simulator_anthropic import AnthropicWire
+from .simulator_faults import Fault, deliver, instead, json_body
+from .simulator_gemini import GeminiWire
+from .simulator_keys import KeyCounter, KeyLimits, KeyUsage
+from .simulator_mind import ReplyFunction, answer
+from .simulator_openai import OpenAIWire
+from .simulator_prompt import Memory, Prompt, Texts, count_tokens
+from .simulator_wire import Exchange, Outgoing, Refusal, Wire
+
+if TYPE_CHECKING:
+    from .simulator_http import Server
+
+__all__ = ["Fault", "KeyLimits", "KeyUsage", "Served", "Simulator", "count_tokens"]
+
+WIRES: dict[str, Callable[[Memory], Wire]] = {
+    "openai": OpenAIWire,
+    "gemini": GeminiWire,
+    "anthropic": AnthropicWire,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """One request that came. `key`: the place of its key in `keys`, None if unknown; tokens are 0 if it was refused."""
+
+    key: int | None
+    model: str
+    status: int
+    stream: bool = False
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    fault: str = ""
+
+
+class Simulator:
+    """A provider that is not one. Thread-safe.
+
+    `dialect`: openai, gemini or anthropic. `keys`: the keys it accepts, with their `KeyLimits` if they have any.
+    `models`: the names it serves; empty serves any. `reply(question)`: replaces its own sentences. `tools`: whether it
+    takes tools. `clock`: epoch seconds, for limits. `latency_s`: seconds before the first byte. `chunk_words`: words in one
+    event of a stream; `chunk_delay_s`: seconds before each. Raises `ConfigError` for an unknown dialect.
+    """
+
+    def __init__(
+        self,
+        dialect: str = "openai",
+        *,
+        name: str = "",
+        keys: Mapping[str, KeyLimits | None] | Iterable[str] = ("sk-1",),
+        models: Iterable[str] = (),
+        reply: ReplyFunction | None = None,
+        tools: bool = True,
+        clock: Callable[[], float] = time.time,
+        latency_s: float = 0.0,
+        chunk_words: int = 3,
+        chunk_delay_s: float = 0.0,
+    ) -> None:
+        if dialect not in WIRES:
+            raise ConfigError(f"dialect: {dialect!r} is none of {', '.join(WIRES)}")
+        self.dialect = dialect
+        self.name = name or dialect
+        self.models = tuple(models)
+        self._wire = WIRES[dialect](Memory())
+        limits = keys if isinstance(keys, Mapping) else dict.fromkeys(keys)
+        self._counters = [KeyCounter(limit) for limit in limits.values()]
+        self._places = {Secret(key): place for place, key in enumerate(limits)}
+        self._reply = reply
+        self._tools = tools
+        self._clock = clock
+        self._latency = latency_s
+        self._chunk_words = chunk_words
+        self._chunk_delay = chunk_delay_s
+        self._lock = threading.Lock()
+        self._faults: deque[Fault | None] = deque()
+        self._log: list[Served] = []
+        self._numbers = 0
+        self._server: Server | None = None
+
+    @property
+    def base_url(self) -> str:
+        """What a provider or an account takes as base_url; RuntimeError before `start()`."""
+        if self._server is None:
+            raise RuntimeError("the simulator has no address yet: call start() or use it in a with block")
+        return f"http://127.0.0.1:{self._server.server_port}{self._wire.root}"
+
+    @property
+    def log(self) -> tuple[Served, ...]:
+        """Every request so far, in the order they were decided."""
+        with self._lock:
+            return tuple(self._log)
+
+    def usage(self) -> tuple[KeyUsage, ...]:
+        """What each key has used, in the order of `keys`."""
+        with self._lock:
+            return tuple(counter.usage for counter in self._counters)
+
+    def script(self, faults: Iterable[Fault | None]) -> None:
+        """Let the next requests go wrong, one fault each, after those already scripted; None serves one as usual."""
+        with self._lock:
+            self._faults.extend(faults)
+
+    def fail_next(
+        self,
+        times: int = 1,
+        status: int = 503,
+        body: Any = None,
+        headers: Mapping[str, str] | None = None,
+        key: int | None = None,
+    ) -> None:
+        """Answer the next `times` requests with `status`; see `Fault`."""
+        self.script([Fault("status", status, body, headers or {}, key=key)] * times)
+
+    def start(self) -> Simulator:
+        """Begin to serve on a free port; does nothing if it serves already."""
+        if self._server is None:
+            from .simulator_http import Server
+
+            self._server = Server(self._respond)
+            self._server.start()
+        return self
+
+    def stop(self) -> None:
+        """Close every connection and free the port; limits, log and script stay."""
+        if self._server is not None:
+            self._server.stop()
+            self._server = None
+
+    def __enter__(self) -> Simulator:
+        return self.start()
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.stop()
+
+    def _respond(self, method: str, target: str, headers: Mapping[str, str], body: bytes) -> Outgoing:
+        url = urlsplit(target)
+        query = dict(parse_qsl(url.query))
+        place = self._places.get(self._wire.key(headers))
+        error_type = self._wire.error_type(query)
+        fault = self._next_fault(place)
+        replaced = instead(fault, self._wire, error_type) if fault else None
+        if fault and replaced:
+            self._record(Served(place, "", replaced.status if fault.kind != "dropped" else 0, fault=fault.kind))
+            return replaced
+        asked: Prompt | Texts | None = None
+        try:
+            if place is None:
+                raise self._wire.refusal(401)
+            root, path = self._wire.root, url.path.removeprefix(self._wire.root)
+            if url.path != root + path or not path.startswith("/"):
+                raise self._wire.refusal(404, f"Unknown path {url.path}; it begins with {root}/")
+            if method == "GET":
+                return self._listing(path, place)
+            asked = self._read(path, query, headers, body)
+            outgoing = self._answered(asked, place, fault)
+        except Refusal as refusal:
+            self._record(Served(place, asked.model if asked else "", refusal.status, _streams(asked)))
+            outgoing = self._json(refusal.status, refusal.body, {"Content-Type": error_type, **refusal.headers})
+        return replace(outgoing, wait=outgoing.wait + self._latency, pause=self._chunk_delay)
+
+    def _read(self, path: str, query: Mapping[str, str], headers: Mapping[str, str], body: bytes) -> Prompt | Texts:
+        try:
+            return self._wire.read(path, query, headers, body)
+        except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+            raise self._wire.refusal(400, f"Invalid request: {error!r}") from error
+
+    def _answered(self, asked: Prompt | Texts, place: int, fault: Fault | None) -> Outgoing:
+        if self.models and asked.model not in self.models:
+            raise self._wire.refusal(404, model=asked.model)
+        if isinstance(asked, Texts):
+            headers = self._admit(asked, place, 0, fault)[1]
+            return self._json(200, self._wire.vectors(asked), headers)
+        if asked.tools and not self._tools:
+            raise self._wire.refusal(400, f"{asked.model} does not support tools")
+        said = answer(asked, self._reply)
+        number, headers = self._admit(asked, place, said.completion_tokens * asked.copies, fault)
+        return deliver(Exchange(asked, said, number, self._clock(), self._chunk_words), self._wire, fault, headers)
+
+    def _admit(
+        self, asked: Prompt | Texts, place: int, completion: int, fault: Fault | None
+    ) -> tuple[int, dict[str, str]]:
+        """Charge the key and log; returns the answer's number and its rate headers. Raises the wire's 429."""
+        now, tokens = self._clock(), asked.tokens
+        with self._lock:
+            counter = self._counters[place]
+            spent = counter.admit(tokens, completion, now)
+            rooms = counter.rooms(now)
+            if not spent:
+                self._numbers += 1
+                kind = fault.kind if fault else ""
+                self._log.append(Served(place, asked.model, 200, _streams(asked), tokens, completion, kind))
+            number = self._numbers
+        headers = self._wire.rate_headers(rooms, now)
+        if spent:
+            refusal = self._wire.limited(asked.model, spent, tokens, now)
+            raise Refusal(429, refusal.body, {**headers, **refusal.headers})
+        return number, headers
+
+    def _listing(self, path: str, place: int) -> Outgoing:
+        if path != "/models":
+            raise self._wire.refusal(404, f"Unknown path {path}")
+        self._record(Served(place, "", 200))
+        return self._json(200, self._wire.listing(self.models), {})
+
+    def _json(self, status: int, value: Any, headers: Mapping[str, str]) -> Outgoing:
+        return Outgoing(status, {"Content-Type": "application/json", **headers}, json_body(value, self._wire.indent))
+
+    def _record(self, served: Served) -> None:
+        with self._lock:
+            self._log.append(served)
+
+    def _next_fault(self, place: int | None) -> Fault | None:
+        with self._lock:
+            for index, fault in enumerate(self._faults):
+                if fault is None or fault.key is None or fault.key == place:
+                    del self._faults[index]
+                    return fault
+        return None
+
+
+def _streams(asked: Prompt | Texts | None) -> bool:
+    return isinstance(asked, Prompt) and asked.stream

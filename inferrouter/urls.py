@@ -52,10 +52,7 @@ def check_header_name(name: str) -> str | None:
 
 def check_header_value(value: str | Secret) -> str | None:
     """What is wrong with a header's value, None if nothing. Secrets may have no spaces. The text never repeats the value."""
-    if isinstance(value, Secret):
-        fits = value.fits_header()
-    else:
-        fits = _TEXT.fullmatch(value) is not None
+    fits = value.fits_header() if isinstance(value, Secret) else _TEXT.fullmatch(value) is not None
     return None if fits else "has a space, line break, control or non-ASCII character that no header may carry"
 
 

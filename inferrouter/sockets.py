@@ -1,0 +1,138 @@
+"""Sockets that end by a deadline, in plain and in TLS.
+
+Strategy: a socket knows until when it may block, and sets the time that is left before each blocking call, so that a peer
+who drips bytes cannot stretch a call. Connecting divides what is left over the addresses of the name. The name look-up
+itself cannot be cut short without a thread; its time is charged to the deadline.
+Must never know HTTP, pools or keys. Loaded on first use, because `ssl` and `socket` are slow to import.
+"""
+
+from __future__ import annotations
+
+import errno
+import io
+import math
+import socket
+import ssl
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, cast
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer, WriteableBuffer
+
+__all__ = ["TLSSocket", "TimedSocket", "connect", "secure", "tls_context"]
+
+_LONGEST_WAIT = 86_400.0  # seconds; an endless deadline still needs a number the operating system takes
+
+
+class TimedSocket(socket.socket):
+    """A socket whose blocking calls raise TimeoutError once `deadline` is over, or nothing was received for `idle`.
+
+    `deadline`: in seconds of `clock`, infinite if there is none. `idle`: seconds of silence, infinite if any is allowed.
+    `received`: bytes received since it was last set to 0. `muted`: receive nothing more, as if nothing were there.
+    `spilled`: a reader was closed with bytes left in its buffer, so this connection is no longer in step.
+    """
+
+    deadline: float = math.inf
+    idle: float = math.inf
+    clock: Callable[[], float] = time.monotonic
+    received: int = 0
+    muted: bool = False
+    spilled: bool = False
+
+    def left(self) -> float:
+        """Seconds until the deadline, always above 0. Raises TimeoutError when it is over."""
+        seconds = self.deadline - self.clock()
+        if seconds <= 0.0:
+            raise TimeoutError("the deadline is over")
+        return min(seconds, _LONGEST_WAIT)
+
+    def recv_into(self, buffer: WriteableBuffer, nbytes: int | None = None, flags: int = 0) -> int:
+        if self.muted:
+            raise BlockingIOError(errno.EAGAIN, "muted")
+        self.settimeout(min(self.left(), self.idle))
+        count = super().recv_into(buffer, nbytes or memoryview(buffer).nbytes, flags)
+        self.received += count
+        return count
+
+    def send(self, data: ReadableBuffer, flags: int = 0) -> int:
+        self.settimeout(self.left())
+        return super().send(data, flags)
+
+    def sendall(self, data: ReadableBuffer, flags: int = 0) -> None:
+        self.settimeout(self.left())
+        super().sendall(data, flags)
+
+    def makefile(self, mode: Any = "r", buffering: Any = None, **options: Any) -> Any:
+        """As ever, but a buffered reader tells this socket when it is closed with bytes left over."""
+        if mode == "rb" and buffering is None:
+            return _Inlet(self, super().makefile("rb", buffering=0))
+        return super().makefile(mode, buffering, **options)
+
+
+class TLSSocket(TimedSocket, ssl.SSLSocket):
+    """The same over TLS."""
+
+
+class _Inlet(io.BufferedReader):
+    def __init__(self, sock: TimedSocket, raw: io.RawIOBase) -> None:
+        super().__init__(raw)
+        self._sock = sock
+
+    def close(self) -> None:
+        if not self.closed:
+            self._sock.muted = True
+            try:
+                self._sock.spilled = self._sock.spilled or bool(self.peek(1))
+            except OSError:  # a reader that timed out once refuses for ever
+                self._sock.spilled = True
+            finally:
+                self._sock.muted = False
+                super().close()
+
+
+def connect(host: str, port: int, deadline: float, clock: Callable[[], float] = time.monotonic) -> TimedSocket:
+    """A connected socket with this deadline. Raises OSError; of several addresses' errors, the last."""
+    addresses = socket.getaddrinfo(host, port, 0, socket.SOCK_STREAM)
+    failure: OSError = OSError(f"no address for {host}")
+    for tried, (family, kind, protocol, _, address) in enumerate(addresses):
+        sock = TimedSocket(family, kind, protocol)
+        try:
+            sock.clock = clock
+            sock.deadline = deadline
+            sock.settimeout(sock.left() / (len(addresses) - tried))
+            sock.connect(address)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        except OSError as exc:
+            failure = exc
+            sock.close()
+        except BaseException:
+            sock.close()
+            raise
+        else:
+            return sock
+    raise failure
+
+
+def secure(sock: TimedSocket, context: ssl.SSLContext, host: str) -> TLSSocket:
+    """`sock` wrapped in verified TLS for `host`, with the same deadline. Closes `sock` and raises OSError if it fails."""
+    try:
+        sock.settimeout(sock.left())
+        wrapped = cast("TLSSocket", context.wrap_socket(sock, server_hostname=host))
+    except BaseException:
+        sock.close()
+        raise
+    wrapped.clock = sock.clock
+    wrapped.deadline = sock.deadline
+    return wrapped
+
+
+def tls_context(given: ssl.SSLContext | None = None) -> ssl.SSLContext:
+    """A context that verifies and speaks TLS 1.2 or newer. One that is `given` keeps its rules. Slow: about 20 ms."""
+    context = given
+    if context is None:
+        context = ssl.create_default_context()
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context.set_alpn_protocols(["http/1.1"])
+    context.sslsocket_class = TLSSocket
+    return context

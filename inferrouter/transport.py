@@ -1,0 +1,267 @@
+"""HTTP requests over kept-alive connections, each ending by its deadline, each fault a `WireFault`.
+
+Strategy: `send` returns when the head of the answer is in; the body is then read in one bounded loop, whole or piece by
+piece, and a connection goes back to the pool only at the body's exact end. Nothing is followed, decoded or sent twice.
+Only here are keys revealed, and no frame that holds one is left in a traceback.
+Must never know providers, accounts or quota. Sockets, TLS and urllib load with the first request.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from .secret import Secret
+from .wire import Progress, WireFault, WireRequest, fault_from
+
+if TYPE_CHECKING:
+    import ssl
+    import urllib.request
+
+    from .opener import Answer, Call
+    from .pool import Pool
+
+__all__ = ["Transport", "WireFault", "WireReply", "WireRequest"]
+
+_PIECE = 64 << 10  # bytes asked for at a time
+
+
+class Transport:
+    """Sends requests; safe to share between threads, usable after a fork.
+
+    `idle_s`: seconds a kept connection may wait for its next use; `per_host`: most of them kept for one host.
+    `ssl_context`: one that verifies as the caller wishes, None for the system's roots and TLS 1.2 or newer.
+    """
+
+    def __init__(
+        self,
+        *,
+        idle_s: float = 60.0,
+        per_host: int = 32,
+        ssl_context: ssl.SSLContext | None = None,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._idle_s = idle_s
+        self._per_host = per_host
+        self._ssl_context = ssl_context
+        self._clock = monotonic
+        self._lock = threading.Lock()
+        self._opener: urllib.request.OpenerDirector | None = None
+        self._pool: Pool | None = None
+
+    def send(
+        self, request: WireRequest, *, timeout_s: float, allow_http: bool = False, fresh: bool = False
+    ) -> WireReply:
+        """The reply to `request`, whatever its status, once its head is in. Redirects are faults.
+
+        `timeout_s`: seconds for everything, the body included, until the reply is armed anew. `allow_http`: plain http also
+        to other machines. `fresh`: on a new connection. Raises `WireFault`.
+        """
+        deadline = self._clock() + timeout_s
+        reply = self._try(request, deadline, allow_http, fresh)
+        if isinstance(reply, WireReply):
+            return reply
+        try:
+            raise reply
+        finally:
+            del reply  # or the fault, its traceback and this frame would keep each other alive
+
+    def close(self) -> None:
+        """Closes every idle connection. Open replies may be read to their end; their connections are then closed."""
+        with self._lock:
+            pool = self._pool
+        if pool is not None:
+            pool.close()
+
+    def _try(self, request: WireRequest, deadline: float, allow_http: bool, fresh: bool) -> WireReply | WireFault:
+        """Faults are returned, not raised, so that they are raised where no foreign frame is in sight."""
+        from .opener import prepare
+
+        progress = Progress()
+        secrets = tuple(value for _, value in request.headers if isinstance(value, Secret))
+        try:
+            call = prepare(request, deadline, allow_http, fresh)
+            progress = call.progress
+            return self._answer(call)
+        except Exception as exc:
+            return fault_from(exc, progress, secrets)
+        except BaseException as exc:
+            raise exc.with_traceback(None)  # noqa: B904  an interrupt passes, without the frames that hold keys
+
+    def _answer(self, call: Call) -> WireReply:
+        opener, pool = self._start()
+        answer: Answer | None = opener.open(call)
+        if answer is None:
+            raise WireFault("proxy", "the environment names a proxy of a kind that cannot be used", sent=False)
+        reply = WireReply(answer, call, pool)
+        try:
+            reply.check()
+        except BaseException:
+            reply.abort()
+            raise
+        return reply
+
+    def _start(self) -> tuple[urllib.request.OpenerDirector, Pool]:
+        if self._opener is None or self._pool is None:
+            from .opener import PooledHandler, build_opener
+            from .pool import Pool
+
+            with self._lock:
+                if self._opener is None or self._pool is None:
+                    self._pool = Pool(self._idle_s, self._per_host, self._clock)
+                    self._opener = build_opener(PooledHandler(self._pool, self._ssl_context, self._clock))
+        return self._opener, self._pool
+
+
+class WireReply:
+    """An answer whose body is still to come. `headers`: by lower-case name. Close it, or use it in a `with`."""
+
+    __slots__ = (
+        "__weakref__", "_connection", "_left", "_open", "_pool", "_progress", "_response", "_secrets", "_wire",
+        "headers", "reused", "status",
+    )  # fmt: skip
+
+    def __init__(self, answer: Answer, call: Call, pool: Pool) -> None:
+        self._response, self._connection = answer
+        self._wire = self._connection.wire
+        self._pool = pool
+        self._progress = call.progress
+        self._secrets = call.secrets
+        self._left: int | None = self._response.length
+        self._open = True
+        self.status: int = self._response.status
+        self.reused: bool = self._connection.used
+        self.headers: Mapping[str, str] = _headers(self._response.headers)
+
+    def read(self, cap: int = 32 << 20) -> bytes:
+        """The rest of the body, at most `cap` bytes. Raises `WireFault`."""
+        if self._left is not None and self._left > cap:
+            self.abort()
+            raise WireFault("too_large", f"the answer announces more than {cap} bytes")
+        pieces: list[bytes] = []
+        size = 0
+        while piece := self.read_some():
+            pieces.append(piece)
+            size += len(piece)
+            if size > cap:
+                self.abort()
+                raise WireFault("too_large", f"the answer is larger than {cap} bytes")
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    def read_some(self) -> bytes:
+        """The next piece of the body as soon as there is one, b"" only at its exact end. Raises `WireFault`."""
+        if not self._open:
+            if self._left == 0:
+                return b""
+            raise WireFault("cut", "the answer was closed before its end")
+        piece = self._next()
+        if isinstance(piece, bytes):
+            return piece
+        self.abort()
+        try:
+            raise piece
+        finally:
+            del piece  # or the fault, its traceback and this frame would keep each other alive
+
+    def arm(self, timeout_s: float | None, idle_s: float | None = None) -> None:
+        """New limits, in seconds: for all that is left from now on, and for silence between pieces. None lifts one."""
+        if self._open:
+            endless = float("inf")
+            self._wire.deadline = endless if timeout_s is None else self._wire.clock() + timeout_s
+            self._wire.idle = endless if idle_s is None else max(idle_s, 0.0)
+
+    def close(self) -> None:
+        """Ends the reply. The connection is kept if nothing but the body's end, already here, is unread."""
+        if self._open:
+            self._wire.idle = 0.0
+            if self._next() != b"":
+                self.abort()
+
+    def abort(self) -> None:
+        """Closes the connection, whatever state it is in."""
+        if self._open:
+            self._open = False
+            self._left = None
+            self._response.close()
+            self._connection.close()
+
+    def check(self) -> None:
+        """Raises `WireFault` for an answer that is not one: redirects, wrong lengths, compressed bodies."""
+        _check_head(self.status, self.headers, self._response)
+
+    def __enter__(self) -> WireReply:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        if getattr(self, "_open", False):
+            self.abort()
+
+    def _next(self) -> bytes | WireFault:
+        """The next piece, b"" after which the reply is finished, or what went wrong."""
+        try:
+            piece = self._response.read1(_PIECE)
+            if self._left is not None:
+                self._left -= len(piece)
+                if not piece and self._left:
+                    return WireFault("cut", f"the answer of {self._progress.host} ends {self._left} bytes too early")
+            if not piece or self._left == 0:
+                self._finish()
+            return piece
+        except Exception as exc:
+            return fault_from(exc, self._progress, self._secrets)
+
+    def _finish(self) -> None:
+        self._open = False
+        self._left = 0
+        self._response.close()
+        if self._connection.sock is None or self._wire.spilled:
+            self._connection.close()
+        else:
+            self._connection.used = True
+            self._pool.put(self._connection)
+
+
+def _headers(message: Any) -> dict[str, str]:
+    headers: dict[str, str] = {}
+    for name, value in message.items():
+        key = name.lower()
+        headers[key] = f"{headers[key]}, {value}" if key in headers else value
+    return headers
+
+
+def _check_head(status: int, headers: Mapping[str, str], response: Any) -> None:
+    if status < 200:
+        raise WireFault("protocol", f"the server answered with the interim status {status}")
+    if 300 <= status < 400:
+        target = _host(headers.get("location", ""))
+        raise WireFault("redirect", f"the server redirects to {target}; set base_url to the final address")
+    encoding = headers.get("content-encoding", "identity").strip().lower()
+    if encoding not in ("identity", ""):
+        raise WireFault("encoding", "the answer is compressed although identity was asked for")
+    transfer = headers.get("transfer-encoding")
+    if transfer is not None and not response.chunked:
+        raise WireFault("encoding", "the answer has a transfer encoding that was not asked for")
+    length = headers.get("content-length")
+    if length is not None and (transfer is not None or not _is_length(length)):
+        raise WireFault("protocol", "the answer contradicts itself about its length")
+    if response.headers.defects:
+        raise WireFault("protocol", "the answer has malformed headers")
+
+
+def _is_length(value: str) -> bool:
+    lengths = {length.strip() for length in value.split(",")}
+    return len(lengths) == 1 and all(length.isascii() and length.isdigit() for length in lengths)
+
+
+def _host(location: str) -> str:
+    from urllib.parse import urlsplit
+
+    try:
+        return urlsplit(location).hostname or "another path of the same host"
+    except ValueError:
+        return "an unusable address"

@@ -1,0 +1,141 @@
+"""What goes to the transport and what can go wrong there, as values.
+
+Strategy: one fault type with a kind, and the one question that money hangs on: can the provider have worked on the
+request (`sent`)? Foreign exceptions become faults in one function, which strips their tracebacks, because frames below
+hold headers in the clear, and drops a cause that would quote a key.
+Must never know sockets, pools, providers or accounts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from .secret import Secret
+
+__all__ = ["Progress", "WireFault", "WireRequest", "fault_from"]
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class WireRequest:
+    """One HTTP request. Keys belong into `headers`, as `Secret`s; the repr shows neither header values nor the body."""
+
+    url: str
+    body: bytes = b""
+    headers: tuple[tuple[str, str | Secret], ...] = ()
+    method: str = "POST"
+
+    def __repr__(self) -> str:
+        address = self.url.partition("?")[0].rpartition("@")[2]
+        return f"WireRequest({self.method} {address}, {len(self.headers)} headers, {len(self.body)} bytes)"
+
+
+class WireFault(Exception):  # noqa: N818  a fault is what the transport calls it, whoever's error it becomes
+    """The only exception that leaves the transport. Its text is safe to show.
+
+    `kind`: "setup" (URL or header unusable), "dns", "refused", "tls", "proxy", "timeout", "cut" (closed, reset, truncated),
+    "protocol" (not HTTP as it should be), "redirect", "encoding", "too_large". `sent`: False only if the provider surely did
+    nothing for this request. `reused`: a kept-alive connection died before the first byte of the answer.
+    """
+
+    def __init__(self, kind: str, message: str, *, sent: bool = True, reused: bool = False) -> None:
+        super().__init__(kind, message)
+        self.kind = kind
+        self.message = message
+        self.sent = sent
+        self.reused = reused
+
+    def __str__(self) -> str:
+        return self.message
+
+
+class Progress:
+    """How far a request has come. `phase`: "setup", "proxy", "connect" or "exchange"; `reused`: on a kept-alive connection
+    that has not answered with a single byte yet. `host`: for messages.
+    """
+
+    __slots__ = ("host", "phase", "reused")
+
+    def __init__(self, host: str = "", phase: str = "setup") -> None:
+        self.host = host
+        self.phase = phase
+        self.reused = False
+
+
+def fault_from(exc: Exception, progress: Progress, secrets: Sequence[Secret]) -> WireFault:
+    """`exc` as a `WireFault`, with `exc` as its cause unless that quotes one of `secrets`. No traceback survives."""
+    if isinstance(exc, WireFault):
+        fault = exc
+        fault.__cause__ = fault.__context__ = None
+    else:
+        kind, message = _explain(exc, progress)
+        sent = progress.phase == "exchange"
+        fault = WireFault(kind, message, sent=sent, reused=progress.reused and kind == "cut")
+        fault.__cause__ = None if _quotes(exc, secrets) else exc
+    for link in _chain(exc):
+        link.__traceback__ = None
+    return fault
+
+
+def _explain(exc: Exception, progress: Progress) -> tuple[str, str]:
+    host = progress.host or "the server"
+    if isinstance(exc, TimeoutError):
+        doing = "answer of" if progress.phase == "exchange" else "connection to"
+        return "timeout", f"the time for the {doing} {host} is over"
+    if progress.phase == "exchange":
+        return _explain_exchange(exc, host)
+    if progress.phase == "proxy":
+        return "proxy", f"no connection to {host} through the proxy ({_reason(exc)})"
+    if progress.phase == "connect":
+        return _explain_connect(exc, host)
+    return "setup", f"the request cannot be sent ({type(exc).__name__})"
+
+
+def _explain_connect(exc: Exception, host: str) -> tuple[str, str]:
+    import socket
+    import ssl
+
+    if isinstance(exc, (socket.gaierror, UnicodeError)):
+        return "dns", f"the host name {host} does not resolve"
+    if isinstance(exc, ssl.SSLCertVerificationError):
+        return "tls", f"the certificate of {host} is not valid ({exc.verify_message.rstrip('.')})"
+    if isinstance(exc, (ssl.SSLError, ConnectionResetError, BrokenPipeError)):
+        return "tls", f"no TLS connection to {host} ({_reason(exc)})"
+    return "refused", f"no connection to {host} ({_reason(exc)})"
+
+
+def _explain_exchange(exc: Exception, host: str) -> tuple[str, str]:
+    import http.client
+
+    if isinstance(exc, (OSError, http.client.IncompleteRead)):
+        return "cut", f"the connection to {host} broke off ({_reason(exc)})"
+    return "protocol", f"the answer of {host} is not proper HTTP ({type(exc).__name__})"
+
+
+def _reason(exc: Exception) -> str:
+    """The operating system's words for an error number, else only the type: other texts may quote the peer."""
+    import os
+
+    number = getattr(exc, "errno", None)
+    if type(exc).__module__ == "ssl":
+        return str(getattr(exc, "reason", None) or type(exc).__name__).replace("_", " ").lower()
+    return os.strerror(number) if isinstance(number, int) and number > 0 else type(exc).__name__
+
+
+def _quotes(exc: BaseException, secrets: Sequence[Secret]) -> bool:
+    for link in _chain(exc):
+        text = f"{link!s} {link!r} {link.args!r} {vars(link)!r}"
+        if any(secret.erase_from(text) != text for secret in secrets):
+            return True
+    return False
+
+
+def _chain(exc: BaseException) -> Iterator[BaseException]:
+    seen: set[int] = set()
+    todo: list[BaseException | None] = [exc]
+    while todo:
+        link = todo.pop()
+        if link is not None and id(link) not in seen:
+            seen.add(id(link))
+            todo += [link.__cause__, link.__context__]
+            yield link

@@ -116,18 +116,18 @@ class TableReader:
         if not isinstance(key, str):
             return Auth(key)
         self.holds_key |= bool(key) and not _ONLY_VARIABLES.fullmatch(key)
-        return Auth(self._secret(key, f"{path}.api_key", missing))
+        return Auth(self._text(key, f"{path}.api_key", missing, secret=True))
 
-    def _headers(self, value: object, path: str, missing: list[str]) -> object:
+    def _headers(self, table: object, path: str, missing: list[str]) -> object:
         """Headers; what variables put into one is kept as a secret, unless it has blanks, which no key has."""
-        if not isinstance(value, Mapping):
-            return value
-        headers = dict(value)
-        for name, text in value.items():
+        if not isinstance(table, Mapping):
+            return table
+        headers = dict(table)
+        for name, text in table.items():
             if isinstance(text, str) and "$" in text:
                 prefix, mark, rest = text.partition("$")
-                secret = self._secret(mark + rest, f"{path}.{name}", missing)
-                headers[name] = secret.prefixed(prefix) if secret.fits_header() else self._text(text, path, [])
+                value = self._text(mark + rest, f"{path}.{name}", missing, secret=True)
+                headers[name] = prefix + value if " " in value else Secret(value, prefix)
         return headers
 
     def _mapping(self, table: object, path: str) -> ModelMapping:
@@ -179,9 +179,6 @@ class TableReader:
         elif isinstance(value, (list, tuple)):
             return [self._expanded(each, f"{path}[{i}]", missing, depth + 1) for i, each in enumerate(value)]
         return value
-
-    def _secret(self, text: str, path: str, missing: list[str]) -> Secret:
-        return Secret(self._text(text, path, missing, secret=True))
 
     def _text(self, text: str, path: str, missing: list[str], secret: bool = False) -> str:
         """`text` with its variables put in, not looking for more in what came in."""

@@ -19,10 +19,10 @@ from urllib.parse import parse_qsl, urlsplit
 from .errors import ConfigError
 from .secret import Secret
 from .simulator_anthropic import AnthropicWire
-from .simulator_faults import Fault, deliver, instead, json_body
+from .simulator_faults import Fault, deliver, deliver_vectors, instead, json_body
 from .simulator_gemini import GeminiWire
 from .simulator_keys import KeyCounter, KeyLimits, KeyUsage
-from .simulator_mind import ReplyFunction, answer
+from .simulator_mind import ReplyFunction, answer, make_id
 from .simulator_openai import OpenAIWire
 from .simulator_prompt import Memory, Prompt, Texts, count_tokens
 from .simulator_wire import Exchange, Outgoing, Refusal, Wire
@@ -161,7 +161,7 @@ class Simulator:
         if fault and replaced:
             self._record(Served(place, "", replaced.status if fault.kind != "dropped" else 0, fault=fault.kind))
             return replaced
-        asked: Prompt | Texts | None = None
+        asked: Prompt | Texts | None = None  # known to the log as soon as it could be read
         try:
             if place is None:
                 raise self._wire.refusal(401)
@@ -175,7 +175,8 @@ class Simulator:
         except Refusal as refusal:
             self._record(Served(place, asked.model if asked else "", refusal.status, _streams(asked)))
             outgoing = self._json(refusal.status, refusal.body, {"Content-Type": error_type, **refusal.headers})
-        return replace(outgoing, wait=outgoing.wait + self._latency, pause=self._chunk_delay)
+        headers = {**self._request_id(), **outgoing.headers}
+        return replace(outgoing, headers=headers, wait=outgoing.wait + self._latency, pause=self._chunk_delay)
 
     def _read(self, path: str, query: Mapping[str, str], headers: Mapping[str, str], body: bytes) -> Prompt | Texts:
         try:
@@ -188,12 +189,13 @@ class Simulator:
             raise self._wire.refusal(404, model=asked.model)
         if isinstance(asked, Texts):
             headers = self._admit(asked, place, 0, fault)[1]
-            return self._json(200, self._wire.vectors(asked), headers)
+            return deliver_vectors(asked, self._wire, fault, headers)
         if asked.tools and not self._tools:
             raise self._wire.refusal(400, f"{asked.model} does not support tools")
         said = answer(asked, self._reply)
         number, headers = self._admit(asked, place, said.completion_tokens * asked.copies, fault)
-        return deliver(Exchange(asked, said, number, self._clock(), self._chunk_words), self._wire, fault, headers)
+        exchange = Exchange(asked, said, asked.tokens, f"{self.name}-{number}", self._clock(), self._chunk_words)
+        return deliver(exchange, self._wire, fault, headers)
 
     def _admit(
         self, asked: Prompt | Texts, place: int, completion: int, fault: Fault | None
@@ -223,6 +225,12 @@ class Simulator:
 
     def _json(self, status: int, value: Any, headers: Mapping[str, str]) -> Outgoing:
         return Outgoing(status, {"Content-Type": "application/json", **headers}, json_body(value, self._wire.indent))
+
+    def _request_id(self) -> dict[str, str]:
+        with self._lock:
+            number = len(self._log)
+        name = self._wire.id_header
+        return {name: make_id("req_", self.name, number)} if name else {}
 
     def _record(self, served: Served) -> None:
         with self._lock:

@@ -42,6 +42,7 @@ class AnthropicWire:
 
     root = "/v1"
     indent: int | None = None
+    id_header = "request-id"
 
     def __init__(self, memory: Memory) -> None:
         self._memory = memory

@@ -11,9 +11,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from .simulator_prompt import Texts
 from .simulator_wire import Exchange, Outgoing, Wire
 
-__all__ = ["Fault", "deliver", "instead", "json_body"]
+__all__ = ["Fault", "deliver", "deliver_vectors", "instead", "json_body"]
 
 HTML = b"<!DOCTYPE html><html><head><title>Sign in</title></head><body><h1>Sign in to continue</h1></body></html>"
 FaultKind = Literal[
@@ -62,10 +63,14 @@ def instead(fault: Fault, wire: Wire, error_type: str) -> Outgoing | None:
 
 def deliver(exchange: Exchange, wire: Wire, fault: Fault | None, headers: Mapping[str, str]) -> Outgoing:
     """The exchange's answer, whole or with the fault in it."""
-    wait = fault.seconds if fault and fault.kind == "slow" else 0.0
     if exchange.prompt.stream:
-        return _stream(exchange, wire, fault, {"Content-Type": "text/event-stream", **headers}, wait)
-    return _unary(exchange, wire, fault, {"Content-Type": "application/json", **headers}, wait)
+        return _stream(exchange, wire, fault, {"Content-Type": "text/event-stream", **headers})
+    return _unary(wire.whole(exchange), wire.hollow(exchange), wire, fault, headers)
+
+
+def deliver_vectors(texts: Texts, wire: Wire, fault: Fault | None, headers: Mapping[str, str]) -> Outgoing:
+    """The embeddings, whole or with the fault in them."""
+    return _unary(wire.vectors(texts), {}, wire, fault, headers)
 
 
 def json_body(value: Any, indent: int | None) -> bytes:
@@ -73,23 +78,20 @@ def json_body(value: Any, indent: int | None) -> bytes:
     return json.dumps(value, ensure_ascii=False, indent=indent).encode()
 
 
-def _unary(exchange: Exchange, wire: Wire, fault: Fault | None, headers: dict[str, str], wait: float) -> Outgoing:
+def _unary(value: Any, hollow: Any, wire: Wire, fault: Fault | None, headers: Mapping[str, str]) -> Outgoing:
     kind = fault.kind if fault else ""
-    value = wire.whole(exchange)
-    if kind == "empty":
-        value = wire.hollow(exchange)
-    elif kind == "error_inside":
-        value = wire.refusal(503).body
-    body = json_body(value, wire.indent)
+    said = {"empty": hollow, "error_inside": wire.refusal(503).body}.get(kind, value)
+    body = json_body(said, wire.indent)
     if kind == "broken_json":
         body = body[: len(body) // 2]
-    return Outgoing(200, headers, body, end="cut" if kind in ("cut", "unfinished") else "whole", wait=wait)
+    end: Literal["cut", "whole"] = "cut" if kind in ("cut", "unfinished") else "whole"
+    return Outgoing(200, {"Content-Type": "application/json", **headers}, body, end=end, wait=_wait(fault))
 
 
-def _stream(exchange: Exchange, wire: Wire, fault: Fault | None, headers: dict[str, str], wait: float) -> Outgoing:
+def _stream(exchange: Exchange, wire: Wire, fault: Fault | None, headers: dict[str, str]) -> Outgoing:
     content, ending = wire.stream(exchange)
     if fault is None or fault.kind == "slow":
-        return Outgoing(200, headers, events=(*content, *ending), wait=wait)
+        return Outgoing(200, headers, events=(*content, *ending), wait=_wait(fault))
     first = content[: fault.after]
     broken: dict[str, list[bytes]] = {
         "empty": [],
@@ -107,3 +109,7 @@ def _stream(exchange: Exchange, wire: Wire, fault: Fault | None, headers: dict[s
         stall_at=fault.after,
         stall=fault.seconds if fault.kind == "stall" else 0.0,
     )
+
+
+def _wait(fault: Fault | None) -> float:
+    return fault.seconds if fault and fault.kind == "slow" else 0.0

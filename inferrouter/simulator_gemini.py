@@ -57,6 +57,7 @@ class GeminiWire:
 
     root = "/v1beta"
     indent: int | None = 2
+    id_header = ""
 
     def __init__(self, memory: Memory) -> None:
         self._memory = memory
@@ -206,7 +207,7 @@ class GeminiWire:
             stop=tuple(config.get("stopSequences") or ()),
             schema=self._schema(config),
             stream=sse,
-            thinking=bool(thinking.get("thinkingBudget") or thinking.get("thinkingLevel")),
+            thinking=any(map(thinking.get, ("thinkingBudget", "thinkingLevel", "includeThoughts"))),
             copies=int(config.get("candidateCount") or 1),
             notes=frozenset(note for note, present in notes.items() if present),
         )

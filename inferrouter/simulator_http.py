@@ -86,8 +86,6 @@ class Server(ThreadingHTTPServer):
 class _Handler(BaseHTTPRequestHandler):
     server: Server
     protocol_version = "HTTP/1.1"
-    server_version = "stand-in"
-    sys_version = ""
     disable_nagle_algorithm = True
 
     def do_POST(self) -> None:  # http.server looks it up by this name
@@ -95,6 +93,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:  # and by this one
         self._serve()
+
+    def version_string(self) -> str:
+        return "stand-in"
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002  # the base class names it so
         pass  # the simulator keeps its own log

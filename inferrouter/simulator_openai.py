@@ -31,6 +31,7 @@ class OpenAIWire:
 
     root = "/v1"
     indent: int | None = None
+    id_header = "x-request-id"
 
     def __init__(self, memory: Memory) -> None:
         self._memory = memory

@@ -69,18 +69,14 @@ class Room:
 
 @dataclass(frozen=True, slots=True)
 class Exchange:
-    """One accepted request and its answer; `number` counts the server's answers and makes ids, `now` is epoch seconds."""
+    """One accepted request and its answer. `number`: unique, for ids; `now`: epoch seconds; `prompt_tokens` came in."""
 
     prompt: Prompt
     answer: Answer
-    number: int
+    prompt_tokens: int
+    number: str
     now: float
     chunk_words: int
-
-    @property
-    def prompt_tokens(self) -> int:
-        """Tokens that came in."""
-        return self.prompt.tokens
 
     @property
     def completion_tokens(self) -> int:
@@ -115,6 +111,8 @@ class Wire(Protocol):
     """The path that a base_url ends with."""
     indent: int | None
     """Indentation of JSON bodies."""
+    id_header: str
+    """Name of the header that carries the request's id, "" if there is none."""
 
     def key(self, headers: Mapping[str, str]) -> Secret:
         """The key that came, empty if none did."""

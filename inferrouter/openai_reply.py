@@ -1,0 +1,195 @@
+"""Answers in OpenAI's format read into records: whole ones, chunks of a stream, and usage by one definition.
+
+Strategy: tolerant of what servers leave out or add, strict about types that would lie (a message that is no object). The
+table of servers decides nothing here but whose spoken input hides in the total. Must never know HTTP, nor raise anything
+but this library's errors on any JSON value.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from typing import Any, NoReturn
+
+from .answers import ChatResponse, Choice
+from .errors import MalformedResponseError
+from .frozen import EMPTY, FrozenDict
+from .provider import clean_text, tokens
+from .records import Message, Native, ToolCall, Usage
+
+__all__ = [
+    "arguments_of",
+    "as_json",
+    "broken",
+    "finish_of",
+    "new_call_id",
+    "read_answer",
+    "read_usage",
+    "split_content",
+    "word",
+]
+
+NO_USAGE = Usage()
+KEPT = ("reasoning_details", "extra_content")
+"""What a server wants back unchanged on the assistant turn it came with."""
+
+
+def read_answer(item: Any, source: str, provider: str, audio_in_total: bool) -> ChatResponse:
+    """A whole answer. Raises `MalformedResponseError` if there is none in it."""
+    choices = item.get("choices") if isinstance(item, dict) else None
+    if not isinstance(choices, list) or not choices:
+        broken("the answer has no choices", source)
+    made = tuple(_choice(choice, position, source, provider) for position, choice in enumerate(choices))
+    usage = item.get("usage")
+    return ChatResponse(
+        word(item.get("id")),
+        word(item.get("model")),
+        made,
+        read_usage(usage, audio_in_total) if isinstance(usage, dict) else NO_USAGE,
+        source=(source,),
+    )
+
+
+def read_usage(usage: Mapping[str, Any], audio_in_total: bool = False) -> Usage:
+    """Usage by the one definition: completion holds the reasoning, even where the server counts it in the total only."""
+    prompt = tokens(usage.get("prompt_tokens", usage.get("input_tokens")))
+    completion = tokens(usage.get("completion_tokens", usage.get("output_tokens")))
+    total = tokens(usage.get("total_tokens")) or prompt + completion
+    if total > prompt + completion and not (audio_in_total or tokens(usage.get("prompt_audio_seconds"))):
+        completion = total - prompt
+    cached = 0
+    breakdown: Mapping[str, int] = EMPTY
+    details = usage.get("prompt_tokens_details")
+    if isinstance(details, dict):
+        cached = tokens(details.get("cached_tokens"))
+        breakdown = _breakdown(details, prompt)
+    if not cached:
+        cached = tokens(usage.get("prompt_cache_hit_tokens") or usage.get("cached_tokens") or usage.get("num_cached_tokens"))
+    details = usage.get("completion_tokens_details")
+    reasoning = tokens((details if isinstance(details, dict) else usage).get("reasoning_tokens"))
+    return Usage(prompt, completion, total, cached, reasoning, breakdown)
+
+
+def split_content(content: Any) -> tuple[str, str]:
+    """Text and reasoning of a content value: a string, None, or a list of typed objects (Mistral's thinking among them)."""
+    if isinstance(content, str):
+        return content if content.isascii() else clean_text(content), ""
+    if content is None:
+        return "", ""
+    if not isinstance(content, list):
+        broken("the content is neither text nor a list")
+    text, thinking = [], []
+    for part in content:
+        if isinstance(part, str):
+            text.append(part)
+        elif isinstance(part, dict) and part.get("type") in ("text", "output_text"):
+            text.append(word(part.get("text")))
+        elif isinstance(part, dict) and part.get("type") in ("thinking", "reasoning"):
+            thinking.append(_thinking(part.get("thinking", part.get("text"))))
+    return clean_text("".join(text)), clean_text("".join(thinking))
+
+
+def finish_of(value: Any) -> str | None:
+    """Why a choice ended: the server's word in lower case, None for none yet."""
+    return value.lower() if isinstance(value, str) and value else None
+
+
+def arguments_of(value: Any) -> str:
+    """A call's arguments (or a piece of them) as text; servers that send an object mean its JSON."""
+    if isinstance(value, str):
+        return value if value.isascii() else clean_text(value)
+    if value is None:
+        return ""
+    if not isinstance(value, (dict, list)):
+        broken("a tool call's arguments are neither text nor an object")
+    return as_json(value)
+
+
+def as_json(value: Any) -> str:
+    """A server's own values as JSON text. Raises `MalformedResponseError` for absurd nesting."""
+    try:
+        return json.dumps(value)
+    except RecursionError:
+        broken("the answer is nested too deeply")
+
+
+def new_call_id() -> str:
+    """An id for a call that came without one; letters and digits, unique for all practical purposes."""
+    return "call_" + os.urandom(12).hex()
+
+
+def word(value: Any) -> str:
+    """A string as it is, anything else as ""."""
+    return value if isinstance(value, str) else ""
+
+
+def broken(message: str, source: str = "") -> NoReturn:
+    """Raise `MalformedResponseError`."""
+    raise MalformedResponseError(message=message, body=source[:2048])
+
+
+def _choice(choice: Any, position: int, source: str, provider: str) -> Choice:
+    message = choice.get("message") if isinstance(choice, dict) else None
+    if not isinstance(message, dict):
+        broken(f"choices[{position}] holds no message", source)
+    index = choice.get("index")
+    text, reasoning = split_content(message.get("content"))
+    shown = message.get("reasoning") or message.get("reasoning_content")
+    if isinstance(shown, str):
+        reasoning += clean_text(shown)
+    calls = _calls(message.get("tool_calls"), source)
+    native = _native(message, text, calls, provider)
+    made = Message("assistant", text, calls, reasoning=reasoning, native=native)
+    return Choice(index if type(index) is int else position, made, finish_of(choice.get("finish_reason")))
+
+
+def _calls(calls: Any, source: str) -> tuple[ToolCall, ...]:
+    if not calls:
+        return ()
+    if not isinstance(calls, list):
+        broken("tool_calls is no list", source)
+    made = []
+    for call in calls:
+        function = call.get("function") if isinstance(call, dict) else None
+        if not isinstance(function, dict) or not isinstance(function.get("name"), str):
+            broken("a tool call names no function", source)
+        made.append(
+            ToolCall(word(call.get("id")) or new_call_id(), function["name"], arguments_of(function.get("arguments")) or "{}")
+        )
+    return tuple(made)
+
+
+def _native(message: Mapping[str, Any], text: str, calls: tuple[ToolCall, ...], provider: str) -> Native | None:
+    """The turn in the server's own words if it must get it back: opaque reasoning, signatures, Mistral's thinking."""
+    kept = {key: message[key] for key in KEPT if message.get(key)}
+    content, raw_calls = message.get("content"), message.get("tool_calls") or ()
+    if calls and isinstance(message.get("reasoning_content"), str) and message["reasoning_content"]:
+        kept["reasoning_content"] = message["reasoning_content"]
+    signed = any("extra_content" in call for call in raw_calls)
+    if not kept and not signed and not isinstance(content, list):
+        return None
+    data: dict[str, Any] = {"role": "assistant", "content": content, **kept}
+    if calls:
+        data["tool_calls"] = [{**raw, "id": call.id} for raw, call in zip(raw_calls, calls, strict=True)]
+    return Native("openai", provider, as_json(data), text, calls)
+
+
+def _breakdown(details: Mapping[str, Any], prompt: int) -> Mapping[str, int]:
+    found = {}
+    for kind in ("audio", "image", "video"):
+        count = tokens(details.get(f"{kind}_tokens"))
+        if count:
+            found[kind] = count
+    text = tokens(details.get("text_tokens"))
+    if found:
+        text = text or max(0, prompt - sum(found.values()))
+    if text:
+        found["text"] = text
+    return FrozenDict(found) if found else EMPTY
+
+
+def _thinking(value: Any) -> str:
+    if isinstance(value, list):
+        return "".join(word(part.get("text")) for part in value if isinstance(part, dict))
+    return word(value)

@@ -1,0 +1,126 @@
+"""A chat in OpenAI's words, as the JSON body that one of its many servers takes.
+
+Strategy: build a plain dict from the request in one pass, asking the server's row where servers differ; the caller's
+`extra` goes in last, as it is. Must never know addresses or keys.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any
+
+from .content import Part
+from .errors import InvalidRequestError
+from .openai_servers import Server
+from .records import ChatRequest, Message, ToolCall
+
+__all__ = ["chat_body", "dump", "unsupported"]
+
+_PLAIN = ("temperature", "top_p", "seed", "tool_choice", "response_format", "reasoning_effort", "stop")
+_LETTERS = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+_ENCODER = json.JSONEncoder(separators=(",", ":"), allow_nan=False)
+
+
+def chat_body(request: ChatRequest, model: str, server: Server, provider: str, stream: bool) -> dict[str, Any]:
+    """The body for `request`; what the server has no word for is left out (see `unsupported`)."""
+    body: dict[str, Any] = {
+        "model": model,
+        "messages": [_message(message, server, provider) for message in request.messages if isinstance(message, Message)],
+    }
+    if stream:
+        body["stream"] = True
+        if server.stream_usage:
+            body["stream_options"] = {"include_usage": True}
+    if request.max_tokens is not None:
+        body["max_completion_tokens" if server.wants_long_limit(model) else "max_tokens"] = request.max_tokens
+    if request.tools and not server.lacks("tools", model):
+        body["tools"] = [tool.to_dict() for tool in request.tools]
+    for name in _PLAIN:
+        value = getattr(request, name)
+        if value is not None and not server.lacks(name, model):
+            _set(body, name, value, server)
+    if request.extra:
+        body.update(request.extra)
+    return body
+
+
+def unsupported(request: ChatRequest, model: str, server: Server) -> tuple[str, ...]:
+    """The parameters of `request` that `model` on this server has no word for."""
+    named = [name for name in _PLAIN if getattr(request, name) is not None]
+    if request.tools:
+        named.append("tools")
+    return tuple(name for name in named if server.lacks(name, model))
+
+
+def dump(body: dict[str, Any]) -> bytes:
+    """The body as JSON. Raises `InvalidRequestError` for what JSON cannot say (NaN, foreign objects, cycles)."""
+    try:
+        return _ENCODER.encode(body).encode()
+    except (ValueError, TypeError, RecursionError) as exc:
+        raise InvalidRequestError(message=f"the request cannot be written as JSON: {str(exc)[:200]}") from exc
+
+
+def _set(body: dict[str, Any], name: str, value: Any, server: Server) -> None:
+    if name == "seed":
+        body[server.seed_word] = value
+    elif name == "reasoning_effort" and server.effort_word == "reasoning":
+        body["reasoning"] = {"effort": value}
+    else:
+        body[name] = value
+
+
+def _message(message: Message, server: Server, provider: str) -> dict[str, Any]:
+    role = message.role
+    if role == "assistant":
+        return _assistant(message, server, provider)
+    if role == "developer" and not server.developer_role:
+        role = "system"
+    made: dict[str, Any] = {"role": role, "content": _content(message, server)}
+    if message.tool_call_id is not None:
+        made["tool_call_id"] = _call_id(message.tool_call_id, server)
+    if message.name is not None and server.names:
+        made["name"] = message.name
+    return made
+
+
+def _assistant(message: Message, server: Server, provider: str) -> dict[str, Any]:
+    if message.native is not None:
+        kept = message.native_for("openai", provider)
+        if isinstance(kept, dict):
+            return kept
+    made: dict[str, Any] = {"role": "assistant", "content": _content(message, server)}
+    if message.tool_calls:
+        made["content"] = made["content"] or None
+        made["tool_calls"] = [
+            {**call.to_dict(), "id": _call_id(call.id, server)} for call in message.tool_calls if isinstance(call, ToolCall)
+        ]
+    if message.name is not None and server.names:
+        made["name"] = message.name
+    return made
+
+
+def _content(message: Message, server: Server) -> str | list[dict[str, Any]]:
+    content = message.content
+    if isinstance(content, str):
+        return content
+    parts = message.parts
+    if all(part.kind == "text" for part in parts):
+        return message.text if len(parts) < 2 else [part.to_dict() for part in parts]
+    return [_mistral_part(part) if server.mistral_media else part.to_dict() for part in parts]
+
+
+def _mistral_part(part: Part) -> dict[str, Any]:
+    if part.kind == "document":
+        return {"type": "document_url", "document_url": part.data_url()}
+    if part.kind == "audio":
+        return {"type": "input_audio", "input_audio": part.url or part.base64()}
+    return part.to_dict()
+
+
+def _call_id(call_id: str, server: Server) -> str:
+    """The id as the server takes it; the same id always maps to the same, so a result still meets its call."""
+    if not server.short_ids or (len(call_id) == 9 and call_id.isascii() and call_id.isalnum()):
+        return call_id
+    digest = hashlib.blake2b(call_id.encode("utf-8", "surrogatepass"), digest_size=9).digest()
+    return "".join(_LETTERS[byte % 62] for byte in digest)

@@ -1,0 +1,222 @@
+"""A streamed answer in OpenAI's format, event by event.
+
+Strategy: one pass over each chunk. Tool-call fragments are told apart per choice by index, or by id where servers leave the
+index out or give several calls the same one. Usage is replaced, never added. The answer is complete when every choice has
+a finish reason, or at `[DONE]`. Must never know HTTP or quota.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from .answers import NOTHING_NEW, ChatChunk, ChunkChoice, Delta, ToolCallDelta
+from .openai_reply import arguments_of, as_json, broken, finish_of, new_call_id, read_usage, split_content, word
+from .provider import Provider, StreamDecoder, clean_text
+from .records import Native, ToolCall
+
+__all__ = ["OpenAIDecoder"]
+
+NO_DELTA = Delta()
+GROWING = ("text", "summary", "data")
+"""Fields of a reasoning detail that come in pieces."""
+
+
+class OpenAIDecoder(StreamDecoder):
+    """Decodes one stream. `audio_in_total`: see `read_usage`."""
+
+    __slots__ = ("_audio_in_total", "_open", "_tracks")
+
+    def __init__(self, provider: Provider, audio_in_total: bool = False) -> None:
+        super().__init__(provider)
+        self._audio_in_total = audio_in_total
+        self._tracks: dict[int, _Track] = {}
+        self._open: set[int] = set()
+
+    def read(self, event: str, item: Any, source: str) -> list[ChatChunk]:
+        """See `StreamDecoder.read`."""
+        if type(item) is not dict:
+            broken("a chunk of the stream is no object", source)
+        choices = item.get("choices")
+        if choices and type(choices) is not list:
+            broken("a chunk's choices are no list", source)
+        made = tuple([self._choice(choice, source) for choice in choices]) if choices else NOTHING_NEW
+        usage = item.get("usage")
+        if not usage and "x_groq" in item:
+            usage = item["x_groq"].get("usage") if isinstance(item["x_groq"], dict) else None
+        counted = read_usage(usage, self._audio_in_total) if type(usage) is dict and usage else None
+        return [ChatChunk(word(item.get("id")), word(item.get("model")), made, counted, source)]
+
+    def whole(self, item: Any, source: str) -> list[ChatChunk]:
+        """See `StreamDecoder.whole`."""
+        if not isinstance(item, dict) or not item.get("choices"):
+            return []
+        chunks = self.read("", item, source)
+        self.complete = self.done = bool(self._tracks)
+        return chunks
+
+    def end(self) -> list[ChatChunk]:
+        """See `StreamDecoder.end`. Raises `MalformedResponseError` for a stream that ended well but held no answer."""
+        chunks = super().end()
+        if self.complete and not self._tracks:
+            broken("the stream held no answer")
+        return chunks
+
+    def natives(self) -> Mapping[int, Native]:
+        """See `StreamDecoder.natives`."""
+        made = {index: track.native(self._provider.name) for index, track in self._tracks.items()}
+        return {index: native for index, native in made.items() if native is not None}
+
+    def _choice(self, choice: Any, source: str) -> ChunkChoice:
+        if type(choice) is not dict:
+            broken("a chunk's choice is no object", source)
+        index = choice.get("index")
+        if type(index) is not int:
+            index = 0
+        track = self._tracks.get(index)
+        if track is None:
+            track = self._tracks[index] = _Track()
+            self._open.add(index)
+            self.complete = False
+        delta = choice.get("delta")
+        if delta is None and not track.started:
+            delta = choice.get("message")
+        finish = finish_of(choice.get("finish_reason"))
+        if finish is not None:
+            self._open.discard(index)
+            self.complete = not self._open
+        if not delta:
+            return ChunkChoice(index, NO_DELTA, finish)
+        if type(delta) is not dict:
+            broken("a chunk's delta is no object", source)
+        return ChunkChoice(index, track.take(delta, source), finish)
+
+
+class _Call:
+    __slots__ = ("arguments", "extra", "id", "name", "position")
+
+    def __init__(self, position: int) -> None:
+        self.position = position
+        self.id = ""
+        self.name = ""
+        self.arguments: list[str] = []
+        self.extra: Any = None
+
+
+class _Track:
+    """What one choice has sent so far, as far as later chunks or the native turn need it."""
+
+    __slots__ = ("by_key", "calls", "kept", "listed", "reasoning", "returned", "started", "text")
+
+    def __init__(self) -> None:
+        self.started = False
+        self.text: list[str] = []
+        self.reasoning: list[str] = []
+        self.calls: list[_Call] = []
+        self.by_key: dict[Any, _Call] = {}
+        self.kept: dict[str, Any] = {}
+        self.listed = False
+        self.returned = False
+
+    def take(self, delta: dict[str, Any], source: str) -> Delta:
+        """The delta in our words, remembered."""
+        get = delta.get
+        self.started = True
+        text, reasoning = get("content"), ""
+        if text:
+            if type(text) is not str:
+                self.listed = True
+                text, reasoning = split_content(text)
+            elif not text.isascii():
+                text = clean_text(text)
+            self.text.append(text)
+        shown = get("reasoning") or get("reasoning_content")
+        if shown and type(shown) is str:
+            reasoning += shown if shown.isascii() else clean_text(shown)
+            self.returned = self.returned or "reasoning_content" in delta
+        if reasoning:
+            self.reasoning.append(reasoning)
+        if "reasoning_details" in delta or "extra_content" in delta:
+            self._keep(delta)
+        calls = get("tool_calls")
+        if not calls:
+            return Delta(text or "", reasoning)
+        if type(calls) is not list:
+            broken("tool_calls is no list", source)
+        return Delta(text or "", reasoning, tuple([self._call(call, source) for call in calls]))
+
+    def native(self, provider: str) -> Native | None:
+        """The turn in the server's own words, if it must get it back."""
+        calls = tuple(ToolCall(call.id, call.name, "".join(call.arguments) or "{}") for call in self.calls)
+        kept, text = dict(self.kept), "".join(self.text)
+        if calls and self.returned:
+            kept["reasoning_content"] = "".join(self.reasoning)
+        if not kept and not self.listed and not any(call.extra for call in self.calls):
+            return None
+        content: Any = text
+        if self.listed:
+            thought = [{"type": "text", "text": "".join(self.reasoning)}]
+            content = [{"type": "thinking", "thinking": thought}, {"type": "text", "text": text}]
+        data: dict[str, Any] = {"role": "assistant", "content": content or None, **kept}
+        if calls:
+            data["tool_calls"] = [
+                {**made.to_dict(), **({"extra_content": call.extra} if call.extra else {})}
+                for made, call in zip(calls, self.calls, strict=True)
+            ]
+        return Native("openai", provider, as_json(data), text, calls)
+
+    def _call(self, fragment: Any, source: str) -> ToolCallDelta:
+        function = fragment.get("function") if type(fragment) is dict else None
+        if type(function) is not dict:
+            broken("a tool call fragment holds no function", source)
+        given, name = word(fragment.get("id")), word(function.get("name"))
+        call = self._find(fragment.get("index"), given, name)
+        fresh = not call.id
+        if fresh:
+            call.id = given or new_call_id()
+        call.name = call.name or name
+        call.extra = fragment.get("extra_content") or call.extra
+        arguments = arguments_of(function.get("arguments"))
+        if arguments:
+            call.arguments.append(arguments)
+        return ToolCallDelta(call.position, call.id if fresh else None, name or None, arguments)
+
+    def _find(self, index: Any, given: str, name: str) -> _Call:
+        """The call a fragment belongs to: by index; a new named id, or a name without an index, begins another."""
+        key = index if type(index) is int else given or None
+        call = self.by_key.get(key)
+        if call is None and key is None and not name and self.calls:
+            return self.calls[-1]
+        begins = call is None or (key is None and name) or (given and name and given != call.id)
+        if call is not None and not begins:
+            return call
+        call = self.by_key[key] = _Call(len(self.calls))
+        self.calls.append(call)
+        return call
+
+    def _keep(self, delta: dict[str, Any]) -> None:
+        if delta.get("extra_content"):
+            self.kept["extra_content"] = delta["extra_content"]
+        details = delta.get("reasoning_details")
+        if not isinstance(details, list):
+            return
+        kept = self.kept.setdefault("reasoning_details", [])
+        for detail in details:
+            last = kept[-1] if kept else None
+            if isinstance(last, dict) and isinstance(detail, dict) and _same_block(last, detail):
+                _grow(last, detail)
+            else:
+                kept.append(detail)
+
+
+def _same_block(one: dict[str, Any], other: dict[str, Any]) -> bool:
+    return one.get("type") == other.get("type") and one.get("index") == other.get("index") and "index" in other
+
+
+def _grow(block: dict[str, Any], piece: dict[str, Any]) -> None:
+    for key, value in piece.items():
+        before = block.get(key)
+        if key in GROWING and isinstance(before, str) and isinstance(value, str):
+            block[key] = before + value
+        elif value is not None:
+            block[key] = value

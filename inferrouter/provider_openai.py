@@ -1,0 +1,144 @@
+"""The OpenAI-compatible dialect: one provider class for every server that speaks it.
+
+Strategy: the format is in `openai_request`, `openai_reply`, `openai_stream` and `openai_vectors`, what servers do
+differently in `openai_servers`; this module puts them behind the `Provider` contract. Must never open a connection.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from fnmatch import fnmatchcase
+
+from .answers import ChatResponse, EmbedResponse
+from .catalog import preset
+from .error_table import classify
+from .errors import ConfigError, ProviderError
+from .openai_reply import read_answer
+from .openai_request import chat_body, dump, unsupported
+from .openai_servers import server
+from .openai_stream import OpenAIDecoder
+from .openai_vectors import embed_body, read_vectors
+from .provider import Endpoint, StreamDecoder, embedded_status, load_json
+from .records import ChatRequest, EmbedRequest
+from .secret import Secret
+from .transport import WireRequest
+
+__all__ = ["OpenAICompatProvider"]
+
+JSON = ("Content-Type", "application/json")
+
+
+class OpenAICompatProvider:
+    """A provider `name` at `base_url` (such as "https://api.openai.com/v1"). See `Provider` for what its methods do.
+
+    `models`: names or shell-style patterns of what it serves; None: it declares none and takes any name.
+    Raises `ConfigError` for a name, URL or list that is none.
+    """
+
+    dialect = "openai"
+
+    def __init__(self, name: str, base_url: str, models: Sequence[str] | str | None = None) -> None:
+        patterns = (models,) if isinstance(models, str) else models
+        if not isinstance(name, str) or not name:
+            raise ConfigError("provider: a name is needed, such as \"together\"")
+        if not isinstance(base_url, str) or not base_url:
+            raise ConfigError(f"provider {name!r}: base_url is a URL such as \"https://api.example.com/v1\"")
+        if patterns is not None and not (isinstance(patterns, Sequence) and all(isinstance(p, str) for p in patterns)):
+            raise ConfigError(f"provider {name!r}: models is a list of names or patterns")
+        self.name = name
+        self.base_url = base_url.rstrip("/")
+        self.models: tuple[str, ...] | None = None if patterns is None else tuple(patterns)
+        self._server = server(name)
+        self.media = self._server.media
+
+    @classmethod
+    def openai(cls) -> OpenAICompatProvider:
+        """OpenAI itself."""
+        return cls.preset("openai")
+
+    @classmethod
+    def grok(cls) -> OpenAICompatProvider:
+        """xAI's Grok."""
+        return cls.preset("grok")
+
+    @classmethod
+    def cerebras(cls) -> OpenAICompatProvider:
+        """Cerebras."""
+        return cls.preset("cerebras")
+
+    @classmethod
+    def cerebro(cls) -> OpenAICompatProvider:
+        """Cerebras under the name "cerebro", for configurations that spell it so."""
+        return cls.preset("cerebro")
+
+    @classmethod
+    def preset(cls, name: str) -> OpenAICompatProvider:
+        """Any OpenAI-compatible provider of the catalog, called `name`. Raises `ConfigError` for others."""
+        row = preset(name)
+        if row.dialect != "openai":
+            raise ConfigError(f"provider {name!r} speaks the {row.dialect} dialect: use its own provider class")
+        return cls(name, row.base_url, row.patterns or None)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.name!r}, {self.base_url!r})"
+
+    def declares(self, model: str) -> bool | None:
+        """See `Provider`."""
+        if self.models is None:
+            return None
+        return any(fnmatchcase(model, pattern) for pattern in self.models)
+
+    def unsupported(self, request: ChatRequest, model: str) -> tuple[str, ...]:
+        """See `Provider`."""
+        return unsupported(request, model, self._server)
+
+    def encode(self, request: ChatRequest, model: str, endpoint: Endpoint, stream: bool) -> WireRequest:
+        """See `Provider`."""
+        body = dump(chat_body(request, model, self._server, self.name, stream))
+        return WireRequest(_url(endpoint.base_url, "/chat/completions"), body, self._headers(endpoint))
+
+    def decode(self, body: bytes, model: str) -> ChatResponse:
+        """See `Provider`."""
+        item = load_json(body)
+        source = body.decode("utf-8", "replace")
+        self._refuse_error(item, body)
+        return read_answer(item, source, self.name, self._server.audio_in_total)
+
+    def decoder(self, model: str) -> StreamDecoder:
+        """See `Provider`."""
+        return OpenAIDecoder(self, self._server.audio_in_total)
+
+    def error(self, status: int, headers: Mapping[str, str], body: bytes, now: float) -> ProviderError:
+        """See `Provider`."""
+        return classify(status, headers, body, now, provider=self.name)
+
+    def encode_embed(self, request: EmbedRequest, model: str, endpoint: Endpoint) -> WireRequest:
+        """See `Provider`."""
+        body = dump(embed_body(request, model, self._server))
+        return WireRequest(_url(endpoint.base_url, "/embeddings"), body, self._headers(endpoint))
+
+    def decode_embed(self, body: bytes, model: str) -> EmbedResponse:
+        """See `Provider`."""
+        item = load_json(body)
+        self._refuse_error(item, body)
+        return read_vectors(item, body.decode("utf-8", "replace"))
+
+    def _headers(self, endpoint: Endpoint) -> tuple[tuple[str, str | Secret], ...]:
+        headers: list[tuple[str, str | Secret]] = [JSON]
+        if endpoint.key:
+            word = self._server.key_header
+            headers.append((word, endpoint.key.prefixed("Bearer " if word == "Authorization" else "")))
+        if endpoint.headers:
+            headers.extend(endpoint.headers.items())
+        return tuple(headers)
+
+    def _refuse_error(self, item: object, body: bytes) -> None:
+        holder = item[0] if isinstance(item, list) and item else item
+        if isinstance(holder, dict) and holder.get("error") and not holder.get("choices"):
+            raise self.error(embedded_status(item, 200), {}, body, 0.0)
+
+
+def _url(base_url: str, path: str) -> str:
+    """`path` below `base_url`, whose query (an API version) stays at the end."""
+    base, mark, query = base_url.partition("?")
+    return base.rstrip("/") + path + mark + query

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .checks import check_flag, check_name, check_number, check_word, kind_of, nearest
-from .frozen import EMPTY, freeze
+from .frozen import EMPTY, FrozenDict, freeze
 from .limits import MAX_AMOUNT, zone_problem
 from .secret import Secret
 from .urls import check_base_url, check_header_name, check_header_value
@@ -270,7 +270,10 @@ def _unusable(given: object) -> Auth:
     return auth
 
 
-def _frozen(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return freeze({key: _frozen(item) for key, item in value.items()})
-    return tuple(sorted(value, key=str)) if isinstance(value, (set, frozenset)) else freeze(value)
+def _frozen(value: Any, depth: int = 0) -> Any:
+    """`value` with its mappings and lists frozen; what is deeper than anything right could be stays, to be refused."""
+    if isinstance(value, Mapping) and depth < 2:
+        return FrozenDict({key: _frozen(item, depth + 1) for key, item in value.items()})
+    if isinstance(value, (set, frozenset)):
+        return tuple(sorted(value, key=str))
+    return tuple(value) if isinstance(value, list) else value

@@ -132,7 +132,7 @@ class TableReader:
 
     def _mapping(self, table: object, path: str) -> ModelMapping:
         values = self._table(table, _names(ModelMapping), ("alias", "models"), path)
-        steps = enumerate(self._tables(values["models"], f"{path}.models"))
+        steps = enumerate(self._tables(values["models"] or [], f"{path}.models"))
         refs = [self._ref(step, f"{path}.models[{i}]") for i, step in steps]
         return ModelMapping(self._expanded(values["alias"], f"{path}.alias", self.problems), refs)
 
@@ -172,11 +172,12 @@ class TableReader:
         """`value` with variables put into its strings; keys stay as they are."""
         if depth > MAX_DEPTH:
             self.problems.append(f"{path}: is nested too deeply")
-        elif isinstance(value, str):
+            return None
+        if isinstance(value, str):
             return self._text(value, path, missing)
-        elif isinstance(value, Mapping):
+        if isinstance(value, Mapping):
             return {k: self._expanded(each, f"{path}.{k}", missing, depth + 1) for k, each in value.items()}
-        elif isinstance(value, (list, tuple)):
+        if isinstance(value, (list, tuple)):
             return [self._expanded(each, f"{path}[{i}]", missing, depth + 1) for i, each in enumerate(value)]
         return value
 

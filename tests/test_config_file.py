@@ -1,0 +1,431 @@
+"""Configuration files and tables: what is read, what is refused, and what is never shown."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+import traceback
+import unittest
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+from tests import part
+
+config = part("config")
+config_file = part("config_file")
+config_tables = part("config_tables")
+errors = part("errors")
+
+KEY = "sk-canary-0123456789"
+FULL = """
+allow_paid = true
+default_model = "fast"
+policy = "cost_first"
+attempt_timeout = 30
+max_wait = 5.5
+timeout = 90
+idle_timeout = 10
+auth_errors = "next"
+
+[quota]
+store = "sqlite"
+path = "quota.db"
+on_store_error = "ignore"
+
+[[models]]
+alias = "fast"
+models = [{provider = "gemini", model = "g-flash"}, {provider = "own", model = "m"}]
+
+[[accounts]]
+provider = "gemini"
+id = "gemini-1"
+auth.api_key = "${GEMINI_KEY}"
+daily_free = 1500
+quota_unit = "requests"
+limits = {rpm = 15, tpm = 1_000_000}
+model_limits."g-flash" = {rpd = 20}
+model_limits."*" = {rpd = 5}
+reset = "rolling"
+quota_group = "project"
+capabilities = ["text", "image"]
+
+[[accounts]]
+provider = "own"
+id = "own-1"
+base_url = "https://${HOST:-llm.example}/v1"
+dialect = "openai"
+paid_enabled = true
+max_daily_spend = 0.5
+cost_per_input_token = 1.5e-7
+cost_per_output_token = 6e-7
+attempt_timeout = 12
+headers = {X-Title = "my app"}
+allow_http = false
+"""
+
+
+class FileCase(unittest.TestCase):
+    def setUp(self) -> None:
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.folder = Path(folder.name)
+
+    def write(self, text: str | bytes, name: str = "c.toml", mode: int = 0o600) -> Path:
+        path = self.folder / name
+        path.write_bytes(text if isinstance(text, bytes) else text.encode())
+        path.chmod(mode)
+        return path
+
+    def problems(self, path: object, **options: Any) -> list[str]:
+        with self.assertRaises(errors.ConfigError) as caught:
+            config_file.load_config(path, **options)
+        self.assertIsNone(caught.exception.__context__)
+        return list(caught.exception.problems)
+
+
+def load(data: dict[str, Any], env: dict[str, str] | None = None, known: tuple[str, ...] = ()) -> tuple[Any, Any]:
+    return config_tables.parse_config(data, env=env or {}, known_providers=known)  # type: ignore[no-any-return]  # a module by name
+
+
+def table_problems(data: object, env: dict[str, str] | None = None, known: tuple[str, ...] = ()) -> list[str]:
+    try:
+        config_tables.parse_config(data, env=env or {}, known_providers=known)
+    except errors.ConfigError as exc:
+        return list(exc.problems)
+    return []
+
+
+def account(**settings: Any) -> dict[str, Any]:
+    """The tables of a configuration with one account."""
+    return {"accounts": [{"provider": "p", "id": "a"} | settings]}
+
+
+class Files(FileCase):
+    def test_toml_and_json_give_what_code_gives(self) -> None:
+        """One configuration written as TOML, as JSON and in code is three times the same value."""
+        import tomllib
+
+        env = {"GEMINI_KEY": KEY}
+        from_toml, _ = config_file.load_config(self.write(FULL), env=env)
+        from_json, _ = config_file.load_config(self.write(json.dumps(tomllib.loads(FULL)), "c.json"), env=env)
+        made = config.Config(
+            allow_paid=True,
+            default_model="fast",
+            policy="cost_first",
+            attempt_timeout=30,
+            max_wait=5.5,
+            timeout=90,
+            idle_timeout=10,
+            auth_errors="next",
+            quota=config.QuotaConfig("sqlite", str(self.folder / "quota.db"), "ignore"),
+            models=[
+                config.ModelMapping("fast", [config.ModelRef("gemini", "g-flash"), config.ModelRef("own", "m")]),
+            ],
+            accounts=[
+                config.AccountConfig(
+                    "gemini",
+                    "gemini-1",
+                    config.Auth(KEY),
+                    daily_free=1500,
+                    limits={"rpm": 15, "tpm": 1_000_000},
+                    model_limits={"g-flash": {"rpd": 20}, "*": {"rpd": 5}},
+                    reset="rolling",
+                    quota_group="project",
+                    capabilities=["text", "image"],
+                ),
+                config.AccountConfig(
+                    "own",
+                    "own-1",
+                    base_url="https://llm.example/v1",
+                    dialect="openai",
+                    paid_enabled=True,
+                    max_daily_spend=0.5,
+                    cost_per_input_token=1.5e-7,
+                    cost_per_output_token=6e-7,
+                    attempt_timeout=12,
+                    headers={"X-Title": "my app"},
+                ),
+            ],
+        )
+        self.assertEqual(from_toml, made)
+        self.assertEqual(from_json, made)
+
+    def test_a_relative_quota_path_begins_in_the_files_folder(self) -> None:
+        """The path of the quota file does not depend on the folder the program was started in; an absolute one stays."""
+        for given, expected in (("q.db", str(self.folder / "q.db")), ("/x/q.db", "/x/q.db")):
+            made, _ = config_file.load_config(self.write(f'quota = {{store = "sqlite", path = "{given}"}}'))
+            self.assertEqual(made.quota.path, expected)
+
+    def test_a_byte_order_mark_is_accepted(self) -> None:
+        """A file that an editor began with a BOM is read, TOML and JSON."""
+        for name, text in (("c.toml", 'policy = "cost_first"'), ("c.json", '{"policy": "cost_first"}')):
+            made, _ = config_file.load_config(self.write(b"\xef\xbb\xbf" + text.encode(), name))
+            self.assertEqual(made.policy, "cost_first")
+
+    def test_an_unusable_file_is_said_in_words(self) -> None:
+        """Missing, folder, FIFO, wrong ending, bad syntax, not UTF-8, too deep, too large: one problem with the path each."""
+        fifo = self.folder / "fifo.toml"
+        os.mkfifo(fifo)
+        deep = "[" * 100_000
+        rows: list[tuple[object, str]] = [
+            (self.folder / "missing.toml", "does not exist"),
+            (self.folder, "is a folder"),
+            (fifo, "is no regular file"),
+            ("/dev/zero", "is no regular file"),
+            (self.write("x", "c.yaml"), "must be .toml or .json"),
+            (self.write("a = \n"), "line 1"),
+            (self.write('{"a": 1,\n}', "bad.json"), "line 2"),
+            (self.write("", "empty.json"), "line 1"),
+            (self.write('{"max_wait": ' + "9" * 5000 + "}", "digits.json"), "no valid JSON"),
+            (self.write(b'a = "\xff"', "latin.toml"), "byte 5"),
+            (self.write(deep, "deep.json"), "nested too deeply"),
+            (self.write("a = " + deep, "deep.toml"), "nested too deeply"),
+            (self.write("#" * (config_file.MAX_FILE_BYTES + 1), "large.toml"), "larger than"),
+            ("a\0b.toml", "is no path"),
+            (None, "must be a string or a Path"),
+            (5, "must be a string or a Path"),
+        ]
+        for path, words in rows:
+            with self.subTest(words=words, path=str(path)[-20:]):
+                (problem,) = self.problems(path)
+                self.assertIn(words, problem)
+
+    def test_a_file_without_permission_is_said_in_words(self) -> None:
+        """A file that may not be read is a ConfigError with the system's words."""
+        path = self.write("")
+        with mock.patch("builtins.open", side_effect=PermissionError(13, "Permission denied")):
+            (problem,) = self.problems(path)
+        self.assertIn("cannot be read: Permission denied", problem)
+
+    def test_json_is_read_strictly(self) -> None:
+        """A key given twice, NaN and Infinity are refused, together with what else is wrong."""
+        text = '{"max_wait": NaN, "timeout": Infinity, "allow_paid": 5, "accounts": [{"id": "a", "id": "b", "provider": "p"}]}'
+        found = self.problems(self.write(text, "c.json"))
+        for words in ("NaN", "Infinity", "the key 'id' twice", "allow_paid: must be true or false"):
+            self.assertEqual(sum(words in problem for problem in found), 1, words)
+
+    def test_a_key_that_others_can_read_is_warned_about(self) -> None:
+        """A literal key in a file with group or other read permission gives a warning; a variable or mode 0600 does not."""
+        literal = f'[[accounts]]\nprovider = "p"\nid = "a"\nauth.api_key = "{KEY}"\n'
+        rows = [
+            (literal, 0o644, True),
+            (literal, 0o640, True),
+            (literal, 0o604, True),
+            (literal, 0o600, False),
+            (literal.replace(KEY, "${K}"), 0o644, False),
+            (literal.replace(KEY, "${K:-" + KEY + "}"), 0o644, True),
+            (literal.replace(KEY, "sk-${K}"), 0o644, True),
+            (literal.replace(KEY, ""), 0o644, False),
+        ]
+        for text, mode, warned in rows:
+            with self.subTest(mode=oct(mode), text=text[-20:]):
+                path = self.write(text, mode=mode)
+                _, warnings = config_file.load_config(path, env={"K": "x"})
+                self.assertEqual(len(warnings), int(warned))
+                self.assertNotIn(KEY, "".join(warnings))
+
+    def test_no_key_shows_when_a_file_is_refused(self) -> None:
+        """Neither text, attributes, context nor locals of any frame of a refusal hold a key of the file or environment."""
+        texts = [
+            f'[[accounts]]\nprovider = "p"\nid = "a"\nauth.api_key = "{KEY}"\nheaders = {{X = "{KEY}\\n"}}\n',
+            '[[accounts]]\nprovider = "p"\nid = 5\nauth.api_key = "${K}"\nheaders = {X-Key = "Bearer ${K}"}\n',
+            f'auth = "{KEY}"\n[[accounts]]\nauth = "{KEY}"\n',
+            f'a = "{KEY}',
+        ]
+        for text in texts:
+            path = self.write(text)
+            with self.subTest(text=text[:50]), mock.patch.dict(os.environ, {"K": KEY}):
+                for env in (None, {"K": KEY}):
+                    with self.assertRaises(errors.ConfigError) as caught:
+                        config_file.load_config(path, env=env)
+                    stack = traceback.TracebackException.from_exception(caught.exception, capture_locals=True)
+                    frames = [str(frame.locals) for frame in stack.stack if "test_config_file" not in frame.filename]
+                    shown = str(caught.exception) + repr(vars(caught.exception)) + "".join(frames)
+                    self.assertNotIn(KEY, shown)
+                    self.assertIsNone(caught.exception.__context__)
+
+    def test_the_old_configuration_stays_when_a_new_one_is_bad(self) -> None:
+        """Loading has no effect but its result: a refused file leaves a loaded configuration as it was."""
+        first, _ = config_file.load_config(self.write('policy = "cost_first"'))
+        self.problems(self.write("policy = 5"))
+        self.assertEqual(first.policy, "cost_first")
+
+
+class Variables(unittest.TestCase):
+    def test_variables_are_put_into_strings(self) -> None:
+        """Set, default, empty, literal dollars, several in one text: each gives the text that the row says."""
+        env = {"A": "one", "E": "", "R": "${A}"}
+        rows = [
+            ("${A}", "one"),
+            ("x${A}y${A}", "xoneyone"),
+            ("${N:-two}", "two"),
+            ("${E:-two}", "two"),
+            ("${A:-two}", "one"),
+            ("$${A}", "${A}"),
+            ("$$${A}", "$one"),
+            ("$A $5", "$A $5"),
+            ("${R}", "${A}"),
+            ("${N:-$A}", "$A"),
+        ]
+        for text, expected in rows:
+            with self.subTest(text=text):
+                made, _ = load({"default_model": text}, env)
+                self.assertEqual(made.default_model, expected)
+
+    def test_variables_are_put_into_values_only(self) -> None:
+        """A key that looks like a variable stays as it is; nested values are reached."""
+        made, _ = load(account(capabilities={"${A}": ["${A}"]}), {"A": "text"})
+        self.assertEqual(made.accounts[0].capabilities, {"${A}": ("text",)})
+
+    def test_a_missing_variable_is_named_with_its_path(self) -> None:
+        """Each missing variable is one problem that names it and where it stands, and nothing else follows from it."""
+        data = account(auth={"api_key": "${K}"}, base_url="https://${H}/", daily_free="${N}") | {
+            "models": [{"alias": "${M}", "models": [{"provider": "p", "model": "${M}"}]}]
+        }
+        expected = [
+            "accounts[0].auth.api_key: the environment variable K is not set",
+            "accounts[0].base_url: the environment variable H is not set",
+            "accounts[0].daily_free: the environment variable N is not set",
+            "models[0].alias: the environment variable M is not set",
+            "models[0].models[0].model: the environment variable M is not set",
+        ]
+        self.assertEqual(sorted(table_problems(data, known=("p",))), sorted(expected))
+
+    def test_an_empty_key_is_a_missing_one(self) -> None:
+        """An empty variable is a problem for a key unless an empty default is written, and none for other settings."""
+        (found,) = table_problems(account(auth={"api_key": "${K}"}), {"K": ""})
+        self.assertEqual(found, "accounts[0].auth.api_key: the environment variable K is empty")
+        for env in ({}, {"K": ""}):
+            made, _ = load(account(auth={"api_key": "${K:-}"}), env)
+            self.assertFalse(made.accounts[0].auth.api_key)
+        made, _ = load({"default_model": "${K}"}, {"K": ""})
+        self.assertEqual(made.default_model, "")
+
+    def test_a_broken_variable_is_refused(self) -> None:
+        """What begins like a variable and is none is one problem, not passed on as text."""
+        for text in ("${", "${A", "${A-b}", "${1}", "${}", "x ${A b}"):
+            with self.subTest(text=text):
+                (found,) = table_problems({"default_model": text}, {"A": "x"})
+                self.assertTrue(found.startswith("default_model: has '${'"), found)
+
+    def test_the_line_break_after_a_key_is_left_out_and_told(self) -> None:
+        """A key from a file that ends in a line break works, with a warning; one inside the key is refused."""
+        made, (warning,) = load(account(auth={"api_key": "${K}"}), {"K": KEY + "\r\n"})
+        self.assertEqual(made.accounts[0].auth.api_key.reveal(), KEY)
+        self.assertTrue(warning.startswith("accounts[0].auth.api_key: "), warning)
+        (found,) = table_problems(account(auth={"api_key": "${K}"}), {"K": "a\nb"})
+        self.assertTrue(found.startswith("accounts[0].auth.api_key: "), found)
+
+    def test_an_optional_account_without_its_variable_is_left_out(self) -> None:
+        """It is gone with a warning that names the variable; paths of the others keep their number in the file."""
+        tables: list[dict[str, Any]] = [
+            {"provider": "p", "id": "a", "optional": True, "auth": {"api_key": "${K}"}},
+            {"provider": "p", "id": "b", "optional": True, "auth": {"api_key": "${SET}"}},
+            {"provider": "p", "id": "c"},
+        ]
+        made, (warning,) = load({"accounts": tables}, {"SET": "x"})
+        self.assertEqual([each.id for each in made.accounts], ["b", "c"])
+        self.assertTrue(warning.startswith("accounts[0].auth.api_key: the environment variable K"), warning)
+        tables[2] |= {"daily_free": -1, "id": "b"}
+        found = table_problems({"accounts": tables}, {"SET": "x"})
+        self.assertEqual(found[0], "accounts[2].daily_free: must not be negative")
+        self.assertEqual(found[1], "accounts[2].id: 'b' is the id of accounts[1] already")
+
+    def test_an_optional_account_is_still_checked(self) -> None:
+        """Being left out does not hide an unknown key."""
+        (found,) = table_problems(account(optional=True, auth={"api_key": "${K}"}, limts={}))
+        self.assertIn("'limits'", found)
+
+    def test_a_header_with_a_variable_is_a_secret(self) -> None:
+        """What a variable put into a header does not show; a plain header and a text with blanks stay text."""
+        headers = {"X-Key": "Bearer ${K}", "X-Title": "my app", "X-Name": "${NAME}"}
+        made, _ = load(account(headers=headers), {"K": KEY, "NAME": "two words"})
+        found = made.accounts[0].headers
+        self.assertEqual(found["X-Key"].reveal(), f"Bearer {KEY}")
+        self.assertEqual((found["X-Title"], found["X-Name"]), ("my app", "two words"))
+        self.assertNotIn(KEY, repr(found))
+
+    def test_the_process_environment_is_the_default(self) -> None:
+        """Without `env`, variables come from os.environ."""
+        with mock.patch.dict(os.environ, {"INFERROUTER_TEST_WORD": "fast"}):
+            made, _ = config_tables.parse_config({"default_model": "${INFERROUTER_TEST_WORD}"})
+        self.assertEqual(made.default_model, "fast")
+
+
+class Tables(unittest.TestCase):
+    def test_an_unknown_key_is_answered_with_the_nearest(self) -> None:
+        """On every level a key that nobody knows is a problem with its path and the nearest known one."""
+        step = {"provider": "p", "model": "m"}
+        rows: list[tuple[dict[str, Any], str, str]] = [
+            ({"allow_payed": True}, "allow_payed", "allow_paid"),
+            ({"account": []}, "account", "accounts"),
+            (account(daily_fre=5), "accounts[0].daily_fre", "daily_free"),
+            (account(api_key="x"), "accounts[0].api_key", "auth.api_key"),
+            (account(auth={"apikey": "x"}), "accounts[0].auth.apikey", "api_key"),
+            ({"quota": {"stor": "memory"}}, "quota.stor", "store"),
+            ({"models": [{"alias": "a", "models": [step], "aliass": 1}]}, "models[0].aliass", "alias"),
+            ({"models": [{"alias": "a", "models": [step | {"modl": 1}]}]}, "models[0].models[0].modl", "model"),
+        ]
+        for data, path, right in rows:
+            with self.subTest(path):
+                (found,) = table_problems(data)
+                self.assertTrue(found.startswith(f"{path}: unknown key"), found)
+                self.assertIn(f"did you mean {right!r}", found)
+
+    def test_a_wrong_kind_of_value_is_one_problem(self) -> None:
+        """Where a table or list belongs and something else stands, that is said once, with its path."""
+        rows: list[tuple[object, str]] = [
+            ([], "the configuration"),
+            (None, "the configuration"),
+            ({"accounts": {}}, "accounts"),
+            ({"accounts": "a"}, "accounts"),
+            ({"accounts": ["a"]}, "accounts[0]"),
+            ({"models": [5]}, "models[0]"),
+            ({"models": [{"alias": "a", "models": "m"}]}, "models[0].models"),
+            ({"models": [{"alias": "a", "models": ["p/m"]}]}, "models[0].models[0]"),
+            ({"quota": "sqlite"}, "quota"),
+            (account(auth="x"), "accounts[0].auth"),
+            (account(auth={"api_key": 5}), "accounts[0].auth.api_key"),
+            (account(headers=["x"]), "accounts[0].headers"),
+            (account(daily_free="1500"), "accounts[0].daily_free"),
+            (account(limits=[1]), "accounts[0].limits"),
+            ({"policy": ["free_first"]}, "policy"),
+        ]
+        for data, path in rows:
+            with self.subTest(path, data=str(data)[:60]):
+                (found,) = table_problems(data)
+                self.assertEqual(found.partition(": ")[0], path)
+
+    def test_a_missing_key_is_said_once(self) -> None:
+        """What a table must have and has not is a problem with its path."""
+        found = table_problems({"accounts": [{}], "models": [{}, {"alias": "a", "models": [{}]}]}, known=("x",))
+        expected = ["accounts[0].id", "accounts[0].provider", "models[0].alias", "models[0].models"]
+        expected += ["models[1].models[0].model", "models[1].models[0].provider"]
+        self.assertEqual(sorted(f"{path}: is missing" for path in expected), sorted(found))
+
+    def test_nesting_without_end_is_refused(self) -> None:
+        """A table that holds itself is a problem, not a RecursionError."""
+        endless: dict[str, Any] = {}
+        endless["x"] = endless
+        found = table_problems(account(limits=endless))
+        self.assertIn("nested too deeply", found[0])
+
+    def test_faults_of_all_levels_come_in_one_error(self) -> None:
+        """Unknown keys, missing variables, wrong values and unknown providers are listed together."""
+        data = account(provider="gemni", auth={"api_key": "${K}"}, daily_free=True) | {"polcy": "x"}
+        paths = [problem.partition(": ")[0] for problem in table_problems(data, known=("gemini",))]
+        expected = ["accounts[0].auth.api_key", "accounts[0].daily_free", "accounts[0].provider", "polcy"]
+        self.assertEqual(sorted(paths), expected)
+
+    def test_known_providers_and_base_urls_are_fine(self) -> None:
+        """A known provider needs no base_url, an unknown one with base_url is accepted, and no list means any."""
+        known = ("gemini",)
+        self.assertEqual(table_problems(account(provider="gemini"), known=known), [])
+        self.assertEqual(table_problems(account(base_url="https://x.example/v1"), known=known), [])
+        self.assertEqual(table_problems(account()), [])
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -16,6 +16,7 @@ from .records import Message, Routing, ToolCall, Usage
 __all__ = ["ChatChunk", "ChatResponse", "Choice", "ChunkChoice", "Delta", "EmbedResponse", "ToolCallDelta"]
 
 NOWHERE = Routing("", "", "")
+UNTOLD = Usage()
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +35,7 @@ class ChatResponse:
     id: str
     model: str
     choices: tuple[Choice, ...]
-    usage: Usage = Usage()
+    usage: Usage = UNTOLD
     routing: Routing = NOWHERE
     source: tuple[str, ...] = field(default=(), repr=False, compare=False)
 
@@ -160,7 +161,7 @@ class EmbedResponse:
 
     embeddings: tuple[tuple[float, ...], ...] = field(repr=False)
     model: str = ""
-    usage: Usage = Usage()
+    usage: Usage = UNTOLD
     routing: Routing = NOWHERE
     source: tuple[str, ...] = field(default=(), repr=False, compare=False)
 

@@ -7,11 +7,14 @@ is ended exactly once, whichever way it goes. Must never know a wire format, nor
 
 from __future__ import annotations
 
+import threading
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Generic, NamedTuple, Protocol, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from .candidates import Candidate, Now, Situation, survey, wants_of
+from .clock import Clock
 from .errors import (
     AllCandidatesFailedError,
     Attempt,
@@ -41,7 +44,7 @@ from .roster import Plan, cost_of
 from .secret import redact
 from .transport import WireFault, WireReply, WireRequest
 
-__all__ = ["Admission", "Clock", "Tools", "Verb", "walk"]
+__all__ = ["Admission", "Kit", "Verb", "signed", "translated", "walk"]
 
 T = TypeVar("T")
 
@@ -54,17 +57,15 @@ RATE_REST = (1.0, 10.0, 86_400.0)
 ERROR_BODY_BYTES = 64 * 1024
 
 
-class Clock(Protocol):
-    """Time, injected: `time()` epoch seconds, `monotonic()` seconds, `sleep(s)`."""
+class Nest(threading.local):
+    """How deep this thread is inside the router: a finalizer that runs there must not ask for a lock."""
 
-    def time(self) -> float: ...
-    def monotonic(self) -> float: ...
-    def sleep(self, seconds: float, /) -> None: ...
+    depth = 0
 
 
 @dataclass(frozen=True, slots=True)
-class Tools:
-    """What every walk of a router works with. `attempt_timeout` in seconds; `auth_next`: a refused key moves on instead of raising."""
+class Kit:
+    """What every walk of a router works with. `attempt_timeout` in seconds; `auth_next`: a refused key moves on."""
 
     clock: Clock
     ledger: Ledger
@@ -73,10 +74,17 @@ class Tools:
     meter: Meter
     attempt_timeout: float
     auth_next: bool
+    nest: Nest = field(default_factory=Nest, repr=False)
+    orphans: deque[Callable[[], None]] = field(default_factory=deque, repr=False)
 
     def now(self) -> Now:
         """This moment on both clocks."""
         return Now(self.clock.time(), self.clock.monotonic())
+
+    def settle_orphans(self) -> None:
+        """Settle what was collected as garbage at a moment when locks may have been held."""
+        while self.orphans:
+            self.orphans.popleft()()
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,13 +113,26 @@ class Cost(NamedTuple):
 
 
 class Admission:
-    """One attempt's reservation, its place in flight, and its breaker pass. `succeed` or `fail` ends it; a second end does nothing."""
+    """One attempt's reservation, place in flight and breaker pass. `succeed` or `fail` ends it; a second end does nothing."""
 
-    __slots__ = ("_ended", "_held", "_pass", "_started", "_wants", "attempts", "budget", "candidate", "deadline", "dropped", "tools", "verb")
+    __slots__ = (
+        "_ended",
+        "_held",
+        "_pass",
+        "_started",
+        "_wants",
+        "attempts",
+        "budget",
+        "candidate",
+        "deadline",
+        "dropped",
+        "kit",
+        "verb",
+    )
 
     def __init__(
         self,
-        tools: Tools,
+        kit: Kit,
         verb: Verb[Any],
         candidate: Candidate,
         held: tuple[QuotaStore, Reservation] | None,
@@ -120,7 +141,7 @@ class Admission:
         attempts: int,
         budget: float,
     ) -> None:
-        self.tools = tools
+        self.kit = kit
         self.verb = verb
         self.candidate = candidate
         self.attempts = attempts
@@ -130,7 +151,7 @@ class Admission:
         self._held = held
         self._wants = wants
         self._pass = passed
-        self._started = tools.clock.monotonic()
+        self._started = kit.clock.monotonic()
         self._ended = False
 
     @property
@@ -154,7 +175,7 @@ class Admission:
         self._end(Verdict.SUCCESS, self._amounts(charged or usage), usage, None)
 
     def fail(self, error: InferRouterError, charge: str, verdict: Verdict, charged: Usage | None = None) -> None:
-        """End without one: charge "nothing", the "request" alone, or the whole "reservation"; or the larger of it and `charged`."""
+        """End without one: charge "nothing", the "request", or the whole "reservation"; or the larger of it and `charged`."""
         if charged is not None:
             amounts: list[float] | None = [
                 max(reserved, amount) for (_, reserved), amount in zip(self._wants, self._amounts(charged), strict=True)
@@ -174,17 +195,19 @@ class Admission:
         if self._ended:
             return
         self._ended = True
-        tools = self.tools
-        now = tools.now()
-        tools.health.leave(self._pass, verdict, now.mono)
+        kit = self.kit
+        now = kit.now()
+        kit.health.leave(self._pass, verdict, now.mono)
         if self._held is not None:
-            tools.ledger.settle(self._held, amounts, now.wall)
+            kit.ledger.settle(self._held, amounts, now.wall)
         if usage is not None:
             found = self.candidate
             took = now.mono - self._started
             cost = self.cost(usage)
-            event = ResultEvent(found.provider, found.account_id, found.model, found.free, error is None, took, usage, cost, error)
-            _tell(tools.meter.on_result, event)
+            event = ResultEvent(
+                found.provider, found.account_id, found.model, found.free, error is None, took, usage, cost, error
+            )
+            _tell(kit.meter.on_result, event)
 
     def _amounts(self, usage: Usage) -> list[float]:
         tokens = max(usage.total_tokens, usage.prompt_tokens + usage.completion_tokens)
@@ -204,33 +227,44 @@ class Admission:
         return [(amount, unit) for (_, amount), (_, unit) in zip(self._wants, keys, strict=True)]
 
 
-def walk(plan: Plan, verb: Verb[T], tools: Tools) -> T:
+def walk(plan: Plan, verb: Verb[T], kit: Kit) -> T:
     """Try candidates until one answers, and return what `verb.run` made of it.
 
     Raises `NoCandidatesError`, `MultimodalUnavailableError`, `AllCandidatesFailedError`, `InvalidRequestError`,
     `ContextWindowError`, `AuthenticationError`, `QuotaStoreError`, or what `run` raises to the caller.
     """
+    kit.nest.depth += 1
+    try:
+        return _walk(plan, verb, kit)
+    finally:
+        kit.nest.depth -= 1
+        if kit.orphans:
+            kit.settle_orphans()
+
+
+def _walk(plan: Plan, verb: Verb[T], kit: Kit) -> T:
     attempts: list[Attempt] = []
     waited = 0.0
     while True:
-        round_ = _Round(plan, verb, tools, attempts)
+        round_ = _Round(plan, verb, kit, attempts)
         answer = round_.go()
         if answer is not None:
-            return answer[0]
+            found: T = answer[0]
+            return found
         pause = round_.pause(verb.max_wait - waited)
         if pause is None:
             raise round_.defeat()
-        tools.clock.sleep(pause)
+        kit.clock.sleep(pause)
         waited += pause
 
 
 class _Round:
     """One pass over the candidates. Failures of earlier rounds are in `attempts` already."""
 
-    def __init__(self, plan: Plan, verb: Verb[T], tools: Tools, attempts: list[Attempt]) -> None:
+    def __init__(self, plan: Plan, verb: Verb[T], kit: Kit, attempts: list[Attempt]) -> None:
         self.plan = plan
         self.verb = verb
-        self.tools = tools
+        self.kit = kit
         self.attempts = attempts
         self.rejections: list[Rejection] = []
         self.only_limits = True
@@ -239,12 +273,12 @@ class _Round:
 
     def go(self) -> tuple[Any] | None:
         """What `run` returned, in a tuple, or None when no candidate is left."""
-        found = survey(self.plan, self.verb.situation, self.tools.ledger, self.tools.health, self.tools.now())
+        found = survey(self.plan, self.verb.situation, self.kit.ledger, self.kit.health, self.kit.now())
         for rejection in found.rejections:
             self._reject(rejection)
         queue = self._ordered(found.candidates)
         turned: set[tuple[str, str]] = set()
-        while queue:
+        while queue and self._time_left() > 0:
             candidate = queue.pop(0)
             if self._rests(candidate):
                 continue
@@ -255,23 +289,20 @@ class _Round:
             if again and place not in turned:
                 turned.add(place)
                 queue = self._ordered((*queue, *self._as_paid(candidate)))
-            if self._time_left() <= 0:
-                self.only_limits = False
-                return None
         return None
 
     def pause(self, patience: float) -> float | None:
         """Seconds to sleep until the soonest slot, or None if waiting is not allowed or would not help."""
         if not self.only_limits or not self.retry_at:
             return None
-        pause = max(min(self.retry_at) - self.tools.clock.time(), 0.001)
+        pause = max(min(self.retry_at) - self.kit.clock.time(), 0.001)
         return pause if pause <= min(patience, self._time_left()) else None
 
     def defeat(self) -> InferRouterError:
         """The error that tells how this ended."""
         soonest = min(self.retry_at, default=None)
         if not self.attempts:
-            if self._time_left() <= 0 and not self.rejections:
+            if self._time_left() <= 0:
                 return AttemptTimeoutError(message="the call's timeout was over before anything could be tried")
             media = bool(self.rejections) and all(rejection.code == "media" for rejection in self.rejections)
             return (MultimodalUnavailableError if media else NoCandidatesError)(self.rejections, soonest)
@@ -282,45 +313,45 @@ class _Round:
 
     def _try(self, candidate: Candidate, fresh: bool = False) -> tuple[tuple[Any] | None, bool]:
         """The answer of one candidate, or None; and whether it may come again as paid."""
-        tools, verb = self.tools, self.verb
+        kit, verb = self.kit, self.verb
         account = candidate.slot.seat.account
         request = self._encode(candidate)
-        passed = tools.health.enter(account.id, tools.clock.monotonic())
+        passed = kit.health.enter(account.id, kit.clock.monotonic())
         if passed is None:
-            state_wait = tools.health.look(account.id, tools.clock.monotonic())[1]
-            self._refuse(candidate, "breaker", "resting after repeated failures", tools.clock.time() + max(state_wait, 1.0))
+            state_wait = kit.health.look(account.id, kit.clock.monotonic())[1]
+            self._refuse(candidate, "breaker", "resting after repeated failures", kit.clock.time() + max(state_wait, 1.0))
             return None, False
         try:
             wants = wants_of(candidate, verb.situation.need)
-            held = tools.ledger.reserve(wants, tools.clock.time()) if wants else None
+            held = kit.ledger.reserve(wants, kit.clock.time()) if wants else None
         except BaseException:
-            tools.health.leave(passed, Verdict.NEUTRAL, tools.clock.monotonic())
+            kit.health.leave(passed, Verdict.NEUTRAL, kit.clock.monotonic())
             raise
         if isinstance(held, Refusal):
-            tools.health.leave(passed, Verdict.NEUTRAL, tools.clock.monotonic())
+            kit.health.leave(passed, Verdict.NEUTRAL, kit.clock.monotonic())
             self._refuse(candidate, "limit", str(held), held.retry_at)
             allowance = candidate.slot.allowance
             return None, candidate.free and allowance is not None and held.key == allowance[0]
         number = len(self.attempts) + 1
-        budget = min(account.attempt_timeout or tools.attempt_timeout, self._time_left())
-        admission = Admission(tools, verb, candidate, held, wants, passed, number, budget)
+        budget = min(account.attempt_timeout or kit.attempt_timeout, self._time_left())
+        admission = Admission(kit, verb, candidate, held, wants, passed, number, budget)
         event = RouteEvent(
             candidate.provider, candidate.account_id, candidate.model, candidate.free, number, verb.situation.need.total
         )
-        _tell(tools.meter.on_route, event)
+        _tell(kit.meter.on_route, event)
         return self._call(admission, request, fresh)
 
     def _call(self, admission: Admission, request: WireRequest, fresh: bool) -> tuple[tuple[Any] | None, bool]:
         try:
             return (exchange(admission, request, fresh),), False
         except WireFault as fault:
-            error, cost = _translate(fault, admission)
+            error, cost = translated(fault, admission.candidate)
             reused = fault.reused and not fresh
         except InferRouterError as exc:
             if not isinstance(exc, ProviderError):
                 admission.abandon()
                 raise
-            error, cost, reused = _signed(exc, admission.candidate), _cost_of_error(exc, self.tools.auth_next), False
+            error, cost, reused = signed(exc, admission.candidate), _cost_of_error(exc, self.kit.auth_next), False
         except Exception as exc:
             error, cost, reused = _foreign(exc, admission), _BROKEN, False
         except BaseException:
@@ -332,12 +363,12 @@ class _Round:
         return None, False
 
     def _record(self, admission: Admission, error: ProviderError, cost: Cost) -> None:
-        candidate, tools = admission.candidate, self.tools
+        candidate, kit = admission.candidate, self.kit
         admission.fail(error, cost.charge, cost.verdict)
         if cost.rest is not None:
-            until = cost.rest(error, candidate, tools.clock.time())
+            until = cost.rest(error, candidate, kit.clock.time())
             key = _rest_key(error, candidate)
-            tools.ledger.hold(key, until, _reason(error), tools.clock.time())
+            kit.ledger.hold(key, until, _reason(error), kit.clock.time())
             self._resting.add(key)
             self.retry_at.append(until)
         if cost.fatal:
@@ -350,12 +381,15 @@ class _Round:
         try:
             return self.verb.encode(candidate)
         except InvalidRequestError as exc:
-            raise _signed(exc, candidate)
+            signed(exc, candidate)
+            raise
         except InferRouterError:
             raise
         except Exception as exc:
             raise InvalidRequestError(
-                candidate.provider, candidate.account_id, candidate.model,
+                candidate.provider,
+                candidate.account_id,
+                candidate.model,
                 message=f"the request cannot be encoded ({type(exc).__name__})",
             ) from _bare(exc)
 
@@ -363,9 +397,9 @@ class _Round:
         if len(candidates) < 2:
             return list(candidates)
         try:
-            chosen = list(self.tools.policy.select(candidates))
+            chosen = list(self.kit.policy.select(candidates))
         except Exception as exc:
-            name = type(self.tools.policy).__name__
+            name = type(self.kit.policy).__name__
             raise ConfigError(f"policy: {name}.select raised {type(exc).__name__}; mend it or use another") from exc
         return [candidate for candidate in dict.fromkeys(chosen) if candidate in candidates]
 
@@ -373,7 +407,7 @@ class _Round:
         """The same slot looked at again, now that its allowance is gone."""
         slot = candidate.slot
         plan = Plan(self.plan.name, (slot,), slot.room_keys)
-        found = survey(plan, self.verb.situation, self.tools.ledger, self.tools.health, self.tools.now())
+        found = survey(plan, self.verb.situation, self.kit.ledger, self.kit.health, self.kit.now())
         return [again._replace(order=candidate.order) for again in found.candidates if not again.free]
 
     def _rests(self, candidate: Candidate) -> bool:
@@ -389,7 +423,7 @@ class _Round:
 
     def _time_left(self) -> float:
         deadline = self.verb.deadline
-        return float("inf") if deadline is None else deadline - self.tools.clock.monotonic()
+        return float("inf") if deadline is None else deadline - self.kit.clock.monotonic()
 
 
 def exchange(admission: Admission, request: WireRequest, fresh: bool) -> Any:
@@ -403,7 +437,7 @@ def exchange(admission: Admission, request: WireRequest, fresh: bool) -> Any:
             body = reply.read(ERROR_BODY_BYTES)
         except WireFault:
             body = b""
-    raise seat.provider.error(reply.status, reply.headers, body, admission.tools.clock.time())
+    raise seat.provider.error(reply.status, reply.headers, body, admission.kit.clock.time())
 
 
 def _cost_of_error(error: ProviderError, auth_next: bool) -> Cost:
@@ -445,14 +479,16 @@ _COSTS: tuple[tuple[type[ProviderError], Cost], ...] = (
 )
 
 
-def _translate(fault: WireFault, admission: Admission) -> tuple[ProviderError, Cost]:
-    candidate = admission.candidate
+def translated(fault: WireFault, candidate: Candidate) -> tuple[ProviderError, Cost]:
+    """What the transport's fault means here, and what it costs."""
     kind = AttemptTimeoutError if fault.kind == "timeout" else ProviderUnavailableError
     error = kind(
-        candidate.provider, candidate.account_id, candidate.model,
+        candidate.provider,
+        candidate.account_id,
+        candidate.model,
         message=redact(fault.message, (candidate.slot.seat.account.auth.api_key,)),
     )
-    error.__cause__ = fault
+    error.__cause__ = _bare(fault)
     return error, _LOST if fault.sent else _NOT_SENT
 
 
@@ -465,7 +501,7 @@ def _foreign(exc: Exception, admission: Admission) -> ProviderError:
     return error
 
 
-def _signed(error: ProviderError, candidate: Candidate) -> Any:
+def signed(error: ProviderError, candidate: Candidate) -> Any:
     """`error` with the facts of who failed, and without the account's key should the provider have echoed it."""
     key = candidate.slot.seat.account.auth.api_key
     error.provider = candidate.provider
@@ -473,12 +509,19 @@ def _signed(error: ProviderError, candidate: Candidate) -> Any:
     error.model = candidate.model
     error.message = redact(error.message, (key,))
     error.body = redact(error.body, (key,))
+    _bare(error)
     return error
 
 
 def _bare(exc: Exception) -> Exception:
-    """`exc` without its frames, whose local variables could show anything."""
-    return exc.with_traceback(None)
+    """`exc` and what is behind it, without their frames: local variables there hold bodies that may echo a key."""
+    link: BaseException | None = exc
+    while link is not None:
+        link.__traceback__ = None
+        if link.__suppress_context__:
+            link.__context__ = None
+        link = link.__cause__ or link.__context__
+    return exc
 
 
 def _rest_key(error: ProviderError, candidate: Candidate) -> str:

@@ -36,7 +36,8 @@ class Candidate(NamedTuple):
 
     def __repr__(self) -> str:
         kind = "free" if self.free else "paid"
-        return f"<Candidate {self.provider}/{self.account_id} {self.model}: {kind}, {self.share:.0%} left, {self.in_flight} in flight>"
+        where = f"{self.provider}/{self.account_id} {self.model}"
+        return f"<Candidate {where}: {kind}, {self.share:.0%} left, {self.in_flight} in flight>"
 
 
 class Now(NamedTuple):
@@ -135,9 +136,7 @@ def _is_free(slot: Slot, situation: Situation, rooms: Mapping[str, Headroom]) ->
     return room.remaining >= needed and room.remaining > 0, room
 
 
-def _refused_paid(
-    slot: Slot, situation: Situation, rooms: Mapping[str, Headroom], spent: Headroom | None
-) -> Rejection | None:
+def _refused_paid(slot: Slot, situation: Situation, rooms: Mapping[str, Headroom], spent: Headroom | None) -> Rejection | None:
     account = slot.seat.account
     if not (account.paid_enabled and situation.allow_paid):
         what = _spent_words(spent) if spent is not None else "it is a paid account"

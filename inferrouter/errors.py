@@ -193,7 +193,10 @@ class ProviderError(InferRouterError):
         self.scope = scope
         if retryable is not None:
             self.retryable = retryable
-        super().__init__(message)
+        super().__init__()
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}: {self}>"
 
     def __str__(self) -> str:
         who = "/".join(filter(None, (self.provider, self.account_id))) or "the provider"
@@ -202,7 +205,10 @@ class ProviderError(InferRouterError):
         said = self.message or self.body[:200] or type(self).__name__
         wait = f" It asks to wait {self.retry_after:g} s." if self.retry_after else ""
         known = f" Request id {self.request_id}." if self.request_id else ""
-        return f"{who}{model}{status}: {said.rstrip('.')}.{wait}{known} {self.hint}"
+        return f"{who}{model}{status}: {said.rstrip('.')}.{wait}{known} {self._advice()}"
+
+    def _advice(self) -> str:
+        return self.hint
 
 
 class InvalidRequestError(ProviderError):
@@ -228,8 +234,7 @@ class QuotaExceededError(ProviderError):
 
     retryable = True
 
-    @property
-    def hint(self) -> str:  # type: ignore[override]  # two sentences, chosen by whether waiting heals it
+    def _advice(self) -> str:
         if self.retryable:
             return "It comes back when the quota resets; add another account to go on now."
         return "Waiting does not help: check the account's plan, credit or spend limit."

@@ -79,11 +79,12 @@ class Ledger:
         except QuotaStoreError:
             self.degraded += 1
 
-    def close(self, now: float) -> None:
-        """Settle what is left and close the store. Raises nothing."""
+    def close(self, now: float, store_too: bool) -> None:
+        """Settle what is left, and close the store if `store_too`. Raises nothing."""
         self._replay(now)
         try:
-            self.store.close()
+            if store_too:
+                self.store.close()
         except Exception:
             self.degraded += 1
 

@@ -83,43 +83,58 @@ class StreamDecoder:
     """Bytes of one streamed answer in, chunks out. A dialect overrides `read` (and `whole`, `natives`).
 
     `complete`: the terminal marker was seen, so whatever happens now the answer is whole. `done`: nothing more will come, stop
-    reading. An error object inside the stream is raised as what `Provider.error` makes of it.
+    reading. An error object inside the stream is raised as what `Provider.error` makes of it; if chunks came before it in the
+    same bytes, they are given first and the error stays in `failure`, for the next `feed` or `end` to raise.
     """
 
-    __slots__ = ("_events", "_provider", "_reader", "_sniffed", "complete", "done")
+    __slots__ = ("_ended", "_events", "_provider", "_reader", "_sniffed", "complete", "done", "failure")
 
     def __init__(self, provider: Provider) -> None:
         self._provider = provider
         self._reader = Reader()
         self._events = 0
         self._sniffed = bytearray()
+        self._ended = False
         self.complete = False
         self.done = False
+        self.failure: ProviderError | None = None
 
     def feed(self, data: bytes) -> list[ChatChunk]:
         """The chunks that `data` completes. Raises `ProviderError` and its kin."""
+        if self.failure is not None:
+            raise self.failure
+        chunks: list[ChatChunk] = []
+        try:
+            for event in self._reader.feed(data):
+                if self.done:
+                    break
+                self._take(event, chunks)
+        except SSETooLarge:
+            self._fail_after(chunks, MalformedResponseError(message="a stream event is larger than 8 MiB"))
+        except ProviderError as exc:
+            self._fail_after(chunks, exc)
         if not self._events and len(self._sniffed) < SNIFF_BYTES:
             self._sniffed += data
-        try:
-            events = self._reader.feed(data)
-        except SSETooLarge as exc:
-            raise MalformedResponseError(message=f"a stream event is too large: {exc}") from exc
-        chunks: list[ChatChunk] = []
-        for event in events:
-            if self.done:
-                break
-            self._take(event, chunks)
         return chunks
 
     def end(self) -> list[ChatChunk]:
         """What a clean end of the body still gives; afterwards `complete` tells whether the answer was whole."""
+        if self.failure is not None:
+            raise self.failure
         chunks: list[ChatChunk] = []
-        pending = self._reader.pending()
-        if pending is not None and not self.done:
-            self._take_unterminated(pending, chunks)
-        elif not self._events and self._sniffed.strip():
-            self._take_bare(chunks)
+        if not self._ended and not self.done:
+            self._ended = True
+            pending = self._reader.pending()
+            if pending is not None:
+                self._take_unterminated(pending, chunks)
+            elif not self._events and self._sniffed.strip():
+                self._take_bare(chunks)
         return chunks
+
+    def _fail_after(self, chunks: list[ChatChunk], error: ProviderError) -> None:
+        if not chunks:
+            raise error
+        self.failure = error
 
     def read(self, event: str, item: Any, source: str) -> list[ChatChunk]:
         """The chunks of one event whose data is the JSON value `item`."""
@@ -178,14 +193,15 @@ class StreamDecoder:
 
 def load_json(data: bytes | str) -> Any:
     """`data` as JSON; ill-formed UTF-8 reads as U+FFFD. Raises `MalformedResponseError` (NaN, absurd nesting and digits too)."""
+    text = data if isinstance(data, str) else data.decode("utf-8", "replace").removeprefix("\ufeff")
     try:
-        text = data if isinstance(data, str) else data.decode("utf-8", "replace").removeprefix("\ufeff")
         return _DECODER.decode(text)
-    except (ValueError, RecursionError) as exc:
-        kind = "nested too deeply" if isinstance(exc, RecursionError) else "not JSON"
-        shown = text[:2048] if isinstance(text, str) else ""
-        # The stdlib's error holds the whole document, which may echo a key.
-        raise MalformedResponseError(message=f"the answer is {kind}", body=shown) from ValueError(str(exc)[:200])
+    except RecursionError:
+        problem = "nested too deeply"
+    except ValueError as exc:
+        problem = str(exc)[:100]
+    # Raised outside the handler: the stdlib's error holds the whole document, which may echo a key.
+    raise MalformedResponseError(message=f"the answer is not JSON ({problem})", body=clean_text(text[:2048]))
 
 
 def tokens(value: Any) -> int:

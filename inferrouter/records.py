@@ -28,7 +28,7 @@ class Usage:
     """Tokens, one definition for all providers.
 
     prompt: all input, cached and tool-use prompt included; completion: all output, reasoning included; total: as reported.
-    `cached_tokens` and `reasoning_tokens` are parts of them. `input_breakdown`: input tokens by modality where the provider tells.
+    `cached_tokens` and `reasoning_tokens` are parts of them. `input_breakdown`: input tokens by modality, where told.
     """
 
     prompt_tokens: int = 0
@@ -41,7 +41,7 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class Routing:
-    """Who served the call. `attempts` counts from 1; `cost` in dollars (0 when free or unpriced); `dropped`: parameters left out."""
+    """Who served the call. `attempts` counts from 1; `cost` in dollars, 0 when free or unpriced; `dropped`: what was left out."""
 
     provider: str
     account_id: str
@@ -54,7 +54,7 @@ class Routing:
 
 @dataclass(frozen=True, slots=True)
 class ToolCall:
-    """A call the model asks for. `arguments`: JSON text as the model wrote it; `signature`: the provider's opaque token to give back."""
+    """A call the model asks for. `arguments`: JSON text as the model wrote it; `signature`: an opaque token to give back."""
 
     id: str
     name: str
@@ -178,10 +178,11 @@ _MESSAGE_KEYS = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class ChatRequest:
-    """One chat. `messages`: `Message`s, OpenAI-style dicts, or one string; `model`: alias, model, provider/model, or "" for the default.
+    """One chat. `messages`: `Message`s, OpenAI-style dicts, or one string.
 
-    None means: the provider's own default. `max_tokens` bounds the answer, reasoning included. `extra`: merged into the provider's
-    body as it is. `require`: names of parameters that must not be dropped; a candidate that cannot express one is left out.
+    `model`: an alias, a model, provider/model, or "" for the default. None means the provider's own default. `max_tokens` bounds
+    the answer, reasoning included. `extra`: merged into the provider's body as it is. `require`: names of parameters that must
+    not be dropped; a candidate that cannot express one is left out.
     Raises `InvalidRequestError` for anything that is wrong in itself.
     """
 

@@ -102,6 +102,13 @@ class Roster:
                 plan = self._plans[name] = Plan(name, slots, keys)
         return plan
 
+    def keys_of(self, seat: Seat) -> tuple[str, ...]:
+        """Every bucket of an account that is known by now."""
+        allowance = self._allowances.get(seat.scope)
+        own = [bucket.key for bucket in _account_buckets(seat)] + ([allowance[0]] if allowance else [])
+        used = [key for (owner, _), slot in list(self._slots.items()) if owner == seat.account.id for key in slot.room_keys]
+        return tuple(dict.fromkeys((*own, *used)))
+
     def direct(self) -> frozenset[str]:
         """Names of the providers that can be reached by a model's own name."""
         open_ones = [name for name, provider in self.providers.items() if _declares_nothing(provider)]

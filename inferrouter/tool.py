@@ -23,7 +23,7 @@ _SCALARS: dict[Any, str] = {str: "string", int: "integer", float: "number", bool
 
 @dataclass(frozen=True, slots=True)
 class Tool:
-    """One callable function. `parameters`: a JSON schema of type object; `strict`: ask the provider to hold to it, None = its default."""
+    """One function. `parameters`: a JSON schema of type object; `strict`: ask the provider to hold to it, None = its default."""
 
     name: str
     description: str = ""

@@ -1,0 +1,89 @@
+"""From names to providers: those the caller brought, and for every other account one built from its settings or the catalog.
+
+Strategy: what the caller brought wins; then the dialect an account names, at its own base_url; then the catalog's preset. All
+problems are gathered before anything is raised. Must never open a connection.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from .catalog import ALIASES, PRESETS, preset
+from .config import AccountConfig, Config
+from .errors import ConfigError
+from .provider import Provider
+from .provider_anthropic import AnthropicProvider
+from .provider_gemini import GeminiProvider
+from .provider_openai import OpenAICompatProvider
+
+__all__ = ["KNOWN_PROVIDERS", "from_environment", "providers_for"]
+
+KNOWN_PROVIDERS = frozenset((*PRESETS, *ALIASES))
+
+_NEEDED = ("name", "dialect", "base_url", "media", "declares", "unsupported", "encode", "decode", "decoder", "error")
+
+
+def providers_for(config: Config, given: Iterable[Provider] | None) -> dict[str, Provider]:
+    """Every provider that `config` needs, by name. Raises `ConfigError` listing every problem."""
+    brought, problems = _brought(given)
+    problems += config.problems_with(KNOWN_PROVIDERS | brought.keys())
+    if problems:
+        raise ConfigError(problems)
+    for account in config.accounts:
+        if account.provider not in brought:
+            brought[account.provider] = _built(account)
+    return brought
+
+
+def from_environment(env: Mapping[str, str]) -> Config:
+    """A configuration of the known keys in `env`, with the catalog's free limits. Raises `ConfigError` if there are none."""
+    accounts = []
+    for row in PRESETS.values():
+        found = next((name for name in row.env if env.get(name, "").strip()), None)
+        if found is not None:
+            accounts.append(_free_account(row.name, env[found].strip()))
+    if not accounts:
+        names = sorted({name for row in PRESETS.values() for name in row.env})
+        raise ConfigError(f"the environment holds none of the known keys; set one of {', '.join(names)}")
+    return Config(accounts=accounts)
+
+
+def _free_account(name: str, key: str) -> AccountConfig:
+    from .config import Auth
+
+    row = preset(name)
+    return AccountConfig(
+        provider=name,
+        id=name,
+        auth=Auth(key),
+        limits=row.limits,
+        model_limits=row.model_limits,
+        reset=row.reset,
+    )
+
+
+def _brought(given: Iterable[Provider] | None) -> tuple[dict[str, Provider], list[str]]:
+    brought: dict[str, Provider] = {}
+    problems = []
+    for index, provider in enumerate(given or ()):
+        missing = [name for name in _NEEDED if not hasattr(provider, name)]
+        if missing:
+            problems.append(f"providers[{index}]: {type(provider).__name__} is no provider, it has no {missing[0]!r}")
+        elif provider.name in brought:
+            problems.append(f"providers[{index}]: the name {provider.name!r} is taken by an earlier provider")
+        else:
+            brought[provider.name] = provider
+    return brought, problems
+
+
+def _built(account: AccountConfig) -> Provider:
+    row = preset(account.provider) if account.provider in KNOWN_PROVIDERS else None
+    dialect = account.dialect or (row.dialect if row else "openai")
+    base_url = account.base_url or (row.base_url if row else "")
+    if dialect == "gemini":
+        return GeminiProvider(base_url, name=account.provider)
+    if dialect == "anthropic":
+        return AnthropicProvider(base_url, name=account.provider)
+    if row is not None and row.dialect == "openai":
+        return OpenAICompatProvider.preset(account.provider)
+    return OpenAICompatProvider(account.provider, base_url)

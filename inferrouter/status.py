@@ -1,0 +1,122 @@
+"""What a router shows of itself: the dry run of a request, and the state of every account.
+
+Strategy: frozen values that print well, made from the same looks at ledger and breakers that a call uses. Nothing is reserved.
+Must never show a key.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from .candidates import Candidate, Now
+from .errors import Rejection
+from .health import Health
+from .ledger import Ledger
+from .quota import Headroom, Hold
+from .roster import Roster, Seat
+
+__all__ = ["AccountStatus", "Explanation", "LimitStatus", "account_states"]
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """What a call would do now: `candidates` in the order they would be tried, `rejections` with the reason each was left out."""
+
+    model: str
+    candidates: tuple[Candidate, ...]
+    rejections: tuple[Rejection, ...]
+
+    def __str__(self) -> str:
+        lines = [f"{self.model}:"]
+        for place, found in enumerate(self.candidates, 1):
+            kind = "free" if found.free else "paid"
+            busy = f", {found.in_flight} in flight" if found.in_flight else ""
+            lines.append(f"  {place}. {found.provider}/{found.account_id} {found.model}: {kind}, {found.share:.0%} left{busy}")
+        lines += [f"  -  {rejection}" for rejection in self.rejections]
+        return "\n".join(lines)
+
+
+@dataclass(frozen=True, slots=True)
+class LimitStatus:
+    """One bucket. `name`: allowance, spend, rpm ...; amounts in `unit`; `resets_at`: epoch seconds when some frees, or None."""
+
+    name: str
+    amount: float
+    unit: str
+    window: str
+    used: float
+    remaining: float
+    resets_at: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class AccountStatus:
+    """One account. `breaker`: closed, open or half_open; `spend_today` in dollars; `resets_at` as in `LimitStatus`.
+
+    `used`, `remaining` and `resets_at` are those of the free allowance, None where there is none.
+    """
+
+    provider: str
+    account_id: str
+    limits: tuple[LimitStatus, ...]
+    holds: tuple[Hold, ...]
+    breaker: str
+    in_flight: int
+    spend_today: float
+
+    @property
+    def used(self) -> float | None:
+        """Used of the free allowance today."""
+        return self._allowance.used if self._allowance else None
+
+    @property
+    def remaining(self) -> float | None:
+        """Left of the free allowance today."""
+        return self._allowance.remaining if self._allowance else None
+
+    @property
+    def resets_at(self) -> float | None:
+        """Epoch seconds when the free allowance comes back, None if nothing of it is used."""
+        return self._allowance.resets_at if self._allowance else None
+
+    @property
+    def _allowance(self) -> LimitStatus | None:
+        return next((limit for limit in self.limits if limit.name == "allowance"), None)
+
+    def __str__(self) -> str:
+        lines = [f"{self.provider}/{self.account_id}: {self.breaker}, {self.in_flight} in flight, ${self.spend_today:.4f} today"]
+        for limit in self.limits:
+            lines.append(f"  {limit.name}: {limit.used:g} of {limit.amount:g} {limit.unit} per {limit.window}")
+        for hold in self.holds:
+            until = datetime.fromtimestamp(hold.until, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+            lines.append(f"  held until {until}: {hold.reason}")
+        return "\n".join(lines)
+
+
+def account_states(roster: Roster, ledger: Ledger, health: Health, now: Now) -> dict[str, AccountStatus]:
+    """The state of every account, by id. Raises `QuotaStoreError`."""
+    keys = {seat.account.id: roster.keys_of(seat) for seat in roster.seats}
+    wanted = tuple(dict.fromkeys(key for owned in keys.values() for key in owned))
+    rooms = {room.key: room for room in ledger.headroom(wanted, now.wall)}
+    holds = ledger.holds(now.wall)
+    return {
+        seat.account.id: _state(seat, [rooms[key] for key in keys[seat.account.id]], holds, health, now) for seat in roster.seats
+    }
+
+
+def _state(seat: Seat, rooms: list[Headroom], holds: Mapping[str, Hold], health: Health, now: Now) -> AccountStatus:
+    account = seat.account
+    limits = tuple(_limit_status(room, seat.scope) for room in rooms)
+    own = tuple(hold for key, hold in holds.items() if key.split("|")[0] in (account.id, seat.scope))
+    breaker, _, in_flight = health.look(account.id, now.mono)
+    spent = sum(limit.used for limit in limits if limit.name == "spend")
+    shown = tuple(limit for limit in limits if limit.name != "spend" or account.max_daily_spend is not None)
+    return AccountStatus(account.provider, account.id, shown, own, breaker.value, in_flight, spent)
+
+
+def _limit_status(room: Headroom, scope: str) -> LimitStatus:
+    limit = room.limit
+    name = room.key.removeprefix(scope).lstrip("|/")
+    return LimitStatus(name, limit.amount, limit.unit, limit.window, room.used, room.remaining, room.resets_at)

@@ -1,0 +1,223 @@
+"""An open stream: chunks one by one, closed once, settled once, whichever way it ends.
+
+Strategy: the walk reads until the first content, so that everything before it can still fail over; from there on the chunks go
+straight to the caller. Only a terminal marker makes a stream complete; an end before it is an interruption and carries what
+came. A stream that is dropped settles when it is collected. Must never know a wire format.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from types import TracebackType
+from typing import Self
+
+from .answers import ChatChunk, ChatResponse
+from .assemble import Assembler
+from .attempt import Admission, Verb, signed, translated
+from .candidates import Situation
+from .chat import counted, dropped_by, encoder
+from .errors import InferRouterError, MalformedResponseError, ProviderError, StreamInterruptedError
+from .estimate import Estimate, estimate_text
+from .health import Verdict
+from .provider import StreamDecoder
+from .records import ChatRequest, Routing, Usage
+from .transport import WireFault, WireReply
+
+__all__ = ["ChatStream", "stream_verb"]
+
+TAIL_SECONDS = 2.0
+"""How long a stream whose answer is complete may keep its usage to itself before it is closed."""
+
+LAST_PIECE_SECONDS = 0.02
+"""How long the end of the body is waited for after the last event, so that the connection can be used again."""
+
+STALL_SECONDS = 600.0
+"""How long a stream may send nothing but comments, where no timeout bounds it."""
+
+
+def stream_verb(
+    request: ChatRequest, situation: Situation, deadline: float | None, max_wait: float, idle_s: float
+) -> Verb[ChatStream]:
+    """The verb of `Router.stream`. `deadline`: monotonic seconds or None; `idle_s`: longest silence in seconds."""
+
+    def run(admission: Admission, reply: WireReply) -> ChatStream:
+        found = admission.candidate
+        stream = ChatStream(admission, reply, found.slot.seat.provider.decoder(found.model), situation.need, idle_s)
+        try:
+            stream._open()
+        except BaseException:
+            stream._ended = True
+            reply.close()
+            raise
+        return stream
+
+    return Verb(situation, encoder(request, stream=True), run, deadline, max_wait, dropped_by(request))
+
+
+class ChatStream:
+    """Iterate it for `ChatChunk`s; `with` or `close()` ends it early. For one thread.
+
+    `routing` is known at once; `response` is the whole `ChatResponse` after the end. Iterating raises `StreamInterruptedError`
+    (with `.partial`) if the answer breaks off, and nothing else.
+    """
+
+    def __init__(self, admission: Admission, reply: WireReply, decoder: StreamDecoder, need: Estimate, idle_s: float) -> None:
+        self._ended = False
+        self._admission = admission
+        self._reply = reply
+        self._decoder = decoder
+        self._need = need
+        self._idle_s = idle_s
+        self._assembler = Assembler()
+        self._ready: list[ChatChunk] = []
+        self._over = False
+        self._last = 0.0
+        self._response: ChatResponse | None = None
+        self.routing: Routing = admission.routing
+
+    @property
+    def response(self) -> ChatResponse:
+        """The whole answer once the stream has ended; after an early close, what came. Raises `InferRouterError` before."""
+        if self._response is None:
+            raise InferRouterError("the stream has not come to its end: iterate it before reading .response")
+        return self._response
+
+    def __iter__(self) -> Iterator[ChatChunk]:
+        return self
+
+    def __next__(self) -> ChatChunk:
+        while not self._ready:
+            if self._ended:
+                raise StopIteration
+            self._more()
+        return self._ready.pop()
+
+    def close(self) -> None:
+        """End early: the socket is closed and what was seen is charged. Does nothing once the stream has ended."""
+        if self._ended:
+            return
+        self._ended = True
+        self._ready.clear()
+        self._reply.close()
+        usage = self._seen()
+        self._response = self._assembled(usage, complete=False)
+        self._admission.succeed(usage)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        if getattr(self, "_ended", True):
+            return
+        kit = self._admission.kit
+        if kit.nest.depth == 0:
+            self.close()
+        else:
+            self._reply.close()
+            kit.orphans.append(self.close)
+
+    def __repr__(self) -> str:
+        state = "ended" if self._ended else "open"
+        return f"<ChatStream {self.routing.provider}/{self.routing.account_id} {self.routing.model}: {state}>"
+
+    def _open(self) -> None:
+        """Read up to the first content. Errors leave as they are, so that the walk goes on to the next candidate."""
+        ready: list[ChatChunk] = []
+        while not self._over:
+            chunks = self._pull()
+            ready += chunks
+            if any(map(_has_content, chunks)):
+                break
+        self._ready = ready[::-1]
+        if self._over:
+            self._finish()
+        else:
+            self._arm()
+
+    def _arm(self) -> None:
+        deadline = self._admission.verb.deadline
+        self._last = self._admission.kit.clock.monotonic()
+        self._reply.arm(None if deadline is None else max(deadline - self._last, 0.0), self._idle_s)
+
+    def _more(self) -> None:
+        try:
+            chunks = self._pull()
+        except WireFault as fault:
+            self._interrupt(translated(fault, self._admission.candidate)[0])
+        except ProviderError as error:
+            self._interrupt(signed(error, self._admission.candidate))
+        else:
+            self._ready = chunks[::-1]
+            if self._over:
+                self._finish()
+            elif self._admission.verb.deadline is None:
+                self._watch(bool(chunks))
+
+    def _pull(self) -> list[ChatChunk]:
+        """The next chunks; sets `_over` when nothing more will come. Raises `WireFault` or `ProviderError` if too early."""
+        decoder = self._decoder
+        try:
+            piece = self._reply.read_some()
+            chunks = decoder.feed(piece) if piece else decoder.end()
+        except (WireFault, ProviderError):
+            if not decoder.complete:
+                raise
+            self._over = True
+            return []
+        for chunk in chunks:
+            self._assembler.add(chunk)
+        if decoder.complete:
+            if decoder.done or not piece:
+                self._over = True
+            else:
+                self._reply.arm(TAIL_SECONDS)
+        elif not piece and not chunks:
+            raise MalformedResponseError(message="the stream ended before its terminal marker")
+        return chunks
+
+    def _watch(self, content: bool) -> None:
+        now = self._admission.kit.clock.monotonic()
+        if content:
+            self._last = now
+        elif now - self._last > STALL_SECONDS:
+            fault = WireFault("timeout", f"nothing but comments for {STALL_SECONDS:.0f} s", sent=True)
+            self._interrupt(translated(fault, self._admission.candidate)[0])
+
+    def _finish(self) -> None:
+        self._ended = True
+        try:
+            self._reply.arm(LAST_PIECE_SECONDS)
+            while self._reply.read_some():
+                pass
+        except WireFault:
+            pass
+        self._reply.close()
+        usage = counted(self._assembler.usage, self._need, produced=self._assembler.produced)
+        self._response = self._assembled(usage, complete=True)
+        self._admission.succeed(self._assembler.usage or usage, usage)
+
+    def _interrupt(self, error: ProviderError) -> None:
+        self._ended = True
+        self._ready.clear()
+        self._reply.close()
+        usage = self._seen()
+        self._admission.fail(error, "reservation", Verdict.FAILURE, usage)
+        raise StreamInterruptedError(self._assembled(usage, complete=False), error) from error
+
+    def _seen(self) -> Usage:
+        """What was used as far as anybody can tell: the provider's figures so far, or an own count where that is larger."""
+        told = self._assembler.usage or Usage()
+        prompt = max(told.prompt_tokens, self._need.input_tokens)
+        output = max(told.completion_tokens, estimate_text(self._assembler.produced))
+        return Usage(prompt, output, prompt + output)
+
+    def _assembled(self, usage: Usage, complete: bool) -> ChatResponse:
+        natives = self._decoder.natives() if complete else {}
+        return self._assembler.response(self._admission.routing_for(usage), usage, natives, complete)
+
+
+def _has_content(chunk: ChatChunk) -> bool:
+    return any(choice.delta.content or choice.delta.reasoning or choice.delta.tool_calls for choice in chunk.choices)

@@ -25,6 +25,8 @@ from .wire import Progress, WireFault, WireRequest
 
 __all__ = ["Answer", "Call", "PooledHandler", "build_opener", "prepare"]
 
+_DEFAULTS = {"User-agent": "inferrouter", "Accept-encoding": "identity"}  # gateways turn urllib's own name away
+_OURS = frozenset({"connection", "content-length", "expect", "host", "transfer-encoding"})
 _PORTS = {"http": 80, "https": 443}
 _EARLY_ANSWER_S = 0.05  # how long to look for an answer after the server stopped taking the request
 
@@ -37,78 +39,64 @@ class Answer(NamedTuple):
 
 
 class Call(urllib.request.Request):
-    """A `WireRequest` on its way. `deadline`: on the transport's clock."""
+    """A `WireRequest` on its way to `template`'s address. `deadline`: on the transport's clock."""
 
-    route: Route
-    netloc: str
-    deadline: float
-    fresh: bool
-    progress: Progress
-    secrets: tuple[Secret, ...]
+    def __init__(self, template: urllib.request.Request, request: WireRequest, deadline: float, fresh: bool) -> None:
+        vars(self).update(vars(template))  # its URL is parsed already
+        self.headers = {}
+        self.unredirected_hdrs = {}
+        self.method = request.method
+        self.body = request.body
+        self.deadline = deadline
+        self.fresh = fresh
+        self.netloc = template.host
+        self.progress = Progress(template.host)
+        self.secrets = tuple(value for _, value in request.headers if isinstance(value, Secret))
 
 
-class PooledHandler(urllib.request.AbstractHTTPHandler):
+class PooledHandler(urllib.request.BaseHandler):
     """Serves http and https from `pool`. The TLS context is made when first needed."""
 
     def __init__(self, pool: Pool, context: ssl.SSLContext | None, clock: Callable[[], float]) -> None:
-        super().__init__()
         self._pool = pool
         self._clock = clock
         self._given = context
         self._context: ssl.SSLContext | None = None
         self._lock = threading.Lock()
 
-    def http_request(self, request: urllib.request.Request) -> urllib.request.Request:
-        return self.do_request_(request)
-
-    https_request = http_request
-
     def http_open(self, call: Call) -> Answer:
         """The answer to `call`, its head read. Raises whatever the stdlib raises, or `WireFault`."""
-        headers = {**call.unredirected_hdrs, **call.headers}
-        proxied = call.host != call.netloc
-        route = call.route._replace(proxy=f"{call.type}:{call.host}") if proxied else call.route
-        authorization = headers.pop("Proxy-authorization", "") if proxied and route.scheme == "https" else ""
-        if proxied and route.scheme == "http" and call.secrets:
-            raise WireFault("proxy", "a key would pass the proxy in the clear; use https, or no_proxy", sent=False)
+        route = _route(call.full_url)
+        authorization = ""
+        if call.host != call.netloc:
+            route = route._replace(proxy=f"{call.type}:{call.host}")
+            if route.scheme == "https":
+                authorization = call.headers.pop("Proxy-authorization", "")
+            elif call.secrets:
+                raise WireFault("proxy", "a key would pass the proxy in the clear; use https, or no_proxy", sent=False)
         connection = None if call.fresh else self._pool.take(route)
         if connection is None:
-            call.progress.phase = "proxy" if proxied else "connect"
             connection = Connection(route, self._dial(route, call, authorization))
-        else:
-            call.progress.reused = True
-            connection.wire.deadline = call.deadline
-        connection.wire.idle = math.inf
-        call.progress.phase = "exchange"
-        return self._exchange(connection, call, headers)
+        connection.sock.deadline = call.deadline
+        connection.sock.idle = math.inf
+        return _exchange(connection, call)
 
     https_open = http_open
 
-    def _exchange(self, connection: Connection, call: Call, headers: dict[str, str]) -> Answer:
-        try:
-            try:
-                connection.transmit(call.get_method(), call.selector, call.data, headers)  # type: ignore[arg-type]  # ours is bytes
-            except (BrokenPipeError, ConnectionResetError):
-                return Answer(_early_answer(connection), connection)
-            return Answer(connection.getresponse(), connection)
-        except BaseException:
-            connection.close()
-            raise
-        finally:
-            if connection.wire.received:
-                call.progress.reused = False
-
     def _dial(self, route: Route, call: Call, authorization: str) -> TimedSocket:
         """A new connection along `route`: straight, or through a proxy, with TLS where it is asked for."""
+        progress = call.progress
         if not route.proxy:
+            progress.phase = "connect"
             sock = connect(route.host, route.port, call.deadline, self._clock)
             return secure(sock, self._tls(), route.host) if route.scheme == "https" else sock
-        parts = urlsplit("//" + call.host)
-        kind = call.type or "http"
+        progress.phase = "proxy"
+        kind, _, netloc = route.proxy.partition(":")
+        parts = urlsplit(f"//{netloc}")
         sock = connect(parts.hostname or "", parts.port or _PORTS[kind], call.deadline, self._clock)
         if route.scheme == "https":
             _tunnel(sock, route, authorization)
-            call.progress.phase = "connect"
+            progress.phase = "connect"
             return secure(sock, self._tls(), route.host)
         return secure(sock, self._tls(), parts.hostname or "") if kind == "https" else sock
 
@@ -120,39 +108,69 @@ class PooledHandler(urllib.request.AbstractHTTPHandler):
 
 
 def build_opener(handler: PooledHandler) -> urllib.request.OpenerDirector:
-    """An opener with `handler` and the environment's proxies."""
+    """An opener with `handler` and the environment's proxies, as they are now."""
     opener = urllib.request.OpenerDirector()
-    opener.addheaders = [("User-Agent", "inferrouter")]  # some gateways turn urllib's own name away
     opener.add_handler(urllib.request.ProxyHandler())
     opener.add_handler(handler)
     return opener
 
 
 def prepare(request: WireRequest, deadline: float, allow_http: bool, fresh: bool) -> Call:
-    """`request` in `urllib`'s terms. Raises `WireFault` "setup" if its URL or a header cannot be used."""
-    route, netloc = _locate(request.url, allow_http)
-    call = Call(request.url, request.body or (b"" if request.method == "POST" else None), method=request.method)
-    call.route = route
-    call.netloc = netloc
-    call.deadline = deadline
-    call.fresh = fresh
-    call.progress = Progress(route.host)
-    call.secrets = tuple(value for _, value in request.headers if isinstance(value, Secret))
+    """`request` in `urllib`'s terms. Raises `WireFault` "setup" if its URL, method or a header cannot be used."""
+    call = Call(_template(request.url, allow_http), request, deadline, fresh)
+    call.unredirected_hdrs.update(_DEFAULTS)
     for name, value in request.headers:
-        problem = check_header_name(name) or check_header_value(value)
+        problem = _check_header(name, value)
         if problem is not None:
             raise WireFault("setup", f"the header {name!a} {problem}", sent=False)
         call.add_unredirected_header(name, value.reveal() if isinstance(value, Secret) else value)
+    call.add_unredirected_header("Host", call.netloc)
+    if request.body or request.method != "GET":
+        call.add_unredirected_header("Content-length", str(len(request.body)))
     return call
 
 
+def _check_header(name: str, value: str | Secret) -> str | None:
+    if name.lower() in _OURS:
+        return "is set by the transport"
+    return check_header_name(name) or check_header_value(value)
+
+
 @functools.lru_cache(maxsize=256)
-def _locate(url: str, allow_http: bool) -> tuple[Route, str]:
+def _template(url: str, allow_http: bool) -> urllib.request.Request:
     problem = check_url(url, allow_http)
     if problem is not None:
         raise WireFault("setup", f"the URL {problem}", sent=False)
+    return urllib.request.Request(url)  # noqa: S310  the scheme was checked just above
+
+
+@functools.lru_cache(maxsize=256)
+def _route(url: str) -> Route:
     parts = urlsplit(url)
-    return Route(parts.scheme, parts.hostname or "", parts.port or _PORTS[parts.scheme]), parts.netloc
+    return Route(parts.scheme, parts.hostname or "", parts.port or _PORTS[parts.scheme])
+
+
+def _exchange(connection: Connection, call: Call) -> Answer:
+    """Sends `call` and reads the head of its answer; closes the connection if that fails."""
+    method = call.get_method()
+    progress = call.progress
+    progress.phase = "exchange"
+    try:
+        try:
+            connection.transmit(_head(method, call), call.body)
+        except (BrokenPipeError, ConnectionResetError) as exc:
+            return Answer(_early_answer(connection, method, exc), connection)
+        return Answer(connection.receive(method), connection)
+    except BaseException:
+        progress.reused = connection.used and not connection.sock.received
+        connection.close()
+        raise
+
+
+def _head(method: str, call: Call) -> bytes:
+    lines = [f"{method} {call.selector or '/'} HTTP/1.1"]
+    lines += [f"{name}: {value}" for name, value in call.header_items()]
+    return "\r\n".join([*lines, "", ""]).encode("ascii")
 
 
 def _tunnel(sock: TimedSocket, route: Route, authorization: str) -> None:
@@ -174,18 +192,15 @@ def _tunnel(sock: TimedSocket, route: Route, authorization: str) -> None:
         raise
 
 
-def _early_answer(connection: Connection) -> http.client.HTTPResponse:
-    """The answer of a server that stopped taking the request, if it left one. Called while that error is handled."""
-    wire = connection.wire
-    deadline, wire.deadline = wire.deadline, min(wire.deadline, wire.clock() + _EARLY_ANSWER_S)
+def _early_answer(connection: Connection, method: str, failure: OSError) -> http.client.HTTPResponse:
+    """The answer of a server that stopped taking the request, if it left one; else raises `failure`."""
+    sock = connection.sock
+    deadline = sock.deadline
+    sock.deadline = min(deadline, sock.clock() + _EARLY_ANSWER_S)
     try:
-        response = connection.getresponse()
+        response = connection.receive(method)
     except (OSError, http.client.HTTPException):
-        response = None
-    finally:
-        wire.deadline = deadline
-    if response is None:
-        raise  # noqa: PLE0704  the error in hand is the better one
+        raise failure from None
+    sock.deadline = deadline
+    response.will_close = True
     return response
-
-

@@ -13,7 +13,7 @@ import os
 import select
 import threading
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from .sockets import TimedSocket, TLSSocket
 
@@ -31,47 +31,52 @@ class Route(NamedTuple):
     proxy: str = ""
 
 
-class Connection(http.client.HTTPConnection):
-    """One open connection. It never reopens by itself. `used`: it has carried a request before this one."""
+class Connection:
+    """One open connection. `used`: it has carried a whole exchange; `idle_since`: on the pool's clock."""
 
-    auto_open = 0
+    __slots__ = ("idle_since", "pid", "route", "sock", "used")
 
     def __init__(self, route: Route, sock: TimedSocket) -> None:
-        super().__init__("inferrouter.invalid")  # a Host header is always given, so this name is never sent
         self.route = route
-        self.wire = sock
         self.sock = sock
         self.used = False
         self.pid = os.getpid()
         self.idle_since = 0.0
-        self._held: list[bytes] = []
 
-    def transmit(self, method: str, target: str, body: bytes | None, headers: dict[str, str]) -> None:
+    def transmit(self, head: bytes, body: bytes) -> None:
         """Sends one request, a small one in a single segment. Raises OSError."""
-        self.wire.received = 0
-        self.request(method, target, body, headers)
-        held, self._held = self._held, []
-        if sum(map(len, held)) <= _ONE_SEGMENT:
-            self.wire.sendall(b"".join(held))
+        self.sock.received = 0
+        if len(body) <= _ONE_SEGMENT:
+            self.sock.sendall(head + body)
         else:
-            for piece in held:
-                self.wire.sendall(piece)
+            self.sock.sendall(head)
+            self.sock.sendall(body)
 
-    def send(self, data: Any) -> None:
-        """Called by `request` with the head, then the body: both are held until `transmit` sends them."""
-        self._held.append(data)
+    def receive(self, method: str) -> http.client.HTTPResponse:
+        """The answer to the request just sent, its head read. Raises OSError or HTTPException."""
+        response = http.client.HTTPResponse(self.sock, method=method)
+        try:
+            response.begin()
+        except BaseException:
+            response.close()
+            raise
+        return response
 
     def in_step(self) -> bool:
         """Whether the next bytes to come can only be the answer to the next request."""
-        sock = self.wire
+        sock = self.sock
         if sock.fileno() < 0 or sock.spilled or (isinstance(sock, TLSSocket) and sock.pending()):
             return False
         return not _readable(sock)
 
+    def close(self) -> None:
+        """Closes the socket. Idempotent."""
+        self.sock.close()
+
     def abandon(self) -> None:
         """Lets go of a connection that belongs to the parent process, without a byte to its peer."""
         try:
-            os.close(self.wire.detach())
+            os.close(self.sock.detach())
         except OSError:
             pass
 

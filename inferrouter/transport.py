@@ -119,13 +119,13 @@ class WireReply:
     """An answer whose body is still to come. `headers`: by lower-case name. Close it, or use it in a `with`."""
 
     __slots__ = (
-        "__weakref__", "_connection", "_left", "_open", "_pool", "_progress", "_response", "_secrets", "_wire",
+        "__weakref__", "_connection", "_left", "_open", "_pool", "_progress", "_response", "_secrets", "_sock",
         "headers", "reused", "status",
     )  # fmt: skip
 
     def __init__(self, answer: Answer, call: Call, pool: Pool) -> None:
         self._response, self._connection = answer
-        self._wire = self._connection.wire
+        self._sock = self._connection.sock
         self._pool = pool
         self._progress = call.progress
         self._secrets = call.secrets
@@ -169,13 +169,13 @@ class WireReply:
         """New limits, in seconds: for all that is left from now on, and for silence between pieces. None lifts one."""
         if self._open:
             endless = float("inf")
-            self._wire.deadline = endless if timeout_s is None else self._wire.clock() + timeout_s
-            self._wire.idle = endless if idle_s is None else max(idle_s, 0.0)
+            self._sock.deadline = endless if timeout_s is None else self._sock.clock() + timeout_s
+            self._sock.idle = endless if idle_s is None else max(idle_s, 0.0)
 
     def close(self) -> None:
         """Ends the reply. The connection is kept if nothing but the body's end, already here, is unread."""
         if self._open:
-            self._wire.idle = 0.0
+            self._sock.idle = 0.0
             if self._next() != b"":
                 self.abort()
 
@@ -219,7 +219,7 @@ class WireReply:
         self._open = False
         self._left = 0
         self._response.close()
-        if self._connection.sock is None or self._wire.spilled:
+        if self._response.will_close or self._sock.spilled:
             self._connection.close()
         else:
             self._connection.used = True

@@ -1,0 +1,72 @@
+"""What a call through the transport costs beside a bare kept-alive `http.client` connection: `python3 -m tests.benchmarks.bench_transport`."""
+
+from __future__ import annotations
+
+import http.client
+import statistics
+import time
+from collections.abc import Callable
+from urllib.parse import urlsplit
+
+from tests import part
+from tests.servers import bench_server, client_context
+
+transport = part("transport")
+secret = part("secret")
+
+ROUNDS = 80
+CALLS = 40
+BODY = b'{"model":"m","messages":[{"role":"user","content":"' + b"x" * 200 + b'"}]}'
+
+
+def main() -> None:
+    for tls in (False, True):
+        with bench_server(tls) as url:
+            bare, ours = _bare(url, tls), _ours(url, tls)
+            figures = _interleaved(bare, ours)
+        ratio = statistics.median(b / a for a, b in figures)
+        base, call = (statistics.median(column) for column in zip(*figures, strict=True))
+        name = "https" if tls else "http"
+        print(f"{name}: http.client {base:.0f} us, transport {call:.0f} us, ratio {ratio:.2f} (median of {ROUNDS} rounds of {CALLS})")
+
+
+def _interleaved(first: Callable[[], None], second: Callable[[], None]) -> list[tuple[float, float]]:
+    """Microseconds a call of both, measured in turns so that a busy machine hits both."""
+    _time(first), _time(second)
+    return [(_time(first), _time(second)) for _ in range(ROUNDS)]
+
+
+def _time(call: Callable[[], None]) -> float:
+    start = time.perf_counter()
+    for _ in range(CALLS):
+        call()
+    return (time.perf_counter() - start) / CALLS * 1e6
+
+
+def _bare(url: str, tls: bool) -> Callable[[], None]:
+    netloc = urlsplit(url).netloc
+    connection = (
+        http.client.HTTPSConnection(netloc, context=client_context()) if tls else http.client.HTTPConnection(netloc)
+    )
+    headers = {"Authorization": "Bearer sk-0123456789", "Content-Type": "application/json"}
+
+    def call() -> None:
+        connection.request("POST", "/v1/chat/completions", BODY, headers)
+        connection.getresponse().read()
+
+    return call
+
+
+def _ours(url: str, tls: bool) -> Callable[[], None]:
+    wire = transport.Transport(ssl_context=client_context() if tls else None)
+    headers = (("authorization", secret.Secret("sk-0123456789", "Bearer ")), ("content-type", "application/json"))
+
+    def call() -> None:
+        request = transport.WireRequest(url + "/v1/chat/completions", BODY, headers)
+        wire.send(request, timeout_s=10.0).read()
+
+    return call
+
+
+if __name__ == "__main__":
+    main()

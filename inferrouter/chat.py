@@ -8,12 +8,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
+from .admission import Admission, Verb
 from .answers import ChatResponse
-from .attempt import Admission, Verb
 from .candidates import Candidate, Situation
 from .estimate import Estimate, estimate_text
 from .records import ChatRequest, Usage
-from .transport import WireReply, WireRequest
+from .transport import WireReply
+from .wire import WireRequest
 
 __all__ = ["chat_verb", "counted", "dropped_by", "encoder"]
 

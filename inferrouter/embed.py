@@ -9,14 +9,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from .admission import Admission, Kit, Verb
 from .answers import EmbedResponse
-from .attempt import Admission, Kit, Verb, walk
+from .attempt import walk
 from .candidates import Candidate, Situation
 from .errors import MalformedResponseError
 from .estimate import estimate_embed
 from .records import EmbedRequest, Usage
 from .roster import Plan
-from .transport import WireReply, WireRequest
+from .transport import WireReply
+from .wire import WireRequest
 
 __all__ = ["embed_all"]
 

@@ -12,8 +12,9 @@ from collections.abc import Iterable, Mapping
 from types import TracebackType
 from typing import Self
 
+from .admission import Kit
 from .answers import ChatResponse, EmbedResponse
-from .attempt import Kit, walk
+from .attempt import walk
 from .candidates import Situation, survey
 from .chat import chat_verb
 from .clock import Clock, SystemClock

@@ -11,17 +11,19 @@ from collections.abc import Iterator
 from types import TracebackType
 from typing import Self
 
+from .admission import Admission, Verb
 from .answers import ChatChunk, ChatResponse
 from .assemble import Assembler
-from .attempt import Admission, Verb, signed, translated
 from .candidates import Situation
 from .chat import counted, dropped_by, encoder
 from .errors import InferRouterError, MalformedResponseError, ProviderError, StreamInterruptedError
 from .estimate import Estimate, estimate_text
 from .health import Verdict
+from .outcome import signed, translated
 from .provider import StreamDecoder
 from .records import ChatRequest, Routing, Usage
-from .transport import WireFault, WireReply
+from .transport import WireReply
+from .wire import WireFault
 
 __all__ = ["ChatStream", "stream_verb"]
 

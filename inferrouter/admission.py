@@ -1,0 +1,199 @@
+"""One attempt's holdings: its reservation, its place in flight and its breaker pass, ended together and exactly once.
+
+Strategy: whoever runs an attempt calls `succeed`, `fail` or `abandon` on every way out; the first call settles the ledger, tells
+the breaker and the meter, and later ones do nothing. Must never decide which candidate comes next.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
+
+from .candidates import Candidate, Now, Situation
+from .clock import Clock
+from .errors import InferRouterError
+from .health import Health, Pass, Verdict
+from .ledger import Ledger
+from .meter import Meter, ResultEvent
+from .policy import Policy
+from .quota import QuotaStore, Reservation
+from .records import Routing, Usage
+from .roster import cost_of
+from .transport import WireReply
+from .wire import WireRequest
+
+__all__ = ["Admission", "Kit", "Verb", "tell"]
+
+T = TypeVar("T")
+
+
+class Nest(threading.local):
+    """How deep this thread is inside the router: a finalizer that runs there must not ask for a lock."""
+
+    depth = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Kit:
+    """What every walk of a router works with. `attempt_timeout` in seconds; `auth_next`: a refused key moves on."""
+
+    clock: Clock
+    ledger: Ledger
+    health: Health
+    policy: Policy
+    meter: Meter
+    attempt_timeout: float
+    auth_next: bool
+    nest: Nest = field(default_factory=Nest, repr=False)
+    orphans: deque[Callable[[], None]] = field(default_factory=deque, repr=False)
+
+    def now(self) -> Now:
+        """This moment on both clocks."""
+        return Now(self.clock.time(), self.clock.monotonic())
+
+    def settle_orphans(self) -> None:
+        """Settle what was collected as garbage at a moment when locks may have been held."""
+        while self.orphans:
+            self.orphans.popleft()()
+
+
+@dataclass(frozen=True, slots=True)
+class Verb(Generic[T]):
+    """One call: how it is encoded for a candidate, and what is done with its open 2xx answer.
+
+    `run` settles its admission with success, or raises a `ProviderError` or `WireFault`. `deadline`: monotonic seconds for the
+    whole walk, None: no bound; `max_wait`: seconds the walk may sleep in all.
+    """
+
+    situation: Situation
+    encode: Callable[[Candidate], WireRequest]
+    run: Callable[[Admission, WireReply], T]
+    deadline: float | None
+    max_wait: float
+    dropped: Callable[[Candidate], tuple[str, ...]] = field(default=lambda candidate: ())
+
+
+class Admission:
+    """One attempt's reservation, place in flight and breaker pass. `succeed` or `fail` ends it; a second end does nothing."""
+
+    __slots__ = (
+        "_ended",
+        "_held",
+        "_pass",
+        "_started",
+        "_wants",
+        "attempts",
+        "budget",
+        "candidate",
+        "deadline",
+        "dropped",
+        "kit",
+        "verb",
+    )
+
+    def __init__(
+        self,
+        kit: Kit,
+        verb: Verb[Any],
+        candidate: Candidate,
+        held: tuple[QuotaStore, Reservation] | None,
+        wants: Sequence[tuple[str, float]],
+        passed: Pass,
+        attempts: int,
+        budget: float,
+    ) -> None:
+        self.kit = kit
+        self.verb = verb
+        self.candidate = candidate
+        self.attempts = attempts
+        self.budget = budget
+        self.deadline = verb.deadline
+        self.dropped = verb.dropped(candidate)
+        self._held = held
+        self._wants = wants
+        self._pass = passed
+        self._started = kit.clock.monotonic()
+        self._ended = False
+
+    @property
+    def routing(self) -> Routing:
+        """Where the call went, before its cost is known."""
+        found = self.candidate
+        return Routing(found.provider, found.account_id, found.model, self.attempts, found.free, 0.0, self.dropped)
+
+    def routing_for(self, usage: Usage) -> Routing:
+        """Where the call went, with what `usage` cost in dollars."""
+        found = self.candidate
+        cost = self.cost(usage)
+        return Routing(found.provider, found.account_id, found.model, self.attempts, found.free, cost, self.dropped)
+
+    def cost(self, usage: Usage) -> float:
+        """Dollars; 0 for a free call."""
+        return 0.0 if self.candidate.free else cost_of(self.candidate.slot.seat.account, usage)
+
+    def succeed(self, usage: Usage, charged: Usage | None = None) -> None:
+        """End with an answer: charge `charged`, by default `usage`."""
+        self._end(Verdict.SUCCESS, self._amounts(charged or usage), usage, None)
+
+    def fail(self, error: InferRouterError, charge: str, verdict: Verdict, charged: Usage | None = None) -> None:
+        """End without one: charge "nothing", the "request", or the whole "reservation"; or the larger of it and `charged`."""
+        if charged is not None:
+            amounts: list[float] | None = [
+                max(reserved, amount) for (_, reserved), amount in zip(self._wants, self._amounts(charged), strict=True)
+            ]
+        elif charge == "reservation":
+            amounts = None
+        else:
+            kept = charge == "request"
+            amounts = [amount if kept and unit == "requests" else 0.0 for amount, unit in self._with_units()]
+        self._end(verdict, amounts, charged or Usage(), error)
+
+    def abandon(self) -> None:
+        """End without knowing how it went (an interrupt from outside): the reservation stays charged."""
+        self._end(Verdict.NEUTRAL, None, None, None)
+
+    def _end(self, verdict: Verdict, amounts: list[float] | None, usage: Usage | None, error: InferRouterError | None) -> None:
+        if self._ended:
+            return
+        self._ended = True
+        kit = self.kit
+        now = kit.now()
+        kit.health.leave(self._pass, verdict, now.mono)
+        if self._held is not None:
+            kit.ledger.settle(self._held, amounts, now.wall)
+        if usage is not None:
+            found = self.candidate
+            took = now.mono - self._started
+            cost = self.cost(usage)
+            event = ResultEvent(
+                found.provider, found.account_id, found.model, found.free, error is None, took, usage, cost, error
+            )
+            tell(kit.meter.on_result, event)
+
+    def _amounts(self, usage: Usage) -> list[float]:
+        tokens = max(usage.total_tokens, usage.prompt_tokens + usage.completion_tokens)
+        amounts: list[float] = []
+        for reserved, unit in self._with_units():
+            if unit == "tokens":
+                amounts.append(tokens)
+            elif unit == "dollars":
+                amounts.append(cost_of(self.candidate.slot.seat.account, usage))
+            else:
+                amounts.append(reserved)
+        return amounts
+
+    def _with_units(self) -> list[tuple[float, str]]:
+        slot = self.candidate.slot
+        keys = slot.free_keys if self.candidate.free else slot.paid_keys
+        return [(amount, unit) for (_, amount), (_, unit) in zip(self._wants, keys, strict=True)]
+
+
+def tell(hook: Callable[[Any], None], event: Any) -> None:
+    """Give `event` to a meter, whose faults are its own."""
+    try:
+        hook(event)
+    except Exception:
+        return

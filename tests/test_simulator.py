@@ -30,7 +30,9 @@ def ask(dialect: str, text: str = "Tell me of ships.", *, stream: bool = False) 
 
 def client(server: Any, key: str = "sk-1") -> Client:
     """A client with `key` in the header the dialect wants."""
-    return Client(server.base_url, {name: value.replace("sk-1", key) for name, value in HEADERS[server.dialect].items()})
+    return Client(
+        server.base_url, {name: value.replace("sk-1", key) for name, value in HEADERS[server.dialect].items()}
+    )
 
 
 class Clock:
@@ -154,7 +156,10 @@ class KeyTest(unittest.TestCase):
 
     def test_tokens(self) -> None:
         """Token limits count prompt and completion, and refuse a prompt that no longer fits; a refusal is not charged."""
-        with sim.Simulator(keys={"sk-1": sim.KeyLimits(tpm=20)}, clock=Clock()) as server, client(server) as http_client:
+        with (
+            sim.Simulator(keys={"sk-1": sim.KeyLimits(tpm=20)}, clock=Clock()) as server,
+            client(server) as http_client,
+        ):
             first = http_client.post(*ask("openai", "What is the capital of France?")).json["usage"]
             second = http_client.post(*ask("openai", "one two three four five six"))
             usage = server.usage()[0]
@@ -279,7 +284,7 @@ class FaultTest(unittest.TestCase):
 
     def test_unfinished(self) -> None:
         """unfinished ends a stream cleanly, with all of its content and without its terminal marker."""
-        marks = {"openai": b"finish_reason\":\"stop", "gemini": b"finishReason", "anthropic": b"message_stop"}
+        marks = {"openai": b'finish_reason":"stop', "gemini": b"finishReason", "anthropic": b"message_stop"}
         for dialect, reply in self.each(sim.Fault("unfinished"), stream=True):
             self.assertEqual(reply.status, 200)
             self.assertNotIn(marks[dialect], reply.body)

@@ -95,7 +95,11 @@ class AnswerTest(OpenAITest):
         """An answer to a json_schema fits it; json_object is an object."""
         schema = {
             "type": "object",
-            "properties": {"city": {"type": "string"}, "size": {"type": "integer", "minimum": 5}, "tags": {"type": "array"}},
+            "properties": {
+                "city": {"type": "string"},
+                "size": {"type": "integer", "minimum": 5},
+                "tags": {"type": "array"},
+            },
             "required": ["city", "size"],
         }
         shaped = {"type": "json_schema", "json_schema": {"name": "place", "schema": schema}}

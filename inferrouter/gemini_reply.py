@@ -14,6 +14,7 @@ from itertools import groupby
 from typing import Any, NoReturn
 
 from .answers import ChatChunk, ChatResponse, Choice, ChunkChoice, Delta, ToolCallDelta
+from .dialect import dump_json
 from .errors import MalformedResponseError
 from .frozen import EMPTY, FrozenDict
 from .provider import Provider, StreamDecoder, clean_text, tokens
@@ -191,7 +192,7 @@ class _Turn:
             joined = {**pieces[0], "text": "".join([part["text"] or "" for part in pieces])}
             if joined["text"]:
                 kept.append(joined)
-        return Native("gemini", provider, _dump(kept), "".join(self.text), tuple(self.calls))
+        return Native("gemini", provider, dump_json(kept), "".join(self.text), tuple(self.calls))
 
 
 def _candidates(item: Any) -> list[Any]:
@@ -232,7 +233,7 @@ def _call(part: dict[str, Any]) -> ToolCall:
     return ToolCall(
         given if isinstance(given, str) and given else f"call_{os.urandom(8).hex()}",
         name,
-        _dump(arguments or {}),
+        dump_json(arguments or {}),
         signature if isinstance(signature, str) else None,
     )
 
@@ -240,8 +241,7 @@ def _call(part: dict[str, Any]) -> ToolCall:
 def _deltas(calls: list[ToolCall], start: int) -> tuple[ToolCallDelta, ...]:
     """A delta for each of `calls`, numbered from `start` on; Gemini never splits one."""
     return tuple(
-        ToolCallDelta(place, call.id, call.name, call.arguments, call.signature)
-        for place, call in enumerate(calls, start)
+        ToolCallDelta(place, call.id, call.name, call.arguments, call.signature) for place, call in enumerate(calls, start)
     )
 
 
@@ -278,13 +278,6 @@ def _string(item: dict[str, Any], key: str) -> str:
 
 def _index(choice: Choice) -> int:
     return choice.index
-
-
-def _dump(value: Any) -> str:
-    try:
-        return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-    except (ValueError, RecursionError) as exc:
-        raise MalformedResponseError(message="the answer holds JSON that cannot be written again") from exc
 
 
 def _refuse(why: str) -> NoReturn:

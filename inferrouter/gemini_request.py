@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from .content import Part
-from .errors import InvalidRequestError, MalformedResponseError
-from .provider import load_json
+from .dialect import as_object, merge_extra
+from .errors import InvalidRequestError
 from .records import ChatRequest, Message
 
 __all__ = ["chat_body", "unsupported"]
@@ -60,9 +60,8 @@ def chat_body(request: ChatRequest, model: str) -> Json:
     generation = _generation(request, model, lost)
     if generation:
         body["generationConfig"] = generation
-    for key, value in (request.extra or {}).items():
-        known = body.get(key)
-        body[key] = {**known, **value} if isinstance(known, dict) and isinstance(value, dict) else value
+    if request.extra:
+        merge_extra(body, request.extra)
     return body
 
 
@@ -133,7 +132,7 @@ def _model_parts(message: Message, called: dict[str, tuple[str, str | None]], *,
 
 
 def _call(name: str, arguments: str, signature: str | None) -> Json:
-    made = {"functionCall": {"name": name, "args": _as_object(arguments, "input")}}
+    made = {"functionCall": {"name": name, "args": as_object(arguments, "input") if arguments.strip() else {}}}
     return {**made, "thoughtSignature": signature} if signature else made
 
 
@@ -144,24 +143,11 @@ def _result_parts(message: Message, called: dict[str, tuple[str, str | None]]) -
             message=f"a tool message answers the call {message.tool_call_id!r}, which no earlier message made: "
             "keep the assistant message with its tool_calls, or give the tool message a name"
         )
-    response: Json = {"name": name, "response": _as_object(message.text, "result")}
+    response: Json = {"name": name, "response": as_object(message.text, "result")}
     if native_id:
         response["id"] = native_id
     media = () if isinstance(message.content, str) else [part for part in message.parts if part.kind != "text"]
     return [{"functionResponse": response}, *map(_part, media)]
-
-
-def _as_object(text: str, key: str) -> Any:
-    """`text` as the JSON object it is, else an object that holds it under `key`; no "input" is the empty object."""
-    stripped = text.strip()
-    if not stripped and key == "input":
-        return {}
-    if stripped.startswith("{"):
-        try:
-            return load_json(stripped)
-        except MalformedResponseError:
-            pass
-    return {key: text}
 
 
 def _parts(message: Message) -> list[Json]:

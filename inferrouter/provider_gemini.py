@@ -6,9 +6,7 @@ header, never in the URL. A stream is asked for with alt=sse. Must never know ac
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
-from fnmatch import fnmatchcase
 from functools import lru_cache
 from math import isfinite
 from typing import Any
@@ -16,19 +14,18 @@ from urllib.parse import quote
 
 from . import gemini_request
 from .answers import ChatResponse, EmbedResponse
+from .dialect import declared, json_headers, load_answer, write_json
 from .error_table import classify
-from .errors import InvalidRequestError, MalformedResponseError, ProviderError
+from .errors import MalformedResponseError, ProviderError
 from .gemini_reply import GeminiDecoder, read_answer, read_usage
-from .provider import Endpoint, StreamDecoder, embedded_status, load_json
+from .provider import Endpoint, StreamDecoder
 from .records import ChatRequest, EmbedRequest, Usage
-from .secret import Secret
 from .transport import WireRequest
 
 __all__ = ["GeminiProvider"]
 
 # "text-embedding-0*" and not more: text-embedding-3-* are OpenAI's.
 PATTERNS = ("gemini-*", "gemma-*", "learnlm-*", "embedding-*", "text-embedding-0*", "models/*", "tunedModels/*")
-JSON_TYPE = ("Content-Type", "application/json")
 
 
 class GeminiProvider:
@@ -52,10 +49,7 @@ class GeminiProvider:
 
     def declares(self, model: str) -> bool | None:
         """See `Provider.declares`; a leading `models/` is Google's own and means nothing."""
-        if not self.models:
-            return None
-        names = (model, model.removeprefix("models/"))
-        return any(fnmatchcase(name, pattern) for pattern in self.models for name in names)
+        return declared(self.models, model, model.removeprefix("models/"))
 
     def unsupported(self, request: ChatRequest, model: str) -> tuple[str, ...]:
         """See `Provider.unsupported`."""
@@ -65,11 +59,11 @@ class GeminiProvider:
         """See `Provider.encode`."""
         body = gemini_request.chat_body(request, model.removeprefix("models/"))
         verb = ":streamGenerateContent?alt=sse" if stream else ":generateContent"
-        return _wire(endpoint, _path(model) + verb, body)
+        return self._request(endpoint, _path(model) + verb, body)
 
     def decode(self, body: bytes, model: str) -> ChatResponse:
         """See `Provider.decode`."""
-        text, item = self._load(body)
+        text, item = load_answer(self, body)
         try:
             return read_answer(item, model, self.name, text)
         except MalformedResponseError as exc:
@@ -92,11 +86,11 @@ class GeminiProvider:
             each["outputDimensionality"] = request.dimensions
         extra = request.extra or {}
         requests = [{**each, "content": {"parts": [{"text": text}]}, **extra} for text in request.inputs]
-        return _wire(endpoint, path + ":batchEmbedContents", {"requests": requests})
+        return self._request(endpoint, path + ":batchEmbedContents", {"requests": requests})
 
     def decode_embed(self, body: bytes, model: str) -> EmbedResponse:
         """See `Provider.decode_embed`; reads a batch and a single embedding."""
-        text, item = self._load(body)
+        text, item = load_answer(self, body)
         found = item.get("embeddings") if isinstance(item, dict) else None
         if found is None and isinstance(item, dict) and "embedding" in item:
             found = [item["embedding"]]
@@ -105,25 +99,8 @@ class GeminiProvider:
         vectors = tuple(_vector(each, text) for each in found)
         return EmbedResponse(vectors, model, read_usage(item.get("usageMetadata")) or Usage(), source=(text,))
 
-    def _load(self, body: bytes) -> tuple[str, Any]:
-        """The body as text and as JSON; an error object in it is raised as what it means."""
-        text = body.decode("utf-8", "replace").removeprefix("\ufeff")
-        item = load_json(text)
-        first = item[0] if isinstance(item, list) and item else item
-        if isinstance(first, dict) and first.get("error"):
-            raise self.error(embedded_status(item, 200), {}, body, 0.0)
-        return text, item
-
-
-def _wire(endpoint: Endpoint, path: str, body: dict[str, Any]) -> WireRequest:
-    headers: list[tuple[str, str | Secret]] = [JSON_TYPE, *endpoint.headers.items()]
-    if endpoint.key:
-        headers.append(("x-goog-api-key", endpoint.key))
-    try:
-        data = json.dumps(body, separators=(",", ":"), allow_nan=False).encode()
-    except (TypeError, ValueError, RecursionError) as exc:
-        raise InvalidRequestError(message=f"the request cannot be written as JSON: {exc}") from exc
-    return WireRequest(endpoint.base_url + path, data, tuple(headers), "POST")
+    def _request(self, endpoint: Endpoint, path: str, body: Mapping[str, Any]) -> WireRequest:
+        return WireRequest(endpoint.base_url + path, write_json(body), tuple(json_headers(endpoint, "x-goog-api-key")))
 
 
 @lru_cache(256)

@@ -1,0 +1,283 @@
+"""A request in Anthropic's words: the body of /messages and what it cannot say.
+
+Strategy: turns become messages of content blocks, neighbours of one role merged, so that the results of parallel calls share one
+message as demanded. A turn that Anthropic wrote goes back verbatim, with its thinking signatures. Model by model
+differences are read from `anthropic_models`. Must never know URLs, keys or answers.
+"""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from .anthropic_models import Traits, traits
+from .content import Part
+from .dialect import as_object, merge_extra
+from .errors import InvalidRequestError
+from .records import ChatRequest, Message
+from .strict_schema import closed, is_open
+
+__all__ = ["DEFAULT_MAX_TOKENS", "JSON_TOOL", "chat_body", "unsupported"]
+
+Json = dict[str, Any]
+
+DEFAULT_MAX_TOKENS = 4096
+"""Tokens an answer may have when the request does not say, as Anthropic demands a number; a thinking budget comes on top."""
+
+JSON_TOOL = "json_answer"
+"""The tool a model without JSON output must call to answer; what it is called with is the answer's text."""
+
+LEAST_BUDGET = 1024
+BUDGETS = {"minimal": 1024, "low": 2048, "medium": 8192, "high": 16384, "xhigh": 24576, "max": 24576}
+EFFORTS = {"minimal": "low", "low": "low", "medium": "medium", "high": "high", "xhigh": "max", "max": "max"}
+CHOICES = {"auto": "auto", "none": "none", "required": "any"}
+ASK_FOR_JSON = "Answer with one valid JSON object and nothing else: no code fence, no words before or after it."
+_ID = re.compile(r"[a-zA-Z0-9_-]+")
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """How a request is put to a model. `lost`: parameters left out; `schema`: of its JSON output, by tool if `by_tool`."""
+
+    lost: tuple[str, ...]
+    thinking: Json | None
+    effort: str | None
+    schema: Any
+    by_tool: bool
+    max_tokens: int
+
+
+def unsupported(request: ChatRequest, model: str) -> tuple[str, ...]:
+    """The names of `request`'s parameters that `model` cannot be told in this format."""
+    return _plan(request, traits(model)).lost
+
+
+def chat_body(request: ChatRequest, model: str, stream: bool) -> Json:
+    """The JSON object to send; `request.extra` comes last. Raises `InvalidRequestError`."""
+    known = traits(model)
+    plan = _plan(request, known)
+    system, messages = _turns(request.messages)
+    form: Any = request.response_format
+    if form and form["type"] == "json_object":
+        system.append(ASK_FOR_JSON)
+    if not messages and system:
+        messages = [{"role": "user", "content": [{"type": "text", "text": system.pop(0)}]}]
+    body: Json = {"model": model, "max_tokens": plan.max_tokens, "messages": messages}
+    if system:
+        body["system"] = "\n\n".join(system)
+    _add_sampling(body, request, plan)
+    _add_tools(body, request, plan, known)
+    if plan.thinking:
+        body["thinking"] = plan.thinking
+    output: Json = {"effort": plan.effort} if plan.effort else {}
+    if plan.schema is not None and not plan.by_tool:
+        output["format"] = {"type": "json_schema", "schema": plan.schema}
+    if output:
+        body["output_config"] = output
+    if stream:
+        body["stream"] = True
+    if request.extra:
+        merge_extra(body, request.extra)
+    return body
+
+
+def _plan(request: ChatRequest, known: Traits) -> _Plan:
+    schema, by_tool = _json_output(request, known)
+    forced = bool(request.tools) and (request.forced_tool is not None or request.tool_choice == "required")
+    thinking, effort, max_tokens = _thinking(request, known, forced=forced or by_tool)
+    word, form = request.reasoning_effort, _schema_of(request)
+    lost = _lost_sampling(request, known, thinking)
+    if request.stop and any(not word.strip() for word in request.stop):
+        lost.append("stop")  # words of white space alone are refused, so they are left out
+    if request.seed is not None:
+        lost.append("seed")
+    if request.tool_choice is not None and (not request.tools or (forced and not known.forcing)):
+        lost.append("tool_choice")
+    if form is not None and schema is None:
+        lost.append("response_format")
+    if word is not None and (not known.stops_thinking if word == "none" else thinking is None):
+        lost.append("reasoning_effort")
+    return _Plan(tuple(lost), thinking, effort, schema, by_tool, max_tokens)
+
+
+def _json_output(request: ChatRequest, known: Traits) -> tuple[Any, bool]:
+    """The schema the answer must follow and whether a tool must carry it; (None, False) if there is none or no way."""
+    schema = _schema_of(request)
+    if schema is None:
+        return None, False
+    if known.json_format and not is_open(schema):
+        return closed(schema), False
+    if known.forcing and schema.get("type", "object") == "object":
+        return {"type": "object", **schema}, True
+    return None, False
+
+
+def _schema_of(request: ChatRequest) -> Any:
+    form: Any = request.response_format
+    return form["json_schema"]["schema"] if form and form["type"] == "json_schema" else None
+
+
+def _thinking(request: ChatRequest, known: Traits, *, forced: bool) -> tuple[Json | None, str | None, int]:
+    """The thinking object, the effort, and max_tokens; a budget leaves at least half of max_tokens to the answer."""
+    word, limit = request.reasoning_effort, request.max_tokens
+    if word == "none" and known.stops_thinking == "disabled":
+        return {"type": "disabled"}, None, limit or DEFAULT_MAX_TOKENS
+    if word in BUDGETS:
+        if known.adaptive:
+            effort = word if word == "xhigh" and known.xhigh else EFFORTS[word]
+            shown = {"display": "summarized"} if known.shows_thinking else {}
+            return {"type": "adaptive", **shown}, effort, limit or DEFAULT_MAX_TOKENS + BUDGETS[word]
+        if known.budgets and not forced and _may_think(request.messages):
+            budget = max(LEAST_BUDGET, min(BUDGETS[word], limit // 2)) if limit else BUDGETS[word]
+            if not limit or budget < limit:
+                return {"type": "enabled", "budget_tokens": budget}, None, limit or DEFAULT_MAX_TOKENS + budget
+    return None, None, limit or DEFAULT_MAX_TOKENS
+
+
+def _may_think(messages: Sequence[Message | Any]) -> bool:
+    """Not when a turn that is still going on began without thinking, as one of another provider did."""
+    for message in reversed(messages):
+        if message.role == "tool":
+            continue
+        if message.role != "assistant":
+            break
+        blocks = message.native_for("anthropic")
+        return bool(blocks) and blocks[0]["type"] in ("thinking", "redacted_thinking")
+    return True
+
+
+def _lost_sampling(request: ChatRequest, known: Traits, thinking: Json | None) -> list[str]:
+    temperature, top_p = request.temperature, request.top_p
+    thinks = thinking is not None and thinking["type"] != "disabled"
+    lost = []
+    if temperature is not None and (temperature > 1 or not known.sampling or (thinks and temperature != 1)):
+        lost.append("temperature")
+    both = known.one_sampling and temperature is not None and not lost
+    if top_p is not None and (both or not known.sampling or (thinks and top_p < 0.95)):
+        lost.append("top_p")
+    return lost
+
+
+def _add_sampling(body: Json, request: ChatRequest, plan: _Plan) -> None:
+    if request.temperature is not None and "temperature" not in plan.lost:
+        body["temperature"] = request.temperature
+    if request.top_p is not None and "top_p" not in plan.lost:
+        body["top_p"] = request.top_p
+    words = [word for word in request.stop or () if word.strip()]
+    if words:
+        body["stop_sequences"] = words
+
+
+def _add_tools(body: Json, request: ChatRequest, plan: _Plan, known: Traits) -> None:
+    tools: list[Json] = []
+    for tool in request.tools:
+        if tool.name == JSON_TOOL:
+            raise InvalidRequestError(message=f"a tool cannot be named {JSON_TOOL!r} here, as JSON answers use that name")
+        strict = bool(tool.strict) and known.json_format and not is_open(tool.parameters)
+        schema = closed(tool.parameters) if strict else tool.parameters
+        made: Json = {"name": tool.name, "input_schema": {"type": "object", **schema}}
+        if tool.description:
+            made["description"] = tool.description
+        if strict:
+            made["strict"] = True
+        tools.append(made)
+    choice = _choice(request) if request.tool_choice is not None and "tool_choice" not in plan.lost else None
+    if plan.by_tool:
+        tools.append({"name": JSON_TOOL, "description": "Give your answer.", "input_schema": plan.schema})
+        if choice is None or choice["type"] != "tool":
+            open_choice = bool(request.tools) and request.tool_choice != "none"
+            choice = {"type": "any"} if open_choice else {"type": "tool", "name": JSON_TOOL}
+    if tools:
+        body["tools"] = tools
+    if choice is not None:
+        body["tool_choice"] = choice
+
+
+def _choice(request: ChatRequest) -> Json:
+    forced = request.forced_tool
+    return {"type": "tool", "name": forced} if forced else {"type": CHOICES[str(request.tool_choice)]}
+
+
+def _turns(messages: Sequence[Message | Any]) -> tuple[list[str], list[Json]]:
+    """The texts of the system prompt, and the messages."""
+    system: list[str] = []
+    turns: list[Json] = []
+    for message in messages:
+        role = message.role
+        if role in ("system", "developer"):
+            if any(part.kind != "text" for part in message.parts):
+                raise InvalidRequestError(message="Anthropic takes text only in a system message: use a user message")
+            if message.text:
+                system.append(message.text)
+            continue
+        if role == "assistant":
+            blocks = _assistant_blocks(message)
+        elif role == "tool":
+            role, blocks = "user", [_tool_result(message)]
+        else:
+            blocks = _blocks(message)
+        if turns and turns[-1]["role"] == role:
+            turns[-1]["content"] += blocks
+        elif blocks:
+            turns.append({"role": role, "content": blocks})
+    return system, turns
+
+
+def _assistant_blocks(message: Message) -> list[Json]:
+    native = message.native_for("anthropic")
+    if isinstance(native, list):
+        return native
+    calls = [
+        {
+            "type": "tool_use",
+            "id": _id(call.id),
+            "name": call.name,
+            "input": as_object(call.arguments, "input") if call.arguments.strip() else {},
+        }
+        for call in message.tool_calls
+    ]
+    return _blocks(message) + calls
+
+
+def _tool_result(message: Message) -> Json:
+    if not message.tool_call_id:
+        raise InvalidRequestError(message="a tool message needs the tool_call_id of the call it answers")
+    made: Json = {"type": "tool_result", "tool_use_id": _id(message.tool_call_id)}
+    blocks = _blocks(message)
+    return {**made, "content": blocks} if blocks else made
+
+
+def _id(given: str) -> str:
+    """`given` if Anthropic takes it as an id, else another that is always the same for it."""
+    if _ID.fullmatch(given):
+        return given
+    return "call_" + base64.urlsafe_b64encode(given.encode("utf-8", "surrogatepass")).decode().rstrip("=")
+
+
+def _blocks(message: Message) -> list[Json]:
+    """The message's parts as content blocks; text without a visible character is left out, as Anthropic refuses it."""
+    return [_block(part) for part in message.parts if part.kind != "text" or (part.value or "").strip()]
+
+
+def _block(part: Part) -> Json:
+    if part.kind == "text":
+        return {"type": "text", "text": part.value}
+    if part.kind == "image":
+        return {"type": "image", "source": _source(part, part.mime_type or "image/png")}
+    if part.kind == "document":
+        title = {"title": part.filename} if part.filename else {}
+        return {"type": "document", "source": _source(part, part.mime_type or "application/pdf"), **title}
+    raise InvalidRequestError(message=f"Anthropic takes no {part.kind}: send it to a model of another provider")
+
+
+def _source(part: Part, mime_type: str) -> Json:
+    if part.url is not None:
+        return {"type": "url", "url": part.url}
+    if mime_type.startswith("text/"):
+        return {"type": "text", "media_type": "text/plain", "data": (part.data or b"").decode("utf-8", "replace")}
+    if part.kind == "document" and mime_type != "application/pdf":
+        raise InvalidRequestError(message=f"Anthropic takes PDF and plain text as documents, not {mime_type}")
+    return {"type": "base64", "media_type": mime_type, "data": part.base64()}

@@ -1,0 +1,79 @@
+"""What the dialects do alike: a body becomes bytes, an answer's bytes become JSON or the error inside it.
+
+Strategy: small functions without state; each dialect brings its own words. Must never know a wire format.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from fnmatch import fnmatchcase
+from typing import Any
+
+from .errors import InvalidRequestError, MalformedResponseError
+from .provider import Endpoint, Provider, embedded_status, load_json
+from .secret import Secret
+
+__all__ = ["as_object", "declared", "dump_json", "json_headers", "load_answer", "merge_extra", "write_json"]
+
+JSON_TYPE = ("Content-Type", "application/json")
+
+
+def write_json(body: Mapping[str, Any]) -> bytes:
+    """`body` as compact JSON. Raises `InvalidRequestError` for what JSON cannot say, such as NaN."""
+    try:
+        return json.dumps(body, separators=(",", ":"), allow_nan=False).encode()
+    except (TypeError, ValueError, RecursionError) as exc:
+        raise InvalidRequestError(message=f"the request cannot be written as JSON ({exc}): look at extra and tools") from exc
+
+
+def merge_extra(body: dict[str, Any], extra: Mapping[str, Any] | None) -> None:
+    """Put the caller's `extra` over `body`; where both hold an object under one key, their members are merged."""
+    for key, value in (extra or {}).items():
+        known = body.get(key)
+        body[key] = {**known, **value} if isinstance(known, dict) and isinstance(value, dict) else value
+
+
+def as_object(text: str, key: str) -> dict[str, Any]:
+    """`text` as the JSON object it is, or an object that holds it under `key`."""
+    stripped = text.strip()
+    if stripped.startswith("{"):
+        try:
+            found: dict[str, Any] = load_json(stripped)
+            return found
+        except MalformedResponseError:
+            pass
+    return {key: text}
+
+
+def json_headers(endpoint: Endpoint, key_header: str) -> list[tuple[str, str | Secret]]:
+    """Content type, the key under `key_header` unless it is empty, and the account's own headers."""
+    headers: list[tuple[str, str | Secret]] = [JSON_TYPE, *endpoint.headers.items()]
+    if endpoint.key:
+        headers.append((key_header, endpoint.key))
+    return headers
+
+
+def dump_json(value: Any) -> str:
+    """A value out of an answer as compact JSON text. Raises `MalformedResponseError` where that cannot be written."""
+    try:
+        return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    except (ValueError, RecursionError) as exc:
+        raise MalformedResponseError(message="the answer holds JSON that cannot be written again") from exc
+
+
+def load_answer(provider: Provider, body: bytes) -> tuple[str, Any]:
+    """A 2xx body as text and as JSON. Raises `MalformedResponseError`, or what an error object inside it means."""
+    text = body.decode("utf-8", "replace").removeprefix("\ufeff")
+    item = load_json(text)
+    first = item[0] if isinstance(item, list) and item else item
+    if isinstance(first, dict) and first.get("error"):
+        raise provider.error(embedded_status(item, 200), {}, body, 0.0)
+    return text, item
+
+
+def declared(models: Sequence[str], *names: str) -> bool | None:
+    """Whether one of `names` is among `models` (names or patterns, case counts); None if `models` is empty."""
+    if not models:
+        return None
+    return any(fnmatchcase(name, pattern) for pattern in models for name in names)

@@ -1,0 +1,85 @@
+"""Anthropic's Messages API as a provider: URL, headers, and what its errors mean.
+
+Strategy: the body is made by `anthropic_request`, the answer read by `anthropic_reply`. Serves every server that speaks the
+same format, under its own base_url and name. Must never know accounts in plural, quota or retries.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from . import anthropic_request
+from .answers import ChatResponse, EmbedResponse
+from .anthropic_reply import AnthropicDecoder, read_answer
+from .dialect import declared, json_headers, load_answer, write_json
+from .error_table import classify
+from .errors import InvalidRequestError, MalformedResponseError, ProviderError
+from .provider import Endpoint, StreamDecoder
+from .records import ChatRequest, EmbedRequest
+from .transport import WireRequest
+
+__all__ = ["AnthropicProvider"]
+
+PATTERNS = ("claude-*",)
+VERSION = ("anthropic-version", "2023-06-01")
+
+
+class AnthropicProvider:
+    """Anthropic at `base_url`. `models`: names or patterns it serves; None = claude-*, () = none declared."""
+
+    dialect = "anthropic"
+    media = frozenset(("image", "document"))
+
+    def __init__(
+        self,
+        base_url: str = "https://api.anthropic.com/v1",
+        name: str = "anthropic",
+        models: Sequence[str] | None = None,
+    ) -> None:
+        self.name = name
+        self.base_url = base_url.rstrip("/")
+        self.models: tuple[str, ...] = PATTERNS if models is None else tuple(models)
+
+    def __repr__(self) -> str:
+        return f"AnthropicProvider({self.base_url!r}, name={self.name!r})"
+
+    def declares(self, model: str) -> bool | None:
+        """See `Provider.declares`."""
+        return declared(self.models, model)
+
+    def unsupported(self, request: ChatRequest, model: str) -> tuple[str, ...]:
+        """See `Provider.unsupported`."""
+        return anthropic_request.unsupported(request, model)
+
+    def encode(self, request: ChatRequest, model: str, endpoint: Endpoint, stream: bool) -> WireRequest:
+        """See `Provider.encode`; an account's own anthropic-version header wins over ours."""
+        body = write_json(anthropic_request.chat_body(request, model, stream))
+        headers = json_headers(endpoint, "x-api-key")
+        if not any(name.lower() == VERSION[0] for name in endpoint.headers):
+            headers.append(VERSION)
+        return WireRequest(endpoint.base_url + "/messages", body, tuple(headers))
+
+    def decode(self, body: bytes, model: str) -> ChatResponse:
+        """See `Provider.decode`."""
+        text, item = load_answer(self, body)
+        try:
+            return read_answer(item, model, self.name, text)
+        except MalformedResponseError as exc:
+            exc.body = exc.body or text[:2048]
+            raise
+
+    def decoder(self, model: str) -> StreamDecoder:
+        """See `Provider.decoder`."""
+        return AnthropicDecoder(self, model)
+
+    def error(self, status: int, headers: Mapping[str, str], body: bytes, now: float) -> ProviderError:
+        """See `Provider.error`."""
+        return classify(status, headers, body, now)
+
+    def encode_embed(self, request: EmbedRequest, model: str, endpoint: Endpoint) -> WireRequest:
+        """Raises `InvalidRequestError`: there are no embeddings here."""
+        raise InvalidRequestError(self.name, model=model, message="Anthropic has no embeddings: name another provider's model")
+
+    def decode_embed(self, body: bytes, model: str) -> EmbedResponse:
+        """Raises `MalformedResponseError`: there are no embeddings here."""
+        raise MalformedResponseError(self.name, model=model, message="Anthropic has no embeddings")

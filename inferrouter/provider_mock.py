@@ -155,7 +155,7 @@ def _resolved(reply: Any, body: dict[str, Any]) -> MockReply | BaseException:
 
 
 def _refusal(error: ProviderError) -> MockWireReply:
-    said = _Scripted(b"")
+    said = _Scripted(json.dumps({"error": {"message": error.message or type(error).__name__}}).encode())
     said.error = copy.copy(error)
     kind = next((base.__name__ for base in type(error).__mro__ if base.__name__ in STATUS_OF_ERROR), "")
     status = error.status or STATUS_OF_ERROR.get(kind, 503)

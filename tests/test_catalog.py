@@ -133,6 +133,7 @@ class Abilities(unittest.TestCase):
             ("openai", "gpt-4o", "image document tools json", "audio video"),
             ("openai", "gpt-4o-audio-preview", "audio", "image"),
             ("openai", "o3-mini", "tools", "image"),
+            ("openrouter", "openai/o3:free", "image tools", "audio"),
             ("groq", "openai/gpt-oss-120b", "tools json", "image"),
             ("anthropic", "claude-sonnet-4-5", "image document tools json", "audio video"),
             ("grok", "grok-3-fast", "tools", "image"),

@@ -7,6 +7,7 @@ import os
 import tempfile
 import traceback
 import unittest
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -100,6 +101,23 @@ def table_problems(data: object, env: dict[str, str] | None = None, known: tuple
 def account(**settings: Any) -> dict[str, Any]:
     """The tables of a configuration with one account."""
     return {"accounts": [{"provider": "p", "id": "a"} | settings]}
+
+
+def refusal(call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """The ConfigError of a call, its frames untouched (assertRaises would clear their locals)."""
+    try:
+        call(*args, **kwargs)
+    except errors.ConfigError as exc:
+        return exc
+    raise AssertionError("was not refused")
+
+
+def shown(error: BaseException) -> str:
+    """All that a log could show of `error`, with the locals of every frame but this file's."""
+    stack = traceback.TracebackException.from_exception(error, capture_locals=True).stack
+    frames = [str(frame.locals) for frame in stack if not frame.filename.endswith(Path(__file__).name)]
+    assert len(frames) > 1, "no frame was looked at"
+    return str(error) + repr(vars(error)) + "".join(frames)
 
 
 class Files(FileCase):
@@ -205,6 +223,8 @@ class Files(FileCase):
         found = self.problems(self.write(text, "c.json"))
         for words in ("NaN", "Infinity", "the key 'id' twice", "allow_paid: must be true or false"):
             self.assertEqual(sum(words in problem for problem in found), 1, words)
+        (only,) = self.problems(self.write('{"policy": "free_first", "policy": "cost_first"}', "c.json"))
+        self.assertIn("the key 'policy' twice", only)
 
     def test_a_key_that_others_can_read_is_warned_about(self) -> None:
         """A literal key in a file with group or other read permission gives a warning; a variable or mode 0600 does not."""
@@ -217,6 +237,8 @@ class Files(FileCase):
             (literal.replace(KEY, "${K}"), 0o644, False),
             (literal.replace(KEY, "${K:-" + KEY + "}"), 0o644, True),
             (literal.replace(KEY, "sk-${K}"), 0o644, True),
+            (literal.replace(KEY, "${K}-sk"), 0o644, True),
+            (literal.replace(KEY, "${K}${K}"), 0o644, False),
             (literal.replace(KEY, ""), 0o644, False),
         ]
         for text, mode, warned in rows:
@@ -238,13 +260,11 @@ class Files(FileCase):
             path = self.write(text)
             with self.subTest(text=text[:50]), mock.patch.dict(os.environ, {"K": KEY}):
                 for env in (None, {"K": KEY}):
-                    with self.assertRaises(errors.ConfigError) as caught:
-                        config_file.load_config(path, env=env)
-                    stack = traceback.TracebackException.from_exception(caught.exception, capture_locals=True)
-                    frames = [str(frame.locals) for frame in stack.stack if "test_config_file" not in frame.filename]
-                    shown = str(caught.exception) + repr(vars(caught.exception)) + "".join(frames)
-                    self.assertNotIn(KEY, shown)
-                    self.assertIsNone(caught.exception.__context__)
+                    error = refusal(config_file.load_config, path, env=env)
+                    self.assertNotIn(KEY, shown(error))
+                    self.assertIsNone(error.__context__)
+        error = refusal(config_tables.parse_config, {"accounts": [{"auth": {"api_key": KEY}}]}, env={"K": KEY})
+        self.assertNotIn(KEY, shown(error))
 
     def test_the_old_configuration_stays_when_a_new_one_is_bad(self) -> None:
         """Loading has no effect but its result: a refused file leaves a loaded configuration as it was."""
@@ -334,7 +354,9 @@ class Variables(unittest.TestCase):
         self.assertEqual(found[1], "accounts[2].id: 'b' is the id of accounts[1] already")
 
     def test_an_optional_account_is_still_checked(self) -> None:
-        """Being left out does not hide an unknown key."""
+        """Being left out does not hide an unknown key, and only a plain true makes an account optional."""
+        found = "accounts[0].auth.api_key: the environment variable K is not set"
+        self.assertIn(found, table_problems(account(optional="no", auth={"api_key": "${K}"})))
         (found,) = table_problems(account(optional=True, auth={"api_key": "${K}"}, limts={}))
         self.assertIn("'limits'", found)
 

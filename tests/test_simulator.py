@@ -103,6 +103,16 @@ class LifeTest(unittest.TestCase):
             thread.join()
         self.assertEqual(len(broken), 1)
 
+    def test_unframed_request(self) -> None:
+        """A request without a length is refused and its connection closed, the next one is served."""
+        with sim.Simulator() as server:
+            with client(server) as http_client:
+                connection = http_client.connection
+                connection.request("POST", "/v1/chat/completions", iter([b"{}"]), OPENAI)
+                self.assertEqual(connection.getresponse().status, 411)
+            with client(server) as http_client:
+                self.assertEqual(http_client.post(*ask("openai")).status, 200)
+
     def test_unknown_dialect(self) -> None:
         """A dialect nobody speaks is refused with the names of those that are."""
         with self.assertRaises(part("errors").ConfigError) as caught:

@@ -94,13 +94,15 @@ class AnswerTest(AnthropicTest):
             {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": data}},
             {"type": "document", "source": {"type": "base64", "media_type": "application/pdf", "data": data}},
             {"type": "image", "source": {"type": "url", "url": "https://example.org/a.png"}},
+            {"type": "document", "source": {"type": "text", "media_type": "text/plain", "data": "abc"}},
         ]
         found = self.chat({"role": "user", "content": content}).json
         self.assertEqual(
             found["content"][0]["text"],
-            "I see 2 images (image/png, 10 bytes; image/*, a link) and 1 document (application/pdf, 10 bytes).",
+            "I see 2 images (image/png, 10 bytes; image/*, a link) and 2 documents (application/pdf, 10 bytes; "
+            "text/plain, 3 bytes).",
         )
-        self.assertEqual(found["usage"]["input_tokens"], 2 * 258 + 516)
+        self.assertEqual(found["usage"]["input_tokens"], 2 * 258 + 2 * 516)
         wrong = {"type": "image", "source": {"type": "base64", "media_type": "application/pdf", "data": data}}
         self.refused(self.chat({"role": "user", "content": [wrong]}))
 
@@ -135,7 +137,7 @@ class ToolTest(AnthropicTest):
         events = self.chat("get_weather and get_time", tools=[WEATHER, TIME], stream=True).events
         starts = [event["content_block"] for event in events if event["type"] == "content_block_start"]
         self.assertEqual([(start["name"], start["input"]) for start in starts], [("get_weather", {}), ("get_time", {})])
-        pieces = [[], []]  # type: list[list[str]]
+        pieces: list[list[str]] = [[], []]
         for event in events:
             if event["type"] == "content_block_delta":
                 pieces[event["index"]].append(event["delta"]["partial_json"])
@@ -161,7 +163,8 @@ class ToolTest(AnthropicTest):
         """The thinking before a tool use must come back unchanged; foreign history without it is welcome."""
         content = self.chat("get_time", tools=[TIME], **THINKING).json["content"]
         thought, use = content
-        back = {"role": "user", "content": [{"type": "tool_result", "tool_use_id": use["id"], "content": "noon"}]}
+        back: dict[str, Any] = {"role": "user"}
+        back["content"] = [{"type": "tool_result", "tool_use_id": use["id"], "content": "noon"}]
 
         def again(blocks: list[Any], result: Any = back) -> Reply:
             return self.chat("get_time", {"role": "assistant", "content": blocks}, result, tools=[TIME], **THINKING)

@@ -89,7 +89,10 @@ class AnswerTest(GeminiTest):
 
     def test_snake_case(self) -> None:
         """Field names may be written in snake case."""
-        body = {"generation_config": {"max_output_tokens": 1}, "system_instruction": {"parts": [{"text": "x"}]}}
+        body: dict[str, Any] = {
+            "generation_config": {"max_output_tokens": 1},
+            "system_instruction": {"parts": [{"text": "x"}]},
+        }
         self.assertEqual(self.chat("hello", **body).json["candidates"][0]["finishReason"], "MAX_TOKENS")
 
     def test_thoughts(self) -> None:
@@ -175,7 +178,10 @@ class ToolTest(GeminiTest):
 
     def test_signature(self) -> None:
         """A signature this server gave must come back on its very part; foreign history without one is welcome."""
-        foreign = {"role": "model", "parts": [{"functionCall": {"name": "get_weather", "args": {"city": "Paris"}}}]}
+        foreign: dict[str, Any] = {
+            "role": "model",
+            "parts": [{"functionCall": {"name": "get_weather", "args": {"city": "Paris"}}}],
+        }
         back = result("get_weather", result="18")
         self.assertEqual(self.chat("a", foreign, back, tools=TOOLS).status, 200)
         content = self.call()["content"]
@@ -245,8 +251,8 @@ class RefusalTest(GeminiTest):
     def test_bad_requests(self) -> None:
         """Unknown fields, empty parts, wrong roles and references in an OpenAPI schema are 400."""
         good = turn("a")
-        pointing = {"name": "f", "parameters": {"type": "object", "properties": {"a": {"$ref": "#/x"}}}}
-        for body in (
+        pointing: dict[str, Any] = {"name": "f", "parameters": {"type": "object", "properties": {"a": {"$ref": "#/x"}}}}
+        bodies: list[Any] = [
             b"{",
             {},
             {"contents": []},
@@ -260,7 +266,8 @@ class RefusalTest(GeminiTest):
             {"contents": [{"role": "user", "content": "a"}]},
             {"contents": [good], "tools": [{"functionDeclarations": [{"name": "9 lives"}]}]},
             {"contents": [good], "tools": [{"functionDeclarations": [pointing]}]},
-        ):
+        ]
+        for body in bodies:
             with self.subTest(body=body):
                 self.refused(self.client.post("/models/g:generateContent", body))
 

@@ -161,10 +161,8 @@ class ScriptedServer:
         try:
             peer.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if self._context is not None:
-                plain, peer.sock = peer.sock, self._context.wrap_socket(peer.sock, server_side=True, do_handshake_on_connect=False)
-                del plain
                 peer.sock.settimeout(5)
-                peer.sock.do_handshake()  # type: ignore[attr-defined]  # it is an SSLSocket by now
+                peer.sock = self._context.wrap_socket(peer.sock, server_side=True)
                 peer.sock.settimeout(None)
             self.script(peer)
         except OSError:

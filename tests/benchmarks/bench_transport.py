@@ -1,4 +1,4 @@
-"""What a call through the transport costs beside a bare kept-alive `http.client` connection: `python3 -m tests.benchmarks.bench_transport`."""
+"""What a call costs beside a bare kept-alive `http.client` connection: `python3 -m tests.benchmarks.bench_transport`."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def main() -> None:
         ratio = statistics.median(b / a for a, b in figures)
         base, call = (statistics.median(column) for column in zip(*figures, strict=True))
         name = "https" if tls else "http"
-        print(f"{name}: http.client {base:.0f} us, transport {call:.0f} us, ratio {ratio:.2f} (median of {ROUNDS} rounds of {CALLS})")
+        print(f"{name}: http.client {base:.0f} us, transport {call:.0f} us, ratio {ratio:.2f}, {ROUNDS} rounds of {CALLS}")
 
 
 def _interleaved(first: Callable[[], None], second: Callable[[], None]) -> list[tuple[float, float]]:

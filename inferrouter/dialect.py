@@ -22,7 +22,7 @@ JSON_TYPE = ("Content-Type", "application/json")
 def write_json(body: Mapping[str, Any]) -> bytes:
     """`body` as compact JSON. Raises `InvalidRequestError` for what JSON cannot say, such as NaN."""
     try:
-        return json.dumps(body, separators=(",", ":"), allow_nan=False).encode()
+        return _COMPACT.encode(body).encode()
     except (TypeError, ValueError, RecursionError) as exc:
         raise InvalidRequestError(message=f"the request cannot be written as JSON ({exc}): look at extra and tools") from exc
 
@@ -57,7 +57,7 @@ def json_headers(endpoint: Endpoint, key_header: str) -> list[tuple[str, str | S
 def dump_json(value: Any) -> str:
     """A value out of an answer as compact JSON text. Raises `MalformedResponseError` where that cannot be written."""
     try:
-        return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+        return _READABLE.encode(value)
     except (ValueError, RecursionError) as exc:
         raise MalformedResponseError(message="the answer holds JSON that cannot be written again") from exc
 
@@ -77,3 +77,8 @@ def declared(models: Sequence[str], *names: str) -> bool | None:
     if not models:
         return None
     return any(fnmatchcase(name, pattern) for pattern in models for name in names)
+
+
+# json.dumps would build an encoder for every call that is not all defaults.
+_COMPACT = json.JSONEncoder(separators=(",", ":"), allow_nan=False)
+_READABLE = json.JSONEncoder(separators=(",", ":"), allow_nan=False, ensure_ascii=False)

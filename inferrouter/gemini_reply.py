@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from itertools import groupby
 from typing import Any, NoReturn
 
-from .answers import ChatChunk, ChatResponse, Choice, ChunkChoice, Delta, ToolCallDelta
+from .answers import NOTHING_NEW, ChatChunk, ChatResponse, Choice, ChunkChoice, Delta, ToolCallDelta
 from .dialect import dump_json
 from .errors import MalformedResponseError
 from .frozen import EMPTY, FrozenDict
@@ -57,8 +57,11 @@ def read_answer(item: Any, model: str, provider: str, source: str) -> ChatRespon
     )
 
 
-def read_usage(given: Any) -> Usage | None:
-    """Tokens of a usageMetadata object, None if it counts nothing. Thoughts come on top of the candidates' count."""
+def read_usage(given: Any, *, detailed: bool = True) -> Usage | None:
+    """Tokens of a usageMetadata object, None if it counts nothing; by modality if `detailed`.
+
+    Thoughts come on top of the candidates' count.
+    """
     if not isinstance(given, dict):
         return None
     get = given.get
@@ -68,7 +71,8 @@ def read_usage(given: Any) -> Usage | None:
     total = tokens(get("totalTokenCount")) or prompt + completion
     if not total:
         return None
-    return Usage(prompt, completion, total, tokens(get("cachedContentTokenCount")), thoughts, _breakdown(given))
+    by_modality = _breakdown(given) if detailed else EMPTY
+    return Usage(prompt, completion, total, tokens(get("cachedContentTokenCount")), thoughts, by_modality)
 
 
 class GeminiDecoder(StreamDecoder):
@@ -86,16 +90,17 @@ class GeminiDecoder(StreamDecoder):
         if isinstance(item, list) and item and isinstance(item[0], dict) and item[0].get("error"):
             self.fail(item)
         candidates = _candidates(item)
-        usage = read_usage(item.get("usageMetadata"))
-        name, model = _string(item, "responseId"), _string(item, "modelVersion") or self._model
+        choices: tuple[ChunkChoice, ...] = NOTHING_NEW
         if candidates:
             choices = tuple([self._choice(candidate, place) for place, candidate in enumerate(candidates)])
-            self.complete = all(turn.reason is not None for turn in self._turns.values())
-            return [ChatChunk(name, model, choices, usage, source)]
-        if _blocked(item):
+            self.complete = all([turn.reason for turn in self._turns.values()])  # noqa: C419  a list is faster here
+        elif _blocked(item):
+            choices = (ChunkChoice(0, Delta(), "content_filter"),)
             self.complete = True
-            return [ChatChunk(name, model, (ChunkChoice(0, Delta(), "content_filter"),), usage, source)]
-        return [ChatChunk(name, model, usage=usage, source=source)]
+        # Every chunk repeats the usage and the last one counts, so the details can wait for the end.
+        usage = read_usage(item.get("usageMetadata"), detailed=self.complete)
+        model = _string(item, "modelVersion") or self._model
+        return [ChatChunk(_string(item, "responseId"), model, choices, usage, source)]
 
     def whole(self, item: Any, source: str) -> list[ChatChunk]:
         """See `StreamDecoder.whole`; without `alt=sse` a server sends the chunks as one array."""

@@ -164,7 +164,11 @@ class StreamDecoder:
         item = load_json(data)
         if event.event == "error" or (isinstance(item, Mapping) and item.get("error")):
             self.fail(item)
-        chunks.extend(self.read(event.event, item, data))
+        try:
+            chunks.extend(self.read(event.event, item, data))
+        except MalformedResponseError as exc:
+            exc.body = exc.body or clean_text(data[:2048])
+            raise
 
     def _take_unterminated(self, pending: Event, chunks: list[ChatChunk]) -> None:
         """A last event without its blank line counts if it is whole JSON; a piece of one is a cut."""

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import copy
+import datetime
 import json
+import math
 import os
 import tempfile
 import traceback
 import unittest
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -118,6 +121,23 @@ def shown(error: BaseException) -> str:
     frames = [str(frame.locals) for frame in stack if not frame.filename.endswith(Path(__file__).name)]
     assert len(frames) > 1, "no frame was looked at"
     return str(error) + repr(vars(error)) + "".join(frames)
+
+
+def places(value: object, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """The path of every value inside `value`, its own first."""
+    yield path
+    if isinstance(value, (dict, list)):
+        for key, each in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from places(each, (*path, key))
+
+
+def replaced(value: Any, path: tuple[Any, ...], other: object) -> Any:
+    """A copy of `value` with `other` in the place `path`."""
+    if not path:
+        return other
+    made = copy.copy(value)
+    made[path[0]] = replaced(value[path[0]], path[1:], other)
+    return made
 
 
 class Files(FileCase):
@@ -426,6 +446,34 @@ class Tables(unittest.TestCase):
         expected = ["accounts[0].id", "accounts[0].provider", "models[0].alias", "models[0].models"]
         expected += ["models[1].models[0].model", "models[1].models[0].provider"]
         self.assertEqual(sorted(f"{path}: is missing" for path in expected), sorted(found))
+
+    def test_nothing_but_a_configuration_or_a_refusal_comes_out(self) -> None:
+        """Any odd value in any place of a full configuration is accepted or a ConfigError, never another exception."""
+        import tomllib
+
+        full = tomllib.loads(FULL)
+        odd = [
+            None,
+            True,
+            -1,
+            math.nan,
+            10**400,
+            "",
+            "${A}",
+            "\ud800",
+            b"x",
+            [],
+            {},
+            [["x"]],
+            {"": ""},
+            {5: [5]},
+            {"x"},
+        ]
+        odd += [object(), datetime.date(2020, 1, 1), -0.0]
+        for path in places(full):
+            for value in odd:
+                with self.subTest(path=path, value=repr(value)[:30]):
+                    table_problems(replaced(full, path, value), {"A": "x", "GEMINI_KEY": "x"}, ("gemini",))
 
     def test_nesting_without_end_is_refused(self) -> None:
         """A table that holds itself is a problem, not a RecursionError."""

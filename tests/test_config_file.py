@@ -452,7 +452,7 @@ class Tables(unittest.TestCase):
         import tomllib
 
         full = tomllib.loads(FULL)
-        odd = [
+        odd: list[Any] = [
             None,
             True,
             -1,

@@ -46,11 +46,11 @@ def as_object(text: str, key: str) -> dict[str, Any]:
     return {key: text}
 
 
-def json_headers(endpoint: Endpoint, key_header: str) -> list[tuple[str, str | Secret]]:
-    """Content type, the key under `key_header` unless it is empty, and the account's own headers."""
+def json_headers(endpoint: Endpoint, key_header: str, prefix: str = "") -> list[tuple[str, str | Secret]]:
+    """Content type, the key with `prefix` under `key_header` unless it is empty, and the account's own headers."""
     headers: list[tuple[str, str | Secret]] = [JSON_TYPE, *endpoint.headers.items()]
     if endpoint.key:
-        headers.append((key_header, endpoint.key))
+        headers.append((key_header, endpoint.key.prefixed(prefix) if prefix else endpoint.key))
     return headers
 
 

@@ -116,7 +116,8 @@ def classify(
 ) -> ProviderError:
     """What an answer with `status` (200 for an error object inside a good one) means. Never raises.
 
-    `headers` have lower-case names; `now` is in epoch seconds. `provider` and `model` are only noted in the error.
+    `headers` have lower-case names; `now` is in epoch seconds, 0 where it is not known (inside a stream). `provider` and
+    `model` are only noted in the error.
     """
     said = read_body(body)
     effective = _status(status, said)
@@ -185,6 +186,8 @@ def _quota(status: int, headers: Mapping[str, str], said: Said, now: float) -> d
     """When a spent quota comes back: never by itself, at the midnight it names, or after the delay it names."""
     if status == 402 or not said.code_set.isdisjoint(FINAL_CODES) or FINAL.search(said.message):
         return {"retryable": False, "retry_after": retry_after_header(headers, now)}
+    if now <= 0:
+        return {"resets_at": body_epoch(said.metadata), "retry_after": retry_after_text(said.message, said.retry_delay)}
     resets_at = _midnight(now) if "PerDay" in said.text else body_epoch(said.metadata)
     if resets_at is not None:
         return {"resets_at": resets_at, "retry_after": min(max(0.0, resets_at - now), MAX_WAIT)}
@@ -208,7 +211,7 @@ def _retry_after(headers: Mapping[str, str], said: Said, now: float) -> float | 
         if found is not None:
             return found
     epoch = body_epoch(said.metadata)
-    if epoch is not None:
+    if epoch is not None and now > 0:
         return min(max(0.0, epoch - now), MAX_WAIT)
     return spent_window(headers, now)
 

@@ -7,12 +7,12 @@ but this library's errors on any JSON value.
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from typing import Any, NoReturn
 
 from .answers import ChatResponse, Choice
+from .dialect import dump_json
 from .errors import MalformedResponseError
 from .frozen import EMPTY, FrozenDict
 from .provider import clean_text, tokens
@@ -20,9 +20,10 @@ from .records import Message, Native, ToolCall, Usage
 
 __all__ = [
     "arguments_of",
-    "as_json",
     "broken",
+    "choice_error",
     "finish_of",
+    "function_of",
     "new_call_id",
     "read_answer",
     "read_usage",
@@ -49,6 +50,14 @@ def read_answer(item: Any, source: str, provider: str, audio_in_total: bool) -> 
         read_usage(usage, audio_in_total) if isinstance(usage, dict) else NO_USAGE,
         source=(source,),
     )
+
+
+def choice_error(item: Any) -> dict[str, Any] | None:
+    """The error object a gateway put into the first choice instead of an answer, as an error body; None if there is none."""
+    choices = item.get("choices") if isinstance(item, dict) else None
+    first = choices[0] if isinstance(choices, list) and choices else None
+    error = first.get("error") if isinstance(first, dict) else None
+    return {"error": error} if error else None
 
 
 def read_usage(usage: Mapping[str, Any], audio_in_total: bool = False) -> Usage:
@@ -103,15 +112,20 @@ def arguments_of(value: Any) -> str:
         return ""
     if not isinstance(value, (dict, list)):
         broken("a tool call's arguments are neither text nor an object")
-    return as_json(value)
+    return clean_text(dump_json(value))
 
 
-def as_json(value: Any) -> str:
-    """A server's own values as JSON text. Raises `MalformedResponseError` for absurd nesting."""
-    try:
-        return json.dumps(value)
-    except RecursionError:
-        broken("the answer is nested too deeply")
+def function_of(call: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A call's name and arguments, or those of a tool of OpenAI's custom kind; empty if there are none."""
+    function = call.get("function")
+    if isinstance(function, dict):
+        return function
+    custom = call.get("custom")
+    if isinstance(custom, dict):
+        return {"name": custom.get("name"), "arguments": custom.get("input")}
+    if function is not None:
+        broken("a tool call's function is no object")
+    return EMPTY
 
 
 def new_call_id() -> str:
@@ -151,12 +165,11 @@ def _calls(calls: Any, source: str) -> tuple[ToolCall, ...]:
         broken("tool_calls is no list", source)
     made = []
     for call in calls:
-        function = call.get("function") if isinstance(call, dict) else None
-        if not isinstance(function, dict) or not isinstance(function.get("name"), str):
+        function = function_of(call) if isinstance(call, dict) else EMPTY
+        if not isinstance(function.get("name"), str):
             broken("a tool call names no function", source)
-        made.append(
-            ToolCall(word(call.get("id")) or new_call_id(), function["name"], arguments_of(function.get("arguments")) or "{}")
-        )
+        arguments = arguments_of(function.get("arguments"))
+        made.append(ToolCall(word(call.get("id")) or new_call_id(), function["name"], arguments or "{}"))
     return tuple(made)
 
 
@@ -166,13 +179,13 @@ def _native(message: Mapping[str, Any], text: str, calls: tuple[ToolCall, ...], 
     content, raw_calls = message.get("content"), message.get("tool_calls") or ()
     if calls and isinstance(message.get("reasoning_content"), str) and message["reasoning_content"]:
         kept["reasoning_content"] = message["reasoning_content"]
-    signed = any("extra_content" in call for call in raw_calls)
-    if not kept and not signed and not isinstance(content, list):
+    special = any("extra_content" in call or "custom" in call for call in raw_calls)
+    if not kept and not special and not isinstance(content, list):
         return None
     data: dict[str, Any] = {"role": "assistant", "content": content, **kept}
     if calls:
         data["tool_calls"] = [{**raw, "id": call.id} for raw, call in zip(raw_calls, calls, strict=True)]
-    return Native("openai", provider, as_json(data), text, calls)
+    return Native("openai", provider, dump_json(data), text, calls)
 
 
 def _breakdown(details: Mapping[str, Any], prompt: int) -> Mapping[str, int]:

@@ -7,19 +7,17 @@ Strategy: build a plain dict from the request in one pass, asking the server's r
 from __future__ import annotations
 
 import hashlib
-import json
 from typing import Any
 
 from .content import Part
-from .errors import InvalidRequestError
+from .dialect import merge_extra
 from .openai_servers import Server
 from .records import ChatRequest, Message, ToolCall
 
-__all__ = ["chat_body", "dump", "unsupported"]
+__all__ = ["chat_body", "unsupported"]
 
 _PLAIN = ("temperature", "top_p", "seed", "tool_choice", "response_format", "reasoning_effort", "stop")
 _LETTERS = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
-_ENCODER = json.JSONEncoder(separators=(",", ":"), allow_nan=False)
 
 
 def chat_body(request: ChatRequest, model: str, server: Server, provider: str, stream: bool) -> dict[str, Any]:
@@ -38,27 +36,26 @@ def chat_body(request: ChatRequest, model: str, server: Server, provider: str, s
         body["tools"] = [tool.to_dict() for tool in request.tools]
     for name in _PLAIN:
         value = getattr(request, name)
-        if value is not None and not server.lacks(name, model):
+        if value is not None and not _lacks(name, value, server, model):
             _set(body, name, value, server)
     if request.extra:
-        body.update(request.extra)
+        merge_extra(body, request.extra)
     return body
 
 
 def unsupported(request: ChatRequest, model: str, server: Server) -> tuple[str, ...]:
     """The parameters of `request` that `model` on this server has no word for."""
-    named = [name for name in _PLAIN if getattr(request, name) is not None]
-    if request.tools:
-        named.append("tools")
-    return tuple(name for name in named if server.lacks(name, model))
+    given = {name: getattr(request, name) for name in _PLAIN}
+    lacking = [name for name, value in given.items() if value is not None and _lacks(name, value, server, model)]
+    if request.tools and server.lacks("tools", model):
+        lacking.append("tools")
+    return tuple(lacking)
 
 
-def dump(body: dict[str, Any]) -> bytes:
-    """The body as JSON. Raises `InvalidRequestError` for what JSON cannot say (NaN, foreign objects, cycles)."""
-    try:
-        return _ENCODER.encode(body).encode()
-    except (ValueError, TypeError, RecursionError) as exc:
-        raise InvalidRequestError(message=f"the request cannot be written as JSON: {str(exc)[:200]}") from exc
+def _lacks(name: str, value: Any, server: Server, model: str) -> bool:
+    if name == "response_format" and value["type"] == "json_schema" and server.lacks("json_schema", model):
+        return True
+    return server.lacks(name, model)
 
 
 def _set(body: dict[str, Any], name: str, value: Any, server: Server) -> None:
@@ -66,6 +63,8 @@ def _set(body: dict[str, Any], name: str, value: Any, server: Server) -> None:
         body[server.seed_word] = value
     elif name == "reasoning_effort" and server.effort_word == "reasoning":
         body["reasoning"] = {"effort": value}
+    elif name == "response_format" and value["type"] == "json_schema" and "name" not in value["json_schema"]:
+        body[name] = {**value, "json_schema": {"name": "answer", **value["json_schema"]}}
     else:
         body[name] = value
 
@@ -88,6 +87,8 @@ def _assistant(message: Message, server: Server, provider: str) -> dict[str, Any
     if message.native is not None:
         kept = message.native_for("openai", provider)
         if isinstance(kept, dict):
+            for call in kept.get("tool_calls", ()):
+                call["id"] = _call_id(call["id"], server)
             return kept
     made: dict[str, Any] = {"role": "assistant", "content": _content(message, server)}
     if message.tool_calls:

@@ -27,10 +27,10 @@ FIXED = ("o[1-9]*", "gpt-5", "gpt-5-[!c]*", "*/o[1-9]*", "*/gpt-5", "*/gpt-5-[!c
 class Server:
     """One server's ways.
 
-    `refuses`: parameters it has no word for, each with the patterns of the models that refuse it. `effort_models`: who takes
-    a reasoning effort; `effort_word`: under which key. `long_limit_models`: who wants `max_completion_tokens`.
-    `stream_usage`: whether it must be asked for usage on streams (and does not refuse the question). `names`: whether it
-    takes a name on a message. `short_ids`: it takes tool call ids of nine letters and digits only.
+    `refuses`: parameters (and "json_schema", a kind of one) it has no word for, each with patterns of the models that
+    refuse. `effort_models`: who takes a reasoning effort; `effort_word`: under which key. `long_limit_models`: who wants
+    `max_completion_tokens`. `stream_usage`: whether it must be asked for usage on streams, and does not refuse the question.
+    `names`: whether it takes a name on a message. `short_ids`: it takes tool call ids of nine letters and digits only.
     `audio_in_total`: spoken input counts in its total alone.
     """
 
@@ -113,7 +113,7 @@ _SERVERS: Mapping[str, Server] = FrozenDict(
         "groq": Server(media=IMAGE, effort_models=("*gpt-oss*", "*qwen3*"), names=False),
         "openrouter": Server(media=ALL, effort_word="reasoning"),
         "mistral": _MISTRAL,
-        "deepseek": Server(media=frozenset()),
+        "deepseek": Server(media=frozenset(), refuses=FrozenDict(json_schema=("*",))),
         "perplexity": Server(
             media=frozenset({"image", "document"}),
             refuses=FrozenDict(tools=("*",), tool_choice=("*",), seed=("*",)),

@@ -11,8 +11,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from .answers import NOTHING_NEW, ChatChunk, ChunkChoice, Delta, ToolCallDelta
-from .openai_reply import arguments_of, as_json, broken, finish_of, new_call_id, read_usage, split_content, word
-from .provider import Provider, StreamDecoder, clean_text
+from .dialect import dump_json
+from .errors import MalformedResponseError
+from .openai_reply import arguments_of, broken, finish_of, function_of, new_call_id, read_usage, split_content, word
+from .provider import Provider, StreamDecoder, clean_text, load_json
 from .records import Native, ToolCall
 
 __all__ = ["OpenAIDecoder"]
@@ -163,35 +165,33 @@ class _Track:
                 {**made.to_dict(), **({"extra_content": call.extra} if call.extra else {})}
                 for made, call in zip(calls, self.calls, strict=True)
             ]
-        return Native("openai", provider, as_json(data), text, calls)
+        return Native("openai", provider, dump_json(data), text, calls)
 
     def _call(self, fragment: Any, source: str) -> ToolCallDelta:
-        function = fragment.get("function") if type(fragment) is dict else None
-        if type(function) is not dict:
-            broken("a tool call fragment holds no function", source)
+        if type(fragment) is not dict:
+            broken("a tool call fragment is no object", source)
+        function = function_of(fragment)
         given, name = word(fragment.get("id")), word(function.get("name"))
-        call = self._find(fragment.get("index"), given, name)
+        arguments = arguments_of(function.get("arguments"))
+        call = self._find(fragment.get("index"), given, name, arguments)
         fresh = not call.id
         if fresh:
             call.id = given or new_call_id()
         call.name = call.name or name
         call.extra = fragment.get("extra_content") or call.extra
-        arguments = arguments_of(function.get("arguments"))
         if arguments:
             call.arguments.append(arguments)
         return ToolCallDelta(call.position, call.id if fresh else None, name or None, arguments)
 
-    def _find(self, index: Any, given: str, name: str) -> _Call:
-        """The call a fragment belongs to: by index; a new named id, or a name without an index, begins another."""
+    def _find(self, index: Any, given: str, name: str, arguments: str) -> _Call:
+        """The call a fragment belongs to: by index, by id where there is none, else the latest."""
         key = index if type(index) is int else given or None
         call = self.by_key.get(key)
         if call is None and key is None and not name and self.calls:
             return self.calls[-1]
-        begins = call is None or (key is None and name) or (given and name and given != call.id)
-        if call is not None and not begins:
-            return call
-        call = self.by_key[key] = _Call(len(self.calls))
-        self.calls.append(call)
+        if call is None or (name and _begins_another(call, key, given, arguments)):
+            call = self.by_key[key] = _Call(len(self.calls))
+            self.calls.append(call)
         return call
 
     def _keep(self, delta: dict[str, Any]) -> None:
@@ -207,6 +207,22 @@ class _Track:
                 _grow(last, detail)
             else:
                 kept.append(detail)
+
+
+def _begins_another(call: _Call, key: Any, given: str, arguments: str) -> bool:
+    """Whether a fragment with a name, found under the key of `call`, is the next call by a server that counts carelessly."""
+    if key is None or (given and given != call.id):
+        return True
+    return bool(arguments) and not given and _whole("".join(call.arguments))
+
+
+def _whole(arguments: str) -> bool:
+    if not arguments.endswith("}"):
+        return False
+    try:
+        return isinstance(load_json(arguments), dict)
+    except MalformedResponseError:
+        return False
 
 
 def _same_block(one: dict[str, Any], other: dict[str, Any]) -> bool:

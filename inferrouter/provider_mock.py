@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .answers import ChatResponse
-from .errors import ConfigError, ProviderError
+from .errors import AttemptTimeoutError, ConfigError, ProviderError
 from .mock_wire import MockReply, MockWireReply, answer_bytes, error_bytes, vectors_bytes
 from .openai_servers import ALL, server
 from .provider_openai import OpenAICompatProvider
@@ -156,10 +156,12 @@ def _resolved(reply: Any, body: dict[str, Any]) -> MockReply | BaseException:
 
 def _refusal(error: ProviderError) -> MockWireReply:
     said = _Scripted(json.dumps({"error": {"message": error.message or type(error).__name__}}).encode())
-    said.error = copy.copy(error)
     kind = next((base.__name__ for base in type(error).__mro__ if base.__name__ in STATUS_OF_ERROR), "")
-    status = error.status or STATUS_OF_ERROR.get(kind, 503)
-    return MockWireReply(max(status, 400), {}, [said])
+    status = max(error.status or STATUS_OF_ERROR.get(kind, 503), 400)
+    said.error = copy.copy(error)
+    if error.status is None and not isinstance(error, AttemptTimeoutError):
+        said.error.status = status
+    return MockWireReply(status, {}, [said])
 
 
 def _reply(made: MockReply, call: MockCall) -> MockWireReply:

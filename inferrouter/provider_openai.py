@@ -7,18 +7,18 @@ differently in `openai_servers`; this module puts them behind the `Provider` con
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from fnmatch import fnmatchcase
 
 from .answers import ChatResponse, EmbedResponse
 from .catalog import preset
+from .dialect import declared, dump_json, json_headers, load_answer, write_json
 from .error_table import classify
 from .errors import ConfigError, ProviderError
-from .openai_reply import read_answer
-from .openai_request import chat_body, dump, unsupported
+from .openai_reply import choice_error, read_answer
+from .openai_request import chat_body, unsupported
 from .openai_servers import server
 from .openai_stream import OpenAIDecoder
 from .openai_vectors import embed_body, read_vectors
-from .provider import Endpoint, StreamDecoder, embedded_status, load_json
+from .provider import Endpoint, StreamDecoder, embedded_status
 from .records import ChatRequest, EmbedRequest
 from .secret import Secret
 from .transport import WireRequest
@@ -84,9 +84,7 @@ class OpenAICompatProvider:
 
     def declares(self, model: str) -> bool | None:
         """See `Provider`."""
-        if self.models is None:
-            return None
-        return any(fnmatchcase(model, pattern) for pattern in self.models)
+        return declared(self.models, model) if self.models is not None else None
 
     def unsupported(self, request: ChatRequest, model: str) -> tuple[str, ...]:
         """See `Provider`."""
@@ -94,14 +92,15 @@ class OpenAICompatProvider:
 
     def encode(self, request: ChatRequest, model: str, endpoint: Endpoint, stream: bool) -> WireRequest:
         """See `Provider`."""
-        body = dump(chat_body(request, model, self._server, self.name, stream))
+        body = write_json(chat_body(request, model, self._server, self.name, stream))
         return WireRequest(_url(endpoint.base_url, "/chat/completions"), body, self._headers(endpoint))
 
     def decode(self, body: bytes, model: str) -> ChatResponse:
         """See `Provider`."""
-        item = load_json(body)
-        source = body.decode("utf-8", "replace")
-        self._refuse_error(item, body)
+        source, item = load_answer(self, body)
+        failure = choice_error(item)
+        if failure is not None:
+            raise self.error(embedded_status(failure, 200), {}, dump_json(failure).encode("utf-8", "replace"), 0.0)
         return read_answer(item, source, self.name, self._server.audio_in_total)
 
     def decoder(self, model: str) -> StreamDecoder:
@@ -114,28 +113,17 @@ class OpenAICompatProvider:
 
     def encode_embed(self, request: EmbedRequest, model: str, endpoint: Endpoint) -> WireRequest:
         """See `Provider`."""
-        body = dump(embed_body(request, model, self._server))
+        body = write_json(embed_body(request, model, self._server))
         return WireRequest(_url(endpoint.base_url, "/embeddings"), body, self._headers(endpoint))
 
     def decode_embed(self, body: bytes, model: str) -> EmbedResponse:
         """See `Provider`."""
-        item = load_json(body)
-        self._refuse_error(item, body)
-        return read_vectors(item, body.decode("utf-8", "replace"))
+        source, item = load_answer(self, body)
+        return read_vectors(item, source)
 
     def _headers(self, endpoint: Endpoint) -> tuple[tuple[str, str | Secret], ...]:
-        headers: list[tuple[str, str | Secret]] = [JSON]
-        if endpoint.key:
-            word = self._server.key_header
-            headers.append((word, endpoint.key.prefixed("Bearer " if word == "Authorization" else "")))
-        if endpoint.headers:
-            headers.extend(endpoint.headers.items())
-        return tuple(headers)
-
-    def _refuse_error(self, item: object, body: bytes) -> None:
-        holder = item[0] if isinstance(item, list) and item else item
-        if isinstance(holder, dict) and holder.get("error") and not holder.get("choices"):
-            raise self.error(embedded_status(item, 200), {}, body, 0.0)
+        word = self._server.key_header
+        return tuple(json_headers(endpoint, word, "Bearer " if word == "Authorization" else ""))
 
 
 def _url(base_url: str, path: str) -> str:

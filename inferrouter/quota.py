@@ -299,17 +299,21 @@ def admit(entries: Mapping[str, Entry], wants: Wants, now: float, ident: int) ->
     return Reservation(ident, tuple(wants), marks)
 
 
-def settle(entries: Mapping[str, Entry], reservation: Reservation, amounts: Sequence[float]) -> None:
-    """Corrects what `reservation` charged to `amounts`, one per want, in the windows it names."""
+def settle(entries: Mapping[str, Entry], reservation: Reservation, amounts: Sequence[float]) -> list[Entry]:
+    """Corrects what `reservation` charged to `amounts`, one per want, in the windows it names; returns what changed."""
     wants = reservation.wants
     if len(amounts) != len(wants):
         raise QuotaStoreError(f"{len(wants)} amounts were reserved and {len(amounts)} are settled; give one for each")
     for amount in amounts:
         if amount.__class__ not in _NUMBERS or not 0 <= amount <= MAX_AMOUNT:
             raise _nonsense(amount)
+    changed = []
     for (key, reserved), mark, amount in zip(wants, reservation.marks, amounts):  # noqa: B905 - hot, lengths are checked
         if amount != reserved and key in entries:
-            entries[key].tally.correct(mark, amount - reserved)
+            entry = entries[key]
+            entry.tally.correct(mark, amount - reserved)
+            changed.append(entry)
+    return changed
 
 
 def headroom_of(entries: Mapping[str, Entry], key: str, now: float) -> Headroom:

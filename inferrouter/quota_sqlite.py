@@ -49,7 +49,7 @@ T = TypeVar("T")
 _APPLICATION_ID = 0x49524C47
 _SCHEMA_VERSION = 1
 _SCHEMA = (
-    "CREATE TABLE bucket (key TEXT PRIMARY KEY, amount REAL, kind TEXT, state BLOB) WITHOUT ROWID",
+    "CREATE TABLE bucket (id INTEGER PRIMARY KEY, key TEXT UNIQUE, amount REAL, kind TEXT, state BLOB)",
     "CREATE TABLE reservation (until REAL, id INTEGER, PRIMARY KEY (until, id)) WITHOUT ROWID",
     "CREATE TABLE hold (key TEXT PRIMARY KEY, until REAL, reason TEXT, made REAL) WITHOUT ROWID",
     f"PRAGMA application_id = {_APPLICATION_ID}",
@@ -57,6 +57,8 @@ _SCHEMA = (
 )
 _PRUNE_EVERY = 64
 _PRUNE_AT_MOST = 256
+_PAGE_BYTES = 2048
+_LOG_BYTES = 4_000_000
 _OLDEST_SQLITE = (3, 15, 0)
 
 
@@ -85,58 +87,60 @@ class SQLiteQuotaStore:
         self._sleep = sleep
         self._lock = threading.Lock()
         self._db: sqlite3.Connection | None = None
+        self._cursor: sqlite3.Cursor | None = None
         self._pid = os.getpid()
         self._identity: tuple[int, int] | None = None
         self._closed = False
         self._set: dict[str, tuple[float, str]] = {}
+        self._entries: dict[str, Entry] = {}
+        self._rows: dict[str, int] = {}
+        self._version = 0
         self._idents = _idents()
-        self._verb("", lambda db: None)
+        self._verb(lambda db: None)
         _close_over_forks(self)
 
     def define(self, buckets: Sequence[Bucket], now: float) -> None:
-        def work(db: sqlite3.Connection) -> None:
-            known = _load(db, [bucket.key for bucket in buckets])
+        def work(db: sqlite3.Cursor) -> None:
             for bucket in buckets:
-                old = known.get(bucket.key)
-                entry = known[bucket.key] = redefined(old, entry_for(bucket, self._set), now)
-                if entry is not old:
-                    _store(db, entry)
+                self._redefine(db, redefined(self._entry(db, bucket.key), entry_for(bucket, self._set), now))
 
-        self._verb("BEGIN IMMEDIATE", work)
+        self._verb(work)
 
     def headroom(self, keys: Sequence[str], now: float) -> list[Headroom]:
-        entries = self._verb("BEGIN", lambda db: _load(db, keys))
-        return [headroom_of(entries, key, now) for key in keys]
+        def work(db: sqlite3.Cursor) -> list[Headroom]:
+            entries = self._load(db, keys)
+            return [headroom_of(entries, key, now) for key in keys]
+
+        return self._verb(work, "BEGIN")
 
     def reserve(self, wants: Sequence[tuple[str, float]], now: float) -> Reservation | Refusal:
-        def work(db: sqlite3.Connection) -> Reservation | Refusal:
-            entries = _load(db, [key for key, _ in wants])
+        def work(db: sqlite3.Cursor) -> Reservation | Refusal:
+            entries = self._load(db, [key for key, _ in wants])
             taken = admit(entries, wants, now, next(self._idents))
             if isinstance(taken, Reservation):
-                taken.until = max((entry.tally.gone_at() for entry in entries.values()), default=now)
-                _save(db, entries.values())
+                charged = [entries[key] for key, _ in wants]
+                taken.until = max([now, *(entry.tally.gone_at() for entry in charged)])
+                self._save(db, charged)
                 db.execute("INSERT INTO reservation VALUES (?, ?)", (taken.until, taken.id))
                 if taken.id % _PRUNE_EVERY == 0:
                     db.execute(_PRUNE, (now, _PRUNE_AT_MOST))
             return taken
 
-        return self._verb("BEGIN IMMEDIATE", work)
+        return self._verb(work)
 
     def commit(self, reservation: Reservation, now: float, amounts: Sequence[float] | None = None) -> bool:
-        def work(db: sqlite3.Connection) -> bool:
+        def work(db: sqlite3.Cursor) -> bool:
             row = (reservation.until, reservation.id)
             if not db.execute("DELETE FROM reservation WHERE until = ? AND id = ?", row).rowcount:
                 return now >= reservation.until  # pruned: its windows have passed, there is nothing left to correct
             if amounts is not None:
-                entries = _load(db, reservation.keys)
-                settle(entries, reservation, amounts)
-                _save(db, entries.values())
+                self._save(db, settle(self._load(db, reservation.keys), reservation, amounts))
             return True
 
         if reservation.settled:
             self._check_open()
             return False
-        settled = self._verb("BEGIN IMMEDIATE", work)
+        settled = self._verb(work, looks=False)
         reservation.settled = True
         return settled
 
@@ -144,32 +148,32 @@ class SQLiteQuotaStore:
         return self.commit(reservation, now, [0.0] * len(reservation.wants))
 
     def hold(self, key: str, until: float, reason: str, now: float) -> None:
-        def work(db: sqlite3.Connection) -> None:
+        def work(db: sqlite3.Cursor) -> None:
             old = _holds(db, "WHERE key = ?", key).get(key)
             _keep_hold(db, key, old, merged_hold(old, Hold(key, until, reason), now))
 
-        self._verb("BEGIN IMMEDIATE", work)
+        self._verb(work)
 
     def holds(self, now: float) -> dict[str, Hold]:
-        def work(db: sqlite3.Connection) -> None:
+        def work(db: sqlite3.Cursor) -> None:
             for key, held in _holds(db).items():
                 _keep_hold(db, key, held, live_hold(*held, now))
 
-        kept = self._verb("BEGIN", _holds)
+        kept = self._verb(_holds, "BEGIN")
         live = {key: live_hold(*held, now) for key, held in kept.items()}
         if live != kept:
-            self._verb("BEGIN IMMEDIATE", work)
+            self._verb(work)
         return {key: held[0] for key, held in live.items() if held is not None}
 
     def set_quota(self, account_id: str, amount: float, unit: str) -> None:
         key = allowance_key(account_id)
 
-        def work(db: sqlite3.Connection) -> None:
-            known = _load(db, [key]).get(key)
+        def work(db: sqlite3.Cursor) -> None:
+            known = self._entry(db, key)
             limit = known.limit if known else Limit(amount, unit, "day")
-            _store(db, redefined(known, entry_for(Bucket(key, limit), {key: (amount, unit)}), None))
+            self._redefine(db, redefined(known, entry_for(Bucket(key, limit), {key: (amount, unit)}), None))
 
-        self._verb("BEGIN IMMEDIATE", work)
+        self._verb(work)
         self._set[key] = (amount, unit)
 
     def close(self) -> None:
@@ -186,8 +190,11 @@ class SQLiteQuotaStore:
     def __repr__(self) -> str:
         return f"<SQLiteQuotaStore {self._path!r}{' closed' if self._closed else ''}>"
 
-    def _verb(self, begin: str, work: Callable[[sqlite3.Connection], T]) -> T:
-        """Runs `work` in one transaction, again while others hold the lock; the one place where sqlite3's errors end."""
+    def _verb(self, work: Callable[[sqlite3.Cursor], T], begin: str = "BEGIN IMMEDIATE", looks: bool = True) -> T:
+        """Runs `work` in one transaction, again while others hold the lock; the one place where sqlite3's errors end.
+
+        `looks`: whether to look that the file is still there, which only what admits or shows something needs.
+        """
         import sqlite3
 
         waited = 0.0
@@ -195,7 +202,7 @@ class SQLiteQuotaStore:
             self._check_open()
             while True:
                 try:
-                    return self._transaction(begin, work)
+                    return self._transaction(work, begin, looks)
                 except (sqlite3.Error, UnicodeError, OverflowError) as exc:
                     if not _is_busy(exc) or waited >= self._patience:
                         raise self._explained(exc) from exc
@@ -203,28 +210,69 @@ class SQLiteQuotaStore:
                 self._sleep(pause)
                 waited += pause
 
-    def _transaction(self, begin: str, work: Callable[[sqlite3.Connection], T]) -> T:
-        db = self._connection()
-        if not begin:
-            return work(db)
+    def _transaction(self, work: Callable[[sqlite3.Cursor], T], begin: str, looks: bool) -> T:
+        db = self._connected()
         db.execute(begin)
         try:
-            self._check_file()
+            if looks:
+                self._check_file()
+            version = db.execute("PRAGMA data_version").fetchone()[0]
+            if version != self._version:  # another connection has written since
+                self._entries.clear()
+                self._version = version
             result = work(db)
             db.execute("COMMIT")
         except BaseException:
-            if db.in_transaction:
+            self._forget()
+            if db.connection.in_transaction:
                 db.execute("ROLLBACK")
             raise
         return result
 
-    def _connection(self) -> sqlite3.Connection:
+    def _entry(self, db: sqlite3.Cursor, key: str) -> Entry | None:
+        entry = self._entries.get(key)
+        if entry is None:
+            row = db.execute("SELECT id, amount, kind, state FROM bucket WHERE key = ?", (key,)).fetchone()
+            if row is not None:
+                self._rows[key], amount, kind, state = row
+                entry = self._entries[key] = Entry(key, tally_unpacked(_limit(amount, kind), state))
+        return entry
+
+    def _load(self, db: sqlite3.Cursor, keys: Iterable[str]) -> dict[str, Entry]:
+        """Every entry that was read since the file was last changed by others, those of `keys` among them."""
+        for key in keys:
+            if key not in self._entries:
+                self._entry(db, key)
+        return self._entries
+
+    def _redefine(self, db: sqlite3.Cursor, entry: Entry) -> None:
+        limit = entry.limit
+        if self._entries.get(entry.key) is not entry:
+            kind = f"{limit.unit} {limit.window} {'rolling' if limit.rolling else 'calendar'} {limit.zone}"
+            row = (float(limit.amount), kind, entry.tally.pack(), entry.key)
+            if entry.key in self._rows:
+                db.execute("UPDATE bucket SET amount = ?, kind = ?, state = ? WHERE key = ?", row)
+            else:
+                db.execute("INSERT INTO bucket (amount, kind, state, key) VALUES (?, ?, ?, ?)", row)
+                self._rows[entry.key] = db.lastrowid or 0
+            self._entries[entry.key] = entry
+
+    def _save(self, db: sqlite3.Cursor, entries: Iterable[Entry]) -> None:
+        rows = [(entry.tally.pack(), self._rows[entry.key]) for entry in entries]
+        db.executemany("UPDATE bucket SET state = ? WHERE id = ?", rows)
+
+    def _forget(self) -> None:
+        self._entries.clear()
+        self._rows.clear()
+
+    def _connected(self) -> sqlite3.Cursor:
         if self._pid != os.getpid():
             self._forked()
-        if self._db is None:
+        if self._cursor is None:
             with _OPENING:
                 self._db = self._connect()
-        return self._db
+            self._cursor = self._db.cursor()
+        return self._cursor
 
     def _connect(self) -> sqlite3.Connection:
         import sqlite3
@@ -238,6 +286,8 @@ class SQLiteQuotaStore:
             self._identity = identity
             self._check_file(may_be_empty=fresh)
             self._check_owner(db)
+            db.execute(f"PRAGMA page_size = {_PAGE_BYTES}")
+            db.execute(f"PRAGMA wal_autocheckpoint = {_LOG_BYTES // _PAGE_BYTES}")
             db.execute(f"PRAGMA synchronous = {self._synchronous}")
             db.execute("PRAGMA journal_mode = WAL")
             db.execute("BEGIN IMMEDIATE")  # shows at once whether the file can be written at all
@@ -297,12 +347,14 @@ class SQLiteQuotaStore:
     def _disconnect(self) -> None:
         if self._db is not None:
             self._db.close()
-            self._db = None
+            self._db = self._cursor = None
+            self._forget()
 
     def _forked(self) -> None:
         """Lets go of a connection that belongs to the parent, without closing it: that would free the parent's locks."""
-        _INHERITED.append(self._db)
-        self._db = None
+        _INHERITED.append((self._db, self._cursor))
+        self._db = self._cursor = None
+        self._forget()
         self._pid = os.getpid()
         self._idents = _idents()
 
@@ -340,39 +392,17 @@ _FORKING: list[SQLiteQuotaStore] = []
 _INHERITED: list[Any] = []
 
 
-def _load(db: sqlite3.Connection, keys: Sequence[str]) -> dict[str, Entry]:
-    rows = db.execute(_select(len(keys)), keys)
-    return {key: Entry(key, tally_unpacked(_limit(amount, kind), state)) for key, amount, kind, state in rows}
-
-
-def _save(db: sqlite3.Connection, entries: Iterable[Entry]) -> None:
-    db.executemany("UPDATE bucket SET state = ? WHERE key = ?", [(entry.tally.pack(), entry.key) for entry in entries])
-
-
-def _store(db: sqlite3.Connection, entry: Entry) -> None:
-    limit = entry.limit
-    kind = f"{limit.unit} {limit.window} {'rolling' if limit.rolling else 'calendar'} {limit.zone}"
-    row = (entry.key, float(limit.amount), kind, entry.tally.pack())
-    db.execute("INSERT OR REPLACE INTO bucket VALUES (?, ?, ?, ?)", row)
-
-
-def _holds(db: sqlite3.Connection, where: str = "", *values: str) -> dict[str, tuple[Hold, float]]:
+def _holds(db: sqlite3.Cursor, where: str = "", *values: str) -> dict[str, tuple[Hold, float]]:
     rows = db.execute(f"SELECT key, until, reason, made FROM hold {where}", values)  # noqa: S608 - constant texts only
     return {key: (Hold(key, until, reason), made) for key, until, reason, made in rows}
 
 
-def _keep_hold(db: sqlite3.Connection, key: str, old: object, new: tuple[Hold, float] | None) -> None:
+def _keep_hold(db: sqlite3.Cursor, key: str, old: object, new: tuple[Hold, float] | None) -> None:
     if new is None:
         db.execute("DELETE FROM hold WHERE key = ?", (key,))
     elif new != old:
         hold, made = new
         db.execute("INSERT OR REPLACE INTO hold VALUES (?, ?, ?, ?)", (key, hold.until, hold.reason, made))
-
-
-@lru_cache(maxsize=256)
-def _select(count: int) -> str:
-    marks = ", ".join("?" * count)
-    return f"SELECT key, amount, kind, state FROM bucket WHERE key IN ({marks})"  # noqa: S608 - question marks only
 
 
 @lru_cache(maxsize=4096)

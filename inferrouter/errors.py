@@ -150,7 +150,7 @@ class AllCandidatesFailedError(InferRouterError):
         super().__init__(self.attempts)
 
     def __str__(self) -> str:
-        tried = "; ".join(f"[{i}] {attempt}" for i, attempt in enumerate(self.attempts, 1))
+        tried = "; ".join(f"[{i}] {str(attempt).rstrip('.')}" for i, attempt in enumerate(self.attempts, 1))
         skipped = f" Left out: {'; '.join(map(str, self.rejections))}." if self.rejections else ""
         count = len(self.attempts)
         return f"all {count} attempt{'s' * (count != 1)} failed: {tried}.{skipped} {_when(self.retry_at)}"
@@ -199,13 +199,14 @@ class ProviderError(InferRouterError):
         return f"<{type(self).__name__}: {self}>"
 
     def __str__(self) -> str:
-        who = "/".join(filter(None, (self.provider, self.account_id))) or "the provider"
+        who = "/".join(filter(None, (self.provider, self.account_id)))
         model = f" ({self.model})" if self.model else ""
         status = f" answered {self.status}" if self.status else ""
+        head = f"{who or 'the provider'}{model}{status}: " if who or model or status else ""
         said = self.message or self.body[:200] or type(self).__name__
         wait = f" It asks to wait {self.retry_after:g} s." if self.retry_after else ""
         known = f" Request id {self.request_id}." if self.request_id else ""
-        return f"{who}{model}{status}: {said.rstrip('.')}.{wait}{known} {self._advice()}"
+        return f"{head}{said.rstrip('.')}.{wait}{known} {self._advice()}"
 
     def _advice(self) -> str:
         return self.hint
@@ -288,7 +289,7 @@ class StreamInterruptedError(InferRouterError):
 
     def __str__(self) -> str:
         seen = len(getattr(self.partial, "text", "") or "")
-        why = f": {self.cause}" if self.cause is not None else ""
+        why = f": {str(self.cause).rstrip('.')}." if self.cause is not None else "."
         return (
             f"the stream broke off after {seen} characters{why} "
             "What came is in .partial; ask again, as no other account is tried once content was handed out."

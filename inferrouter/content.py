@@ -185,7 +185,7 @@ def _from_url(kind: str, url: str, mime_type: str | None) -> Part:
     head, comma, payload = url[5:].partition(",")
     if not comma or not head.endswith(";base64"):
         raise InvalidRequestError(message="a data: URL must read data:<mime type>;base64,<data>")
-    return Part(kind, data=_decode(payload), mime_type=head.split(";")[0] or mime_type)
+    return _media(kind, _decode(payload), head.split(";")[0] or mime_type)
 
 
 def _decode(text: str) -> bytes:

@@ -10,6 +10,7 @@ import json
 from dataclasses import dataclass
 
 from .content import Part
+from .errors import InvalidRequestError
 from .records import ChatRequest, EmbedRequest, Message
 
 __all__ = ["DEFAULT_OUTPUT_TOKENS", "Estimate", "estimate_chat", "estimate_embed", "estimate_text"]
@@ -37,15 +38,15 @@ class Estimate:
 
 
 def estimate_chat(request: ChatRequest) -> Estimate:
-    """Input tokens by size, output tokens by `max_tokens` or the default, times `extra["n"]`."""
+    """Input tokens by size, output tokens by `max_tokens` or the default, times `extra["n"]`. Raises `InvalidRequestError`."""
     count = 3
     for message in request.messages:
         if isinstance(message, Message):
             count += _message_tokens(message)
     if request.tools:
-        count += sum(estimate_text(json.dumps(tool.to_dict())) for tool in request.tools)
+        count += sum(_json_tokens(tool.to_dict(), f"tool {tool.name!r}") for tool in request.tools)
     if request.response_format is not None:
-        count += estimate_text(json.dumps(request.response_format))
+        count += _json_tokens(request.response_format, "response_format")
     answers = request.extra.get("n", 1) if request.extra else 1
     times = answers if type(answers) is int and 1 <= answers <= 128 else 1
     return Estimate(count, (request.max_tokens or DEFAULT_OUTPUT_TOKENS) * times)
@@ -63,6 +64,13 @@ def estimate_text(text: str) -> int:
         return -(-size * 2 // 7)
     plain = len(text.encode("ascii", "ignore"))
     return -(-plain * 2 // 7) + size - plain
+
+
+def _json_tokens(value: object, what: str) -> int:
+    try:
+        return estimate_text(json.dumps(value))
+    except (TypeError, ValueError, RecursionError) as exc:
+        raise InvalidRequestError(message=f"{what} holds something that JSON cannot say") from exc
 
 
 def _message_tokens(message: Message) -> int:
@@ -83,4 +91,4 @@ def _part_tokens(part: Part) -> int:
         return IMAGE_TOKENS
     if part.data is None:
         return UNSEEN_TOKENS
-    return max(258, len(part.data) // BYTES_PER_TOKEN[part.kind])
+    return max(258, len(part.data) // BYTES_PER_TOKEN.get(part.kind, 200))

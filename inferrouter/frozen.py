@@ -40,13 +40,18 @@ class FrozenDict(dict[K, V]):
 
 EMPTY: FrozenDict[str, Any] = FrozenDict()
 
+_DEEPEST = 100
 
-def freeze(value: Any) -> Any:
-    """A deep copy in which dicts are `FrozenDict`s and lists are tuples."""
-    if isinstance(value, FrozenDict):
+
+def freeze(value: Any, depth: int = 0) -> Any:
+    """A deep copy in which dicts are `FrozenDict`s and lists are tuples.
+
+    What lies deeper than any real data, such as the inside of a list that holds itself, stays as it is.
+    """
+    if isinstance(value, FrozenDict) or depth > _DEEPEST:
         return value
     if isinstance(value, Mapping):
-        return FrozenDict({key: freeze(item) for key, item in value.items()})
+        return FrozenDict({key: freeze(item, depth + 1) for key, item in value.items()})
     if isinstance(value, (list, tuple)):
-        return tuple(freeze(item) for item in value)
+        return tuple(freeze(item, depth + 1) for item in value)
     return value

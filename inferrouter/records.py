@@ -7,7 +7,6 @@ functions) and keep one immutable form, so that nothing below has to ask again. 
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -110,7 +109,8 @@ class Message:
         if not isinstance(self.content, str):
             object.__setattr__(self, "content", _content(self.content))
         if self.tool_calls:
-            object.__setattr__(self, "tool_calls", tuple(_tool_call(call) for call in self.tool_calls))
+            calls = _listed("tool_calls", self.tool_calls)
+            object.__setattr__(self, "tool_calls", tuple(_tool_call(call) for call in calls))
         elif self.tool_calls != ():
             object.__setattr__(self, "tool_calls", ())
 
@@ -167,6 +167,8 @@ class Message:
         )
 
 
+_LARGEST = 2**63
+
 # What servers put into an assistant turn, so that their answers can be handed back as they are.
 _MESSAGE_KEYS = frozenset(
     (
@@ -214,7 +216,8 @@ class ChatRequest:
         if self.stop is not None:
             settle(self, "stop", _strings("stop", self.stop))
         if self.tools:
-            settle(self, "tools", tuple(tool_from_dict(tool, f"tools[{i}]") for i, tool in enumerate(self.tools)))
+            tools = _listed("tools", self.tools)
+            settle(self, "tools", tuple(tool_from_dict(tool, f"tools[{i}]") for i, tool in enumerate(tools)))
         elif self.tools != ():
             settle(self, "tools", ())
         if self.tool_choice is not None:
@@ -222,9 +225,7 @@ class ChatRequest:
         if self.response_format is not None:
             settle(self, "response_format", _response_format(self.response_format))
         if self.extra is not None:
-            if not isinstance(self.extra, Mapping):
-                raise InvalidRequestError(message="extra is a dict merged into the provider's body")
-            settle(self, "extra", freeze(self.extra))
+            settle(self, "extra", _extra(self.extra))
         if self.require != ():
             settle(self, "require", _strings("require", self.require))
             unknown = [name for name in self.require if name not in OPTIONAL]
@@ -265,7 +266,7 @@ class EmbedRequest:
             raise InvalidRequestError(message=f"model is a name, not {self.model!r}")
         _number("dimensions", self.dimensions, int, 1)
         if self.extra is not None:
-            object.__setattr__(self, "extra", freeze(self.extra))
+            object.__setattr__(self, "extra", _extra(self.extra))
 
 
 def _content(content: Any) -> str | tuple[Part, ...]:
@@ -315,10 +316,24 @@ def _number(name: str, value: Any, kind: type, least: int | None) -> None:
     if value is None:
         return
     allowed = (int, float) if kind is float else (int,)
-    if isinstance(value, bool) or not isinstance(value, allowed) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, allowed):
         raise InvalidRequestError(message=f"{name} is {'a number' if kind is float else 'a whole number'}, not {value!r}")
+    if not -_LARGEST <= value < _LARGEST:
+        raise InvalidRequestError(message=f"{name} is not a number any provider takes: it is beyond 64 bits, or no number")
     if least is not None and value < least:
         raise InvalidRequestError(message=f"{name} is at least {least}, not {value!r}")
+
+
+def _listed(name: str, value: Any) -> Sequence[Any]:
+    if not isinstance(value, Sequence) or isinstance(value, (str, bytes)):
+        raise InvalidRequestError(message=f"{name} takes a list, not {type(value).__name__}")
+    return value
+
+
+def _extra(value: Any) -> Any:
+    if not isinstance(value, Mapping):
+        raise InvalidRequestError(message="extra is a dict merged into the provider's body")
+    return freeze(value)
 
 
 def _strings(name: str, value: Any) -> tuple[str, ...]:

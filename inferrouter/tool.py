@@ -6,11 +6,13 @@ docstring. Must never call the function.
 
 from __future__ import annotations
 
+import dataclasses
+import enum
 import inspect
 import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass
 from typing import Any
 
 from .errors import InvalidRequestError
@@ -45,20 +47,12 @@ class Tool:
         and Annotated[..., "description"]. Raises `InvalidRequestError` for *args, **kwargs and hints it cannot describe.
         """
         try:
-            hints = typing.get_type_hints(function, include_extras=True)
-            signature = inspect.signature(function)
-        except (TypeError, NameError, ValueError) as exc:
+            schema = _signature_schema(function)
+            name = function.__name__
+        except (TypeError, NameError, ValueError, AttributeError, RecursionError) as exc:
             raise InvalidRequestError(message=f"Tool.from_function cannot read {function!r}: {exc}") from exc
-        properties, required = {}, []
-        for name, parameter in signature.parameters.items():
-            if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
-                raise InvalidRequestError(message=f"Tool.from_function: {name!r} is variadic, which no schema can say")
-            properties[name] = _schema(hints.get(name, str), f"parameter {name!r}")
-            if parameter.default is parameter.empty:
-                required.append(name)
-        schema = {"type": "object", "properties": properties, "required": required}
         about = (inspect.getdoc(function) or "").split("\n\n")[0]
-        return cls(function.__name__, " ".join(about.split()), schema)
+        return cls(name, " ".join(about.split()), schema)
 
     def to_dict(self) -> dict[str, Any]:
         """The OpenAI-style function dict of this tool."""
@@ -90,11 +84,25 @@ def tool_from_dict(item: Any, where: str) -> Tool:
     )
 
 
+def _signature_schema(function: Callable[..., Any]) -> dict[str, Any]:
+    hints = typing.get_type_hints(function, include_extras=True)
+    properties, required = {}, []
+    for name, parameter in inspect.signature(function).parameters.items():
+        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+            raise InvalidRequestError(message=f"Tool.from_function: {name!r} is variadic, which no schema can say")
+        properties[name] = _schema(hints.get(name, str), f"parameter {name!r}")
+        if parameter.default is parameter.empty:
+            required.append(name)
+    return {"type": "object", "properties": properties, "required": required}
+
+
 def _schema(hint: Any, where: str) -> FrozenDict[str, Any]:
     origin, args = typing.get_origin(hint), typing.get_args(hint)
     if origin is typing.Annotated:
         notes = [note for note in args[1:] if isinstance(note, str)]
         return FrozenDict({**_schema(args[0], where), **({"description": notes[0]} if notes else {})})
+    if origin in (typing.Required, typing.NotRequired):
+        return _schema(args[0], where)
     if hint in _SCALARS:
         return FrozenDict(type=_SCALARS[hint])
     if hint is Any:
@@ -114,19 +122,25 @@ def _schema(hint: Any, where: str) -> FrozenDict[str, Any]:
 
 
 def _class_schema(base: type, args: tuple[Any, ...], where: str) -> FrozenDict[str, Any] | None:
-    import dataclasses
-    import enum
-
     if issubclass(base, enum.Enum):
         return FrozenDict(enum=tuple(member.value for member in base))
     if typing.is_typeddict(base) or dataclasses.is_dataclass(base):
         hints = typing.get_type_hints(base, include_extras=True)
-        fields = {name: _schema(hint, f"{where}.{name}") for name, hint in hints.items()}
-        required = tuple(sorted(getattr(base, "__required_keys__", fields)))
-        return FrozenDict(type="object", properties=FrozenDict(fields), required=required)
+        needed = _needed(base, hints)
+        fields = FrozenDict({name: _schema(hints[name], f"{where}.{name}") for name in needed})
+        return FrozenDict(type="object", properties=fields, required=tuple(name for name in needed if needed[name]))
     if issubclass(base, dict) or base is Mapping:
         return FrozenDict(type="object")
     if issubclass(base, (list, tuple, set, frozenset)) or base is Sequence:
         items = [arg for arg in args if arg is not ...]
         return FrozenDict(type="array", **({"items": _schema(items[0], where)} if items else {}))
     return None
+
+
+def _needed(base: Any, hints: Mapping[str, Any]) -> dict[str, bool]:
+    """The fields of a TypedDict or a dataclass, and whether each must be given."""
+    if dataclasses.is_dataclass(base):
+        return {field.name: field.default is field.default_factory is MISSING for field in dataclasses.fields(base)}
+    # Under postponed annotations __required_keys__ has not seen what a hint is wrapped in.
+    wrapped = {typing.Required: True, typing.NotRequired: False}
+    return {name: wrapped.get(typing.get_origin(hint), name in base.__required_keys__) for name, hint in hints.items()}

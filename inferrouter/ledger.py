@@ -12,7 +12,8 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-from .errors import InferRouterError, QuotaStoreError
+from .errors import QuotaStoreError
+from .limits import Limit
 from .quota import Bucket, Headroom, Hold, MemoryQuotaStore, QuotaStore, Refusal, Reservation
 
 __all__ = ["Ledger"]
@@ -44,6 +45,13 @@ class Ledger:
             return self.store.headroom(keys, now)
         except Exception as exc:
             return self._spared(exc).headroom(keys, now)
+
+    def limit_of(self, key: str, now: float) -> Limit | None:
+        """The limit that the store itself counts under `key`, None if it knows none or cannot say."""
+        try:
+            return self.store.headroom((key,), now)[0].limit
+        except Exception:
+            return None
 
     def holds(self, now: float) -> dict[str, Hold]:
         """The live holds by key."""
@@ -77,7 +85,7 @@ class Ledger:
         try:
             self._ask(lambda store: store.hold(key, until, reason, now))
         except QuotaStoreError:
-            self.degraded += 1
+            return
 
     def close(self, now: float, store_too: bool) -> None:
         """Settle what is left, and close the store if `store_too`. Raises nothing."""
@@ -98,7 +106,7 @@ class Ledger:
         self.degraded += 1
         if self._spare is not None:
             return self._spare
-        if isinstance(exc, InferRouterError):
+        if isinstance(exc, QuotaStoreError):
             raise exc
         kind = type(self.store).__name__
         raise QuotaStoreError(

@@ -13,7 +13,7 @@ from difflib import get_close_matches
 
 from .catalog import capabilities as known_capabilities
 from .config import LIMIT_KEYS, AccountConfig, Config
-from .errors import QuotaStoreError, UnknownModelError
+from .errors import UnknownModelError
 from .ledger import Ledger
 from .limits import Limit
 from .provider import Endpoint, Provider
@@ -154,12 +154,12 @@ class Roster:
     def _allowance(self, seat: Seat, now: float) -> tuple[str, str] | None:
         """The allowance the store counts: the configuration's, or one that was set on the store itself."""
         key = allowance_key(seat.scope)
-        try:
-            return key, self._ledger.headroom((key,), now)[0].limit.unit
-        except QuotaStoreError:
-            if seat.account.daily_free is not None:
-                raise
-            return None
+        limit = self._ledger.limit_of(key, now)
+        if limit is None:
+            return (key, seat.account.quota_unit) if seat.account.daily_free is not None else None
+        if seat.account.daily_free is None:
+            self._ledger.define((Bucket(key, limit),), now)
+        return key, limit.unit
 
 
 def blended_price(account: AccountConfig) -> float | None:

@@ -55,14 +55,14 @@ def cost_of_error(error: ProviderError, auth_next: bool) -> Cost:
 
 def _rate_rest(error: ProviderError, candidate: Candidate, now: float) -> float:
     least, unsaid, most = RATE_REST
-    return now + min(max(unsaid if error.retry_after is None else error.retry_after, least), most)
+    return now + min(max(least, unsaid if error.retry_after is None else error.retry_after), most)
 
 
 def _quota_rest(error: ProviderError, candidate: Candidate, now: float) -> float:
     if error.resets_at is not None and error.resets_at > now:
         return error.resets_at
     if error.retryable and error.retry_after:
-        return now + max(error.retry_after, 1.0)
+        return now + max(1.0, error.retry_after)
     if error.retryable and candidate.slot.seat.account.reset != "rolling":
         return next_reset(now, "day", candidate.slot.seat.account.reset)
     return now + QUOTA_REST
@@ -129,6 +129,7 @@ def bare(exc: Exception) -> Exception:
 
 
 def rest_key(error: ProviderError, candidate: Candidate) -> str:
+    """What must rest: the account, everything that shares its quota, or one model there."""
     seat = candidate.slot.seat
     owner = seat.account.id if isinstance(error, (AuthenticationError, ModelNotFoundError)) else seat.scope
     model_only = error.scope == "model" or isinstance(error, ModelNotFoundError)
@@ -136,5 +137,6 @@ def rest_key(error: ProviderError, candidate: Candidate) -> str:
 
 
 def reason_of(error: ProviderError) -> str:
+    """`error` in two words, for a hold."""
     status = f" ({error.status})" if error.status else ""
     return f"{type(error).__name__.removesuffix('Error')}{status}"

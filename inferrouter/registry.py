@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from .catalog import ALIASES, PRESETS, preset
-from .config import AccountConfig, Config
+from .config import AccountConfig, Auth, Config
 from .errors import ConfigError
 from .provider import Provider
 from .provider_anthropic import AnthropicProvider
@@ -49,8 +49,6 @@ def from_environment(env: Mapping[str, str]) -> Config:
 
 
 def _free_account(name: str, key: str) -> AccountConfig:
-    from .config import Auth
-
     row = preset(name)
     return AccountConfig(
         provider=name,
@@ -64,7 +62,9 @@ def _free_account(name: str, key: str) -> AccountConfig:
 
 def _brought(given: Iterable[Provider] | None) -> tuple[dict[str, Provider], list[str]]:
     brought: dict[str, Provider] = {}
-    problems = []
+    problems: list[str] = []
+    if given is not None and not isinstance(given, Iterable):
+        return brought, [f"providers: must be a list of providers, not {type(given).__name__}"]
     for index, provider in enumerate(given or ()):
         missing = [name for name in _NEEDED if not hasattr(provider, name)]
         if missing:

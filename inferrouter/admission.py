@@ -44,7 +44,7 @@ class Kit:
     ledger: Ledger
     health: Health
     policy: Policy
-    meter: Meter
+    meter: Meter | None
     attempt_timeout: float
     auth_next: bool
     nest: Nest = field(default_factory=Nest, repr=False)
@@ -164,7 +164,7 @@ class Admission:
         kit.health.leave(self._pass, verdict, now.mono)
         if self._held is not None:
             kit.ledger.settle(self._held, amounts, now.wall)
-        if usage is not None:
+        if usage is not None and kit.meter is not None:
             found = self.candidate
             took = now.mono - self._started
             cost = self.cost(usage)

@@ -149,10 +149,9 @@ class _Round:
         number = len(self.attempts) + 1
         budget = min(account.attempt_timeout or kit.attempt_timeout, self._time_left())
         admission = Admission(kit, verb, candidate, held, wants, passed, number, budget)
-        event = RouteEvent(
-            candidate.provider, candidate.account_id, candidate.model, candidate.free, number, verb.situation.need.total
-        )
-        tell(kit.meter.on_route, event)
+        if kit.meter is not None:
+            facts = (candidate.provider, candidate.account_id, candidate.model, candidate.free)
+            tell(kit.meter.on_route, RouteEvent(*facts, number, verb.situation.need.total))
         return self._call(admission, request, fresh)
 
     def _call(self, admission: Admission, request: WireRequest, fresh: bool) -> tuple[tuple[Any] | None, bool]:

@@ -75,7 +75,7 @@ class Router:
             self._ledger,
             Health(health),
             policy or policy_named(config.policy),
-            meter or NoopMeter(),
+            None if isinstance(meter, NoopMeter) else meter,
             config.attempt_timeout,
             config.auth_errors == "next",
         )

@@ -76,7 +76,7 @@ class ExampleTest(unittest.TestCase):
         }
         found = example(tree)
         self.assertEqual(found["next"]["value"], 1)
-        self.assertIn("value", str(found))
+        self.assertLess(str(found).count("next"), 8)
         self.assertIsNone(example({"$ref": "#"}))
 
 

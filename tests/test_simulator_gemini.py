@@ -205,6 +205,9 @@ class ToolTest(GeminiTest):
         for parts in (unary, streamed[:2]):
             self.assertEqual([each["functionCall"]["name"] for each in parts], ["get_weather", "get_time"])
             self.assertEqual(["thoughtSignature" in each for each in parts], [True, False])
+        self.call("get_time")  # now the second call was signed once, as a first one
+        back = {"role": "user", "parts": [result(name, n=1)["parts"][0] for name in ("get_weather", "get_time")]}
+        self.assertEqual(self.chat("a", {"role": "model", "parts": unary}, back, tools=TOOLS).status, 200)
 
     def test_modes(self) -> None:
         """ANY calls something, with one allowed name that one; NONE calls nothing."""
@@ -273,23 +276,25 @@ class RefusalTest(GeminiTest):
 
     def test_quota(self) -> None:
         """A 429 names every spent quota, has no Retry-After, and its delay is short although the day is spent."""
-        server = sim.Simulator("gemini", keys={"k": sim.KeyLimits(rpm=1, rpd=1)}, clock=lambda: 1_800_000_000.0 + 18)
-        with server, Client(server.base_url, {"x-goog-api-key": "k"}) as client:
-            body = {"contents": [turn("hello")]}
-            served = client.post("/models/g:generateContent", body)
-            refused = client.post("/models/g:generateContent", body)
-        self.assertFalse([name for name in served.headers if "limit" in name])
-        error = self.refused(refused, 429, "RESOURCE_EXHAUSTED")
-        details = {each["@type"].rpartition(".")[2]: each for each in error["details"]}
-        self.assertEqual(
-            [each["quotaId"] for each in details["QuotaFailure"]["violations"]],
-            [
-                "GenerateRequestsPerMinutePerProjectPerModel-FreeTier",
-                "GenerateRequestsPerDayPerProjectPerModel-FreeTier",
-            ],
-        )
-        self.assertEqual(details["RetryInfo"]["retryDelay"], "42s")
-        self.assertNotIn("retry-after", refused.headers)
+        minute = "GenerateRequestsPerMinutePerProjectPerModel-FreeTier"
+        day = "GenerateRequestsPerDayPerProjectPerModel-FreeTier"
+        tokens = "GenerateContentInputTokensPerModelPerMinute-FreeTier"
+        for limits, quota_ids in (
+            (sim.KeyLimits(rpm=1, rpd=1), [minute, day]),
+            (sim.KeyLimits(rpd=1), [day]),
+            (sim.KeyLimits(tpm=2), [tokens]),
+        ):
+            server = sim.Simulator("gemini", keys={"k": limits}, clock=lambda: 1_800_000_000.0 + 18)
+            with self.subTest(limits=limits), server, Client(server.base_url, {"x-goog-api-key": "k"}) as client:
+                body = {"contents": [turn("hello")]}
+                served = client.post("/models/g:generateContent", body)
+                refused = client.post("/models/g:generateContent", body)
+                self.assertFalse([name for name in served.headers if "limit" in name])
+                error = self.refused(refused, 429, "RESOURCE_EXHAUSTED")
+                details = {each["@type"].rpartition(".")[2]: each for each in error["details"]}
+                self.assertEqual([each["quotaId"] for each in details["QuotaFailure"]["violations"]], quota_ids)
+                self.assertEqual(details["RetryInfo"]["retryDelay"], "42s")
+                self.assertNotIn("retry-after", refused.headers)
 
 
 if __name__ == "__main__":

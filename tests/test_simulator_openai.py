@@ -88,6 +88,9 @@ class AnswerTest(OpenAITest):
         one, two = self.chat("hello").json, self.chat("hello", n=2).json
         self.assertEqual([choice["index"] for choice in two["choices"]], [0, 1])
         self.assertEqual(two["usage"]["completion_tokens"], 2 * one["usage"]["completion_tokens"])
+        both = self.chat("hello", n=2, reasoning_effort="low").json
+        reasoning = sim.count_tokens(both["choices"][0]["message"]["reasoning_content"])
+        self.assertEqual(both["usage"]["completion_tokens_details"]["reasoning_tokens"], 2 * reasoning)
         events = self.chat("hello", n=2, stream=True).events
         self.assertEqual([event["choices"][0]["index"] for event in events][:4], [0, 1, 0, 1])
 
@@ -263,6 +266,13 @@ class RefusalTest(OpenAITest):
         self.assertEqual((error["type"], error["code"]), ("requests", "rate_limit_exceeded"))
         self.assertIn("(RPM): Limit 1, Used 1, Requested 1. Please try again in 20.5s", error["message"])
         self.assertEqual(refused.headers["retry-after"], "21")
+
+    def test_tightest_limit(self) -> None:
+        """Of two limits on requests the headers tell the one with the smaller share left."""
+        with sim.Simulator(keys={"k": sim.KeyLimits(rpm=2, rpd=100)}) as server:
+            with Client(server.base_url, {"authorization": "Bearer k"}) as client:
+                reply = client.post("/chat/completions", {"model": "m", "messages": [{"role": "user", "content": "a"}]})
+        self.assertEqual(reply.headers["x-ratelimit-limit-requests"], "2")
 
     def test_without_tools(self) -> None:
         """A server that takes no tools refuses them."""

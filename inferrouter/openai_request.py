@@ -11,7 +11,7 @@ from typing import Any
 
 from .content import Part
 from .dialect import merge_extra
-from .openai_servers import Server
+from .openai_servers import Server, lacking, limit_word
 from .records import ChatRequest, Message, ToolCall
 
 __all__ = ["chat_body", "unsupported"]
@@ -31,12 +31,13 @@ def chat_body(request: ChatRequest, model: str, server: Server, provider: str, s
         if server.stream_usage:
             body["stream_options"] = {"include_usage": True}
     if request.max_tokens is not None:
-        body["max_completion_tokens" if server.wants_long_limit(model) else "max_tokens"] = request.max_tokens
-    if request.tools and not server.lacks("tools", model):
+        body[limit_word(server, model)] = request.max_tokens
+    refused = lacking(server, model)
+    if request.tools and "tools" not in refused:
         body["tools"] = [tool.to_dict() for tool in request.tools]
     for name in _PLAIN:
         value = getattr(request, name)
-        if value is not None and not _lacks(name, value, server, model):
+        if value is not None and not _refused(name, value, refused):
             _set(body, name, value, server)
     if request.extra:
         merge_extra(body, request.extra)
@@ -45,17 +46,20 @@ def chat_body(request: ChatRequest, model: str, server: Server, provider: str, s
 
 def unsupported(request: ChatRequest, model: str, server: Server) -> tuple[str, ...]:
     """The parameters of `request` that `model` on this server has no word for."""
+    refused = lacking(server, model)
+    if not refused:
+        return ()
     given = {name: getattr(request, name) for name in _PLAIN}
-    lacking = [name for name, value in given.items() if value is not None and _lacks(name, value, server, model)]
-    if request.tools and server.lacks("tools", model):
-        lacking.append("tools")
-    return tuple(lacking)
+    found = [name for name, value in given.items() if value is not None and _refused(name, value, refused)]
+    if request.tools and "tools" in refused:
+        found.append("tools")
+    return tuple(found)
 
 
-def _lacks(name: str, value: Any, server: Server, model: str) -> bool:
-    if name == "response_format" and value["type"] == "json_schema" and server.lacks("json_schema", model):
-        return True
-    return server.lacks(name, model)
+def _refused(name: str, value: Any, refused: frozenset[str]) -> bool:
+    return name in refused or (
+        name == "response_format" and "json_schema" in refused and bool(value["type"] == "json_schema")
+    )
 
 
 def _set(body: dict[str, Any], name: str, value: Any, server: Server) -> None:

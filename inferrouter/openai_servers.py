@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
+from functools import lru_cache
 
 from .frozen import EMPTY, FrozenDict
 
-__all__ = ["Server", "server"]
+__all__ = ["ALL", "Server", "lacking", "limit_word", "server"]
 
 IMAGE = frozenset({"image"})
 USUAL = frozenset({"image", "audio", "document"})
@@ -23,7 +24,7 @@ THINKERS = ("o[1-9]*", "gpt-5*", "*/o[1-9]*", "*/gpt-5*")
 FIXED = ("o[1-9]*", "gpt-5", "gpt-5-[!c]*", "*/o[1-9]*", "*/gpt-5", "*/gpt-5-[!c]*")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Server:
     """One server's ways.
 
@@ -50,20 +51,25 @@ class Server:
     embed_format: bool = True
     dimensions_word: str = "dimensions"
 
-    def lacks(self, parameter: str, model: str) -> bool:
-        """Whether `model` on this server refuses `parameter`."""
-        if parameter == "reasoning_effort" and not _any(model, self.effort_models):
-            return True
-        return _any(model, self.refuses.get(parameter, ()))
-
-    def wants_long_limit(self, model: str) -> bool:
-        """Whether `model` takes `max_completion_tokens` instead of `max_tokens`."""
-        return _any(model, self.long_limit_models)
-
 
 def server(name: str) -> Server:
     """The ways of the provider `name`."""
     return _SERVERS.get(name, _PLAIN)
+
+
+@lru_cache(maxsize=1024)
+def lacking(server: Server, model: str) -> frozenset[str]:
+    """The parameters that `model` on this server refuses, "json_schema" among them."""
+    found = {name for name, patterns in server.refuses.items() if _any(model, patterns)}
+    if not _any(model, server.effort_models):
+        found.add("reasoning_effort")
+    return frozenset(found)
+
+
+@lru_cache(maxsize=1024)
+def limit_word(server: Server, model: str) -> str:
+    """Under which key `model` on this server takes the bound of its answer."""
+    return "max_completion_tokens" if _any(model, server.long_limit_models) else "max_tokens"
 
 
 def _any(model: str, patterns: tuple[str, ...]) -> bool:

@@ -6,7 +6,7 @@ problems are gathered before anything is raised. Must never open a connection.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from .catalog import ALIASES, PRESETS, preset
 from .config import AccountConfig, Auth, Config
@@ -15,8 +15,9 @@ from .provider import Provider
 from .provider_anthropic import AnthropicProvider
 from .provider_gemini import GeminiProvider
 from .provider_openai import OpenAICompatProvider
+from .secret import Secret
 
-__all__ = ["KNOWN_PROVIDERS", "from_environment", "providers_for"]
+__all__ = ["KNOWN_PROVIDERS", "accounts_in", "config_over", "providers_for"]
 
 KNOWN_PROVIDERS = frozenset((*PRESETS, *ALIASES))
 
@@ -35,28 +36,31 @@ def providers_for(config: Config, given: Iterable[Provider] | None) -> dict[str,
     return brought
 
 
-def from_environment(env: Mapping[str, str]) -> Config:
-    """A configuration of the known keys in `env`, with the catalog's free limits. Raises `ConfigError` if there are none."""
-    accounts = []
+def accounts_in(env: Mapping[str, str]) -> list[AccountConfig]:
+    """An account for each known key in `env`, with the catalog's free limits.
+
+    Raises nothing: a traceback that shows local variables would show every key of `env`.
+    """
+    found = []
     for row in PRESETS.values():
-        found = next((name for name in row.env if env.get(name, "").strip()), None)
-        if found is not None:
-            accounts.append(_free_account(row.name, env[found].strip()))
+        key = next((Secret(env[name].strip()) for name in row.env if env.get(name, "").strip()), None)
+        if key is not None:
+            found.append(_free_account(row.name, key))
+    return found
+
+
+def config_over(accounts: Sequence[AccountConfig]) -> Config:
+    """A configuration of what `accounts_in` found. Raises `ConfigError` if that is nothing, or a key is unusable."""
     if not accounts:
         names = sorted({name for row in PRESETS.values() for name in row.env})
         raise ConfigError(f"the environment holds none of the known keys; set one of {', '.join(names)}")
     return Config(accounts=accounts)
 
 
-def _free_account(name: str, key: str) -> AccountConfig:
+def _free_account(name: str, key: Secret) -> AccountConfig:
     row = preset(name)
     return AccountConfig(
-        provider=name,
-        id=name,
-        auth=Auth(key),
-        limits=row.limits,
-        model_limits=row.model_limits,
-        reset=row.reset,
+        provider=name, id=name, auth=Auth(key), limits=row.limits, model_limits=row.model_limits, reset=row.reset
     )
 
 

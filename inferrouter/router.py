@@ -31,7 +31,7 @@ from .policy import Policy, policy_named
 from .provider import Provider
 from .quota import MemoryQuotaStore, QuotaStore
 from .records import ChatRequest, EmbedRequest
-from .registry import KNOWN_PROVIDERS, from_environment, providers_for
+from .registry import KNOWN_PROVIDERS, accounts_in, config_over, providers_for
 from .roster import Roster
 from .status import AccountStatus, Explanation, account_states
 from .stream import ChatStream, stream_verb
@@ -97,7 +97,9 @@ class Router:
     @classmethod
     def from_env(cls, env: Mapping[str, str] | None = None, **parts: object) -> Router:
         """A router over whatever known API keys the environment holds, with the catalog's free limits. Raises `ConfigError`."""
-        return cls(from_environment(os.environ if env is None else env), **parts)  # type: ignore[arg-type]  # as in from_file
+        accounts = accounts_in(os.environ if env is None else env)
+        del env  # a traceback with locals would show it
+        return cls(config_over(accounts), **parts)  # type: ignore[arg-type]  # as in from_file
 
     def chat_completion(
         self, request: ChatRequest, *, timeout: float | None = None, max_wait: float | None = None

@@ -134,9 +134,9 @@ class Tally:
         raise NotImplementedError
 
     def _add(self, index: int, delta: float) -> None:
-        slot, used = self.ring[index] + delta, self.used + delta
-        self.ring[index] = slot if slot > 0 else 0.0
-        self.used = used if used > 0 else 0.0
+        held = self.ring[index]
+        self.ring[index] = left = held + delta if held + delta > 0 else 0.0
+        self.used += left - held
 
 
 class _Calendar(Tally):

@@ -1,0 +1,450 @@
+"""The contract of a quota store as a test suite, for the stores here and for anybody's own.
+
+Strategy: a mixin. Derive from it and `unittest.TestCase`, say in `make_store` how to make an empty store, and run it:
+
+    class MyStoreTest(QuotaStoreConformance, unittest.TestCase):
+        def make_store(self): return MyStore(...)
+
+Time is passed in, so nothing sleeps. A store that passes counts exactly as the ones here do. Must never know how a
+store keeps its counts: it uses the protocol's verbs only.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from .errors import QuotaStoreError
+from .limits import Limit, next_reset
+from .quota import LONGEST_HOLD, Bucket, Headroom, QuotaStore, Refusal, Reservation, allowance_key
+
+if TYPE_CHECKING:
+    import unittest
+
+    _Base = unittest.TestCase
+else:
+    _Base = object
+
+__all__ = ["NOON", "QuotaStoreConformance"]
+
+NOON = 1_788_955_200.0
+"""Epoch seconds of 2026-09-09 12:00 UTC, where every test begins."""
+
+
+class QuotaStoreConformance(_Base):
+    """Every claim a store must hold. `make_store` returns a new empty store; the suite closes it."""
+
+    def make_store(self) -> QuotaStore:
+        """A new, empty store."""
+        raise NotImplementedError
+
+    def setUp(self) -> None:
+        self.store = self.make_store()
+        self.addCleanup(self.store.close)
+
+    # counting
+
+    def test_admits_exactly_the_amount(self) -> None:
+        """A limit of three admits three, whatever the window."""
+        for window in ("minute", "hour", "day", "month"):
+            for rolling in (True, False):
+                key = f"{window} {rolling}"
+                self.define(key, Limit(3, "requests", window, rolling))
+                self.assertEqual(self.admitted(key, 5), 3, key)
+
+    def test_boundary_of_uneven_amounts(self) -> None:
+        """What fits exactly is admitted, one more is not."""
+        self.define("k", Limit(10, "tokens", "minute"))
+        self.take("k", 9)
+        self.assertIsInstance(self.store.reserve([("k", 2)], NOON), Refusal)
+        self.take("k", 1)
+        self.assertEqual(self.room("k").remaining, 0)
+
+    def test_dollars_add_up(self) -> None:
+        """Ten times ten cents fit into a dollar, and no eleventh."""
+        self.define("k", Limit(1, "dollars", "day"))
+        self.assertEqual(self.admitted("k", 11, 0.1), 10)
+
+    def test_nothing_fits_a_limit_of_zero(self) -> None:
+        """A limit of zero refuses for ever, and its share is zero."""
+        self.define("k", Limit(0, "requests", "day"))
+        self.assertIsNone(self.refused([("k", 1)]).retry_at)
+        self.assertEqual(self.room("k"), Headroom("k", Limit(0, "requests", "day"), 0, 0, 0.0, None))
+
+    def test_asking_for_nothing(self) -> None:
+        """An amount of zero is admitted by a full limit, as is a reservation of no bucket."""
+        self.define("k", Limit(1, "requests", "day"))
+        self.take("k", 1)
+        self.take("k", 0)
+        self.assertIsInstance(self.store.reserve([], NOON), Reservation)
+
+    def test_a_key_twice_counts_twice(self) -> None:
+        """Two amounts of one bucket count together, in reserving and in settling."""
+        self.define("k", Limit(3, "tokens", "day"))
+        self.assertEqual(self.refused([("k", 2), ("k", 2)]).needed, 4)
+        taken = self.reserved([("k", 2), ("k", 1)])
+        self.assertTrue(self.store.commit(taken, NOON, [1, 1]))
+        self.assertEqual(self.room("k").used, 2)
+
+    def test_odd_keys(self) -> None:
+        """Any text is a key."""
+        for key in ("", "it's", 'a"b; DROP TABLE bucket', "nul\0nul", "nul\0", "schlüssel 鍵", "x" * 10_000):
+            self.define(key, Limit(1, "requests", "day"))
+            self.assertEqual(self.admitted(key, 2), 1, key[:20])
+            self.store.hold(key, NOON + 60, "rests", NOON)
+            self.assertIn(key, self.store.holds(NOON))
+
+    # refusing
+
+    def test_refused_writes_nothing(self) -> None:
+        """When one of several limits refuses, none of the others is charged."""
+        self.define("wide", Limit(100, "tokens", "day"))
+        self.define("narrow", Limit(1, "requests", "day"))
+        self.take("narrow", 1)
+        before = self.store.headroom(["wide", "narrow"], NOON)
+        for wants in ([("wide", 5), ("narrow", 1)], [("narrow", 1), ("wide", 5)]):
+            self.assertIsInstance(self.store.reserve(wants, NOON), Refusal)
+        self.assertEqual(self.store.headroom(["wide", "narrow"], NOON), before)
+
+    def test_refusal_says_when(self) -> None:
+        """A refusal names bucket, need, rest and time; at that time it fits, and not a moment before."""
+        self.define("k", Limit(10, "tokens", "minute"))
+        for second, amount in ((0, 4), (20, 4)):
+            self.reserved([("k", amount)], NOON + second)
+        refusal = self.refused([("k", 5)], NOON + 30)
+        self.assertEqual((refusal.key, refusal.needed, refusal.remaining), ("k", 5, 2))
+        at = refusal.retry_at or 0.0
+        self.assertGreaterEqual(at, NOON + 60)
+        self.assertLessEqual(at, NOON + 60 * 1.02)
+        self.assertIsInstance(self.store.reserve([("k", 5)], math.nextafter(at, 0)), Refusal)
+        self.assertIsInstance(self.store.reserve([("k", 5)], at), Reservation)
+
+    def test_refusal_that_frees_last_wins(self) -> None:
+        """Of several refusing buckets the one that frees last is named, whatever their order."""
+        self.define("minute", Limit(1, "requests", "minute"))
+        self.define("day", Limit(1, "requests", "day"))
+        self.reserved([("minute", 1), ("day", 1)])
+        for keys in (("minute", "day"), ("day", "minute")):
+            refusal = self.refused([(key, 1) for key in keys])
+            self.assertEqual((refusal.key, refusal.retry_at), ("day", NOON + 43_200))
+
+    def test_larger_than_the_whole_limit(self) -> None:
+        """What can never fit is refused without a time, and is named before what only waits."""
+        self.define("small", Limit(4000, "tokens", "minute"))
+        self.define("day", Limit(1, "requests", "day"))
+        self.take("day", 1)
+        refusal = self.refused([("small", 5000), ("day", 1)])
+        self.assertEqual((refusal.key, refusal.retry_at), ("small", None))
+        self.assertIn("more than the whole limit of 4000 tokens per minute", str(refusal))
+
+    def test_nonsense_is_an_error(self) -> None:
+        """An unknown key and an amount that is no amount raise QuotaStoreError and change nothing."""
+        self.define("k", Limit(10, "tokens", "day"))
+        for amount in (-1, math.nan, math.inf, -math.inf, True, "1", None):
+            with self.assertRaises(QuotaStoreError, msg=repr(amount)):
+                self.store.reserve([("k", 1), ("k", amount)], NOON)  # type: ignore[list-item]  # wrong on purpose
+        with self.assertRaises(QuotaStoreError):
+            self.store.reserve([("k", 1), ("unknown", 1)], NOON)
+        with self.assertRaises(QuotaStoreError):
+            self.store.headroom(["k", "unknown"], NOON)
+        self.assertEqual(self.room("k").used, 0)
+
+    # settling
+
+    def test_settles_to_what_was_used(self) -> None:
+        """Less gives back, more is charged beyond the limit, None keeps the reservation, rolling back gives all back."""
+        for number, (amounts, used) in enumerate(((3, 3.0), (15, 15.0), (None, 8.0), (0, 0.0))):
+            key = f"k{number}"
+            self.define(key, Limit(10, "tokens", "day"))
+            taken = self.reserved([(key, 8)])
+            self.assertTrue(self.store.commit(taken, NOON, None if amounts is None else [amounts]))
+            self.assertEqual(self.room(key).used, used)
+            self.assertEqual(self.room(key).remaining, max(0, 10 - used))
+        self.define("back", Limit(10, "tokens", "day"))
+        self.assertTrue(self.store.rollback(self.reserved([("back", 8)]), NOON))
+        self.assertEqual(self.room("back").used, 0)
+
+    def test_settles_once(self) -> None:
+        """Settling again returns False and changes nothing, whichever way came first."""
+        self.define("k", Limit(100, "tokens", "day"))
+        for used, first in enumerate((self.commit_one, self.store.rollback), 1):
+            taken = self.reserved([("k", 10)])
+            self.assertTrue(first(taken, NOON))
+            self.assertFalse(self.store.commit(taken, NOON, [50]))
+            self.assertFalse(self.store.commit(taken, NOON))
+            self.assertFalse(self.store.rollback(taken, NOON))
+            self.assertEqual(self.room("k").used, 1, used)
+
+    def test_nonsense_in_settling(self) -> None:
+        """Wrong amounts raise QuotaStoreError and leave the reservation open, to be settled properly."""
+        self.define("k", Limit(100, "tokens", "day"))
+        taken = self.reserved([("k", 10)])
+        for amounts in ([], [1, 1], [-1], [math.nan], [math.inf], [True]):
+            with self.assertRaises(QuotaStoreError, msg=repr(amounts)):
+                self.store.commit(taken, NOON, amounts)
+        self.assertEqual(self.room("k").used, 10)
+        self.assertTrue(self.store.commit(taken, NOON, [4]))
+        self.assertEqual(self.room("k").used, 4)
+
+    def test_never_settled(self) -> None:
+        """A reservation nobody settles stays charged until its windows pass."""
+        self.define("minute", Limit(5, "requests", "minute"))
+        self.define("day", Limit(5, "requests", "day"))
+        self.reserved([("minute", 5), ("day", 5)])
+        self.assertEqual(self.room("minute", NOON + 60).used, 5)
+        self.assertEqual(self.room("minute", NOON + 62).used, 0)
+        self.assertEqual(self.room("day", NOON + 43_199).used, 5)
+        self.assertEqual(self.room("day", NOON + 43_200).used, 0)
+
+    def test_late_settling_corrects_its_own_window_only(self) -> None:
+        """A commit after one of its windows passed leaves the new one alone and still corrects the one that lasts."""
+        self.define("minute", Limit(50, "tokens", "minute"))
+        self.define("day", Limit(50, "tokens", "day"))
+        self.define("month", Limit(50, "tokens", "month"))
+        keys = ["minute", "day", "month"]
+        late = self.reserved([(key, 10) for key in keys])
+        after = NOON + 43_200
+        self.reserved([(key, 7) for key in keys], after)
+        self.assertTrue(self.store.commit(late, after, [30, 30, 30]))
+        self.assertEqual([room.used for room in self.store.headroom(keys, after)], [7, 7, 37])
+
+    def test_settling_after_everything_passed(self) -> None:
+        """A first settling after all windows passed returns True and changes nothing."""
+        self.define("k", Limit(5, "requests", "minute"))
+        late = self.reserved([("k", 1)])
+        self.reserved([("k", 2)], NOON + 300)
+        self.assertTrue(self.store.commit(late, NOON + 300, [4]))
+        self.assertFalse(self.store.rollback(late, NOON + 300))
+        self.assertEqual(self.room("k", NOON + 300).used, 2)
+
+    # windows
+
+    def test_rolling_window_never_overruns(self) -> None:
+        """No span of a minute holds more than the amount, however the calls fall, and 2 % of it at most is wasted."""
+        self.define("k", Limit(7, "requests", "minute"))
+        times = []
+        now = NOON
+        for step in range(2000):
+            now += 0.3 + (step * 7919 % 13) / 10
+            if isinstance(self.store.reserve([("k", 1)], now), Reservation):
+                times.append(now)
+        for first, eighth in zip(times, times[7:], strict=False):
+            self.assertGreaterEqual(eighth - first, 60)
+        self.assertGreater(len(times), (now - NOON) / 60 * 7 * 0.96)
+
+    def test_rolling_window_wastes_little(self) -> None:
+        """A whole amount taken at once is free again after the window and at most 2 % more."""
+        for window, seconds in (("minute", 60), ("hour", 3600), ("day", 86_400)):
+            self.define(window, Limit(5, "requests", window, rolling=True))
+            self.reserved([(window, 5)], NOON + 0.123)
+            self.assertEqual(self.room(window, NOON + seconds).used, 5)
+            self.assertEqual(self.room(window, NOON + 0.123 + seconds * 1.02).used, 0)
+
+    def test_calendar_day_ends_at_midnight_of_its_zone(self) -> None:
+        """A day's limit is free again at midnight in UTC, and not a moment before."""
+        limit = Limit(2, "requests", "day")
+        self.define("k", limit)
+        midnight = next_reset(NOON, "day")
+        self.assertEqual(self.admitted("k", 3, now=math.nextafter(midnight, 0)), 2)
+        self.assertEqual(self.room("k", math.nextafter(midnight, 0)).resets_at, midnight)
+        self.assertEqual(self.admitted("k", 3, now=midnight), 2)
+
+    def test_headroom(self) -> None:
+        """Headroom tells use, rest, share and the next time something frees, in the order asked, and writes nothing."""
+        self.define("a", Limit(10, "requests", "day"))
+        self.define("b", Limit(20, "tokens", "day"))
+        self.take("b", 5)
+        rooms = self.store.headroom(["b", "a", "b"], NOON)
+        seen = [(room.key, room.used, room.remaining, room.share) for room in rooms]
+        self.assertEqual(seen, [("b", 5, 15, 0.75), ("a", 0, 10, 1.0), ("b", 5, 15, 0.75)])
+        self.assertEqual([room.resets_at for room in rooms], [NOON + 43_200, None, NOON + 43_200])
+        self.assertEqual(self.room("b", NOON + 86_400).used, 0)
+        self.assertEqual(self.room("b", NOON).used, 5)
+
+    # defining
+
+    def test_defining_again_keeps_what_is_used(self) -> None:
+        """Defining is idempotent; a changed amount takes effect at once, and so does another window."""
+        self.define("k", Limit(10, "requests", "day"))
+        taken = self.reserved([("k", 6)])
+        self.define("k", Limit(10, "requests", "day"))
+        self.assertEqual(self.room("k").used, 6)
+        self.define("k", Limit(4, "requests", "day"))
+        self.assertEqual((self.room("k").used, self.room("k").remaining), (6, 0))
+        self.define("k", Limit(7, "requests", "day"))
+        self.assertEqual(self.admitted("k", 3), 1)
+        self.store.commit(taken, NOON, [2])
+        self.assertEqual(self.room("k").used, 3)
+        self.define("k", Limit(7, "requests", "hour"))
+        self.assertEqual(self.room("k").used, 3)
+        self.assertEqual(self.room("k", NOON + 3800).used, 0)
+
+    def test_set_quota(self) -> None:
+        """`set_quota` makes or changes the daily allowance and outlasts a later define; the defined zone stays."""
+        key = allowance_key("acc")
+        self.store.set_quota("acc", 2, "requests")
+        self.assertEqual(self.admitted(key, 3), 2)
+        self.define(key, Limit(9, "tokens", "day", zone="UTC"))
+        self.assertEqual(self.room(key).limit, Limit(2, "requests", "day"))
+        self.store.set_quota("acc", 3, "requests")
+        self.assertEqual(self.admitted(key, 3), 1)
+        rolling = allowance_key("rolling")
+        self.define(rolling, Limit(9, "tokens", "day", rolling=True))
+        self.store.set_quota("rolling", 4, "tokens")
+        self.assertEqual(self.room(rolling).limit, Limit(4, "tokens", "day", rolling=True))
+
+    # holds
+
+    def test_holds(self) -> None:
+        """A hold lasts until its time; the later of two wins; a time that has come releases."""
+        self.store.hold("a", NOON + 60, "429", NOON)
+        self.store.hold("a", NOON + 30, "shorter", NOON)
+        self.store.hold("b", NOON + 10, "short", NOON)
+        held = self.store.holds(NOON)
+        self.assertEqual((held["a"].key, held["a"].until, held["a"].reason), ("a", NOON + 60, "429"))
+        self.assertEqual(set(self.store.holds(NOON + 10)), {"a"})
+        self.store.hold("a", NOON + 90, "longer", NOON + 20)
+        self.assertEqual(self.store.holds(NOON + 89)["a"].reason, "longer")
+        self.store.hold("a", NOON + 89, "over", NOON + 89)
+        self.assertEqual(self.store.holds(NOON + 89), {})
+
+    def test_holds_end(self) -> None:
+        """No hold lasts longer than 35 days, whatever was asked for."""
+        for key, until in (("far", NOON * 100), ("never", math.inf)):
+            self.store.hold(key, until, "", NOON)
+            self.assertEqual(self.store.holds(NOON)[key].until, NOON + LONGEST_HOLD)
+        self.assertEqual(self.store.holds(NOON + LONGEST_HOLD), {})
+        with self.assertRaises(QuotaStoreError):
+            self.store.hold("k", math.nan, "", NOON)
+
+    # clocks
+
+    def test_clock_back_does_not_open_a_spent_calendar_window(self) -> None:
+        """After a step back the newest window is charged, so a spent day admits nothing."""
+        self.define("k", Limit(2, "requests", "day"))
+        self.assertEqual(self.admitted("k", 3), 2)
+        for back in (1, 3600, 43_201, 86_400 * 40):
+            self.assertEqual(self.admitted("k", 1, now=NOON - back), 0, back)
+        self.assertEqual(self.admitted("k", 3, now=NOON + 43_200), 2)
+        self.assertEqual(self.admitted("k", 1, now=NOON), 0)
+
+    def test_clock_back_within_a_rolling_window(self) -> None:
+        """A short step back opens nothing, and what is used frees no later than before."""
+        self.define("k", Limit(2, "requests", "minute"))
+        self.assertEqual(self.admitted("k", 2), 2)
+        self.assertEqual(self.admitted("k", 1, now=NOON - 50), 0)
+        self.assertEqual(self.admitted("k", 1, now=NOON + 59), 0)
+        self.assertEqual(self.admitted("k", 3, now=NOON + 61.5), 2)
+
+    def test_clock_back_beyond_a_rolling_window(self) -> None:
+        """A long step back keeps what is used charged for one more window, and no longer."""
+        self.define("k", Limit(3, "requests", "minute"))
+        self.assertEqual(self.admitted("k", 2), 2)
+        back = NOON - 86_400
+        self.assertEqual(self.admitted("k", 2, now=back), 1)
+        self.assertEqual(self.admitted("k", 1, now=back + 60), 0)
+        self.assertEqual(self.admitted("k", 4, now=back + 61.5), 3)
+
+    def test_clock_back_and_holds(self) -> None:
+        """After a step back a hold has no longer to go than when it was made."""
+        self.store.hold("k", NOON + 60, "", NOON)
+        self.assertEqual(self.store.holds(NOON - 7200)["k"].until, NOON - 7140)
+        self.assertEqual(self.store.holds(NOON - 7139), {})
+
+    def test_flapping_clock(self) -> None:
+        """A clock that flaps by an hour admits no more than one amount for each window it visits."""
+        self.define("k", Limit(5, "requests", "hour", rolling=False))
+        admitted = sum(self.admitted("k", 3, now=NOON + (flap % 2) * 3600) for flap in range(20))
+        self.assertLessEqual(admitted, 10)
+
+    # threads, and the end
+
+    def test_threads(self) -> None:
+        """Eight threads on two limits of fifty are admitted exactly fifty times."""
+        self.define("requests", Limit(50, "requests", "day"))
+        self.define("tokens", Limit(50 * 7, "tokens", "minute"))
+        outcomes: list[object] = []
+
+        def work() -> None:
+            for _ in range(10):
+                outcomes.append(self.store.reserve([("requests", 1), ("tokens", 7)], NOON))
+
+        threads = [threading.Thread(target=work) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        self.assertEqual(sum(isinstance(outcome, Reservation) for outcome in outcomes), 50)
+        self.assertEqual(len(outcomes), 80)
+        self.assertEqual([room.used for room in self.store.headroom(["requests", "tokens"], NOON)], [50, 350])
+
+    def test_threads_settle_once(self) -> None:
+        """Of eight threads that settle the same reservation, one does."""
+        self.define("k", Limit(100, "tokens", "day"))
+        taken = self.reserved([("k", 10)])
+        outcomes: list[bool] = []
+        threads = [threading.Thread(target=lambda: outcomes.append(self.commit_one(taken, NOON))) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        self.assertEqual(sorted(outcomes), [False] * 7 + [True])
+        self.assertEqual(self.room("k").used, 1)
+
+    def test_closed(self) -> None:
+        """A closed store refuses every verb with QuotaStoreError; closing again is fine."""
+        self.define("k", Limit(5, "requests", "day"))
+        taken = self.reserved([("k", 1)])
+        self.store.close()
+        self.store.close()
+        for verb in (
+            lambda: self.store.define([], NOON),
+            lambda: self.store.headroom(["k"], NOON),
+            lambda: self.store.reserve([("k", 1)], NOON),
+            lambda: self.store.commit(taken, NOON),
+            lambda: self.store.rollback(taken, NOON),
+            lambda: self.store.hold("k", NOON + 1, "", NOON),
+            lambda: self.store.holds(NOON),
+            lambda: self.store.set_quota("k", 1, "requests"),
+        ):
+            with self.assertRaises(QuotaStoreError):
+                verb()
+
+    # what the claims are written with
+
+    def define(self, key: str, limit: Limit) -> None:
+        """Defines one bucket."""
+        self.store.define([Bucket(key, limit)], NOON)
+
+    def room(self, key: str, now: float = NOON) -> Headroom:
+        """The headroom of one bucket."""
+        return self.store.headroom([key], now)[0]
+
+    def reserved(self, wants: Sequence[tuple[str, float]], now: float = NOON) -> Reservation:
+        """A reservation, which must be admitted."""
+        outcome = self.store.reserve(wants, now)
+        if not isinstance(outcome, Reservation):
+            self.fail(f"should be admitted: {outcome}")
+        return outcome
+
+    def take(self, key: str, amount: float) -> None:
+        """Takes from one bucket for good."""
+        self.assertTrue(self.store.commit(self.reserved([(key, amount)]), NOON))
+
+    def refused(self, wants: Sequence[tuple[str, float]], now: float = NOON) -> Refusal:
+        """A refusal, which must come."""
+        outcome = self.store.reserve(wants, now)
+        if not isinstance(outcome, Refusal):
+            self.fail(f"should be refused: {outcome}")
+        return outcome
+
+    def admitted(self, key: str, tries: int, amount: float = 1, now: float = NOON) -> int:
+        """How many of `tries` reservations are admitted."""
+        outcomes = [self.store.reserve([(key, amount)], now) for _ in range(tries)]
+        return sum(isinstance(outcome, Reservation) for outcome in outcomes)
+
+    def commit_one(self, reservation: Reservation, now: float) -> bool:
+        """Commits a use of 1."""
+        return self.store.commit(reservation, now, [1])

@@ -30,11 +30,12 @@ from .errors import (
 from .health import Verdict
 from .meter import RouteEvent
 from .outcome import BROKEN, Cost, bare, cost_of_error, foreign, reason_of, rest_key, signed, translated
+from .policy import Policy
 from .quota import Refusal
 from .roster import Plan
 from .wire import WireFault, WireRequest
 
-__all__ = ["walk"]
+__all__ = ["left_out", "ordered", "walk"]
 
 T = TypeVar("T")
 
@@ -90,7 +91,9 @@ class _Round:
         found = survey(self.plan, self.verb.situation, self.kit.ledger, self.kit.health, self.kit.now())
         for rejection in found.rejections:
             self._reject(rejection)
-        queue = self._ordered(found.candidates)
+        queue = ordered(self.kit.policy, found.candidates)
+        for rejection in left_out(found.candidates, queue):
+            self._reject(rejection)
         turned: set[tuple[str, str]] = set()
         while queue and self._time_left() > 0:
             candidate = queue.pop(0)
@@ -102,7 +105,7 @@ class _Round:
             place = (candidate.account_id, candidate.model)
             if again and place not in turned:
                 turned.add(place)
-                queue = self._ordered((*queue, *self._as_paid(candidate)))
+                queue = ordered(self.kit.policy, (*queue, *self._as_paid(candidate)))
         return None
 
     def pause(self, patience: float) -> float | None:
@@ -206,16 +209,6 @@ class _Round:
                 message=f"the request cannot be encoded ({type(exc).__name__})",
             ) from bare(exc)
 
-    def _ordered(self, candidates: Sequence[Candidate]) -> list[Candidate]:
-        if len(candidates) < 2:
-            return list(candidates)
-        try:
-            chosen = list(self.kit.policy.select(candidates))
-        except Exception as exc:
-            name = type(self.kit.policy).__name__
-            raise ConfigError(f"policy: {name}.select raised {type(exc).__name__}; mend it or use another") from exc
-        return [candidate for candidate in dict.fromkeys(chosen) if candidate in candidates]
-
     def _as_paid(self, candidate: Candidate) -> list[Candidate]:
         """The same slot looked at again, now that its allowance is gone."""
         slot = candidate.slot
@@ -237,6 +230,30 @@ class _Round:
     def _time_left(self) -> float:
         deadline = self.verb.deadline
         return float("inf") if deadline is None else deadline - self.kit.clock.monotonic()
+
+
+def ordered(policy: Policy, candidates: Sequence[Candidate]) -> list[Candidate]:
+    """What `policy` makes of `candidates`, each once; what it invents is left out. Raises `ConfigError` if it fails."""
+    if not candidates:
+        return []
+    known = {id(candidate): candidate for candidate in candidates}
+    try:
+        chosen = dict.fromkeys(map(id, policy.select(candidates)))
+    except Exception as exc:
+        name = type(policy).__name__
+        raise ConfigError(f"policy: {name}.select raised {type(exc).__name__}; mend it or use another") from exc
+    return [known[place] for place in chosen if place in known]
+
+
+def left_out(candidates: Sequence[Candidate], queue: Sequence[Candidate]) -> list[Rejection]:
+    """A rejection for each of `candidates` that the policy did not put into `queue`."""
+    if len(queue) == len(candidates):
+        return []
+    return [
+        Rejection(each.provider, each.account_id, each.model, "left out by the policy", None, "policy")
+        for each in candidates
+        if each not in queue
+    ]
 
 
 def exchange(admission: Admission, request: WireRequest, fresh: bool) -> Any:

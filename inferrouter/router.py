@@ -14,7 +14,7 @@ from typing import Self
 
 from .admission import Kit
 from .answers import ChatResponse, EmbedResponse
-from .attempt import walk
+from .attempt import left_out, ordered, walk
 from .candidates import Situation, survey
 from .chat import chat_verb
 from .clock import Clock, SystemClock
@@ -74,7 +74,7 @@ class Router:
             clock or SystemClock(),
             self._ledger,
             Health(health),
-            policy or policy_named(config.policy),
+            policy_named(config.policy) if policy is None else policy,
             None if isinstance(meter, NoopMeter) else meter,
             config.attempt_timeout,
             config.auth_errors == "next",
@@ -130,13 +130,14 @@ class Router:
     def explain(self, request: ChatRequest) -> Explanation:
         """What a call would do now: candidates in order, and why each other was left out. Nothing is reserved.
 
-        Raises `UnknownModelError`, `InvalidRequestError`, `QuotaStoreError`.
+        Raises `UnknownModelError`, `InvalidRequestError`, `QuotaStoreError`, or `ConfigError` if the policy fails.
         """
         situation, _, _ = self._prepared(request, None, None)
         kit = self._kit
         plan = self._roster.resolve(request.model, kit.clock.time())
         found = survey(plan, situation, kit.ledger, kit.health, kit.now())
-        return Explanation(plan.name, tuple(kit.policy.select(found.candidates)), found.rejections)
+        queue = ordered(kit.policy, found.candidates)
+        return Explanation(plan.name, tuple(queue), (*found.rejections, *left_out(found.candidates, queue)))
 
     def status(self) -> Mapping[str, AccountStatus]:
         """Every account's limits, holds, breaker and spend, by account id. Raises `QuotaStoreError`."""

@@ -3,7 +3,8 @@
 Strategy: requests are read as strictly as the service reads them (unknown fields, empty parts, function calls without
 their answers and lost thought signatures are refused), answers have its habits: calls without an id and with STOP, a
 signature on the first call only, usage on every chunk, CRLF framing, no terminal event, and bare JSON errors under an
-event-stream content type. Must never know sockets, clocks or how limits are counted.
+event-stream content type. A model named gemini-3* wants a signature on every first call, others on those they signed.
+Must never know sockets, clocks or how limits are counted.
 """
 
 from __future__ import annotations
@@ -180,7 +181,7 @@ class GeminiWire:
 
     def _remember(self, exchange: Exchange) -> None:
         for call in exchange.answer.calls[:1]:
-            self._memory.add(_signature(call.name, call.arguments))
+            self._memory.add(sign(exchange.prompt.question, _signature(call.name, call.arguments)))
 
     def _prompt(self, model: str, given: Body, *, sse: bool, array: bool) -> Prompt:
         found = self._fields(given, REQUEST, "")
@@ -189,7 +190,7 @@ class GeminiWire:
         if not isinstance(contents, list) or not contents:
             raise self._bad("* GenerateContentRequest.contents: contents is not specified")
         turns = tuple(self._turn(content, f"contents[{place}]") for place, content in enumerate(contents))
-        self._check_calls(turns)
+        self._check_calls(turns, strict=model.startswith("gemini-3"))
         if found.get("systemInstruction"):
             system = self._turn({"role": "user", **found["systemInstruction"]}, "system_instruction")
             turns = (Turn("system", system.text), *turns)
@@ -247,7 +248,7 @@ class GeminiWire:
             if kinds[0] == "text":
                 texts.append(str(value))
             elif kinds[0] == "functionCall":
-                calls.append(self._past_call(value, part.get("thoughtSignature"), here, first=not calls))
+                calls.append(self._past_call(value, part.get("thoughtSignature"), here))
             elif kinds[0] == "functionResponse":
                 if not isinstance(value.get("response"), dict) or not value.get("name"):
                     raise self._bad(f"* {here}.function_response: name and response (an object) are required")
@@ -257,23 +258,26 @@ class GeminiWire:
         role = "assistant" if role == "model" else "user"
         return Turn(role, "\n".join(texts), tuple(media), tuple(calls), tuple(results))
 
-    def _past_call(self, call: Body, signature: object, where: str, *, first: bool) -> Call:
+    def _past_call(self, call: Body, signature: object, where: str) -> Call:
         name, arguments = str(call.get("name", "")), call.get("args") or {}
-        right = _signature(name, arguments)
-        if signature is not None and signature not in (right, ANY_SIGNATURE):
+        if signature not in (None, ANY_SIGNATURE, _signature(name, arguments)):
             raise self._bad(f"Corrupted thought signature at {where}.")
-        if signature is None and first and right in self._memory:
-            raise self._bad(f"Function call `{name}` at {where} is missing a thought_signature.")
-        return Call(name, arguments)
+        return Call(name, arguments, str(signature or ""))  # the signature is the only mark a call has here
 
-    def _check_calls(self, turns: tuple[Turn, ...]) -> None:
+    def _check_calls(self, turns: tuple[Turn, ...], *, strict: bool) -> None:
         waiting: list[str] = []
-        for turn in (*turns, Turn("user")):
+        question = ""
+        for place, turn in enumerate((*turns, Turn("user"))):
             if sorted(waiting) != sorted(result.name for result in turn.results):
                 raise self._bad(
                     "Please ensure that the function response parts match the function call parts of the turn before."
                 )
             waiting = [call.name for call in turn.calls]
+            question = turn.text if turn.role == "user" and turn.text else question
+            for call in turn.calls[:1]:
+                given = sign(question, _signature(call.name, call.arguments))
+                if not call.id and (strict or given in self._memory):
+                    raise self._bad(f"Function call `{call.name}` at contents[{place}] is missing a thought_signature.")
 
     def _media(self, value: Body, where: str) -> Media:
         fields = self._fields(value, names("mimeType data fileUri displayName"), where)

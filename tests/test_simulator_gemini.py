@@ -177,25 +177,30 @@ class ToolTest(GeminiTest):
         self.assertEqual(answer["content"]["parts"], [{"text": "The tool get_weather answered: 18 degrees"}])
 
     def test_signature(self) -> None:
-        """A signature this server gave must come back on its very part; foreign history without one is welcome."""
-        foreign: dict[str, Any] = {
-            "role": "model",
-            "parts": [{"functionCall": {"name": "get_weather", "args": {"city": "Paris"}}}],
-        }
-        back = result("get_weather", result="18")
-        self.assertEqual(self.chat("a", foreign, back, tools=TOOLS).status, 200)
-        content = self.call()["content"]
-        self.assertIn("thought_signature", self.refused(self.chat("a", foreign, back, tools=TOOLS))["message"])
-        moved = {
-            "role": "model",
-            "parts": [{**content["parts"][0], "functionCall": {"name": "get_weather", "args": {}}}],
-        }
-        self.refused(self.chat("a", moved, back, tools=TOOLS))
-        skipped = {
-            "role": "model",
-            "parts": [{**foreign["parts"][0], "thoughtSignature": "skip_thought_signature_validator"}],
-        }
-        self.assertEqual(self.chat("a", skipped, back, tools=TOOLS).status, 200)
+        """A signature given here must come back on its very part; foreign history without one is welcome."""
+        question, back = "get_weather please", result("get_weather", result="18")
+        foreign: dict[str, Any] = {"functionCall": {"name": "get_weather", "args": {"city": "Paris"}}}
+
+        def status(piece: Any, text: str = question) -> int:
+            return self.chat(text, {"role": "model", "parts": [piece]}, back, tools=TOOLS).status
+
+        self.assertEqual(status(foreign), 200)
+        (signed,) = self.call(question)["content"]["parts"]
+        self.assertEqual(status(signed), 200)
+        self.assertEqual(status(foreign), 400)
+        self.assertEqual(status(foreign, "another conversation"), 200)
+        self.assertEqual(status({**signed, "functionCall": {"name": "get_weather", "args": {}}}), 400)
+        self.assertEqual(status({**foreign, "thoughtSignature": "skip_thought_signature_validator"}), 200)
+
+    def test_signature_of_strict_models(self) -> None:
+        """A gemini-3 model takes no first call without a signature, whoever made the call."""
+        foreign: dict[str, Any] = {"functionCall": {"name": "get_time", "args": {}}}
+        skipped = {**foreign, "thoughtSignature": "skip_thought_signature_validator"}
+        with sim.Simulator("gemini", keys=["k"]) as server, Client(server.base_url, {"x-goog-api-key": "k"}) as client:
+            for piece, status in ((foreign, 400), (skipped, 200)):
+                contents = [turn("a"), {"role": "model", "parts": [piece]}, result("get_time", result="noon")]
+                reply = client.post("/models/gemini-3-flash:generateContent", {"contents": contents})
+                self.assertEqual(reply.status, status)
 
     def test_parallel(self) -> None:
         """Of two calls only the first is signed, streamed or not."""
@@ -205,9 +210,10 @@ class ToolTest(GeminiTest):
         for parts in (unary, streamed[:2]):
             self.assertEqual([each["functionCall"]["name"] for each in parts], ["get_weather", "get_time"])
             self.assertEqual(["thoughtSignature" in each for each in parts], [True, False])
-        self.call("get_time")  # now the second call was signed once, as a first one
+        self.call("get_time alone")  # now the second call was signed once, as a first one
         back = {"role": "user", "parts": [result(name, n=1)["parts"][0] for name in ("get_weather", "get_time")]}
-        self.assertEqual(self.chat("a", {"role": "model", "parts": unary}, back, tools=TOOLS).status, 200)
+        asked = {"role": "model", "parts": unary}
+        self.assertEqual(self.chat("get_weather and get_time", asked, back, tools=TOOLS).status, 200)
 
     def test_modes(self) -> None:
         """ANY calls something, with one allowed name that one; NONE calls nothing."""

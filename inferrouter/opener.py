@@ -66,9 +66,13 @@ class PooledHandler(urllib.request.BaseHandler):
 
     def http_open(self, call: Call) -> Answer:
         """The answer to `call`, its head read. Raises whatever the stdlib raises, or `WireFault`."""
+        if self._clock() >= call.deadline:
+            raise TimeoutError("no time is left to begin")
         route = _route(call.full_url)
         authorization = ""
         if call.host != call.netloc:
+            if call.type not in _PORTS:
+                raise WireFault("proxy", "the environment names a proxy of a kind that cannot be used", sent=False)
             route = route._replace(proxy=f"{call.type}:{call.host}")
             if route.scheme == "https":
                 authorization = call.headers.pop("Proxy-authorization", "")
@@ -117,6 +121,8 @@ def build_opener(handler: PooledHandler) -> urllib.request.OpenerDirector:
 
 def prepare(request: WireRequest, deadline: float, allow_http: bool, fresh: bool) -> Call:
     """`request` in `urllib`'s terms. Raises `WireFault` "setup" if its URL, method or a header cannot be used."""
+    if check_header_name(request.method):
+        raise WireFault("setup", "the method is no HTTP method", sent=False)
     call = Call(_template(request.url, allow_http), request, deadline, fresh)
     call.unredirected_hdrs.update(_DEFAULTS)
     for name, value in request.headers:

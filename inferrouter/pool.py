@@ -57,6 +57,8 @@ class Connection:
         response = http.client.HTTPResponse(self.sock, method=method)
         try:
             response.begin()
+            if self.sock.ended:  # http.client takes the end of the connection for the end of the head
+                raise http.client.IncompleteRead(b"")
         except BaseException:
             response.close()
             raise

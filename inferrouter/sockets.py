@@ -29,14 +29,15 @@ class TimedSocket(socket.socket):
     """A socket whose blocking calls raise TimeoutError once `deadline` is over, or nothing was received for `idle`.
 
     `deadline`: in seconds of `clock`, infinite if there is none. `idle`: seconds of silence, infinite if any is allowed.
-    `received`: bytes received since it was last set to 0. `muted`: receive nothing more, as if nothing were there.
-    `spilled`: a reader was closed with bytes left in its buffer, so this connection is no longer in step.
+    `received`: bytes received since it was last set to 0. `ended`: the peer has closed its side. `muted`: receive nothing
+    more, as if nothing were there. `spilled`: a reader was closed with bytes left in its buffer: out of step.
     """
 
     deadline: float = math.inf
     idle: float = math.inf
     clock: Callable[[], float] = time.monotonic
     received: int = 0
+    ended: bool = False
     muted: bool = False
     spilled: bool = False
 
@@ -53,6 +54,8 @@ class TimedSocket(socket.socket):
         self.settimeout(min(self.left(), self.idle))
         count = super().recv_into(buffer, nbytes or memoryview(buffer).nbytes, flags)
         self.received += count
+        if not count:
+            self.ended = True
         return count
 
     def send(self, data: ReadableBuffer, flags: int = 0) -> int:

@@ -92,10 +92,7 @@ class Transport:
 
     def _answer(self, call: Call) -> WireReply:
         opener, pool = self._start()
-        answer: Answer | None = opener.open(call)
-        if answer is None:
-            raise WireFault("proxy", "the environment names a proxy of a kind that cannot be used", sent=False)
-        reply = WireReply(answer, call, pool)
+        reply = WireReply(opener.open(call), call, pool)
         try:
             reply.check()
         except BaseException:

@@ -83,7 +83,7 @@ class Peer:
     def reset(self) -> None:
         """Closes with RST."""
         self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        self.close()
+        self.sock.close()
 
     def close(self) -> None:
         """Closes at once; over TLS without close_notify."""

@@ -1,0 +1,251 @@
+"""Every call ends by its deadline, however slowly the other side goes, and a stream by its silence."""
+
+from __future__ import annotations
+
+import socket
+import time
+import unittest
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from typing import Any
+from unittest import mock
+
+from tests.servers import OK, Peer, ScriptedServer, answering
+from tests.wire_case import WireCase, read, transport
+
+GRACE_S = 0.1
+TOTAL_S = 0.4
+CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+PING = b"8\r\n: ping\n\n\r\n"
+
+
+def silent(peer: Peer) -> None:
+    peer.request()
+    peer.wait()
+
+
+def silent_in_body(peer: Peer) -> None:
+    peer.request()
+    peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nabc")
+    peer.wait()
+
+
+def drip_body(peer: Peer) -> None:
+    peer.request()
+    peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n")
+    peer.drip(b"x" * 1000, 0.02)
+
+
+def drip_head(peer: Peer) -> None:
+    peer.request()
+    peer.drip(b"HTTP/1.1 200 OK\r\nX: " + b"x" * 1000, 0.02)
+
+
+def drip_chunk_sizes(peer: Peer) -> None:
+    peer.request()
+    peer.send(CHUNKED)
+    peer.drip(b"0" * 1000, 0.02)
+
+
+def pings(peer: Peer) -> None:
+    peer.request()
+    peer.send(CHUNKED)
+    while peer.send(PING) and not peer.server.stopped.wait(0.02):
+        pass
+
+
+def continues(peer: Peer) -> None:
+    peer.request()
+    while peer.send(b"HTTP/1.1 100 Continue\r\n\r\n" * 100):
+        pass
+
+
+def trailers(peer: Peer) -> None:
+    peer.request()
+    peer.send(CHUNKED + b"0\r\n")
+    while peer.send(b"X: 1\r\n") and not peer.server.stopped.wait(0.001):
+        pass
+
+
+def reads_nothing(peer: Peer) -> None:
+    peer.wait()
+
+
+SLOW: list[tuple[str, Callable[[Peer], None]]] = [
+    ("silent before the head", silent),
+    ("silent in the body", silent_in_body),
+    ("drips the body", drip_body),
+    ("drips the head", drip_head),
+    ("drips a chunk size", drip_chunk_sizes),
+    ("pings for ever", pings),
+    ("floods 100 Continue", continues),
+    ("never ends the trailers", trailers),
+    ("never reads the upload", reads_nothing),
+]
+
+
+class Deadlines(WireCase):
+    def test_slow_servers(self) -> None:
+        """Against every slow server, in plain and in TLS, a call ends by its deadline, with a timeout."""
+        with ExitStack() as stack, ThreadPoolExecutor(20) as pool:
+            runs = []
+            for tls in ("", "good"):
+                for name, script in SLOW:
+                    url = stack.enter_context(ScriptedServer(script, tls)).url
+                    runs.append((name, pool.submit(self._overshoot, url, bytes(20 << 20) if "upload" in name else b"{}")))
+            for name, run in runs:
+                kind, over = run.result()
+                with self.subTest(name):
+                    self.assertEqual(kind, "timeout")
+                    self.assertGreater(over, -0.05)
+                    self.assertLess(over, GRACE_S)
+
+    def test_no_server_hello(self) -> None:
+        """A server that takes the connection and never shakes hands is a timeout that sent nothing."""
+        with ScriptedServer(lambda peer: peer.wait()) as server:
+            start = time.monotonic()
+            fault = self.fault(server.url.replace("http", "https"), timeout_s=TOTAL_S)
+            self.assertEqual((fault.kind, fault.sent), ("timeout", False))
+            self.assertLess(time.monotonic() - start, TOTAL_S + GRACE_S)
+
+    def test_dead_addresses(self) -> None:
+        """Three addresses that never answer share the time; a live one behind them is still reached."""
+        with socket.socket() as full, ExitStack() as stack:
+            full.bind(("127.0.0.1", 0))
+            full.listen(0)
+            for _ in range(3):  # fills the backlog, so that the next connection gets no answer
+                other = stack.enter_context(socket.socket())
+                other.setblocking(False)
+                other.connect_ex(full.getsockname())
+            dead = (socket.AF_INET, socket.SOCK_STREAM, 6, "", full.getsockname())
+            with mock.patch("socket.getaddrinfo", return_value=[dead] * 3):
+                start = time.monotonic()
+                fault = self.fault("http://localhost:1/", timeout_s=TOTAL_S)
+                self.assertEqual((fault.kind, fault.sent), ("timeout", False))
+                self.assertLess(time.monotonic() - start, TOTAL_S + GRACE_S)
+            server = stack.enter_context(ScriptedServer(answering(OK)))
+            live = (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", server.port))
+            with mock.patch("socket.getaddrinfo", return_value=[dead, live]):
+                self.assertEqual(self.send("http://localhost:1/", timeout_s=1.0).read(), b"ok")
+
+    def test_the_name_look_up_is_charged(self) -> None:
+        """The time a name look-up took is missing afterwards: nothing is connected once the deadline is over."""
+        now = [0.0]
+
+        def slow(*_: Any) -> Any:
+            now[0] += 2.0
+            return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", 1))]
+
+        wire = self.transport(monotonic=lambda: now[0])
+        with mock.patch("socket.getaddrinfo", slow), mock.patch("socket.socket.connect", side_effect=AssertionError):
+            fault = self.fault("https://h.example/", timeout_s=1.5, wire=wire)
+        self.assertEqual((fault.kind, fault.sent), ("timeout", False))
+
+    def test_no_time_left(self) -> None:
+        """A timeout of nothing or less sends nothing; on a kept connection the server sees no second request."""
+        for timeout_s in (0.0, -5.0):
+            with ScriptedServer(answering(OK)) as server:
+                for _ in range(2):
+                    fault = self.fault(server.url, timeout_s=timeout_s)
+                    self.assertEqual((fault.kind, fault.sent), ("timeout", False))
+                    self.send(server.url).read()
+                self.assertEqual((len(server.requests), server.connections), (2, 1))
+
+    def test_endless_time(self) -> None:
+        """An infinite timeout is allowed."""
+        with ScriptedServer(answering(OK)) as server:
+            self.assertEqual(self.send(server.url, timeout_s=float("inf")).read(), b"ok")
+
+    def test_a_kept_connection_gets_a_new_deadline(self) -> None:
+        """The deadline and the silence allowed to one call do not bind the next one on the same connection."""
+        with ScriptedServer(answering(OK)) as server:
+            reply = self.send(server.url, timeout_s=0.2)
+            reply.arm(0.2, 0.001)
+            reply.read()
+            time.sleep(0.21)
+            again = self.send(server.url)
+            self.assertEqual((again.reused, again.read()), (True, b"ok"))
+
+    def _overshoot(self, url: str, body: bytes) -> tuple[str, float]:
+        start = time.monotonic()
+        try:
+            with self.wire.send(transport.WireRequest(url, body), timeout_s=TOTAL_S) as reply:
+                read(reply, some=True)
+        except transport.WireFault as fault:
+            return fault.kind, time.monotonic() - start - TOTAL_S
+        return "none", 0.0
+
+
+class Rearmed(WireCase):
+    def test_silence(self) -> None:
+        """A stream that is silent for longer than idle_s ends by it, although its total is far away."""
+        with ScriptedServer(silent_in_body) as server, self.send(server.url) as reply:
+            reply.arm(30.0, 0.15)
+            self.assertEqual(reply.read_some(), b"abc")
+            start = time.monotonic()
+            with self.assertRaises(transport.WireFault) as caught:
+                reply.read_some()
+            self.assertEqual((caught.exception.kind, caught.exception.sent), ("timeout", True))
+            self.assertLess(time.monotonic() - start, 0.15 + GRACE_S)
+
+    def test_pings_break_the_silence_but_not_the_total(self) -> None:
+        """Comments keep a stream alive past its idle time, until its total is over."""
+        with ScriptedServer(pings) as server, self.send(server.url) as reply:
+            start = time.monotonic()
+            reply.arm(0.5, 0.2)
+            with self.assertRaises(transport.WireFault):
+                while reply.read_some():
+                    pass
+            self.assertGreater(time.monotonic() - start, 0.45)
+            self.assertLess(time.monotonic() - start, 0.5 + GRACE_S)
+
+    def test_limits_can_be_lifted(self) -> None:
+        """A reply armed with None outlives the timeout it was sent with."""
+
+        def script(peer: Peer) -> None:
+            peer.request()
+            peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\no")
+            peer.wait(0.4)
+            peer.send(b"k")
+
+        with ScriptedServer(script) as server, self.send(server.url, timeout_s=0.2) as reply:
+            reply.arm(None)
+            self.assertEqual(reply.read(), b"ok")
+
+
+class Leaving(WireCase):
+    def test_every_way_closes_the_socket(self) -> None:
+        """Leaving a stream early, by close, by exception or by forgetting it, ends the connection within 50 ms."""
+
+        def close(reply: Any) -> None:
+            reply.close()
+
+        def error(reply: Any) -> None:
+            with self.assertRaises(ZeroDivisionError), reply:
+                raise ZeroDivisionError
+
+        def forget(reply: Any) -> None:
+            del reply
+
+        for leave in (close, error, forget):
+            seen: list[float] = []
+
+            def script(peer: Peer, seen: list[float] = seen) -> None:
+                peer.request()
+                peer.send(CHUNKED + PING)
+                if peer.gone():
+                    seen.append(time.monotonic())
+
+            with ScriptedServer(script) as server:
+                holder = [self.send(server.url)]
+                holder[0].read_some()
+                start = time.monotonic()
+                leave(holder.pop())
+                server._threads[-1].join(3)
+                self.assertEqual(len(seen), 1)
+                self.assertLess(seen[0] - start, 0.05)
+
+
+if __name__ == "__main__":
+    unittest.main()

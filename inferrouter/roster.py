@@ -13,6 +13,7 @@ from difflib import get_close_matches
 
 from .catalog import capabilities as known_capabilities
 from .config import LIMIT_KEYS, AccountConfig, Config
+from .content import MEDIA_KINDS
 from .errors import UnknownModelError
 from .ledger import Ledger
 from .limits import Limit
@@ -23,6 +24,7 @@ from .transport import Transport
 
 __all__ = ["Plan", "Roster", "Seat", "Slot", "cost_of"]
 
+MEDIA = frozenset(MEDIA_KINDS)
 NO_CAP = 1e15
 """Dollars a day: counts what is spent on an account that has no cap."""
 
@@ -237,7 +239,10 @@ def _capabilities(account: AccountConfig, model: str) -> frozenset[str] | None:
     stated = account.capabilities
     if isinstance(stated, Mapping):
         stated = stated.get(model, stated.get("*"))
-    return known_capabilities(account.provider, model) if stated is None else frozenset(stated)
+    if stated is None:
+        return known_capabilities(account.provider, model)
+    # A list of media alone says nothing of tools; one that names text, tools or json is meant to be complete.
+    return frozenset(stated) | ({"text", "tools", "json"} if MEDIA.issuperset(stated) else frozenset())
 
 
 def _declares_nothing(provider: Provider) -> bool:

@@ -51,6 +51,11 @@ class Assembler:
                 building.finish_reason = choice.finish_reason
 
     @property
+    def empty(self) -> bool:
+        """Whether no choice has begun."""
+        return not self._choices
+
+    @property
     def produced(self) -> str:
         """Everything the model wrote so far, for counting: text, reasoning and arguments of all choices."""
         return "".join(piece for building in self._choices.values() for piece in building.pieces())

@@ -19,7 +19,7 @@ from .chat import counted, dropped_by, encoder
 from .errors import InferRouterError, MalformedResponseError, ProviderError, StreamInterruptedError
 from .estimate import Estimate, estimate_text
 from .health import Verdict
-from .outcome import signed, translated
+from .outcome import foreign, signed, translated
 from .provider import StreamDecoder
 from .records import ChatRequest, Routing, Usage
 from .transport import WireReply
@@ -98,9 +98,9 @@ class ChatStream:
         """End early: the socket is closed and what was seen is charged. Does nothing once the stream has ended."""
         if self._ended:
             return
+        self._reply.close()
         self._ended = True
         self._ready.clear()
-        self._reply.close()
         usage = self._seen()
         self._response = self._assembled(usage, complete=False)
         self._admission.succeed(usage)
@@ -134,10 +134,12 @@ class ChatStream:
             if any(map(_has_content, chunks)):
                 break
         self._ready = ready[::-1]
-        if self._over:
-            self._finish()
-        else:
+        if not self._over:
             self._arm()
+        elif self._assembler.empty:
+            raise MalformedResponseError(message="the stream held no answer")
+        else:
+            self._finish()
 
     def _arm(self) -> None:
         deadline = self._admission.verb.deadline
@@ -151,6 +153,8 @@ class ChatStream:
             self._interrupt(translated(fault, self._admission.candidate)[0])
         except ProviderError as error:
             self._interrupt(signed(error, self._admission.candidate))
+        except Exception as exc:
+            self._interrupt(foreign(exc, self._admission.candidate))
         else:
             self._ready = chunks[::-1]
             if self._over:
@@ -189,7 +193,6 @@ class ChatStream:
             self._interrupt(translated(fault, self._admission.candidate)[0])
 
     def _finish(self) -> None:
-        self._ended = True
         try:
             self._reply.arm(LAST_PIECE_SECONDS)
             while self._reply.read_some():
@@ -197,14 +200,15 @@ class ChatStream:
         except WireFault:
             pass
         self._reply.close()
+        self._ended = True
         usage = counted(self._assembler.usage, self._need, produced=self._assembler.produced)
         self._response = self._assembled(usage, complete=True)
         self._admission.succeed(self._assembler.usage or usage, usage)
 
     def _interrupt(self, error: ProviderError) -> None:
+        self._reply.close()
         self._ended = True
         self._ready.clear()
-        self._reply.close()
         usage = self._seen()
         self._admission.fail(error, "reservation", Verdict.FAILURE, usage)
         raise StreamInterruptedError(self._assembled(usage, complete=False), error) from error

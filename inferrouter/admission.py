@@ -31,9 +31,15 @@ T = TypeVar("T")
 
 
 class Nest(threading.local):
-    """How deep this thread is inside the router: a finalizer that runs there must not ask for a lock."""
+    """How deep this thread is inside the router, a `with` block a level: a finalizer that runs there must not ask for a lock."""
 
     depth = 0
+
+    def __enter__(self) -> None:
+        self.depth += 1
+
+    def __exit__(self, *exc: object) -> None:
+        self.depth -= 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +110,7 @@ class Admission:
         passed: Pass,
         attempts: int,
         budget: float,
+        dropped: tuple[str, ...],
     ) -> None:
         self.kit = kit
         self.verb = verb
@@ -111,7 +118,7 @@ class Admission:
         self.attempts = attempts
         self.budget = budget
         self.deadline = verb.deadline
-        self.dropped = verb.dropped(candidate)
+        self.dropped = dropped
         self._held = held
         self._wants = wants
         self._pass = passed
@@ -159,6 +166,12 @@ class Admission:
         if self._ended:
             return
         self._ended = True
+        with self.kit.nest:
+            self._settle(verdict, amounts, usage, error)
+
+    def _settle(
+        self, verdict: Verdict, amounts: list[float] | None, usage: Usage | None, error: InferRouterError | None
+    ) -> None:
         kit = self.kit
         now = kit.now()
         kit.health.leave(self._pass, verdict, now.mono)

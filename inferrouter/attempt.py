@@ -48,11 +48,10 @@ def walk(plan: Plan, verb: Verb[T], kit: Kit) -> T:
     Raises `NoCandidatesError`, `MultimodalUnavailableError`, `AllCandidatesFailedError`, `InvalidRequestError`,
     `ContextWindowError`, `AuthenticationError`, `QuotaStoreError`, or what `run` raises to the caller.
     """
-    kit.nest.depth += 1
     try:
-        return _walk(plan, verb, kit)
+        with kit.nest:
+            return _walk(plan, verb, kit)
     finally:
-        kit.nest.depth -= 1
         if kit.orphans:
             kit.settle_orphans()
 
@@ -132,7 +131,7 @@ class _Round:
         """The answer of one candidate, or None; and whether it may come again as paid."""
         kit, verb = self.kit, self.verb
         account = candidate.slot.seat.account
-        request = self._encode(candidate)
+        request, dropped = self._encode(candidate)
         passed = kit.health.enter(account.id, kit.clock.monotonic())
         if passed is None:
             state_wait = kit.health.look(account.id, kit.clock.monotonic())[1]
@@ -151,10 +150,7 @@ class _Round:
             return None, candidate.free and allowance is not None and held.key == allowance[0]
         number = len(self.attempts) + 1
         budget = min(account.attempt_timeout or kit.attempt_timeout, self._time_left())
-        admission = Admission(kit, verb, candidate, held, wants, passed, number, budget)
-        if kit.meter is not None:
-            facts = (candidate.provider, candidate.account_id, candidate.model, candidate.free)
-            tell(kit.meter.on_route, RouteEvent(*facts, number, verb.situation.need.total))
+        admission = Admission(kit, verb, candidate, held, wants, passed, number, budget, dropped)
         return self._call(admission, request, fresh)
 
     def _call(self, admission: Admission, request: WireRequest, fresh: bool) -> tuple[tuple[Any] | None, bool]:
@@ -193,9 +189,10 @@ class _Round:
             self.only_limits = False
         self.attempts.append(Attempt(candidate.provider, candidate.account_id, candidate.model, error))
 
-    def _encode(self, candidate: Candidate) -> WireRequest:
+    def _encode(self, candidate: Candidate) -> tuple[WireRequest, tuple[str, ...]]:
+        """The request, and which of its parameters are left out there."""
         try:
-            return self.verb.encode(candidate)
+            return self.verb.encode(candidate), self.verb.dropped(candidate)
         except InvalidRequestError as exc:
             signed(exc, candidate)
             raise
@@ -258,7 +255,11 @@ def left_out(candidates: Sequence[Candidate], queue: Sequence[Candidate]) -> lis
 
 def exchange(admission: Admission, request: WireRequest, fresh: bool) -> Any:
     """Send, and hand a 2xx answer to the verb. Raises `WireFault` or the error the answer means."""
-    seat = admission.candidate.slot.seat
+    kit, found = admission.kit, admission.candidate
+    if kit.meter is not None:
+        facts = (found.provider, found.account_id, found.model, found.free)
+        tell(kit.meter.on_route, RouteEvent(*facts, admission.attempts, admission.verb.situation.need.total))
+    seat = found.slot.seat
     reply = seat.wire.send(request, timeout_s=admission.budget, allow_http=seat.account.allow_http, fresh=fresh)
     if 200 <= reply.status < 300:
         return admission.verb.run(admission, reply)
@@ -267,4 +268,4 @@ def exchange(admission: Admission, request: WireRequest, fresh: bool) -> Any:
             body = reply.read(ERROR_BODY_BYTES)
         except WireFault:
             body = b""
-    raise seat.provider.error(reply.status, reply.headers, body, admission.kit.clock.time())
+    raise seat.provider.error(reply.status, reply.headers, body, kit.clock.time())

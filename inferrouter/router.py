@@ -6,7 +6,6 @@ the one walk. Starts no thread, and opens no connection before the first call. M
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Iterable, Mapping
 from types import TracebackType
@@ -32,12 +31,15 @@ from .provider import Provider
 from .quota import MemoryQuotaStore, QuotaStore
 from .records import ChatRequest, EmbedRequest
 from .registry import KNOWN_PROVIDERS, accounts_in, config_over, providers_for
-from .roster import Roster
+from .roster import Plan, Roster
 from .status import AccountStatus, Explanation, account_states
 from .stream import ChatStream, stream_verb
 from .transport import Transport
 
 __all__ = ["Router"]
+
+LONGEST = 1e9
+"""Seconds; no call and no wait is longer, infinite ones included."""
 
 
 class Router:
@@ -110,13 +112,13 @@ class Router:
         `NoCandidatesError`, `AllCandidatesFailedError`, `AuthenticationError`, `ContextWindowError`, `QuotaStoreError`.
         """
         situation, deadline, patience = self._prepared(request, timeout, max_wait)
-        plan = self._roster.resolve(request.model, self._kit.clock.time())
+        plan = self._plan(request.model)
         return walk(plan, chat_verb(request, situation, deadline, patience), self._kit)
 
     def stream(self, request: ChatRequest, *, timeout: float | None = None, max_wait: float | None = None) -> ChatStream:
         """An open stream, before its first content; see `ChatStream`. Parameters and errors as for `chat_completion`."""
         situation, deadline, patience = self._prepared(request, timeout, max_wait)
-        plan = self._roster.resolve(request.model, self._kit.clock.time())
+        plan = self._plan(request.model)
         idle = self._config.idle_timeout or self._config.attempt_timeout
         return walk(plan, stream_verb(request, situation, deadline, patience, idle), self._kit)
 
@@ -124,7 +126,7 @@ class Router:
         """Vectors for texts, all of one model. Parameters and errors as for `chat_completion`."""
         self._check(request, EmbedRequest)
         deadline, patience = self._bounds(timeout, max_wait)
-        plan = self._roster.resolve(request.model, self._kit.clock.time())
+        plan = self._plan(request.model)
         return embed_all(request, plan, self._kit, self._config.allow_paid, deadline, patience)
 
     def explain(self, request: ChatRequest) -> Explanation:
@@ -134,15 +136,19 @@ class Router:
         """
         situation, _, _ = self._prepared(request, None, None)
         kit = self._kit
-        plan = self._roster.resolve(request.model, kit.clock.time())
-        found = survey(plan, situation, kit.ledger, kit.health, kit.now())
+        kit.settle_orphans()
+        plan = self._plan(request.model)
+        with kit.nest:
+            found = survey(plan, situation, kit.ledger, kit.health, kit.now())
         queue = ordered(kit.policy, found.candidates)
         return Explanation(plan.name, tuple(queue), (*found.rejections, *left_out(found.candidates, queue)))
 
     def status(self) -> Mapping[str, AccountStatus]:
         """Every account's limits, holds, breaker and spend, by account id. Raises `QuotaStoreError`."""
-        self._kit.settle_orphans()
-        return FrozenDict(account_states(self._roster, self._ledger, self._kit.health, self._kit.now()))
+        kit = self._kit
+        kit.settle_orphans()
+        with kit.nest:
+            return FrozenDict(account_states(self._roster, self._ledger, kit.health, kit.now()))
 
     def close(self) -> None:
         """Close idle connections, and the quota store if this router made it. May be called twice."""
@@ -171,6 +177,10 @@ class Router:
         situation = Situation(estimate_chat(request), self._config.allow_paid, request, request.media)
         return situation, deadline, patience
 
+    def _plan(self, name: str) -> Plan:
+        with self._kit.nest:
+            return self._roster.resolve(name, self._kit.clock.time())
+
     def _check(self, request: object, kind: type) -> None:
         if self._closed:
             raise InferRouterError("this router is closed: make a new one")
@@ -184,9 +194,9 @@ class Router:
 
 
 def _seconds(name: str, value: float) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or math.isnan(value) or value < 0:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not value >= 0:
         raise InvalidRequestError(message=f"{name} is a number of seconds of at least 0, not {value!r}")
-    return value
+    return min(value, LONGEST)
 
 
 def _store(quota: QuotaConfig) -> QuotaStore:

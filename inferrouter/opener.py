@@ -105,10 +105,10 @@ class PooledHandler(urllib.request.BaseHandler):
         return secure(sock, self._tls(), parts.hostname or "") if kind == "https" else sock
 
     def _tls(self) -> ssl.SSLContext:
-        with self._lock:
-            if self._context is None:
-                self._context = tls_context(self._given)
-            return self._context
+        if self._context is None:
+            with self._lock:
+                self._context = self._context or tls_context(self._given)
+        return self._context
 
 
 def build_opener(handler: PooledHandler) -> urllib.request.OpenerDirector:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["TLSSocket", "TimedSocket", "connect", "secure", "tls_context"]
 
+_Address = tuple[Any, Any, int, str, Any]  # as getaddrinfo gives them
 _LONGEST_WAIT = 86_400.0  # seconds; an endless deadline still needs a number the operating system takes
 
 
@@ -30,7 +31,7 @@ class TimedSocket(socket.socket):
 
     `deadline`: in seconds of `clock`, infinite if there is none. `idle`: seconds of silence, infinite if any is allowed.
     `received`: bytes received since it was last set to 0. `ended`: the peer has closed its side. `muted`: receive nothing
-    more, as if nothing were there. `spilled`: a reader was closed with bytes left in its buffer: out of step.
+    more, as if nothing were there. `spilled`: a reader left bytes behind, or found some missing: out of step.
     """
 
     deadline: float = math.inf
@@ -52,7 +53,11 @@ class TimedSocket(socket.socket):
         if self.muted:
             raise BlockingIOError(errno.EAGAIN, "muted")
         self.settimeout(min(self.left(), self.idle))
-        count = super().recv_into(buffer, nbytes or memoryview(buffer).nbytes, flags)
+        try:
+            count = super().recv_into(buffer, nbytes or memoryview(buffer).nbytes, flags)
+        except BlockingIOError:  # only with no patience at all; whoever reads on takes it for the end
+            self.spilled = True
+            raise
         self.received += count
         if not count:
             self.ended = True
@@ -98,22 +103,12 @@ def connect(host: str, port: int, deadline: float, clock: Callable[[], float] = 
     """A connected socket with this deadline. Raises OSError; of several addresses' errors, the last."""
     addresses = socket.getaddrinfo(host, port, 0, socket.SOCK_STREAM)
     failure: OSError = OSError(f"no address for {host}")
-    for tried, (family, kind, protocol, _, address) in enumerate(addresses):
-        sock = TimedSocket(family, kind, protocol)
+    for tried, address in enumerate(addresses):
+        share = (deadline - clock()) / (len(addresses) - tried)
         try:
-            sock.clock = clock
-            sock.deadline = deadline
-            sock.settimeout(sock.left() / (len(addresses) - tried))
-            sock.connect(address)
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            return _connect_one(address, deadline, share, clock)
         except OSError as exc:
             failure = exc
-            sock.close()
-        except BaseException:
-            sock.close()
-            raise
-        else:
-            return sock
     raise failure
 
 
@@ -139,3 +134,18 @@ def tls_context(given: ssl.SSLContext | None = None) -> ssl.SSLContext:
         context.set_alpn_protocols(["http/1.1"])
     context.sslsocket_class = TLSSocket
     return context
+
+
+def _connect_one(address: _Address, deadline: float, share: float, clock: Callable[[], float]) -> TimedSocket:
+    family, kind, protocol, _, place = address
+    sock = TimedSocket(family, kind, protocol)
+    try:
+        sock.clock = clock
+        sock.deadline = deadline
+        sock.settimeout(min(sock.left(), share))
+        sock.connect(place)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    except BaseException:
+        sock.close()
+        raise
+    return sock

@@ -92,9 +92,10 @@ class Transport:
 
     def _answer(self, call: Call) -> WireReply:
         opener, pool = self._start()
-        reply = WireReply(opener.open(call), call, pool)
+        answer: Answer = opener.open(call)
+        reply = WireReply(answer, call, pool)
         try:
-            reply.check()
+            _check_head(reply.status, reply.headers, answer.response)
         except BaseException:
             reply.abort()
             raise
@@ -183,10 +184,6 @@ class WireReply:
             self._left = None
             self._response.close()
             self._connection.close()
-
-    def check(self) -> None:
-        """Raises `WireFault` for an answer that is not one: redirects, wrong lengths, compressed bodies."""
-        _check_head(self.status, self.headers, self._response)
 
     def __enter__(self) -> WireReply:
         return self

@@ -231,6 +231,15 @@ class Pool(WireCase):
                 self.assertEqual(reply.read_some(), b"DONE!")
             self.assertTrue(self.send(server.url).reused)
 
+    def test_closed_before_the_end_is_here(self) -> None:
+        """A stream closed when only a part of its body's end has come gives its connection up."""
+        for end in (b"", b"\r\n", b"\r\n0", b"\r\n0\r\n"):
+            stream = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nDONE!"
+            with self.subTest(end), ScriptedServer(answering(stream + end)) as server:
+                with self.send(server.url) as reply:
+                    self.assertEqual(reply.read_some(), b"DONE!")
+                self.assertFalse(self.send(server.url).reused)
+
     def test_shared_by_threads(self) -> None:
         """Eight threads on one transport each get their own answers."""
         with ScriptedServer(echo) as server:

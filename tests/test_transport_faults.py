@@ -233,12 +233,12 @@ class Connecting(WireCase):
             self.assertEqual((fault.kind, fault.sent), ("refused", False))
 
     def test_second_address(self) -> None:
-        """A name with a dead and a live address is reached through the live one."""
-        with ScriptedServer(answering(OK)) as server, socket.create_server(("127.0.0.1", 0)) as listener:
+        """A name whose first addresses are dead, or of a family this machine lacks, is reached through a live one."""
+        with socket.create_server(("127.0.0.1", 0)) as listener:
             dead = listener.getsockname()
-            listener.close()
-            kind = (socket.AF_INET, socket.SOCK_STREAM, 6, "")
-            addresses = [(*kind, dead), (*kind, ("127.0.0.1", server.port))]
+        with ScriptedServer(answering(OK)) as server:
+            kind = (socket.SOCK_STREAM, 6, "")
+            addresses = [(99, *kind, dead), (socket.AF_INET, *kind, dead), (socket.AF_INET, *kind, ("127.0.0.1", server.port))]
             with mock.patch("socket.getaddrinfo", return_value=addresses):
                 self.assertEqual(self.send("http://localhost:1/").read(), b"ok")
 

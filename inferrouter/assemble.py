@@ -52,8 +52,8 @@ class Assembler:
 
     @property
     def empty(self) -> bool:
-        """Whether no choice has begun."""
-        return not self._choices
+        """Whether nothing has come that could be called an answer, not even the reason why there is none."""
+        return not any(each.finish_reason is not None or each.pieces() for each in self._choices.values())
 
     @property
     def produced(self) -> str:

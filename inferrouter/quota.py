@@ -88,7 +88,7 @@ class Refusal:
         needed = self.limit.quantity(self.needed)
         if self.retry_at is None:
             return f"needs {needed}, more than the whole limit of {self.limit}"
-        left = f"{self.remaining:g}".rstrip() if self.limit.unit == "dollars" else f"{self.remaining:.0f}"
+        left = self.limit.quantity(self.remaining).split(" ")[0]
         frees = datetime.fromtimestamp(math.ceil(self.retry_at), UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
         return f"{left} of {self.limit} left, needs {needed}: frees at {frees}"
 

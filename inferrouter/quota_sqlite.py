@@ -57,6 +57,7 @@ _SCHEMA = (
 )
 _PRUNE_EVERY = 64
 _PRUNE_AT_MOST = 256
+_PRUNE_AFTER = 2 * 86400.0  # seconds by which a clock may step back and still find them
 _PAGE_BYTES = 2048
 _LOG_BYTES = 4_000_000
 _OLDEST_SQLITE = (3, 15, 0)
@@ -123,7 +124,7 @@ class SQLiteQuotaStore:
                 self._save(db, charged)
                 db.execute("INSERT INTO reservation VALUES (?, ?)", (taken.until, taken.id))
                 if taken.id % _PRUNE_EVERY == 0:
-                    db.execute(_PRUNE, (now, _PRUNE_AT_MOST))
+                    db.execute(_PRUNE, (now - _PRUNE_AFTER, _PRUNE_AT_MOST))
             return taken
 
         return self._verb(work)
@@ -132,7 +133,7 @@ class SQLiteQuotaStore:
         def work(db: sqlite3.Cursor) -> bool:
             row = (reservation.until, reservation.id)
             if not db.execute("DELETE FROM reservation WHERE until = ? AND id = ?", row).rowcount:
-                return now >= reservation.until  # pruned: its windows have passed, there is nothing left to correct
+                return reservation.until <= now - _PRUNE_AFTER  # pruned: there is nothing left to correct
             if amounts is not None:
                 self._save(db, settle(self._load(db, reservation.keys), reservation, amounts))
             return True

@@ -1,0 +1,158 @@
+"""The memory store, the contract of stores, and the words of a refusal."""
+
+from __future__ import annotations
+
+import threading
+import unittest
+from typing import Any
+
+from tests import ledger_model, part
+
+conformance = part("conformance")
+errors = part("errors")
+limits = part("limits")
+quota = part("quota")
+NOON = conformance.NOON
+
+
+class MemoryQuotaStoreTest(conformance.QuotaStoreConformance, unittest.TestCase):
+    """The whole contract over the memory store."""
+
+    def make_store(self) -> Any:
+        return quota.MemoryQuotaStore()
+
+
+class CountingStore:
+    """What somebody else's store may look like: another class behind the same verbs, counting its calls."""
+
+    def __init__(self) -> None:
+        self.inner = quota.MemoryQuotaStore()
+        self.calls = 0
+
+    def __getattr__(self, name: str) -> Any:
+        self.calls += 1
+        return getattr(self.inner, name)
+
+
+class ThirdPartyStoreTest(conformance.QuotaStoreConformance, unittest.TestCase):
+    """The whole contract over a store that is not ours."""
+
+    def make_store(self) -> Any:
+        return CountingStore()
+
+
+class ContractTest(unittest.TestCase):
+    def test_the_suite_sees_faults(self) -> None:
+        """The contract fails for stores that admit too much, charge refusals, settle twice or open spent windows."""
+
+        class Generous(quota.MemoryQuotaStore):
+            def reserve(self, wants: Any, now: float) -> Any:
+                return super().reserve([(key, amount * 0.9) for key, amount in wants], now)
+
+        class Charging(quota.MemoryQuotaStore):
+            def reserve(self, wants: Any, now: float) -> Any:
+                outcome = super().reserve(wants, now)
+                if isinstance(outcome, quota.Refusal):
+                    for want in wants:
+                        super().reserve([want], now)
+                return outcome
+
+        class Forgetful(quota.MemoryQuotaStore):
+            def commit(self, reservation: Any, now: float, amounts: Any = None) -> bool:
+                reservation.settled = False
+                return super().commit(reservation, now, amounts)
+
+        class Believing(quota.MemoryQuotaStore):
+            last = NOON
+
+            def reserve(self, wants: Any, now: float) -> Any:
+                if now < self.last:
+                    self._entries = {k: quota.Entry(k, limits.tally_of(e.limit)) for k, e in self._entries.items()}
+                self.last = now
+                return super().reserve(wants, now)
+
+        for faulty in (Generous, Charging, Forgetful, Believing):
+            case = type("Case", (conformance.QuotaStoreConformance, unittest.TestCase), {"make_store": lambda s, f=faulty: f()})
+            result = unittest.TestResult()
+            unittest.defaultTestLoader.loadTestsFromTestCase(case).run(result)
+            self.assertFalse(result.wasSuccessful(), faulty)
+
+    def test_protocol(self) -> None:
+        """The memory store is a QuotaStore and a context manager that closes it."""
+        with quota.MemoryQuotaStore() as store:
+            self.assertIsInstance(store, quota.QuotaStore)
+        with self.assertRaises(errors.QuotaStoreError):
+            store.holds(NOON)
+
+    def test_random_verbs_against_the_model(self) -> None:
+        """Thousands of random verbs, clock steps included, agree with the naive model."""
+        total: dict[str, int] = {}
+        for seed in range(6):
+            with quota.MemoryQuotaStore() as store:
+                for outcome, count in ledger_model.run(self, store, seed, 1500).items():
+                    total[outcome] = total.get(outcome, 0) + count
+        self.assertTrue(all(count > 50 for count in total.values()), total)
+
+    def test_sixteen_threads(self) -> None:
+        """Sixteen threads that reserve, settle and roll back never have more than the limit charged."""
+        store = quota.MemoryQuotaStore()
+        store.define([quota.Bucket("k", limits.Limit(20, "requests", "day"))], NOON)
+        worst = []
+
+        def work(number: int) -> None:
+            for turn in range(200):
+                taken = store.reserve([("k", 1)], NOON)
+                worst.append(store.headroom(["k"], NOON)[0].used)
+                if isinstance(taken, quota.Reservation) and (number + turn) % 4:
+                    store.rollback(taken, NOON)
+
+        threads = [threading.Thread(target=work, args=(number,)) for number in range(16)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        self.assertEqual(max(worst), 20)
+        self.assertEqual(store.headroom(["k"], NOON)[0].used, 20)
+        store.close()
+
+
+class RefusalTest(unittest.TestCase):
+    def test_in_words(self) -> None:
+        """A refusal tells what is left, what is needed, and when it frees, or that it never will."""
+        minute = limits.Limit(15, "requests", "minute")
+        waits = quota.Refusal("k", minute, 5, 3, NOON + 60.5)
+        self.assertEqual(
+            str(waits), "3 of 15 requests per minute left, needs 5 requests: frees at 2026-09-09 12:01:01 UTC"
+        )
+        never = quota.Refusal("k", limits.Limit(4000, "tokens", "minute"), 5000, 4000, None)
+        self.assertEqual(str(never), "needs 5000 tokens, more than the whole limit of 4000 tokens per minute")
+        dollars = quota.Refusal("k", limits.Limit(0.5, "dollars", "day"), 0.25, 0.125, NOON)
+        self.assertIn("$0.125 of $0.5 per day left, needs $0.25", str(dollars))
+
+    def test_reservation_in_words(self) -> None:
+        """A reservation shows what it took and whether it is settled, and nothing else."""
+        store = quota.MemoryQuotaStore()
+        store.define([quota.Bucket("k", limits.Limit(5, "tokens", "day"))], NOON)
+        taken = store.reserve([("k", 2)], NOON)
+        self.assertEqual(repr(taken), "<Reservation 1 open: k 2>")
+        self.assertEqual(taken.keys, ("k",))
+        store.commit(taken, NOON)
+        self.assertEqual(repr(taken), "<Reservation 1 settled: k 2>")
+        self.assertEqual(repr(store), "<MemoryQuotaStore: 1 buckets, 0 holds>")
+        store.close()
+
+    def test_zone_of_an_allowance_stays(self) -> None:
+        """`set_quota` keeps the zone in which the account's day was defined."""
+        store = quota.MemoryQuotaStore()
+        key = quota.allowance_key("a")
+        store.define([quota.Bucket(key, limits.Limit(5, "tokens", "day", zone="Asia/Tokyo"))], NOON)
+        store.set_quota("a", 7, "tokens")
+        self.assertEqual(store.headroom([key], NOON)[0].limit, limits.Limit(7, "tokens", "day", zone="Asia/Tokyo"))
+        with self.assertRaises(errors.ConfigError):
+            store.set_quota("a", -7, "tokens")
+        self.assertEqual(store.headroom([key], NOON)[0].limit.amount, 7)
+        store.close()
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -41,6 +41,7 @@ class QuotaStoreConformance(_Base):
         raise NotImplementedError
 
     def setUp(self) -> None:
+        super().setUp()
         self.store = self.make_store()
         self.addCleanup(self.store.close)
 

@@ -235,9 +235,15 @@ class SQLiteQuotaStore:
         if entry is None:
             row = db.execute("SELECT id, amount, kind, state FROM bucket WHERE key = ?", (key,)).fetchone()
             if row is not None:
-                self._rows[key], amount, kind, state = row
-                entry = self._entries[key] = Entry(key, tally_unpacked(_limit(amount, kind), state))
+                self._rows[key], *stored = row
+                entry = self._entries[key] = self._read(key, *stored)
         return entry
+
+    def _read(self, key: str, amount: Any, kind: Any, state: Any) -> Entry:
+        try:
+            return Entry(key, tally_unpacked(_limit(amount, kind), state))
+        except (ValueError, TypeError, AttributeError, ConfigError, QuotaStoreError) as exc:
+            raise self._damaged(f"bucket {key!r} cannot be read") from exc
 
     def _load(self, db: sqlite3.Cursor, keys: Iterable[str]) -> dict[str, Entry]:
         """Every entry that was read since the file was last changed by others, those of `keys` among them."""
@@ -291,10 +297,9 @@ class SQLiteQuotaStore:
             db.execute(f"PRAGMA wal_autocheckpoint = {_LOG_BYTES // _PAGE_BYTES}")
             db.execute(f"PRAGMA synchronous = {self._synchronous}")
             db.execute("PRAGMA journal_mode = WAL")
-            db.execute("BEGIN IMMEDIATE")  # shows at once whether the file can be written at all
-            if _is_blank(db):
-                for statement in _SCHEMA:
-                    db.execute(statement)
+            db.execute("BEGIN IMMEDIATE")
+            for statement in _SCHEMA if _is_blank(db) else _SCHEMA[-1:]:  # always shows whether it can be written
+                db.execute(statement)
             db.execute("COMMIT")
             if fresh and (damage := db.execute("PRAGMA quick_check(1)").fetchone()[0]) != "ok":
                 raise self._damaged(damage)

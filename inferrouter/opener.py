@@ -39,19 +39,29 @@ class Answer(NamedTuple):
 
 
 class Call(urllib.request.Request):
-    """A `WireRequest` on its way to `template`'s address. `deadline`: on the transport's clock."""
+    """A `WireRequest` on its way. `deadline`: on the transport's clock."""
 
-    def __init__(self, template: urllib.request.Request, request: WireRequest, deadline: float, fresh: bool) -> None:
-        vars(self).update(vars(template))  # its URL is parsed already
+    def __init__(self, address: Address, request: WireRequest, deadline: float, fresh: bool) -> None:
+        vars(self).update(vars(address))  # the URL is parsed already
         self.headers = {}
         self.unredirected_hdrs = {}
-        self.method = request.method
+        self.route = address.route
+        self.netloc = address.host
+        self.method: str = request.method
         self.body = request.body
         self.deadline = deadline
         self.fresh = fresh
-        self.netloc = template.host
-        self.progress = Progress(template.host)
-        self.secrets = tuple(value for _, value in request.headers if isinstance(value, Secret))
+        self.progress = Progress(address.host)
+        self.keyed = any(isinstance(value, Secret) for _, value in request.headers)
+
+
+class Address(urllib.request.Request):
+    """A URL that was checked and parsed, to be used again and again."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(url)
+        parts = urlsplit(url)
+        self.route = Route(parts.scheme, parts.hostname or "", parts.port or _PORTS[parts.scheme])
 
 
 class PooledHandler(urllib.request.BaseHandler):
@@ -68,7 +78,7 @@ class PooledHandler(urllib.request.BaseHandler):
         """The answer to `call`, its head read. Raises whatever the stdlib raises, or `WireFault`."""
         if self._clock() >= call.deadline:
             raise TimeoutError("no time is left to begin")
-        route = _route(call.full_url)
+        route = call.route
         authorization = ""
         if call.host != call.netloc:
             if call.type not in _PORTS:
@@ -76,7 +86,7 @@ class PooledHandler(urllib.request.BaseHandler):
             route = route._replace(proxy=f"{call.type}:{call.host}")
             if route.scheme == "https":
                 authorization = call.headers.pop("Proxy-authorization", "")
-            elif call.secrets:
+            elif call.keyed:
                 raise WireFault("proxy", "a key would pass the proxy in the clear; use https, or no_proxy", sent=False)
         connection = None if call.fresh else self._pool.take(route)
         if connection is None:
@@ -123,10 +133,11 @@ def prepare(request: WireRequest, deadline: float, allow_http: bool, fresh: bool
     """`request` in `urllib`'s terms. Raises `WireFault` "setup" if its URL, method or a header cannot be used."""
     if check_header_name(request.method):
         raise WireFault("setup", "the method is no HTTP method", sent=False)
-    call = Call(_template(request.url, allow_http), request, deadline, fresh)
+    call = Call(_address(request.url, allow_http), request, deadline, fresh)
     call.unredirected_hdrs.update(_DEFAULTS)
     for name, value in request.headers:
-        problem = _check_header(name, value)
+        # The value checked is the plain one, prefix included: what counts here is what goes over the wire.
+        problem = _check_name(name) or check_header_value(value.reveal() if isinstance(value, Secret) else value)
         if problem is not None:
             raise WireFault("setup", f"the header {name!a} {problem}", sent=False)
         call.add_unredirected_header(name, value.reveal() if isinstance(value, Secret) else value)
@@ -136,29 +147,22 @@ def prepare(request: WireRequest, deadline: float, allow_http: bool, fresh: bool
     return call
 
 
-def _check_header(name: str, value: str | Secret) -> str | None:
-    if name.lower() in _OURS:
-        return "is set by the transport"
-    return check_header_name(name) or check_header_value(value)
+@functools.lru_cache(maxsize=256)
+def _check_name(name: str) -> str | None:
+    return "is set by the transport" if name.lower() in _OURS else check_header_name(name)
 
 
 @functools.lru_cache(maxsize=256)
-def _template(url: str, allow_http: bool) -> urllib.request.Request:
+def _address(url: str, allow_http: bool) -> Address:
     problem = check_url(url, allow_http)
     if problem is not None:
         raise WireFault("setup", f"the URL {problem}", sent=False)
-    return urllib.request.Request(url)  # noqa: S310  the scheme was checked just above
-
-
-@functools.lru_cache(maxsize=256)
-def _route(url: str) -> Route:
-    parts = urlsplit(url)
-    return Route(parts.scheme, parts.hostname or "", parts.port or _PORTS[parts.scheme])
+    return Address(url)
 
 
 def _exchange(connection: Connection, call: Call) -> Answer:
     """Sends `call` and reads the head of its answer; closes the connection if that fails."""
-    method = call.get_method()
+    method = call.method
     progress = call.progress
     progress.phase = "exchange"
     try:

@@ -67,7 +67,7 @@ class Connection:
     def in_step(self) -> bool:
         """Whether the next bytes to come can only be the answer to the next request."""
         sock = self.sock
-        if sock.fileno() < 0 or sock.spilled or sock.ended or (isinstance(sock, TLSSocket) and sock.pending()):
+        if sock.fileno() < 0 or (isinstance(sock, TLSSocket) and sock.pending()):
             return False
         return not _readable(sock)
 

@@ -13,7 +13,6 @@ import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from .secret import Secret
 from .wire import Progress, WireFault, WireRequest, fault_from
 
 if TYPE_CHECKING:
@@ -80,20 +79,19 @@ class Transport:
         from .opener import prepare
 
         progress = Progress()
-        secrets = tuple(value for _, value in request.headers if isinstance(value, Secret))
         try:
             call = prepare(request, deadline, allow_http, fresh)
             progress = call.progress
-            return self._answer(call)
+            return self._answer(request, call)
         except Exception as exc:
-            return fault_from(exc, progress, secrets)
+            return fault_from(exc, progress, request.headers)
         except BaseException as exc:
             raise exc.with_traceback(None)  # noqa: B904  an interrupt passes, without the frames that hold keys
 
-    def _answer(self, call: Call) -> WireReply:
+    def _answer(self, request: WireRequest, call: Call) -> WireReply:
         opener, pool = self._start()
         answer: Answer = opener.open(call)
-        reply = WireReply(answer, call, pool)
+        reply = WireReply(answer, request, call.progress, pool)
         try:
             _check_head(reply.status, reply.headers, answer.response)
         except BaseException:
@@ -117,16 +115,16 @@ class WireReply:
     """An answer whose body is still to come. `headers`: by lower-case name. Close it, or use it in a `with`."""
 
     __slots__ = (
-        "__weakref__", "_connection", "_left", "_open", "_pool", "_progress", "_response", "_secrets", "_sock",
+        "__weakref__", "_connection", "_left", "_open", "_pool", "_progress", "_response", "_sent_headers", "_sock",
         "headers", "reused", "status",
     )  # fmt: skip
 
-    def __init__(self, answer: Answer, call: Call, pool: Pool) -> None:
+    def __init__(self, answer: Answer, request: WireRequest, progress: Progress, pool: Pool) -> None:
         self._response, self._connection = answer
         self._sock = self._connection.sock
         self._pool = pool
-        self._progress = call.progress
-        self._secrets = call.secrets
+        self._progress = progress
+        self._sent_headers = request.headers
         self._left: int | None = self._response.length
         self._open = True
         self.status: int = self._response.status
@@ -207,7 +205,7 @@ class WireReply:
                 self._finish()
             return piece
         except Exception as exc:
-            return fault_from(exc, self._progress, self._secrets)
+            return fault_from(exc, self._progress, self._sent_headers)
 
     def _finish(self) -> None:
         self._open = False
@@ -248,8 +246,10 @@ def _check_head(status: int, headers: Mapping[str, str], response: Any) -> None:
 
 
 def _is_length(value: str) -> bool:
-    lengths = {length.strip() for length in value.split(",")}
-    return len(lengths) == 1 and all(length.isascii() and length.isdigit() for length in lengths)
+    if "," in value:  # the same length said twice is allowed
+        lengths = {length.strip() for length in value.split(",")}
+        return len(lengths) == 1 and _is_length(lengths.pop())
+    return value.isascii() and value.isdigit()
 
 
 def _host(location: str) -> str:

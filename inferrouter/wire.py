@@ -8,12 +8,15 @@ Must never know sockets, pools, providers or accounts.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from .secret import Secret
 
 __all__ = ["Progress", "WireFault", "WireRequest", "fault_from"]
+
+
+Headers = tuple[tuple[str, str | Secret], ...]
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -22,7 +25,7 @@ class WireRequest:
 
     url: str
     body: bytes = b""
-    headers: tuple[tuple[str, str | Secret], ...] = ()
+    headers: Headers = ()
     method: str = "POST"
 
     def __repr__(self) -> str:
@@ -62,8 +65,8 @@ class Progress:
         self.reused = False
 
 
-def fault_from(exc: Exception, progress: Progress, secrets: Sequence[Secret]) -> WireFault:
-    """`exc` as a `WireFault`, with `exc` as its cause unless that quotes one of `secrets`. No traceback survives."""
+def fault_from(exc: Exception, progress: Progress, headers: Headers) -> WireFault:
+    """`exc` as a `WireFault`, with `exc` as its cause unless that quotes a secret of `headers`. No traceback survives."""
     if isinstance(exc, WireFault):
         fault = exc
         fault.__cause__ = fault.__context__ = None
@@ -71,7 +74,7 @@ def fault_from(exc: Exception, progress: Progress, secrets: Sequence[Secret]) ->
         kind, message = _explain(exc, progress)
         sent = progress.phase == "exchange"
         fault = WireFault(kind, message, sent=sent, reused=progress.reused and kind == "cut")
-        fault.__cause__ = None if _quotes(exc, secrets) else exc
+        fault.__cause__ = None if _quotes(exc, headers) else exc
     for link in _chain(exc):
         link.__traceback__ = None
     return fault
@@ -122,7 +125,8 @@ def _reason(exc: Exception) -> str:
     return os.strerror(number) if isinstance(number, int) and number > 0 else type(exc).__name__
 
 
-def _quotes(exc: BaseException, secrets: Sequence[Secret]) -> bool:
+def _quotes(exc: BaseException, headers: Headers) -> bool:
+    secrets = [value for _, value in headers if isinstance(value, Secret)]
     for link in _chain(exc):
         text = f"{link!s} {link!r} {link.args!r} {vars(link)!r}"
         if any(secret.erase_from(text) != text for secret in secrets):

@@ -16,6 +16,10 @@ from pathlib import Path
 
 DATA = Path(__file__).resolve().parent / "data"
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+EVENT = (
+    b'{"id":"x","object":"chat.completion.chunk","created":1,"model":"m",'
+    b'"choices":[{"index":0,"delta":{"content":" word"},"finish_reason":null}]}'
+)
 
 Script = Callable[["Peer"], None]
 
@@ -243,6 +247,13 @@ def _bench_main() -> None:
     body = b'{"id":"x","choices":[{"message":{"role":"assistant","content":"' + b"a" * 120 + b'"}}],"usage":{"total_tokens":9}}'
     head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nDate: Thu, 01 Jan 2026 00:00:00 GMT\r\nServer: bench\r\n"
     answer = head + b"Content-Length: %d\r\n\r\n" % len(body) + body
-    with ScriptedServer(answering(answer), tls=sys.argv[1]) as server:
+    event = b"data: " + EVENT + b"\n\n"
+    stream = head + b"Transfer-Encoding: chunked\r\n\r\n" + b"%x\r\n%b\r\n" % (len(event), event) * 2000 + b"0\r\n\r\n"
+
+    def script(peer: Peer) -> None:
+        while (asked := peer.request()) is not None:
+            peer.send(stream if b"/stream" in asked[:50] else answer)
+
+    with ScriptedServer(script, tls=sys.argv[1]) as server:
         print(server.url, flush=True)
         server.stopped.wait()

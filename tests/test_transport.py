@@ -188,10 +188,18 @@ class Pool(WireCase):
 
     def test_died_within_the_answer(self) -> None:
         """A kept connection that dies after a first byte of the answer is not called reused."""
-        with ScriptedServer(lambda peer: [peer.request(), peer.send(OK), peer.request(), peer.send(b"HTTP/1.1 2")]) as server:
+        half = b"HTTP/1.1 200 OK\r\n"
+        with ScriptedServer(lambda peer: [peer.request(), peer.send(OK), peer.request(), peer.send(half)]) as server:
             self.send(server.url).read()
             fault = self.fault(server.url)
-            self.assertFalse(fault.reused)
+            self.assertEqual((fault.kind, fault.reused), ("cut", False))
+
+    def test_the_server_says_close(self) -> None:
+        """A connection whose answer says it will be closed is not kept, even if the server leaves it open."""
+        with ScriptedServer(answering(OK.replace(b"OK\r\n", b"OK\r\nConnection: close\r\n"))) as server:
+            for _ in range(2):
+                reply = self.send(server.url)
+                self.assertEqual((reply.read(), reply.reused), (b"ok", False))
 
     def test_unasked_answer(self) -> None:
         """Bytes that nobody asked for, with the answer or after it, are never taken for the next answer."""

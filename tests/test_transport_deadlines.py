@@ -159,11 +159,16 @@ class Deadlines(WireCase):
 
     def test_a_kept_connection_gets_a_new_deadline(self) -> None:
         """The deadline and the silence allowed to one call do not bind the next one on the same connection."""
-        with ScriptedServer(answering(OK)) as server:
-            reply = self.send(server.url, timeout_s=0.2)
-            reply.arm(0.2, 0.001)
+
+        def script(peer: Peer) -> None:
+            while peer.request() is not None:
+                peer.wait(0.15)
+                peer.send(OK)
+
+        with ScriptedServer(script) as server:
+            reply = self.send(server.url, timeout_s=0.25)
+            reply.arm(0.25, 0.05)
             reply.read()
-            time.sleep(0.21)
             again = self.send(server.url)
             self.assertEqual((again.reused, again.read()), (True, b"ok"))
 

@@ -162,6 +162,14 @@ class Caps(WireCase):
                     reply.read(1000)
                 self.assertEqual(caught.exception.kind, "too_large")
 
+    def test_announced(self) -> None:
+        """A body announced as too large is refused before any of it has come."""
+        head = HEAD + b"Content-Length: 1001\r\n\r\n"
+        with ScriptedServer(lambda peer: [peer.request(), peer.send(head), peer.wait()]) as server:
+            with self.send(server.url) as reply, self.assertRaises(transport.WireFault) as caught:
+                reply.read(1000)
+            self.assertEqual(caught.exception.kind, "too_large")
+
     def test_memory(self) -> None:
         """Endless and compressed bodies, and an announced gigabyte, take less than twice the cap of memory."""
         cap = 1 << 20
@@ -282,13 +290,15 @@ class Secrets(WireCase):
         self.assertGreater(seen, 30)
 
     def test_an_interrupt_shows_no_key(self) -> None:
-        """Ctrl-C in the middle of a call leaves no frame that holds a key, and no open connection."""
+        """Ctrl-C, or an error, in the middle of sending leaves no frame that holds a key, and no open connection."""
         before = open_files()
         with ScriptedServer(answering(OK)) as server:
-            with mock.patch("http.client.HTTPResponse.begin", side_effect=KeyboardInterrupt):
+            with mock.patch.object(part("sockets").TimedSocket, "sendall", side_effect=KeyboardInterrupt):
                 with self.assertRaises(KeyboardInterrupt) as caught:
                     self.send(server.url)
             self.assertEqual(shown(caught.exception, KEY), [])
+            with mock.patch.object(part("sockets").TimedSocket, "sendall", side_effect=OSError(5, "x")):
+                self.assertEqual(shown(self.fault(server.url), KEY), [])
         self.assertEqual(open_files(), before)
 
     def test_a_foreign_exception_with_the_key_is_dropped(self) -> None:

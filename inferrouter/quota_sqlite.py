@@ -293,6 +293,8 @@ class SQLiteQuotaStore:
             self._identity = identity
             self._check_file(may_be_empty=fresh)
             self._check_owner(db)
+            if fresh and (damage := db.execute("PRAGMA quick_check(1)").fetchone()[0]) != "ok":
+                raise self._damaged(damage)
             db.execute(f"PRAGMA page_size = {_PAGE_BYTES}")
             db.execute(f"PRAGMA wal_autocheckpoint = {_LOG_BYTES // _PAGE_BYTES}")
             db.execute(f"PRAGMA synchronous = {self._synchronous}")
@@ -301,8 +303,6 @@ class SQLiteQuotaStore:
             for statement in _SCHEMA if _is_blank(db) else _SCHEMA[-1:]:  # always shows whether it can be written
                 db.execute(statement)
             db.execute("COMMIT")
-            if fresh and (damage := db.execute("PRAGMA quick_check(1)").fetchone()[0]) != "ok":
-                raise self._damaged(damage)
         except BaseException:
             db.close()
             if fresh:

@@ -353,6 +353,7 @@ class FaultTest(Folder):
             self.path.chmod(mode)
             self.folder.chmod(folder_mode)
             forked(lambda: self.refuses("cannot be", "writable"), user=65534)
+        self.folder.chmod(0o555)
         forked(lambda: self.refuses("cannot be made", "writable", path=self.folder / "new"), user=65534)
         self.folder.chmod(0o777)
 

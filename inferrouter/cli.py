@@ -37,27 +37,20 @@ class Streams(NamedTuple):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; `argv` None: the process's own arguments. Returns the exit code and raises nothing."""
-    parser = _parser()
+    err = Screen(sys.stderr)
     try:
-        options = parser.parse_args(argv)
+        return _run(argv, Streams(Screen(sys.stdout), err))
     except SystemExit as stop:  # argparse has said why
         return stop.code if isinstance(stop.code, int) else 2
-    if options.command is None:
-        parser.print_help()
-        return 0
-    streams = Streams(Screen(sys.stdout), Screen(sys.stderr))
-    try:
-        code: int = options.command(options, streams)
     except InferRouterError as error:
-        streams.err.line(f"{PROGRAM}: {_one_line(error)}")
+        err.line(f"{PROGRAM}: {_one_line(error)}")
         return 1
     except KeyboardInterrupt:
-        streams.err.line("\ninterrupted")
+        err.line("\ninterrupted")
         return 130
     except BrokenPipeError:
         _forget_stdout()
         return 1
-    return code
 
 
 def demo(options: Namespace, streams: Streams) -> int:
@@ -68,7 +61,7 @@ def demo(options: Namespace, streams: Streams) -> int:
 
 
 def check(options: Namespace, streams: Streams) -> int:
-    """Say what is wrong with a configuration, or which account each alias would use. Counts and holds are not looked at."""
+    """Say what is wrong with a configuration, or which accounts serve each alias. Counts and rests are not looked at."""
     out = streams.out
     try:
         config, warnings = load_config(options.file, known_providers=KNOWN_PROVIDERS)
@@ -84,7 +77,8 @@ def check(options: Namespace, streams: Streams) -> int:
     for warning in (*warnings, *router.warnings):
         out.line(f"  ! {warning}")
     if unserved:
-        out.line(f"{options.file}: nothing can serve {', '.join(unserved)}; add an account, or allow what is refused above")
+        what = ", ".join(unserved)
+        out.line(f"{options.file}: nothing can serve {what}; add an account, or allow what is refused above")
         return 1
     out.line(f"{options.file}: fine")
     return 0
@@ -116,6 +110,16 @@ def status(options: Namespace, streams: Streams) -> int:
         if config.quota.store == "memory":
             streams.err.line('(these counts begin with each program; [quota] store = "sqlite" keeps them)', "dim")
     return 0
+
+
+def _run(argv: Sequence[str] | None, streams: Streams) -> int:
+    parser = _parser()
+    options = parser.parse_args(argv)
+    if options.command is None:
+        parser.print_help()
+        return 0
+    code: int = options.command(options, streams)
+    return code
 
 
 def _explained(router: Router, name: str, out: Screen) -> bool:
@@ -158,10 +162,10 @@ def _parser() -> ArgumentParser:
     parser.set_defaults(command=None)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
 
-    command = commands.add_parser("demo", help="three stand-in providers with real limits on this machine; needs no key")
+    command = commands.add_parser("demo", help="three stand-in providers with real limits, on this machine, without a key")
     command.set_defaults(command=demo)
 
-    command = commands.add_parser("check", help="what is wrong with a configuration, and which accounts serve each alias")
+    command = commands.add_parser("check", help="what is wrong with a configuration, and who serves each alias")
     command.add_argument("file", metavar="FILE", help="a .toml or .json file")
     command.set_defaults(command=check)
 

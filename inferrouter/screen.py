@@ -1,7 +1,7 @@
 """Text for whoever runs a command: plain words on any stream, a little colour and rhythm on a real terminal.
 
 Strategy: what a stream can take is found out once; letters it cannot show are replaced, and control characters of
-foreign texts are left out, since an answer or an error may hold what would move a terminal's cursor or change its title.
+foreign texts are left out, since an answer or an error may hold what moves a terminal's cursor or changes its title.
 Must never know what is being said.
 """
 
@@ -21,7 +21,7 @@ CONTROLS = {code: None for code in (*range(32), *range(127, 160)) if chr(code) n
 
 
 class Screen:
-    """Writes to `out`. Colours and pauses on a terminal only; no colour with NO_COLOR set in `env` (None: the process's)."""
+    """Writes to `out`. Colours and pauses on a terminal only; no colour if `env` (None: the process's) has NO_COLOR."""
 
     def __init__(self, out: TextIO, env: Mapping[str, str] | None = None) -> None:
         env = os.environ if env is None else env
@@ -36,7 +36,7 @@ class Screen:
         self.piece(text + "\n", style)
 
     def piece(self, text: str, style: str = "") -> None:
-        """`text` without a line break, at once."""
+        """`text` as it is, at once; `style` as for `line`."""
         shown = self.shown(text)
         if self._colour and style:
             shown = f"\x1b[{STYLES[style]}m{shown}\x1b[0m"

@@ -21,9 +21,9 @@ from .records import Message, Native, ToolCall, Usage
 __all__ = [
     "arguments_of",
     "broken",
-    "choice_error",
     "finish_of",
     "function_of",
+    "hidden_error",
     "new_call_id",
     "read_answer",
     "read_usage",
@@ -52,10 +52,14 @@ def read_answer(item: Any, source: str, provider: str, audio_in_total: bool) -> 
     )
 
 
-def choice_error(item: Any) -> dict[str, Any] | None:
-    """The error object a gateway put into the first choice instead of an answer, as an error body; None if there is none."""
-    choices = item.get("choices") if isinstance(item, dict) else None
-    first = choices[0] if isinstance(choices, list) and choices else None
+def hidden_error(item: Any) -> dict[str, Any] | None:
+    """The error in an answer that has no `error` at its top: a flat one (vLLM), or one in the first choice (OpenRouter)."""
+    if not isinstance(item, dict):
+        return None
+    choices = item.get("choices")
+    if not choices:
+        return item if item.get("object") == "error" else None
+    first = choices[0] if isinstance(choices, list) else None
     error = first.get("error") if isinstance(first, dict) else None
     return {"error": error} if error else None
 

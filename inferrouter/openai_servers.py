@@ -118,6 +118,7 @@ _SERVERS: Mapping[str, Server] = FrozenDict(
         "cerebro": _CEREBRAS,
         "groq": Server(media=IMAGE, effort_models=("*gpt-oss*", "*qwen3*"), names=False),
         "openrouter": Server(media=ALL, effort_word="reasoning"),
+        "vercel-ai-gateway": Server(effort_word="reasoning"),
         "mistral": _MISTRAL,
         "deepseek": Server(media=frozenset(), refuses=FrozenDict(json_schema=("*",))),
         "perplexity": Server(

@@ -40,7 +40,10 @@ class OpenAIDecoder(StreamDecoder):
         if type(item) is not dict:
             broken("a chunk of the stream is no object", source)
         choices = item.get("choices")
-        if choices and type(choices) is not list:
+        if not choices:
+            if item.get("object") == "error":
+                self.fail(item)
+        elif type(choices) is not list:
             broken("a chunk's choices are no list", source)
         made = tuple([self._choice(choice, source) for choice in choices]) if choices else NOTHING_NEW
         usage = item.get("usage")

@@ -13,7 +13,7 @@ from .catalog import preset
 from .dialect import declared, dump_json, json_headers, load_answer, write_json
 from .error_table import classify
 from .errors import ConfigError, ProviderError
-from .openai_reply import choice_error, read_answer
+from .openai_reply import hidden_error, read_answer
 from .openai_request import chat_body, unsupported
 from .openai_servers import server
 from .openai_stream import OpenAIDecoder
@@ -98,7 +98,7 @@ class OpenAICompatProvider:
     def decode(self, body: bytes, model: str) -> ChatResponse:
         """See `Provider`."""
         source, item = load_answer(self, body)
-        failure = choice_error(item)
+        failure = hidden_error(item)
         if failure is not None:
             raise self.error(embedded_status(failure, 200), {}, dump_json(failure).encode("utf-8", "replace"), 0.0)
         return read_answer(item, source, self.name, self._server.audio_in_total)

@@ -282,6 +282,31 @@ class ClassifyTest(unittest.TestCase):
                     else:
                         self.assertEqual(got, value, fact)
 
+    def test_words_inside_a_200(self) -> None:
+        """An error inside a good answer that has no number is judged by its word."""
+        for word, kind in (
+            ("invalid_request_error", "InvalidRequestError"),
+            ("context_length_exceeded", "ContextWindowError"),
+            ("authentication_error", "AuthenticationError"),
+            ("permission_error", "AuthenticationError"),
+            ("billing_error", "QuotaExceededError"),
+            ("not_found_error", "ModelNotFoundError"),
+            ("request_too_large", "InvalidRequestError"),
+            ("rate_limit_error", "RateLimitedError"),
+            ("insufficient_quota", "QuotaExceededError"),
+            ("api_error", "ProviderUnavailableError"),
+            ("upstream_error", "ProviderUnavailableError"),
+            ("UNAVAILABLE", "ProviderUnavailableError"),
+            ("timeout", "ProviderUnavailableError"),
+            ("overloaded_error", "ProviderUnavailableError"),
+            ("never_heard_of", "MalformedResponseError"),
+        ):
+            for key in ("type", "code", "status"):
+                error = classified(200, {"error": {"message": "x", key: word}})
+                self.assertEqual(type(error).__name__, kind, (key, word))
+        self.assertEqual(classified(200, openai("x", "overloaded")).status, 503)
+        self.assertEqual(classified(500, openai("x", "exceed_context_size_error")).__class__.__name__, "ContextWindowError")
+
     def test_sizes(self) -> None:
         """The message is cut to 500 characters and the body to 2048, however long the answer is."""
         error = classified(400, openai("x" * 5000))

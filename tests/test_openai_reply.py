@@ -147,6 +147,21 @@ class UnaryTest(unittest.TestCase):
         body = b"\n\n   \n" + json.dumps(answer()).encode()
         self.assertEqual(OpenAICompatProvider("x", "https://e.org").decode(body, "m").text, "Hi")
 
+    def test_choices_keep_their_numbers(self) -> None:
+        """Several choices keep the index they came with; without one they are counted."""
+        item = answer()
+        item["choices"] = [{**item["choices"][0], "index": 1}, {**item["choices"][0], "index": 0}]
+        self.assertEqual([choice.index for choice in decoded(item).choices], [1, 0])
+        item["choices"] = [{"message": {"content": "a"}}, {"message": {"content": "b"}}]
+        self.assertEqual([choice.index for choice in decoded(item).choices], [0, 1])
+
+    def test_custom_tools(self) -> None:
+        """A call of OpenAI's custom kind keeps its free text, and goes back in its own words."""
+        custom = {"id": "c", "type": "custom", "custom": {"name": "grep", "input": "foo bar"}}
+        reply = decoded(answer({"content": None, "tool_calls": [custom]}))
+        self.assertEqual(calls_of(reply), [("c", "grep", "foo bar")])
+        self.assertEqual(reply.message.native_for("openai", "x")["tool_calls"], [custom])
+
     def test_no_answer(self) -> None:
         """No choices, no message, a page or cut JSON are malformed, and the body is shown."""
         provider = OpenAICompatProvider("x", "https://e.org")
@@ -173,6 +188,8 @@ class UnaryTest(unittest.TestCase):
         broken["choices"][0]["error"] = {"code": 502, "message": "upstream"}
         with self.assertRaises(errors.ProviderUnavailableError):
             decoded(broken)
+        with self.assertRaises(errors.RateLimitedError):
+            decoded({"object": "error", "message": "slow", "type": "x", "code": 429})
 
 
 class StreamTest(unittest.TestCase):
@@ -286,6 +303,18 @@ class StreamTest(unittest.TestCase):
         with self.assertRaises(errors.InvalidRequestError):
             streamed(events(failed, done=False))
 
+    def test_flat_error_inside(self) -> None:
+        """A flat error object among the chunks is an error even where [DONE] follows."""
+        with self.assertRaises(errors.InvalidRequestError):
+            streamed(events(chunk({"role": "assistant"}), {"object": "error", "message": "x", "code": 400}))
+
+    def test_reasoning(self) -> None:
+        """Reasoning under any of its names streams apart from the text."""
+        for word in ("reasoning", "reasoning_content"):
+            reply = streamed(events(chunk({word: "h"}), chunk({word: "m", "content": ""}), chunk({"content": "Hi"}, "stop")))[1]
+            self.assertEqual((reply.text, reply.reasoning), ("Hi", "hm"))
+            self.assertIsNone(reply.message.native)
+
     def test_a_stream_of_nothing(self) -> None:
         """[DONE] alone is no answer."""
         with self.assertRaises(errors.MalformedResponseError):
@@ -345,6 +374,13 @@ class GivenBackTest(unittest.TestCase):
         calling = decoded(answer({"reasoning_content": "hm", "tool_calls": [call("f", "{}")]}), "deepseek")
         self.assertNotIn("reasoning_content", self.back(plain.message, "deepseek"))
         self.assertEqual(self.back(calling.message, "deepseek")["reasoning_content"], "hm")
+
+    def test_reasoning_content_of_a_stream(self) -> None:
+        """The same holds for a stream."""
+        calling = events(chunk({"reasoning_content": "h"}), chunk({"tool_calls": [call("f", "{}", index=0)]}, "tool_calls"))
+        self.assertEqual(self.back(streamed(calling, name="deepseek")[1].message, "deepseek")["reasoning_content"], "h")
+        other = events(chunk({"reasoning": "h"}), chunk({"tool_calls": [call("f", "{}", index=0)]}, "tool_calls"))
+        self.assertNotIn("reasoning_content", self.back(streamed(other, name="deepseek")[1].message, "deepseek"))
 
     def test_mistral_thinking(self) -> None:
         """Mistral's thinking list goes back as a list, also after a stream."""

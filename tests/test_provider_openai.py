@@ -131,6 +131,7 @@ class EncodeTest(unittest.TestCase):
         self.assertEqual(messages[4], {"role": "tool", "content": '{"sky":"blue"}', "tool_call_id": "call_1"})
         self.assertEqual(body["tools"], [TOOL])
         self.assertEqual(body["tool_choice"], {"type": "function", "function": {"name": "weather"}})
+        self.assertEqual(body["response_format"]["json_schema"], {"name": "answer", "schema": SCHEMA})
         self.assertEqual(dropped("somewhere", "m"), set())
 
     def test_nothing_unasked(self) -> None:
@@ -195,6 +196,16 @@ class ServersTest(unittest.TestCase):
     def test_groq(self) -> None:
         """Groq refuses names on messages, so they stay here."""
         self.assertFalse(any("name" in message for message in sent("groq")["messages"]))
+        turn = ChatRequest([Message("assistant", "x", name="bob")])
+        self.assertEqual(sent("openai", turn)["messages"][0], {"role": "assistant", "content": "x", "name": "bob"})
+        self.assertEqual(sent("groq", turn)["messages"][0], {"role": "assistant", "content": "x"})
+
+    def test_deepseek(self) -> None:
+        """DeepSeek knows JSON mode but no schema, so a schema is listed as left out."""
+        self.assertIn("response_format", dropped("deepseek", "m"))
+        self.assertEqual(
+            sent("deepseek", ChatRequest("Hi", response_format="json_object"))["response_format"], {"type": "json_object"}
+        )
 
     def test_openrouter(self) -> None:
         """OpenRouter takes the effort inside an object."""

@@ -1,0 +1,234 @@
+"""Candidates: who may take a call, and for each other the reason why not."""
+
+from __future__ import annotations
+
+import unittest
+from typing import Any
+
+from tests import part
+from tests.stage import MIDNIGHT, NOW, FakeProvider, Stage, seat
+
+candidates, content, estimate, health = part("candidates"), part("content"), part("estimate"), part("health")
+records, tool = part("records"), part("tool")
+
+PRICES = {"cost_per_input_token": 0.01, "cost_per_output_token": 0.02}
+PICTURE = records.ChatRequest([records.Message("user", [content.Part.image(b"x", "image/png")])])
+TOOLS = records.ChatRequest("x", tools=[tool.Tool("f")])
+
+
+def ids(found: Any) -> list[tuple[str, bool]]:
+    return [(candidate.account_id, candidate.free) for candidate in found.candidates]
+
+
+class Reasons(unittest.TestCase):
+    def only(self, stage: Stage, code: str, words: str, retry_at: float | None, **asked: Any) -> None:
+        """The stage's one slot is left out for this reason."""
+        found = stage.survey(**asked)
+        self.assertEqual(found.candidates, ())
+        (rejection,) = found.rejections
+        self.assertEqual((rejection.provider, rejection.account_id, rejection.model), ("p", "a", "m"))
+        self.assertEqual((rejection.code, rejection.retry_at), (code, retry_at))
+        self.assertIn(words, rejection.reason)
+
+    def test_held(self) -> None:
+        """A hold on the account, its group, or the model at either leaves it out until the latest of them ends."""
+        for key in ("a", "a|m", "group:g", "group:g|m"):
+            stage = Stage(seat(quota_group="g"))
+            stage.ledger.hold(key, NOW + 9, "RateLimited (429)", NOW)
+            self.only(stage, "held", "held: RateLimited (429)", NOW + 9)
+        stage = Stage(seat())
+        stage.ledger.hold("a|m", NOW + 90, "late", NOW)
+        stage.ledger.hold("a", NOW + 9, "early", NOW)
+        self.only(stage, "held", "held: late", NOW + 90)
+
+    def test_another_models_hold_does_not_count(self) -> None:
+        """A hold on another model or account leaves this one in."""
+        stage = Stage(seat())
+        for key in ("a|n", "b", "p"):
+            stage.ledger.hold(key, NOW + 9, "why", NOW)
+        self.assertEqual(ids(stage.survey()), [("a", True)])
+
+    def test_breaker_open(self) -> None:
+        """An open breaker leaves the account out until its rest is over, a half-open one only while its probe runs."""
+        stage = Stage(seat())
+        for _ in range(3):
+            stage.health.leave(stage.health.enter("a", -10.0), health.Verdict.FAILURE, -10.0)
+        self.only(stage, "breaker", "breaker open", NOW + 20)
+        stage.health._breakers["a"].open_until = 0.0
+        self.assertEqual(ids(stage.survey()), [("a", True)])
+        stage.health.enter("a", 0.0)
+        self.only(stage, "breaker", "breaker open", NOW + 1)
+
+    def test_media_the_format_cannot_carry(self) -> None:
+        """A wire format without pictures leaves the account out, whatever the model can."""
+        stage = Stage(seat(capabilities=["image"]), providers=[FakeProvider("p", media=())])
+        self.only(stage, "media", "the openai wire format carries no image", None, request=PICTURE)
+
+    def test_media_the_model_cannot_take(self) -> None:
+        """A model that is declared or known not to see is left out, an unknown one too, with different words."""
+        self.only(Stage(seat(capabilities=["text"])), "media", "declared not to take image", None, request=PICTURE)
+        self.only(Stage(seat()), "media", "not known to take image; if it does, add 'image'", None, request=PICTURE)
+        self.assertEqual(ids(Stage(seat(capabilities=["image"])).survey(request=PICTURE)), [("a", True)])
+
+    def test_tools_the_model_cannot_take(self) -> None:
+        """A model declared without tools is left out when there are tools; an unknown one is tried."""
+        self.only(Stage(seat(capabilities=["text"])), "tools", "does not take tools", None, request=TOOLS)
+        self.assertEqual(ids(Stage(seat()).survey(request=TOOLS)), [("a", True)])
+        self.assertEqual(ids(Stage(seat(capabilities=["tools"])).survey(request=TOOLS)), [("a", True)])
+        text = records.ChatRequest("x")
+        self.assertEqual(ids(Stage(seat(capabilities=["text"])).survey(request=text)), [("a", True)])
+
+    def test_parameters_that_are_required(self) -> None:
+        """A format that cannot express a required parameter is left out; what is not required is dropped."""
+        provider = FakeProvider("p")
+        provider.cannot = ("seed", "top_p")
+        stage = Stage(seat(), providers=[provider])
+        self.only(stage, "required", "cannot express seed, which", None, request=records.ChatRequest("x", seed=1, require="seed"))
+        self.assertEqual(ids(stage.survey(request=records.ChatRequest("x", seed=1))), [("a", True)])
+        other = records.ChatRequest("x", stop="a", require="stop")
+        self.assertEqual(ids(stage.survey(request=other)), [("a", True)])
+
+    def test_paid_without_leave(self) -> None:
+        """A paid account is left out if allow_paid is false, for good as waiting does not help."""
+        self.only(Stage(seat(paid_enabled=True)), "paid_not_allowed", "it is a paid account, and allow_paid is false", None)
+
+    def test_a_spent_allowance_without_leave(self) -> None:
+        """A spent free account comes back at its reset; which of the two switches is off is said."""
+        for settings, paid, missing in (({}, True, "paid_enabled"), ({"paid_enabled": True}, False, "allow_paid")):
+            stage = Stage(seat(daily_free=2, **settings))
+            stage.used("a/allowance", 2)
+            words = f"does not reach (0 requests left of 2 requests per day), and {missing} is false"
+            self.only(stage, "paid_not_allowed", words, MIDNIGHT, paid=paid)
+
+    def test_a_call_larger_than_the_whole_allowance_does_not_come_back(self) -> None:
+        """Where the call never fits, waiting for the reset is not suggested."""
+        stage = Stage(seat(daily_free=25, quota_unit="tokens"))
+        self.only(stage, "paid_not_allowed", "25 tokens left of 25 tokens per day", None)
+        nothing = Stage(seat(daily_free=0))
+        self.only(nothing, "paid_not_allowed", "allowance does not reach", None)
+
+    def test_spend_cap(self) -> None:
+        """A paid account whose cap does not reach for the call is left out until midnight UTC, with the figures."""
+        stage = Stage(seat(paid_enabled=True, max_daily_spend=1.0, **PRICES))
+        stage.used("a/spend", 0.6)
+        self.only(stage, "spend_cap", "$0.6000 of $1 spent today, about $0.5000 needed", MIDNIGHT, paid=True)
+        stage = Stage(seat(paid_enabled=True, max_daily_spend=0.4, **PRICES))
+        self.only(stage, "spend_cap", "max_daily_spend reached", None, paid=True)
+        stage = Stage(seat(paid_enabled=True, max_daily_spend=0.0))
+        self.only(stage, "spend_cap", "max_daily_spend reached", None, paid=True)
+
+    def test_a_cap_just_reached_lets_through(self) -> None:
+        """A call that exactly fits the cap may go."""
+        stage = Stage(seat(paid_enabled=True, max_daily_spend=1.0, **PRICES))
+        stage.used("a/spend", 0.5)
+        self.assertEqual(ids(stage.survey(paid=True)), [("a", False)])
+
+    def test_reasons_are_asked_in_order(self) -> None:
+        """A hold is told before an open breaker, and that before what the account cannot do."""
+        stage = Stage(seat(capabilities=["text"]))
+        for _ in range(3):
+            stage.health.leave(stage.health.enter("a", 0.0), health.Verdict.FAILURE, 0.0)
+        self.assertEqual(stage.survey(request=TOOLS).rejections[0].code, "breaker")
+        stage.ledger.hold("a", NOW + 9, "why", NOW)
+        self.assertEqual(stage.survey(request=TOOLS).rejections[0].code, "held")
+
+
+class FreeOrPaid(unittest.TestCase):
+    def test_what_counts_as_free(self) -> None:
+        """An allowance that reaches is free; without one an account is free unless it is a paid one."""
+        rows: list[tuple[dict[str, Any], bool]] = [
+            ({}, True),
+            ({"limits": {"rpm": 5}}, True),
+            (PRICES, True),
+            ({"paid_enabled": True}, False),
+            ({"daily_free": 1}, True),
+            ({"daily_free": 1, "paid_enabled": True}, True),
+            ({"daily_free": 0, "paid_enabled": True}, False),
+            ({"daily_free": 30, "quota_unit": "tokens", "paid_enabled": True}, True),
+            ({"daily_free": 29, "quota_unit": "tokens", "paid_enabled": True}, False),
+            ({"daily_free": 0.5, "quota_unit": "dollars", "paid_enabled": True, **PRICES}, True),
+            ({"daily_free": 0.49, "quota_unit": "dollars", "paid_enabled": True, **PRICES}, False),
+        ]
+        for settings, free in rows:
+            self.assertEqual(ids(Stage(seat(**settings)).survey(paid=True)), [("a", free)], settings)
+
+    def test_a_spent_dollar_allowance_is_not_free_even_for_a_call_without_price(self) -> None:
+        """Nothing left is nothing free, also when the call is worth nothing."""
+        stage = Stage(seat(daily_free=1, quota_unit="dollars", paid_enabled=True))
+        self.assertEqual(ids(stage.survey(paid=True)), [("a", True)])
+        stage.used("a/allowance", 1)
+        self.assertEqual(ids(stage.survey(paid=True)), [("a", False)])
+
+    def test_wants_follow_the_kind(self) -> None:
+        """A free call takes allowance and hard limits; a paid one hard limits and spend; each in its unit."""
+        settings: dict[str, Any] = {"limits": {"rpm": 5, "tpm": 500}, "paid_enabled": True, "max_daily_spend": 1.0, **PRICES}
+        need = estimate.Estimate(10, 20)
+        hard = (("a/rpm", 1), ("a/tpm", 30))
+        (free,) = Stage(seat(daily_free=3, **settings)).survey(paid=True).candidates
+        self.assertEqual(candidates.wants_of(free, need), (("a/allowance", 1), *hard))
+        (paid,) = Stage(seat(**settings)).survey(paid=True).candidates
+        self.assertEqual(candidates.wants_of(paid, need), (*hard, ("a/spend", 0.5)))
+        (bare,) = Stage(seat()).survey().candidates
+        self.assertEqual(candidates.wants_of(bare, need), ())
+
+
+class Live(unittest.TestCase):
+    def test_share_is_that_of_the_tightest_limit_across_units(self) -> None:
+        """Of requests, tokens and dollars the smallest remaining part counts; without limits all is left."""
+        settings: dict[str, Any] = {"limits": {"rpm": 10, "tpm": 1000}, "daily_free": 100, "paid_enabled": True}
+        settings |= {"max_daily_spend": 2.0, **PRICES}
+        rows = [("a/rpm", 1, 0.9), ("a/tpm", 200, 0.8), ("a/allowance", 75, 0.25)]
+        stage = Stage(seat(**settings))
+        self.assertEqual(stage.survey().candidates[0].share, 1.0)
+        for key, amount, share in rows:
+            stage.used(key, amount)
+            self.assertAlmostEqual(stage.survey().candidates[0].share, share)
+        stage.used("a/spend", 1.9)
+        self.assertAlmostEqual(stage.survey().candidates[0].share, 0.25)
+        self.assertEqual(Stage(seat()).survey().candidates[0].share, 1.0)
+
+    def test_a_paid_call_looks_at_spend_and_not_at_the_allowance(self) -> None:
+        """The share of a paid candidate is that of its own limits."""
+        stage = Stage(seat(daily_free=1, paid_enabled=True, max_daily_spend=2.0, **PRICES))
+        stage.used("a/allowance", 1)
+        stage.used("a/spend", 1.0)
+        self.assertEqual(stage.survey(paid=True).candidates[0].share, 0.5)
+
+    def test_candidates_carry_what_policies_need(self) -> None:
+        """Declared place, price, calls in flight and model are told, and its text names them."""
+        stage = Stage(seat("a", paid_enabled=True, **PRICES), seat("b"))
+        stage.health.enter("b", 0.0)
+        first, second = stage.survey(paid=True).candidates
+        self.assertEqual((first.provider, first.model, first.order, second.order), ("p", "m", 0, 1))
+        self.assertAlmostEqual(first.price, 0.05 / 3)
+        self.assertEqual((second.price, first.in_flight, second.in_flight), (None, 0, 1))
+        self.assertEqual(repr(second), "<Candidate p/b m: free, 100% left, 1 in flight>")
+        self.assertIn(": paid, ", repr(first))
+
+    def test_declared_order_is_kept_and_places_are_of_the_whole_plan(self) -> None:
+        """Left-out slots keep their place in the count."""
+        stage = Stage(seat("a"), seat("b"), seat("c"))
+        stage.ledger.hold("b", NOW + 9, "why", NOW)
+        found = stage.survey()
+        self.assertEqual([(c.account_id, c.order) for c in found.candidates], [("a", 0), ("c", 2)])
+        self.assertEqual([r.account_id for r in found.rejections], ["b"])
+
+    def test_looking_changes_nothing(self) -> None:
+        """A survey reserves nothing, however often it is made."""
+        stage = Stage(seat(daily_free=5, limits={"rpm": 3}))
+        before = stage.store.headroom(stage.plan().room_keys, NOW)
+        for _ in range(20):
+            stage.survey()
+        self.assertEqual(stage.store.headroom(stage.plan().room_keys, NOW), before)
+        self.assertEqual(stage.health._breakers, {})
+
+    def test_a_failing_store_is_an_error_and_no_rejection(self) -> None:
+        """A store that cannot be asked refuses the survey."""
+        stage = Stage(seat(daily_free=5))
+        stage.store.close()
+        with self.assertRaises(part("errors").QuotaStoreError):
+            stage.survey()
+
+
+if __name__ == "__main__":
+    unittest.main()

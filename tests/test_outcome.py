@@ -1,0 +1,213 @@
+"""What each answer costs, who rests for how long, and that no key stays in an error."""
+
+from __future__ import annotations
+
+import math
+import traceback
+import unittest
+from typing import Any
+
+from tests import part
+from tests.stage import MIDNIGHT, NOW, Stage, seat
+
+account, errors, health, outcome, wire = part("account"), part("errors"), part("health"), part("outcome"), part("wire")
+SUCCESS, FAILURE, NEUTRAL = health.Verdict.SUCCESS, health.Verdict.FAILURE, health.Verdict.NEUTRAL
+KEY = "sk-canary-0123456789"
+
+
+def candidate(**settings: Any) -> Any:
+    (found,) = Stage(seat(auth=account.Auth(KEY), **settings)).survey().candidates
+    return found
+
+
+class Table(unittest.TestCase):
+    def test_every_row(self) -> None:
+        """Each class of answer has the charge, verdict, next step and rest of the documented table."""
+        rows: list[tuple[Any, str, Any, bool, bool]] = [
+            (errors.InvalidRequestError(status=400), "nothing", NEUTRAL, True, False),
+            (errors.ContextWindowError(status=400), "nothing", NEUTRAL, False, False),
+            (errors.AuthenticationError(status=401), "nothing", NEUTRAL, True, True),
+            (errors.QuotaExceededError(status=402), "nothing", NEUTRAL, False, True),
+            (errors.ModelNotFoundError(status=404), "nothing", NEUTRAL, False, True),
+            (errors.RateLimitedError(status=429), "request", NEUTRAL, False, True),
+            (errors.ProviderUnavailableError(status=503), "request", FAILURE, False, False),
+            (errors.AttemptTimeoutError(status=504), "request", FAILURE, False, False),
+            (errors.ProviderUnavailableError(), "reservation", FAILURE, False, False),
+            (errors.AttemptTimeoutError(), "reservation", FAILURE, False, False),
+            (errors.MalformedResponseError(status=200), "reservation", FAILURE, False, False),
+            (errors.ProviderError(status=418), "reservation", FAILURE, False, False),
+        ]
+        for error, charge, verdict, fatal, rests in rows:
+            cost = outcome.cost_of_error(error, auth_next=False)
+            found = (cost.charge, cost.verdict, cost.fatal, cost.rest is not None)
+            self.assertEqual(found, (charge, verdict, fatal, rests), repr(error))
+
+    def test_a_refused_key_may_move_on(self) -> None:
+        """With auth_errors = "next" a refused key is not fatal and costs the same otherwise."""
+        stay, move = (outcome.cost_of_error(errors.AuthenticationError(), auth_next) for auth_next in (False, True))
+        self.assertEqual((stay.fatal, move.fatal), (True, False))
+        self.assertEqual(stay._replace(fatal=False), move)
+
+    def test_every_provider_error_has_a_row(self) -> None:
+        """No class of the tree falls through the table."""
+        for name in errors.__all__:
+            kind = getattr(errors, name)
+            if isinstance(kind, type) and issubclass(kind, errors.ProviderError):
+                self.assertIsInstance(outcome.cost_of_error(kind(), False), outcome.Cost)
+
+    def test_transport_faults(self) -> None:
+        """Not sent gives everything back, sent charges the reservation; a timeout is an AttemptTimeoutError."""
+        rows = [
+            ("refused", False, errors.ProviderUnavailableError, "nothing"),
+            ("dns", False, errors.ProviderUnavailableError, "nothing"),
+            ("cut", True, errors.ProviderUnavailableError, "reservation"),
+            ("too_large", True, errors.ProviderUnavailableError, "reservation"),
+            ("timeout", True, errors.AttemptTimeoutError, "reservation"),
+            ("timeout", False, errors.AttemptTimeoutError, "nothing"),
+        ]
+        for kind, sent, expected, charge in rows:
+            fault = wire.WireFault(kind, f"why {KEY}", sent=sent)
+            error, cost = outcome.translated(fault, candidate())
+            self.assertIs(type(error), expected)
+            self.assertEqual((cost.charge, cost.verdict, cost.fatal, cost.rest), (charge, FAILURE, False, None))
+            self.assertEqual((error.provider, error.account_id, error.model), ("p", "a", "m"))
+            self.assertEqual(error.message, "why ***")
+            self.assertIs(error.__cause__, fault)
+
+
+class Rests(unittest.TestCase):
+    def rest(self, error: Any, **settings: Any) -> float:
+        """Seconds that `error` lets its candidate rest."""
+        found = candidate(**settings)
+        cost = outcome.cost_of_error(error, False)
+        until: float = cost.rest(error, found, NOW)
+        return until - NOW
+
+    def test_a_refused_key_rests_ten_minutes_and_a_model_an_hour(self) -> None:
+        """401 and 404 have fixed rests."""
+        self.assertEqual(self.rest(errors.AuthenticationError()), 600)
+        self.assertEqual(self.rest(errors.ModelNotFoundError()), 3600)
+
+    def test_a_rate_limit_rests_as_told_within_bounds(self) -> None:
+        """Retry-After counts between a second and a day; untold is ten seconds; nonsense is a second."""
+        rows = [
+            (None, 10.0),
+            (30.0, 30.0),
+            (0.0, 1.0),
+            (-5.0, 1.0),
+            (0.2, 1.0),
+            (86_400.0, 86_400.0),
+            (1e9, 86_400.0),
+            (math.inf, 86_400.0),
+            (math.nan, 1.0),
+        ]
+        for told, expected in rows:
+            self.assertEqual(self.rest(errors.RateLimitedError(retry_after=told)), expected, told)
+
+    def test_a_spent_quota_rests_until_its_reset(self) -> None:
+        """A told reset counts, else the told wait, else the account's next midnight; without any of them an hour."""
+        spent = errors.QuotaExceededError
+        rows: list[tuple[Any, dict[str, Any], float]] = [
+            (spent(resets_at=NOW + 77), {}, 77),
+            (spent(resets_at=NOW + 77, retry_after=5), {}, 77),
+            (spent(resets_at=NOW - 77, retry_after=5), {}, 5),
+            (spent(resets_at=math.nan, retry_after=0.5), {}, 1),
+            (spent(retry_after=math.nan), {}, 1),
+            (spent(), {}, MIDNIGHT - NOW),
+            (spent(), {"reset": "America/Los_Angeles"}, MIDNIGHT - NOW + 8 * 3600),
+            (spent(), {"reset": "rolling"}, 3600),
+            (spent(retryable=False), {}, 3600),
+            (spent(retryable=False, retry_after=5), {}, 3600),
+        ]
+        for error, settings, expected in rows:
+            try:
+                self.assertEqual(self.rest(error, **settings), expected, f"{error} {settings}")
+            except errors.ConfigError:
+                self.assertIn("reset", settings)  # a machine without time zones knows UTC only
+
+    def test_who_rests(self) -> None:
+        """A refused key rests one account, a model one model there; quota and rate limits rest all who share the quota."""
+        rows: list[tuple[Any, str]] = [
+            (errors.AuthenticationError(), "a"),
+            (errors.AuthenticationError(scope="model"), "a|m"),
+            (errors.ModelNotFoundError(), "a|m"),
+            (errors.QuotaExceededError(), "group:g"),
+            (errors.QuotaExceededError(scope="model"), "group:g|m"),
+            (errors.RateLimitedError(), "group:g"),
+            (errors.RateLimitedError(scope="model"), "group:g|m"),
+        ]
+        for error, key in rows:
+            found = candidate(quota_group="g")
+            self.assertEqual(outcome.rest_key(error, found), key)
+            self.assertIn(key, found.slot.hold_keys)
+        self.assertEqual(outcome.rest_key(errors.RateLimitedError(), candidate()), "a")
+
+    def test_reasons_are_short(self) -> None:
+        """A hold's reason is the class without "Error", and the status where there was one."""
+        self.assertEqual(outcome.reason_of(errors.RateLimitedError(status=429)), "RateLimited (429)")
+        self.assertEqual(outcome.reason_of(errors.QuotaExceededError()), "QuotaExceeded")
+
+
+class Bare(unittest.TestCase):
+    def test_signing_adds_who_and_takes_the_key_out(self) -> None:
+        """A signed error names account and model, and holds no key in message or body, even when echoed."""
+        error = errors.AuthenticationError(body=f"bad key {KEY}", message=f"no {KEY}", status=401)
+        self.assertIs(outcome.signed(error, candidate()), error)
+        self.assertEqual((error.provider, error.account_id, error.model), ("p", "a", "m"))
+        self.assertEqual((error.message, error.body), ("no ***", "bad key ***"))
+        self.assertNotIn(KEY, f"{error!r} {vars(error)}")
+
+    def test_no_frame_survives(self) -> None:
+        """Exceptions of a provider's code, and all that is behind them, lose their frames, whose locals may hold a key."""
+
+        def deepest() -> None:
+            body = f"echo {KEY}"
+            raise ValueError(len(body))
+
+        def middle() -> None:
+            echo = KEY
+            try:
+                deepest()
+            except ValueError as exc:
+                raise KeyError(len(echo)) from exc
+
+        try:
+            try:
+                middle()
+            except KeyError:
+                raise LookupError("last")  # noqa: B904 - the implicit context is the point
+        except LookupError as exc:
+            error = outcome.foreign(exc, candidate())
+        self.assertIs(type(error), errors.ProviderUnavailableError)
+        self.assertEqual(error.message, "LookupError inside the provider's own code")
+        self.assertEqual((error.account_id, type(error.__cause__)), ("a", LookupError))
+        text = "".join(traceback.TracebackException.from_exception(error, capture_locals=True).format())
+        self.assertIn("KeyError", text)
+        self.assertNotIn(KEY, text)
+        self.assertNotIn("deepest", text)
+
+    def test_a_suppressed_context_is_dropped(self) -> None:
+        """What `from None` or `from cause` hides is not kept either."""
+        try:
+            try:
+                raise ValueError(KEY)
+            except ValueError:
+                raise KeyError("shown") from None
+        except KeyError as exc:
+            found = outcome.bare(exc)
+        self.assertIsNone(found.__context__)
+        self.assertIsNone(found.__traceback__)
+
+    def test_raising_an_error_again_does_not_make_it_longer(self) -> None:
+        """An error that is signed each time it is raised keeps one frame, not one a time."""
+        error = errors.RateLimitedError()
+        for _ in range(50):
+            try:
+                raise outcome.signed(error, candidate())
+            except errors.RateLimitedError as exc:
+                depth = len(traceback.extract_tb(exc.__traceback__))
+        self.assertEqual(depth, 1)
+
+
+if __name__ == "__main__":
+    unittest.main()

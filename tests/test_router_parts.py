@@ -1,0 +1,266 @@
+"""What a user may bring to the router, meters, policies, providers and stores, and that no fault of theirs breaks it."""
+
+from __future__ import annotations
+
+import unittest
+from typing import Any
+
+from tests import ir, part
+from tests.fakes import HELLO, VERBS, FakeClock, ListMeter, account, alias_of, streamed, unary, used
+from tests.router_case import RouterCase, paid
+
+Simulator = part("simulator").Simulator
+
+
+class Meters(RouterCase):
+    def test_events(self) -> None:
+        """A meter hears of every attempt before and after it, in order, with its facts."""
+        meter = ListMeter()
+        router = self.router("a", paid("b"), config={"allow_paid": True}, meter=meter)
+        for verb in VERBS.values():
+            meter.events.clear()
+            self.simulator.fail_next(status=503)
+            answer = verb(router)
+            kinds = [type(event).__name__ for event in meter.events]
+            self.assertEqual(kinds, ["RouteEvent", "ResultEvent", "RouteEvent", "ResultEvent"])
+            for event, (who, is_free) in zip(meter.events, (("a", True), ("a", True), ("b", False), ("b", False)), strict=True):
+                self.assertEqual((event.provider, event.account_id, event.model, event.free), ("sim", who, "m", is_free))
+            self.assertEqual([event.attempt for event in meter.routes], [1, 2])
+            self.assertGreater(meter.routes[0].estimated_tokens, HELLO.max_tokens)
+            failed, served = meter.results
+            self.assertEqual((failed.success, failed.usage, failed.cost), (False, ir.Usage(), 0.0))
+            self.assertEqual((type(failed.error), failed.error.status), (ir.ProviderUnavailableError, 503))
+            self.assertEqual((served.success, served.error), (True, None))
+            self.assertEqual((served.usage, served.cost), (answer.usage, answer.routing.cost))
+
+    def test_duration(self) -> None:
+        """The duration of an attempt is in seconds of the router's clock, a stream's until its end."""
+        clock, meter = FakeClock(), ListMeter()
+        provider = ir.MockProvider("sim", [ir.MockReply("Hello", delay_s=2.5)], sleep=clock.sleep)
+        config = ir.Config([account("a", provider="sim")], [alias_of("sim")])
+        with ir.Router(config, [provider], clock=clock, meter=meter) as router:
+            router.chat_completion(HELLO)
+            with router.stream(HELLO) as stream:
+                clock.advance(4)
+                list(stream)
+        self.assertEqual([event.duration for event in meter.results], [2.5, 4.0])
+
+    def test_raising_meter(self) -> None:
+        """A meter that raises breaks no call."""
+
+        class Broken:
+            def on_route(self, event: Any) -> None:
+                raise ZeroDivisionError
+
+            def on_result(self, event: Any) -> None:
+                raise ZeroDivisionError
+
+        router = self.router("a", meter=Broken())
+        for verb in VERBS.values():
+            self.assertTrue(verb(router).text)
+        self.assertEqual(router.status()["a"].in_flight, 0)
+
+    def test_log_meter(self) -> None:
+        """LogMeter writes a line for each result, failures as warnings."""
+        router = self.router("a", "b", config={"policy": "declared_order"}, meter=ir.LogMeter())
+        self.simulator.fail_next(status=503)
+        with self.assertLogs("inferrouter", "INFO") as logs:
+            router.chat_completion(HELLO)
+        self.assertEqual([record.levelname for record in logs.records], ["WARNING", "INFO"])
+        self.assertIn("sim/b m answered", logs.records[1].getMessage())
+
+
+class Policies(RouterCase):
+    def test_own_policy(self) -> None:
+        """Any object with select decides the order, from the facts of each candidate."""
+        seen: list[Any] = []
+
+        class Last:
+            def select(self, candidates: Any) -> Any:
+                seen.extend(candidates)
+                return candidates[::-1]
+
+        router = self.router("a", paid("b"), policy=Last(), config={"allow_paid": True})
+        self.assertEqual(self.served_by(router, 1), ["b"])
+        facts = [(each.provider, each.account_id, each.model, each.free, each.share, each.in_flight) for each in seen]
+        self.assertEqual(facts, [("sim", "a", "m", True, 1.0, 0), ("sim", "b", "m", False, 1.0, 0)])
+        self.assertIsNone(seen[0].price)
+        self.assertAlmostEqual(seen[1].price, 0.005 / 3)
+
+    def test_leaves_out(self) -> None:
+        """What a policy leaves out is not tried, also when it is the only candidate, and is told as such."""
+
+        class OnlyA:
+            def select(self, candidates: Any) -> Any:
+                return [each for each in candidates if each.account_id == "a"]
+
+        router = self.router("b", "a", policy=OnlyA())
+        self.assertEqual(self.served_by(router, 1), ["a"])
+        self.simulator.fail_next(status=429, headers={"Retry-After": "7"})
+        with self.assertRaises(ir.AllCandidatesFailedError):
+            router.chat_completion(HELLO)
+        asked = len(self.simulator.log)
+        with self.assertRaises(ir.NoCandidatesError) as caught:
+            router.chat_completion(HELLO)
+        self.assertEqual({each.account_id: each.code for each in caught.exception.rejections}, {"a": "held", "b": "policy"})
+        self.assertEqual({each.account_id: each.code for each in router.explain(HELLO).rejections}, {"a": "held", "b": "policy"})
+        self.assertEqual(len(self.simulator.log), asked)
+
+    def test_invents_and_repeats(self) -> None:
+        """What a policy invents is not tried, and what it names twice is tried once."""
+
+        class Odd:
+            def select(self, candidates: Any) -> Any:
+                return [{"not": "hashable"}, None, candidates[0], candidates[0], candidates[0]._replace(account_id="x")]
+
+        router = self.router("a", "b", policy=Odd())
+        self.simulator.fail_next(1, status=503)
+        with self.assertRaises(ir.AllCandidatesFailedError) as caught:
+            router.chat_completion(HELLO)
+        self.assertEqual([each.account_id for each in caught.exception.attempts], ["a"])
+
+    def test_raising(self) -> None:
+        """A policy that fails is a ConfigError, in calls and in explain, and nothing is left reserved."""
+
+        class Broken:
+            def select(self, candidates: Any) -> Any:
+                raise ZeroDivisionError
+
+        class Nothing:
+            def select(self, candidates: Any) -> Any:
+                return None
+
+        for policy in (Broken(), Nothing()):
+            router = self.router("a", policy=policy)
+            for call in (router.chat_completion, router.stream, router.explain):
+                with self.assertRaisesRegex(ir.ConfigError, type(policy).__name__):
+                    call(HELLO)
+            self.assertEqual((used(router, "a"), router.status()["a"].in_flight), ({"rpd": 0, "tpd": 0}, 0))
+
+    def test_no_policy(self) -> None:
+        """An object without select is no policy."""
+        with self.assertRaisesRegex(ir.ConfigError, "select"):
+            self.router("a", policy=object())
+
+
+class ForeignFaults(RouterCase):
+    """A user's own provider, clock or signal handler raises what it likes."""
+
+    def faulty(self, **methods: Any) -> Any:
+        """A router over a provider with these methods replaced, and a good one behind it."""
+        kind = type("Own", (ir.OpenAICompatProvider,), methods)
+        accounts = [account("a", provider="own"), account("b", provider="sim")]
+        config = ir.Config(accounts, [alias_of("own", "sim")], policy="declared_order")
+        providers = [kind("own", self.url), ir.OpenAICompatProvider("sim", self.url)]
+        router = ir.Router(config, providers, clock=FakeClock())
+        self.addCleanup(router.close)
+        return router
+
+    def test_decoding(self) -> None:
+        """A foreign exception while decoding becomes a failure of that candidate, and the reservation is charged."""
+
+        def broken(*args: Any) -> Any:
+            raise ZeroDivisionError
+
+        for name, verb in (("decode", unary), ("decoder", streamed)):
+            router = self.faulty(**{name: broken})
+            self.assertEqual(verb(router).routing.account_id, "b")
+            self.assertEqual(router.status()["a"].in_flight, 0)
+            self.assertGreater(used(router, "a")["tpd"], HELLO.max_tokens)
+
+    def test_reading_an_error(self) -> None:
+        """A foreign exception while reading a refusal becomes a failure of that candidate."""
+        router = self.faulty(error=lambda *args, **more: 1 / 0)
+        self.simulator.fail_next(2, status=503)
+        with self.assertRaises(ir.AllCandidatesFailedError) as caught:
+            router.chat_completion(HELLO)
+        first = caught.exception.attempts[0].error
+        self.assertIs(type(first), ir.ProviderUnavailableError)
+        self.assertIsInstance(first.__cause__, ZeroDivisionError)
+        self.assertIn("ZeroDivisionError inside the provider's own code", str(first))
+
+    def test_encoding(self) -> None:
+        """A foreign exception while encoding, or while saying what cannot be said, is the request's fault; nothing is held."""
+        for name in ("encode", "unsupported"):
+            router = self.faulty(**{name: lambda *args: 1 / 0})
+            for verb in VERBS.values():
+                with self.assertRaisesRegex(ir.InvalidRequestError, "ZeroDivisionError"):
+                    verb(router)
+            self.assertEqual((used(router, "a"), router.status()["a"].in_flight), ({"rpd": 0, "tpd": 0}, 0))
+
+    def test_in_the_middle_of_a_stream(self) -> None:
+        """A foreign exception in the middle of a stream is an interruption with what came."""
+        good = part("openai_stream").OpenAIDecoder
+
+        class Trap(good):  # type: ignore[misc,valid-type]  # the class is looked up at run time
+            def read(self, event: str, item: Any, source: str) -> Any:
+                if item["choices"] and item["choices"][0]["finish_reason"]:
+                    raise ZeroDivisionError
+                return super().read(event, item, source)
+
+        with Simulator(chunk_delay_s=0.002) as slow:
+            config = ir.Config([account("a", provider="own")], [alias_of("own")])
+            kind = type("Own", (ir.OpenAICompatProvider,), {"decoder": lambda self, model: Trap(self)})
+            with ir.Router(config, [kind("own", slow.base_url)], clock=FakeClock()) as router:
+                with self.assertRaises(ir.StreamInterruptedError) as caught:
+                    streamed(router)
+                self.assertEqual(router.status()["a"].in_flight, 0)
+        self.assertTrue(caught.exception.partial.text)
+        self.assertIsInstance(caught.exception.cause.__cause__, ZeroDivisionError)
+
+    def test_interrupt(self) -> None:
+        """An interrupt from outside passes as it is; its reservation stays charged, and nothing stays in flight."""
+        for verb in VERBS.values():
+            provider = ir.MockProvider("sim", [KeyboardInterrupt()])
+            config = ir.Config([account("a", provider="sim")], [alias_of("sim")])
+            with ir.Router(config, [provider], clock=FakeClock()) as router:
+                with self.assertRaises(KeyboardInterrupt):
+                    verb(router)
+                self.assertEqual(router.status()["a"].in_flight, 0)
+                self.assertGreater(used(router, "a")["tpd"], HELLO.max_tokens)
+                self.assertTrue(verb(router).text)
+
+    def test_interrupt_in_a_meter(self) -> None:
+        """An interrupt while a meter runs leaves nothing in flight either."""
+
+        class Interrupting(ListMeter):
+            def on_route(self, event: Any) -> None:
+                raise KeyboardInterrupt
+
+        router = self.router("a", meter=Interrupting())
+        with self.assertRaises(KeyboardInterrupt):
+            router.chat_completion(HELLO)
+        self.assertEqual(router.status()["a"].in_flight, 0)
+
+    def test_interrupted_probe(self) -> None:
+        """A probe that is interrupted gives its turn back."""
+        clock = FakeClock()
+        provider = ir.MockProvider("sim", [503, KeyboardInterrupt(), "well again"])
+        config = ir.Config([account("a", provider="sim")], [alias_of("sim")])
+        with ir.Router(config, [provider], clock=clock, health=ir.HealthConfig(failure_threshold=1)) as router:
+            with self.assertRaises(ir.AllCandidatesFailedError):
+                router.chat_completion(HELLO)
+            clock.advance(30)
+            with self.assertRaises(KeyboardInterrupt):
+                router.chat_completion(HELLO)
+            self.assertEqual(router.chat_completion(HELLO).text, "well again")
+
+    def test_broken_store(self) -> None:
+        """A store that fails refuses the call before anybody is asked; with on_store_error "ignore" it is served."""
+
+        class Broken(ir.MemoryQuotaStore):  # type: ignore[misc,name-defined]  # the class is looked up at run time
+            def reserve(self, wants: Any, now: float) -> Any:
+                raise ZeroDivisionError
+
+        asked = len(self.simulator.log)
+        router = self.router("a", quota_store=Broken())
+        with self.assertRaisesRegex(ir.QuotaStoreError, "on_store_error"):
+            router.chat_completion(HELLO)
+        self.assertEqual((len(self.simulator.log), router.status()["a"].in_flight), (asked, 0))
+        quota = ir.QuotaConfig(on_store_error="ignore")
+        router = self.router("a", quota_store=Broken(), config={"quota": quota})
+        self.assertTrue(router.chat_completion(HELLO).text)
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -1,0 +1,125 @@
+"""How long a call may take: waiting for a slot, timeouts, and seconds that are none."""
+
+from __future__ import annotations
+
+import math
+import time
+import unittest
+from typing import Any
+
+from tests import ir, part
+from tests.fakes import HELLO, NOON, VERBS, FakeClock, account, used
+from tests.router_case import RouterCase
+
+Fault = part("simulator").Fault
+
+
+class Waiting(RouterCase):
+    def limited(self, clock: FakeClock) -> tuple[Any, float]:
+        """A router whose only slot this minute is taken, and when the next one is free."""
+        router = self.router(account("a", provider="sim", limits={"rpm": 1}), clock=clock)
+        router.chat_completion(HELLO)
+        with self.assertRaises(ir.NoCandidatesError) as caught:
+            router.chat_completion(HELLO)
+        self.assertTrue(NOON + 59 < caught.exception.retry_at < NOON + 63)
+        return router, caught.exception.retry_at
+
+    def test_sleeps_to_the_slot(self) -> None:
+        """A call that may wait sleeps exactly to the soonest slot, once, and is served."""
+        for verb in VERBS.values():
+            clock = FakeClock()
+            router, free_at = self.limited(clock)
+            self.assertEqual(verb(router, max_wait=70).routing.account_id, "a")
+            self.assertEqual(clock.slept, [free_at - NOON])
+
+    def test_not_long_enough(self) -> None:
+        """A slot that is further away than max_wait is not waited for."""
+        clock = FakeClock()
+        router, free_at = self.limited(clock)
+        with self.assertRaises(ir.NoCandidatesError) as caught:
+            router.chat_completion(HELLO, max_wait=free_at - NOON - 0.01)
+        self.assertEqual((clock.slept, caught.exception.retry_at), ([], free_at))
+
+    def test_timeout_bounds_the_wait(self) -> None:
+        """A slot that is further away than the call's timeout is not waited for."""
+        clock = FakeClock()
+        router, _ = self.limited(clock)
+        with self.assertRaises(ir.NoCandidatesError):
+            router.chat_completion(HELLO, timeout=30, max_wait=100)
+        self.assertEqual(clock.slept, [])
+
+    def test_configured(self) -> None:
+        """The configuration's max_wait is the default."""
+        clock = FakeClock()
+        settings = account("a", provider="sim", limits={"rpm": 1})
+        router = self.router(settings, config={"max_wait": 70.0}, clock=clock)
+        self.assertEqual(self.served_by(router, 2), ["a", "a"])
+        self.assertEqual(len(clock.slept), 1)
+
+    def test_after_429(self) -> None:
+        """A 429 everywhere is waited for as long as the provider asked, and the attempts go on counting."""
+        clock = FakeClock()
+        router = self.router("a", clock=clock)
+        self.simulator.fail_next(status=429, headers={"Retry-After": "7"})
+        answer = router.chat_completion(HELLO, max_wait=10)
+        self.assertEqual((clock.slept, answer.routing.attempts), ([7.0], 2))
+
+    def test_waits_add_up(self) -> None:
+        """All waits of a call together stay within max_wait."""
+        clock = FakeClock()
+        router = self.router("a", clock=clock)
+        self.simulator.fail_next(3, status=429, headers={"Retry-After": "4"})
+        with self.assertRaises(ir.AllCandidatesFailedError) as caught:
+            router.chat_completion(HELLO, max_wait=10)
+        self.assertEqual((clock.slept, len(caught.exception.attempts)), ([4.0, 4.0], 3))
+        self.assertEqual(caught.exception.retry_at, NOON + 12)
+
+    def test_failures_are_not_waited_for(self) -> None:
+        """Only limits are waited for: a failure among the answers ends the call."""
+        clock = FakeClock()
+        router = self.router("a", "b", config={"policy": "declared_order"}, clock=clock)
+        self.simulator.fail_next(status=429, headers={"Retry-After": "1"})
+        self.simulator.fail_next(status=503)
+        with self.assertRaises(ir.AllCandidatesFailedError):
+            router.chat_completion(HELLO, max_wait=100)
+        self.assertEqual(clock.slept, [])
+
+    def test_timeout(self) -> None:
+        """A call's timeout bounds the whole walk: it ends in time, with what was tried so far."""
+        router = self.router("a", "b", clock=ir.SystemClock())
+        for verb in VERBS.values():
+            self.simulator.script([Fault("slow", seconds=5)])
+            began = time.monotonic()
+            with self.assertRaises(ir.AllCandidatesFailedError) as caught:
+                verb(router, timeout=0.1)
+            self.assertLess(time.monotonic() - began, 0.25)
+            self.assertEqual([type(each.error) for each in caught.exception.attempts], [ir.AttemptTimeoutError])
+
+    def test_no_time(self) -> None:
+        """A timeout of 0 seconds asks nobody and reserves nothing."""
+        router = self.router("a")
+        asked = len(self.simulator.log)
+        with self.assertRaises(ir.AttemptTimeoutError):
+            router.chat_completion(HELLO, timeout=0)
+        self.assertEqual((len(self.simulator.log) - asked, used(router, "a")["rpd"]), (0, 0))
+
+    def test_wrong_seconds(self) -> None:
+        """A timeout or max_wait that is no number of seconds is the caller's error; an endless one is none."""
+        router = self.router("a")
+        for name in ("timeout", "max_wait"):
+            for value in (-1, math.nan, True, "5", [5]):
+                with self.subTest(name, value=value), self.assertRaisesRegex(ir.InvalidRequestError, name):
+                    router.chat_completion(HELLO, **{name: value})
+            for value in (math.inf, 10**400):
+                self.assertTrue(router.chat_completion(HELLO, **{name: value}).text)
+
+    def test_wrong_request(self) -> None:
+        """What is no request is the caller's error, in every verb."""
+        router = self.router("a")
+        for verb in (router.chat_completion, router.stream, router.explain, router.embed):
+            with self.assertRaisesRegex(ir.InvalidRequestError, "not str"):
+                verb("Hello!")
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -231,7 +231,7 @@ class _Block:
         return ToolCall(self.given["id"], self.given["name"], self.arguments())
 
     def verbatim(self) -> dict[str, Any]:
-        """The block as Anthropic would have sent it in one piece. Raises `MalformedResponseError` if its JSON was cut."""
+        """The block as one piece. Raises `MalformedResponseError` if its JSON was cut."""
         if not self.pieces:
             return self.given
         if self.kind in ("text", "thinking"):
@@ -247,12 +247,12 @@ def _native(blocks: Sequence[_Block], provider: str) -> Native | None:
         return None
     try:
         # Anthropic refuses empty text even in what it wrote itself.
-        kept = [block.verbatim() for block in blocks if block.kind != "text" or block.said().strip()]
+        kept = dump_json([block.verbatim() for block in blocks if block.kind != "text" or block.said().strip()])
+        text = "".join([block.said() for block in blocks if block.kind == "text"])
+        calls = tuple([block.call() for block in blocks if block.kind == "tool_use"])
     except MalformedResponseError:
-        return None
-    text = "".join([block.said() for block in blocks if block.kind == "text"])
-    calls = tuple([block.call() for block in blocks if block.kind == "tool_use"])
-    return Native("anthropic", provider, dump_json(kept), text, calls)
+        return None  # it can still be said in our words
+    return Native("anthropic", provider, kept, text, calls)
 
 
 def _finish(reason: Any, blocks: Any) -> str | None:

@@ -7,7 +7,6 @@ requests, URLs or keys.
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from itertools import groupby
@@ -42,15 +41,16 @@ def read_answer(item: Any, model: str, provider: str, source: str) -> ChatRespon
     choices = []
     for place, candidate in enumerate(_candidates(item)):
         turn = _Turn()
-        turn.take(candidate, place)
+        index = _index(candidate, place)
+        turn.take(candidate, index)
         if turn.reason is None and not turn.parts:
             _refuse("a candidate has neither content nor finishReason")
-        choices.append(turn.choice(place, provider))
+        choices.append(turn.choice(index, provider))
     if not choices:
         if not _blocked(item):
             _refuse("the answer has no candidates")
         choices.append(Choice(0, Message("assistant", ""), "content_filter"))
-    choices.sort(key=_index)
+    choices.sort(key=_order)
     usage = read_usage(item.get("usageMetadata")) or Usage()
     return ChatResponse(
         _string(item, "responseId"), _string(item, "modelVersion") or model, tuple(choices), usage, source=(source,)
@@ -107,7 +107,7 @@ class GeminiDecoder(StreamDecoder):
         items = item if isinstance(item, list) else [item]
         if not all(isinstance(each, dict) and ("candidates" in each or _blocked(each)) for each in items):
             return []
-        sources = [source] if len(items) == 1 else map(json.dumps, items)
+        sources = [source] if len(items) == 1 else map(dump_json, items)
         return [chunk for each, text in zip(items, sources, strict=True) for chunk in self.read("", each, text)]
 
     def natives(self) -> Mapping[int, Native]:
@@ -116,8 +116,7 @@ class GeminiDecoder(StreamDecoder):
         return {index: native for index, native in found.items() if native is not None}
 
     def _choice(self, candidate: Any, place: int) -> ChunkChoice:
-        given = candidate.get("index") if isinstance(candidate, dict) else None
-        index = given if type(given) is int else place
+        index = _index(candidate, place)
         turn = self._turns.get(index)
         if turn is None:
             turn = self._turns[index] = _Turn()
@@ -197,7 +196,10 @@ class _Turn:
             joined = {**pieces[0], "text": "".join([part["text"] or "" for part in pieces])}
             if joined["text"]:
                 kept.append(joined)
-        return Native("gemini", provider, dump_json(kept), "".join(self.text), tuple(self.calls))
+        try:
+            return Native("gemini", provider, dump_json(kept), "".join(self.text), tuple(self.calls))
+        except MalformedResponseError:
+            return None  # it can still be said in our words
 
 
 def _candidates(item: Any) -> list[Any]:
@@ -281,8 +283,14 @@ def _string(item: dict[str, Any], key: str) -> str:
     return value if isinstance(value, str) else ""
 
 
-def _index(choice: Choice) -> int:
+def _order(choice: Choice) -> int:
     return choice.index
+
+
+def _index(candidate: Any, place: int) -> int:
+    """The candidate's own number, or its place in the list."""
+    given = candidate.get("index") if isinstance(candidate, dict) else None
+    return given if type(given) is int else place
 
 
 def _refuse(why: str) -> NoReturn:

@@ -1,0 +1,1 @@
+"""Property tests: they need hypothesis, and are skipped only where it is absent."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from .wire import Progress, WireFault, WireRequest, fault_from
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Transport", "WireFault", "WireReply", "WireRequest"]
 
+_T = TypeVar("_T")
 _PIECE = 64 << 10  # bytes asked for at a time
 
 
@@ -59,13 +60,7 @@ class Transport:
         to other machines. `fresh`: on a new connection. Raises `WireFault`.
         """
         deadline = self._clock() + timeout_s
-        reply = self._try(request, deadline, allow_http, fresh)
-        if isinstance(reply, WireReply):
-            return reply
-        try:
-            raise reply
-        finally:
-            del reply  # or the fault, its traceback and this frame would keep each other alive
+        return _or_raise(self._try(request, deadline, allow_http, fresh))
 
     def close(self) -> None:
         """Closes every idle connection. Open replies may be read to their end; their connections are then closed."""
@@ -133,33 +128,11 @@ class WireReply:
 
     def read(self, cap: int = 32 << 20) -> bytes:
         """The rest of the body, at most `cap` bytes. Raises `WireFault`."""
-        if self._left is not None and self._left > cap:
-            self.abort()
-            raise WireFault("too_large", f"the answer announces more than {cap} bytes")
-        pieces: list[bytes] = []
-        size = 0
-        while piece := self.read_some():
-            pieces.append(piece)
-            size += len(piece)
-            if size > cap:
-                self.abort()
-                raise WireFault("too_large", f"the answer is larger than {cap} bytes")
-        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        return _or_raise(self._whole(cap))
 
     def read_some(self) -> bytes:
         """The next piece of the body as soon as there is one, b"" only at its exact end. Raises `WireFault`."""
-        if not self._open:
-            if self._left == 0:
-                return b""
-            raise WireFault("cut", "the answer was closed before its end")
-        piece = self._next()
-        if isinstance(piece, bytes):
-            return piece
-        self.abort()
-        try:
-            raise piece
-        finally:
-            del piece  # or the fault, its traceback and this frame would keep each other alive
+        return _or_raise(self._piece())
 
     def arm(self, timeout_s: float | None, idle_s: float | None = None) -> None:
         """New limits, in seconds: for all that is left from now on, and for silence between pieces. None lifts one."""
@@ -172,7 +145,7 @@ class WireReply:
         """Ends the reply. The connection is kept if nothing but the body's end, already here, is unread."""
         if self._open:
             self._sock.idle = 0.0
-            if self._next() != b"":
+            if self._piece() != b"":
                 self.abort()
 
     def abort(self) -> None:
@@ -193,19 +166,41 @@ class WireReply:
         if getattr(self, "_open", False):
             self.abort()
 
-    def _next(self) -> bytes | WireFault:
-        """The next piece, b"" after which the reply is finished, or what went wrong."""
+    def _whole(self, cap: int) -> bytes | WireFault:
+        if self._left is not None and self._left > cap:
+            self.abort()
+            return WireFault("too_large", f"the answer announces more than {cap} bytes")
+        pieces: list[bytes] = []
+        size = 0
+        while piece := self._piece():
+            if isinstance(piece, WireFault):
+                return piece
+            pieces.append(piece)
+            size += len(piece)
+            if size > cap:
+                self.abort()
+                return WireFault("too_large", f"the answer is larger than {cap} bytes")
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    def _piece(self) -> bytes | WireFault:
+        """The next piece, b"" at the end, or what went wrong; after that the connection is closed."""
+        if not self._open:
+            return b"" if self._left == 0 else WireFault("cut", "the answer was closed before its end")
         try:
-            piece = self._response.read1(_PIECE)
-            if self._left is not None:
-                self._left -= len(piece)
-                if not piece and self._left:
-                    return WireFault("cut", f"the answer of {self._progress.host} ends {self._left} bytes too early")
-            if not piece or self._left == 0:
-                self._finish()
-            return piece
+            return self._next()
         except Exception as exc:
+            self.abort()
             return fault_from(exc, self._progress, self._sent_headers)
+
+    def _next(self) -> bytes:
+        piece = self._response.read1(_PIECE)
+        if self._left is not None:
+            self._left -= len(piece)
+            if not piece and self._left:
+                raise WireFault("cut", f"the answer of {self._progress.host} ends {self._left} bytes too early")
+        if not piece or self._left == 0:
+            self._finish()
+        return piece
 
     def _finish(self) -> None:
         self._open = False
@@ -216,6 +211,16 @@ class WireReply:
         else:
             self._connection.used = True
             self._pool.put(self._connection)
+
+
+def _or_raise(result: _T | WireFault) -> _T:
+    """`result`, or the fault it is. Raised from here, where no frame holds a header or a body."""
+    if not isinstance(result, WireFault):
+        return result
+    try:
+        raise result
+    finally:
+        del result  # or the fault, its traceback and this frame would keep each other alive
 
 
 def _headers(message: Any) -> dict[str, str]:

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from .secret import Secret
+from .urls import check_url
 
 __all__ = ["Progress", "WireFault", "WireRequest", "fault_from"]
 
@@ -29,7 +30,7 @@ class WireRequest:
     method: str = "POST"
 
     def __repr__(self) -> str:
-        address = self.url.partition("?")[0].rpartition("@")[2]
+        address = self.url.partition("?")[0] if check_url(self.url, allow_http=True) is None else "(unusable URL)"
         return f"WireRequest({self.method} {address}, {len(self.headers)} headers, {len(self.body)} bytes)"
 
 

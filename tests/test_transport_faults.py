@@ -202,7 +202,7 @@ class Caps(WireCase):
 class Setup(WireCase):
     def test_unusable_requests(self) -> None:
         """A URL, method or header that cannot be sent safely is a setup fault: nothing is sent and nothing is repeated."""
-        urls = ["", "h.example", f"file:///{KEY}", f"ftp://h/{KEY}", "data:,x", f"http://h.example/{KEY}", f"https://u:{KEY}@h/",
+        urls = ["", "h.example", f"file:///{KEY}", f"ftp://h/{KEY}", "data:,x", f"http://h.example/?k={KEY}", f"https://u:{KEY}@h/",
                 f"https://h/{KEY} x", f"https://h/{KEY}\n", "https://h:99999/", "https://h:0/", "https://h:x/", "https://[::1",
                 "https://a..b/", f"https://{'a' * 64}.b/", "https://h\u00e9/", "https:///x", f"https://h/#{KEY}"]  # fmt: skip
         headers = [("a b", "x"), ("", "x"), ("x", f"{KEY}\n"), ("x", f"{KEY}\r\n x: y"), ("x", f"{KEY}\0"), ("x", f"{KEY}\u20ac"),
@@ -213,10 +213,12 @@ class Setup(WireCase):
         made += [transport.WireRequest("https://h.example/", method=method) for method in ("", "GET /\r\nx: y", "P T")]
         for asked in made:
             with self.subTest(asked), mock.patch("socket.getaddrinfo", side_effect=AssertionError):
-                with self.assertRaises(transport.WireFault) as caught:
+                try:
                     self.wire.send(asked, timeout_s=5)
-                self.assertEqual((caught.exception.kind, caught.exception.sent), ("setup", False))
-                self.assertEqual(shown(caught.exception, KEY), [])
+                    self.fail("it was sent")
+                except transport.WireFault as fault:
+                    self.assertEqual((fault.kind, fault.sent), ("setup", False))
+                    self.assertEqual(shown(fault, KEY), [])
 
     def test_plain_http_elsewhere_if_allowed(self) -> None:
         """Plain http to another machine is a setup fault, and tried once it is allowed."""
@@ -294,9 +296,11 @@ class Secrets(WireCase):
         before = open_files()
         with ScriptedServer(answering(OK)) as server:
             with mock.patch.object(part("sockets").TimedSocket, "sendall", side_effect=KeyboardInterrupt):
-                with self.assertRaises(KeyboardInterrupt) as caught:
+                try:
                     self.send(server.url)
-            self.assertEqual(shown(caught.exception, KEY), [])
+                except KeyboardInterrupt as interrupt:
+                    self.assertIsNotNone(interrupt.__traceback__)
+                    self.assertEqual(shown(interrupt, KEY), [])
             with mock.patch.object(part("sockets").TimedSocket, "sendall", side_effect=OSError(5, "x")):
                 self.assertEqual(shown(self.fault(server.url), KEY), [])
         self.assertEqual(open_files(), before)

@@ -321,7 +321,8 @@ class Answers(unittest.TestCase):
 
     def test_absent_content(self) -> None:
         """A candidate may come without content, with empty content, or without parts."""
-        for candidate in ({}, {"content": {}}, {"content": {"role": "model"}}, {"content": None}):
+        empty: tuple[dict[str, Any], ...] = ({}, {"content": {}}, {"content": {"role": "model"}}, {"content": None})
+        for candidate in empty:
             reply = decoded({"candidates": [{**candidate, "finishReason": "SAFETY"}]})
             self.assertEqual((reply.text, reply.finish_reason, reply.model), ("", "content_filter", "asked-model"))
 

@@ -14,6 +14,7 @@ from typing import Any
 from .error_body import Said, read_body
 from .errors import (
     AuthenticationError,
+    ConfigError,
     ContextWindowError,
     InvalidRequestError,
     MalformedResponseError,
@@ -21,8 +22,10 @@ from .errors import (
     ProviderError,
     ProviderUnavailableError,
     QuotaExceededError,
+    QuotaStoreError,
     RateLimitedError,
 )
+from .limits import next_reset
 from .waiting import MAX_WAIT, body_epoch, retry_after_header, retry_after_text, spent_window
 
 __all__ = ["classify"]
@@ -197,9 +200,6 @@ def _quota(status: int, headers: Mapping[str, str], said: Said, now: float) -> d
 
 def _midnight(now: float) -> float:
     """Gemini counts days by the Pacific clock; an hour from `now` where the machine has no time zone data."""
-    from .errors import ConfigError, QuotaStoreError
-    from .limits import next_reset
-
     try:
         return next_reset(now, "day", "America/Los_Angeles")
     except (ConfigError, QuotaStoreError):

@@ -87,7 +87,7 @@ def read_usage(usage: Mapping[str, Any], audio_in_total: bool = False) -> Usage:
 def split_content(content: Any) -> tuple[str, str]:
     """Text and reasoning of a content value: a string, None, or a list of typed objects (Mistral's thinking among them)."""
     if isinstance(content, str):
-        return content if content.isascii() else clean_text(content), ""
+        return word(content), ""
     if content is None:
         return "", ""
     if not isinstance(content, list):
@@ -100,18 +100,18 @@ def split_content(content: Any) -> tuple[str, str]:
             text.append(word(part.get("text")))
         elif isinstance(part, dict) and part.get("type") in ("thinking", "reasoning"):
             thinking.append(_thinking(part.get("thinking", part.get("text"))))
-    return clean_text("".join(text)), clean_text("".join(thinking))
+    return word("".join(text)), word("".join(thinking))
 
 
 def finish_of(value: Any) -> str | None:
     """Why a choice ended: the server's word in lower case, None for none yet."""
-    return value.lower() if isinstance(value, str) and value else None
+    return word(value).lower() or None
 
 
 def arguments_of(value: Any) -> str:
     """A call's arguments (or a piece of them) as text; servers that send an object mean its JSON."""
     if isinstance(value, str):
-        return value if value.isascii() else clean_text(value)
+        return word(value)
     if value is None:
         return ""
     if not isinstance(value, (dict, list)):
@@ -138,8 +138,10 @@ def new_call_id() -> str:
 
 
 def word(value: Any) -> str:
-    """A string as it is, anything else as ""."""
-    return value if isinstance(value, str) else ""
+    """A string that can be printed, anything else as ""."""
+    if not isinstance(value, str):
+        return ""
+    return value if value.isascii() else clean_text(value)
 
 
 def broken(message: str, source: str = "") -> NoReturn:
@@ -153,9 +155,7 @@ def _choice(choice: Any, position: int, source: str, provider: str) -> Choice:
         broken(f"choices[{position}] holds no message", source)
     index = choice.get("index")
     text, reasoning = split_content(message.get("content"))
-    shown = message.get("reasoning") or message.get("reasoning_content")
-    if isinstance(shown, str):
-        reasoning += clean_text(shown)
+    reasoning += word(message.get("reasoning") or message.get("reasoning_content"))
     calls = _calls(message.get("tool_calls"), source)
     native = _native(message, text, calls, provider)
     made = Message("assistant", text, calls, reasoning=reasoning, native=native)
@@ -173,7 +173,7 @@ def _calls(calls: Any, source: str) -> tuple[ToolCall, ...]:
         if not isinstance(function.get("name"), str):
             broken("a tool call names no function", source)
         arguments = arguments_of(function.get("arguments"))
-        made.append(ToolCall(word(call.get("id")) or new_call_id(), function["name"], arguments or "{}"))
+        made.append(ToolCall(word(call.get("id")) or new_call_id(), word(function["name"]), arguments or "{}"))
     return tuple(made)
 
 

@@ -126,8 +126,11 @@ class _Track:
     def take(self, delta: dict[str, Any], source: str) -> Delta:
         """The delta in our words, remembered."""
         get = delta.get
-        self.started = True
         text, reasoning = get("content"), ""
+        self.started = True
+        if text and len(delta) == 1 and type(text) is str and text.isascii():  # nearly every chunk
+            self.text.append(text)
+            return Delta(text)
         if text:
             if type(text) is not str:
                 self.listed = True
@@ -135,9 +138,9 @@ class _Track:
             elif not text.isascii():
                 text = clean_text(text)
             self.text.append(text)
-        shown = get("reasoning") or get("reasoning_content")
-        if shown and type(shown) is str:
-            reasoning += shown if shown.isascii() else clean_text(shown)
+        shown = word(get("reasoning") or get("reasoning_content"))
+        if shown:
+            reasoning += shown
             self.returned = self.returned or "reasoning_content" in delta
         if reasoning:
             self.reasoning.append(reasoning)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import unittest
+import unittest.mock
 from typing import Any
 
 from tests import SHARED, part
@@ -208,6 +209,7 @@ CASES: dict[str, tuple[int, Any, str, dict[str, Any]]] = {
         "ProviderUnavailableError",
         {},
     ),
+    "mistral flat as a 400": (400, {"message": "Too fast", "type": "rate_limited"}, "RateLimitedError", {}),
     "mistral key": (401, {"detail": "Invalid API Key"}, "AuthenticationError", {"message": "Invalid API Key"}),
     "fastapi detail": (
         422,
@@ -327,6 +329,12 @@ class ClassifyTest(unittest.TestCase):
         """Where the time is not known, a daily quota names no reset that lies in 1970."""
         error = classified(200, gemini(GEMINI_TEXT, "GenerateRequestsPerDayPerProject"), now=0.0)
         self.assertEqual((type(error).__name__, error.resets_at), ("QuotaExceededError", None))
+
+    def test_without_time_zones(self) -> None:
+        """On a machine without time zone data a spent Gemini day rests an hour."""
+        body = gemini(GEMINI_TEXT, "GenerateRequestsPerDayPerProject")
+        with unittest.mock.patch.object(table, "next_reset", side_effect=errors.ConfigError("no zones")):
+            self.assertEqual(classified(429, body).resets_at, NOW + 3600)
 
     def test_any_bytes(self) -> None:
         """No body makes it raise: wrong types anywhere, cut JSON, binary, deep nesting."""

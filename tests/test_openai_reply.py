@@ -142,6 +142,16 @@ class UnaryTest(unittest.TestCase):
             usage = OpenAICompatProvider("x", "https://e.org").decode(body.encode(), "m").usage
             self.assertEqual((usage.prompt_tokens, usage.completion_tokens), (0, 0), value)
 
+    def test_lone_surrogates(self) -> None:
+        """Half a character reads as U+FFFD everywhere, so that answers can be printed."""
+        message = {"content": "a\ud800", "reasoning": "b\udc00", "tool_calls": [call("f", {"x": "\ud800"})]}
+        data = events(chunk({**message, "tool_calls": [call("f", "\ud800", index=0)]}, "stop"))
+        for reply in (decoded(answer(message)), streamed(data)[1]):
+            self.assertEqual((reply.text, reply.reasoning), ("a\ufffd", "b\ufffd"))
+            self.assertIn("\ufffd", reply.tool_calls[0].arguments)
+        listed = decoded(answer({"content": [{"type": "text", "text": "a\ud800"}]}))
+        self.assertEqual(listed.text, "a\ufffd")
+
     def test_leading_whitespace(self) -> None:
         """Blank lines before the JSON, and a byte order mark, do no harm."""
         body = b"\n\n   \n" + json.dumps(answer()).encode()
@@ -352,6 +362,12 @@ class GivenBackTest(unittest.TestCase):
         self.assertEqual(back["tool_calls"][0]["extra_content"], {"google": {"thought_signature": "sig"}})
         self.assertEqual(back["tool_calls"][0]["id"], reply.tool_calls[0].id)
         self.assertNotIn("reasoning_details", self.back(reply.message, "openai"))
+
+    def test_signature_alone(self) -> None:
+        """A signature on a call is enough to keep the turn; without one nothing is kept."""
+        signed = decoded(answer({"tool_calls": [call("f", "{}", extra_content={"g": 1})]}))
+        self.assertEqual(self.back(signed.message, "x")["tool_calls"][0]["extra_content"], {"g": 1})
+        self.assertIsNone(decoded(answer({"tool_calls": [call("f", "{}")]})).message.native)
 
     def test_streamed(self) -> None:
         """Pieces of one reasoning block are joined, and the turn of a stream goes back like that of a whole answer."""

@@ -87,8 +87,16 @@ class RepliesTest(unittest.TestCase):
         error = refusal(given)
         self.assertEqual((type(error), error.retry_after, error.scope), (errors.RateLimitedError, 33.0, "model"))
         self.assertEqual((error.account_id, given.account_id), ("a0", ""))
-        for kind in (errors.QuotaExceededError, errors.ModelNotFoundError, errors.ContextWindowError, errors.AttemptTimeoutError):
-            self.assertIs(type(refusal(kind(message="x"))), kind)
+        for kind, status in (
+            (errors.QuotaExceededError, 429),
+            (errors.ModelNotFoundError, 404),
+            (errors.ContextWindowError, 400),
+            (errors.ProviderUnavailableError, 503),
+            (errors.AttemptTimeoutError, None),
+        ):
+            error = refusal(kind(message="x"))
+            self.assertEqual((type(error), error.status), (kind, status))
+        self.assertEqual(refusal(errors.ProviderUnavailableError(status=529)).status, 529)
 
     def test_faults_and_functions(self) -> None:
         """A WireFault is a lost connection; a function sees the body and decides."""

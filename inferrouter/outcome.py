@@ -6,9 +6,11 @@ else, with the facts of who failed and without any key. Must never settle, hold 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
+from .answers import ChatResponse
 from .candidates import Candidate
 from .errors import (
     AttemptTimeoutError,
@@ -23,10 +25,10 @@ from .errors import (
 )
 from .health import Verdict
 from .limits import next_reset
-from .secret import redact
+from .secret import Secret, redact
 from .wire import WireFault
 
-__all__ = ["BROKEN", "Cost", "bare", "cost_of_error", "foreign", "reason_of", "rest_key", "signed", "translated"]
+__all__ = ["BROKEN", "Cost", "bare", "cost_of_error", "foreign", "reason_of", "rest_key", "signed", "translated", "unquoted"]
 
 AUTH_REST = 600.0
 MODEL_REST = 3600.0
@@ -90,7 +92,7 @@ def translated(fault: WireFault, candidate: Candidate) -> tuple[ProviderError, C
         candidate.provider,
         candidate.account_id,
         candidate.model,
-        message=redact(fault.message, (candidate.slot.seat.account.auth.api_key,)),
+        message=redact(fault.message, _secrets(candidate)),
     )
     error.__cause__ = bare(fault)
     return error, _LOST if fault.sent else _NOT_SENT
@@ -101,20 +103,41 @@ def foreign(exc: Exception, found: Candidate) -> ProviderError:
     error = ProviderUnavailableError(
         found.provider, found.account_id, found.model, message=f"{type(exc).__name__} inside the provider's own code"
     )
-    error.__cause__ = bare(exc)
+    error.__cause__ = _hushed(exc, _secrets(found))
     return error
 
 
 def signed(error: ProviderError, candidate: Candidate) -> ProviderError:
-    """`error` with the facts of who failed, and without the account's key should the provider have echoed it."""
-    key = candidate.slot.seat.account.auth.api_key
+    """`error` with the facts of who failed, and without the account's key should the provider have echoed it.
+
+    Its texts were cut by whoever made it, perhaps in the middle of the key.
+    """
+    secrets = _secrets(candidate)
     error.provider = candidate.provider
     error.account_id = candidate.account_id
     error.model = candidate.model
-    error.message = redact(error.message, (key,))
-    error.body = redact(error.body, (key,))
+    error.message = redact(error.message, secrets, cut=True)
+    error.body = redact(error.body, secrets, cut=True)
+    error.request_id = redact(error.request_id, secrets, cut=True) if error.request_id else None
     bare(error)
+    if isinstance(error.__cause__, Exception):
+        error.__cause__ = _hushed(error.__cause__, secrets)
     return error
+
+
+def unquoted(partial: ChatResponse, candidate: Candidate) -> ChatResponse:
+    """What came of a stream that broke off, without the account's key should the provider have echoed it."""
+
+    def clean(text: str) -> str:
+        return redact(text, secrets, cut=True)
+
+    secrets = _secrets(candidate)
+    choices = []
+    for choice in partial.choices:
+        message = choice.message
+        said = replace(message, content=clean(message.text), reasoning=clean(message.reasoning))
+        choices.append(replace(choice, message=said))
+    return replace(partial, choices=tuple(choices), source=tuple(map(clean, partial.source)))
 
 
 def bare(exc: Exception) -> Exception:
@@ -140,3 +163,19 @@ def reason_of(error: ProviderError) -> str:
     """`error` in two words, for a hold."""
     status = f" ({error.status})" if error.status else ""
     return f"{type(error).__name__.removesuffix('Error')}{status}"
+
+
+def _secrets(candidate: Candidate) -> tuple[Secret, ...]:
+    """What must not be shown of an account: its key, and headers given as secrets."""
+    account = candidate.slot.seat.account
+    return (account.auth.api_key, *(value for value in account.headers.values() if isinstance(value, Secret)))
+
+
+def _hushed(exc: Exception, secrets: Sequence[Secret]) -> Exception | None:
+    """`exc` without frames, or None if it or what is behind it quotes one of `secrets`."""
+    link: BaseException | None = bare(exc)
+    while link is not None:
+        if any(secret.shows_in(f"{link!r} {link.args!r} {vars(link)!r}") for secret in secrets):
+            return None
+        link = link.__cause__ or link.__context__
+    return exc

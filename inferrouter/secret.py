@@ -13,6 +13,11 @@ from typing import Any, NoReturn
 __all__ = ["Secret", "redact"]
 
 MASK = "***"
+SHORTEST = 4
+"""Characters; fewer are no key, and would be found in ordinary words."""
+
+TELLING = 8
+"""Characters; a text with so many of a key's first ones may be an abridged copy of it."""
 
 
 class Secret:
@@ -36,9 +41,22 @@ class Secret:
         """Whether every character is printable ASCII without spaces, the only kind that is safe in a header."""
         return all("!" <= char <= "~" for char in self._value)
 
-    def erase_from(self, text: str) -> str:
-        """`text` with each occurrence of the value (not its prefix) masked; values under 4 characters are left alone."""
-        return text.replace(self._value, MASK) if len(self._value) >= 4 else text
+    def erase_from(self, text: str, cut: bool = False) -> str:
+        """`text` with each occurrence of the value (not its prefix) masked, as it is or as JSON and URLs write it.
+
+        `cut`: the text may end inside the value, so its beginning goes there too. Under 4 characters nothing is masked.
+        """
+        if len(self._value) < SHORTEST:
+            return text
+        for spelling in _spellings(self._value):
+            text = text.replace(spelling, MASK)
+            if cut:
+                text = _without_end(text, spelling)
+        return text
+
+    def shows_in(self, text: str) -> bool:
+        """Whether `text` holds the value, or enough of its beginning to be an abridged copy. Cautious: it may be mistaken."""
+        return len(self._value) >= SHORTEST and any(spelling[:TELLING] in text for spelling in _spellings(self._value))
 
     def __bool__(self) -> bool:
         return bool(self._value)
@@ -71,8 +89,22 @@ class Secret:
         raise TypeError("a Secret cannot be pickled: pass the key through the environment instead")
 
 
-def redact(text: str, secrets: Iterable[Secret]) -> str:
-    """`text` without any of `secrets`, each occurrence replaced by `***`."""
+def redact(text: str, secrets: Iterable[Secret], cut: bool = False) -> str:
+    """`text` without any of `secrets`, each occurrence replaced by `***`; `cut` as for `Secret.erase_from`."""
     for secret in secrets:
-        text = secret.erase_from(text)
+        text = secret.erase_from(text, cut)
+    return text
+
+
+def _spellings(value: str) -> Iterable[str]:
+    from urllib.parse import quote
+
+    escaped = value.replace("\\", "\\\\").replace('"', '\\"')
+    return dict.fromkeys((value, escaped, escaped.replace("/", "\\/"), quote(value, safe="")))
+
+
+def _without_end(text: str, value: str) -> str:
+    for size in range(min(len(value), len(text)) - 1, SHORTEST - 1, -1):
+        if text.endswith(value[:size]):
+            return text[:-size] + MASK
     return text

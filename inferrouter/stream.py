@@ -19,7 +19,7 @@ from .chat import counted, dropped_by, encoder
 from .errors import InferRouterError, MalformedResponseError, ProviderError, StreamInterruptedError
 from .estimate import Estimate, estimate_text
 from .health import Verdict
-from .outcome import foreign, signed, translated
+from .outcome import foreign, signed, translated, unquoted
 from .provider import StreamDecoder
 from .records import ChatRequest, Routing, Usage
 from .transport import WireReply
@@ -211,7 +211,8 @@ class ChatStream:
         self._ready.clear()
         usage = self._seen()
         self._admission.fail(error, "reservation", Verdict.FAILURE, usage)
-        raise StreamInterruptedError(self._assembled(usage, complete=False), error) from error
+        partial = unquoted(self._assembled(usage, complete=False), self._admission.candidate)
+        raise StreamInterruptedError(partial, error) from error
 
     def _seen(self) -> Usage:
         """What was used as far as anybody can tell: the provider's figures so far, or an own count where that is larger."""

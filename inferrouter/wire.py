@@ -130,7 +130,7 @@ def _quotes(exc: BaseException, headers: Headers) -> bool:
     secrets = [value for _, value in headers if isinstance(value, Secret)]
     for link in _chain(exc):
         text = f"{link!s} {link!r} {link.args!r} {vars(link)!r}"
-        if any(secret.erase_from(text) != text for secret in secrets):
+        if any(secret.shows_in(text) for secret in secrets):
             return True
     return False
 

@@ -249,7 +249,7 @@ def _surprises(account: AccountConfig, allow_paid: bool) -> Iterator[tuple[str, 
     if account.max_daily_spend is not None and not account.has_price:
         yield "max_daily_spend", f"{who} has a spend cap but no price, so nothing is ever counted against it"
     elif account.paid_enabled and not account.has_price:
-        yield "paid_enabled", f"paid {who} has no price, so its cost counts as 0 and it looks cheapest"
+        yield "paid_enabled", f"paid {who} has no price, so its cost counts as 0 and it is tried after priced ones"
     if account.quota_unit == "dollars" and account.daily_free is not None and not account.has_price:
         yield "daily_free", f"{who} has an allowance in dollars but no price, so it is never used up"
     if account.paid_enabled and not allow_paid:

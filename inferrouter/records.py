@@ -138,11 +138,11 @@ class Message:
         return json.loads(native.data)
 
     def to_dict(self) -> dict[str, Any]:
-        """The OpenAI-style dict (without what only the provider understands)."""
+        """The OpenAI-style dict, with Gemini's call signatures where Google puts them; thinking is not in it."""
         content = self.content if isinstance(self.content, str) else [part.to_dict() for part in self.parts]
         made: dict[str, Any] = {"role": self.role, "content": content}
         if self.tool_calls:
-            made["tool_calls"] = [call.to_dict() for call in self.tool_calls]
+            made["tool_calls"] = [_signed_dict(call) for call in self.tool_calls]
         if self.tool_call_id is not None:
             made["tool_call_id"] = self.tool_call_id
         if self.name is not None:
@@ -279,6 +279,12 @@ def _content(content: Any) -> str | tuple[Part, ...]:
     raise InvalidRequestError(message=f"a message's content is a string or a list of parts, not {type(content).__name__}")
 
 
+def _signed_dict(call: ToolCall) -> dict[str, Any]:
+    """The call's dict with its signature in the place of Google's OpenAI-compatible endpoint."""
+    kept = {"extra_content": {"google": {"thought_signature": call.signature}}} if call.signature else {}
+    return {**call.to_dict(), **kept}
+
+
 def _tool_call(item: Any) -> ToolCall:
     if isinstance(item, ToolCall):
         return item
@@ -286,7 +292,9 @@ def _tool_call(item: Any) -> ToolCall:
         function = item["function"]
         arguments = function.get("arguments", "{}")
         text = arguments if isinstance(arguments, str) else json.dumps(arguments)
-        return ToolCall(str(item.get("id") or ""), str(function["name"]), text)
+        extra = item.get("extra_content")
+        signature = extra.get("google", {}).get("thought_signature") if isinstance(extra, Mapping) else None
+        return ToolCall(str(item.get("id") or ""), str(function["name"]), text, signature)
     except (KeyError, TypeError, AttributeError, ValueError) as exc:
         raise InvalidRequestError(message="tool_calls takes ir.ToolCall or OpenAI-style tool call dicts") from exc
 

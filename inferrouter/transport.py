@@ -191,6 +191,9 @@ class WireReply:
         except Exception as exc:
             self.abort()
             return fault_from(exc, self._progress, self._sent_headers)
+        except BaseException:  # interrupted in the middle of the framing: nobody knows where the stream stands
+            self.abort()
+            raise
 
     def _next(self) -> bytes:
         piece = self._response.read1(_PIECE)

@@ -12,6 +12,7 @@ import unittest
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
+from unittest import mock
 
 from tests import PACKAGE, part
 from tests.servers import OK, Peer, ScriptedServer, answering, then_close
@@ -77,6 +78,24 @@ class Requests(WireCase):
                     self.assertEqual((reply.status, reply.read()), (413, b"no"))
                 except transport.WireFault as fault:
                     self.assertEqual((fault.kind, fault.sent), ("cut", True))
+
+    def test_an_answer_left_behind_is_found(self) -> None:
+        """The answer of a server that broke the connection during the upload is given, and the connection is not kept."""
+        timed = part("sockets").TimedSocket
+        whole = timed.sendall
+
+        def broken(sock: Any, data: bytes, flags: int = 0) -> None:
+            whole(sock, data, flags)
+            raise BrokenPipeError
+
+        with ScriptedServer(answering(b"HTTP/1.1 413 Too Large\r\nContent-Length: 2\r\n\r\nno")) as server:
+            with mock.patch.object(timed, "sendall", broken):
+                reply = self.send(server.url)
+            self.assertEqual((reply.status, reply.read()), (413, b"no"))
+            self.assertFalse(self.send(server.url).reused)
+        with ScriptedServer(lambda peer: peer.wait()) as server, mock.patch.object(timed, "sendall", broken):
+            fault = self.fault(server.url)
+            self.assertEqual((fault.kind, fault.sent), ("cut", True))
 
     def test_repr_shows_no_key_and_no_query(self) -> None:
         """The repr of a request names host, path and sizes only."""
@@ -223,6 +242,23 @@ class Pool(WireCase):
                     reply = self.send(server.url)
                     self.assertEqual((reply.status, reply.reused), (200, False))
                     reply.close()
+
+    def test_unasked_answer_in_the_same_record(self) -> None:
+        """Bytes beyond the body that TLS has already decrypted are noticed, too."""
+        late = b"HTTP/1.1 408 Timeout\r\nContent-Length: 0\r\n\r\n"
+
+        def script(peer: Peer) -> None:
+            peer.request()
+            peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: 10000\r\n\r\n")
+            peer.wait(0.05)
+            peer.send(b"x" * 10000 + late)
+            peer.wait()
+
+        with ScriptedServer(script, "good") as server:
+            self.assertEqual(len(self.send(server.url).read()), 10000)
+            reply = self.send(server.url)
+            self.assertEqual((reply.status, reply.reused), (200, False))
+            reply.close()
 
     def test_half_read_body(self) -> None:
         """A reply closed before its end gives its connection up."""

@@ -305,6 +305,14 @@ class Secrets(WireCase):
                 self.assertEqual(shown(self.fault(server.url), KEY), [])
         self.assertEqual(open_files(), before)
 
+    def test_an_interrupt_in_a_body_closes_the_connection(self) -> None:
+        """Ctrl-C while a body is read passes through and gives the connection up."""
+        with ScriptedServer(answering(OK)) as server:
+            with self.send(server.url) as reply, mock.patch("http.client.HTTPResponse.read1", side_effect=KeyboardInterrupt):
+                with self.assertRaises(KeyboardInterrupt):
+                    reply.read()
+            self.assertFalse(self.send(server.url).reused)
+
     def test_a_foreign_exception_with_the_key_is_dropped(self) -> None:
         """A cause whose text quotes the key is left out; one that does not is kept, without its frames."""
         for error, kept in ((ValueError(f"bad {KEY}"), False), (ValueError("bad"), True)):

@@ -61,7 +61,7 @@ def demo(options: Namespace, streams: Streams) -> int:
 
 
 def check(options: Namespace, streams: Streams) -> int:
-    """Say what is wrong with a configuration, or which accounts serve each alias. Counts and rests are not looked at."""
+    """Say what is wrong with a configuration, or who serves each alias. Counts and rests are not looked at."""
     out = streams.out
     try:
         config, warnings = load_config(options.file, known_providers=KNOWN_PROVIDERS)
@@ -162,7 +162,7 @@ def _parser() -> ArgumentParser:
     parser.set_defaults(command=None)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
 
-    command = commands.add_parser("demo", help="three stand-in providers with real limits, on this machine, without a key")
+    command = commands.add_parser("demo", help="three stand-in providers with real limits, on this machine; no key")
     command.set_defaults(command=demo)
 
     command = commands.add_parser("check", help="what is wrong with a configuration, and who serves each alias")

@@ -34,7 +34,7 @@ def run_demo(out: TextIO | None = None) -> int:
     events = EventList()
     with ExitStack() as stack:
         stack.enter_context(_past_any_proxy())
-        stand_ins = build_stand_ins(clock, 0.06 if screen.terminal else 0.02)
+        stand_ins = build_stand_ins(clock, 0.06 if screen.terminal else 0.01)
         for stand_in in stand_ins.values():
             stack.callback(stand_in.stop)  # a second time, should Ctrl-C have cut the first one short
             stack.enter_context(stand_in)

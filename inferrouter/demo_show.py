@@ -30,7 +30,7 @@ QUESTIONS = (
     "Which joke would you tell at a wedding?",
     "So why is the sky blue?",
 )
-ROW = "{:>3}  {:<12} {:>6}  {:>9}  {:>6}  {:>5}  {}"
+ROW = "{:>3}  {:<11} {:>6}  {:>9} {:>6}  {:>5}  {}"
 
 
 class EventList:

@@ -33,7 +33,7 @@ class FakeProvider:
         return self.cannot
 
 
-def seat(name: str = "a", provider: str = "p", **settings: Any) -> Any:
+def seat(name: Any = "a", provider: Any = "p", **settings: Any) -> Any:
     """An account's configuration."""
     return account.AccountConfig(provider=provider, id=name, **settings)
 

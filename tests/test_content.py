@@ -14,7 +14,7 @@ import tempfile
 import typing
 import unittest
 from collections.abc import Callable, Mapping, Sequence
-from typing import Annotated, Any, Literal, NotRequired, Optional, Required, TypedDict
+from typing import Annotated, Any, Literal, NotRequired, Required, TypedDict
 
 from tests import part
 
@@ -219,7 +219,7 @@ class Point:
 
 @dataclasses.dataclass
 class Node:
-    next: Optional[Node]
+    next: Node | None
 
 
 def weather(

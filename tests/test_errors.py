@@ -115,7 +115,8 @@ class Messages(unittest.TestCase):
         """The message holds account, model, status, words, wait, request id and advice, as they are when asked."""
         error = errors.RateLimitedError("", "", "", 429, "slow down.", 7.0, "req-9")
         self.assertEqual(
-            str(error), "the provider answered 429: slow down. It asks to wait 7 s. Request id req-9. Wait, or add another account."
+            str(error),
+            "the provider answered 429: slow down. It asks to wait 7 s. Request id req-9. Wait, or add another account.",
         )
         error.provider, error.account_id, error.model = "openai", "a", "m"
         self.assertTrue(str(error).startswith("openai/a (m) answered 429: slow down."))

@@ -59,7 +59,9 @@ class Order(unittest.TestCase):
 
     def test_least_busy(self) -> None:
         """Fewest calls under way first; ties stay."""
-        self.assertEqual(order("least_busy", Runner("a", in_flight=2), Runner("b", in_flight=1), Runner("c", False, in_flight=1)), "bca")
+        self.assertEqual(
+            order("least_busy", Runner("a", in_flight=2), Runner("b", in_flight=1), Runner("c", False, in_flight=1)), "bca"
+        )
 
     def test_declared_order(self) -> None:
         """The declared order is left as it is."""

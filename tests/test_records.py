@@ -41,7 +41,8 @@ class Messages(Refusing):
         self.refused("not bytes", Message, "user", b"hi")
         self.refused("not dict", Message, "user", {"type": "text"})
         self.refused("content[1] is no content part", Message, "user", ["a", 5])
-        for calls in ([5], [{}], [{"function": {}}], [{"function": {"name": "f", "arguments": object()}}]):
+        wrong: list[Any] = [[5], [{}], [{"function": {}}], [{"function": {"name": "f", "arguments": object()}}]]
+        for calls in wrong:
             self.refused("tool_calls takes", Message, "assistant", "", calls)
         self.refused("tool_calls takes a list, not int", Message, "assistant", "", 5)
 
@@ -161,7 +162,9 @@ class Requests(Refusing):
     def test_media_are_listed(self) -> None:
         """`media` names the kinds in the messages, text apart."""
         png = Part.image(b"x", "image/png")
-        made = ChatRequest([Message("user", ["look", png]), Message("user", "x"), Message("user", [Part.audio(b"x", "audio/wav")])])
+        made = ChatRequest(
+            [Message("user", ["look", png]), Message("user", "x"), Message("user", [Part.audio(b"x", "audio/wav")])]
+        )
         self.assertEqual(made.media, {"image", "audio"})
         self.assertEqual(ChatRequest("x").media, frozenset())
 

@@ -69,7 +69,9 @@ class Resolving(unittest.TestCase):
 
     def test_a_typo_never_widens(self) -> None:
         """A name nobody has raises UnknownModelError, close matches first and then all known names."""
-        stage = Stage(seat(), models=[alias("slow", "p/big"), alias("fast", "p/small")], providers=[FakeProvider("p", ["declared"])])
+        stage = Stage(
+            seat(), models=[alias("slow", "p/big"), alias("fast", "p/small")], providers=[FakeProvider("p", ["declared"])]
+        )
         for name in ("fsat", "decalred", "q/m", "p/", "/m", "p", "FAST"):
             with self.assertRaises(errors.UnknownModelError, msg=name) as caught:
                 stage.plan(name)
@@ -145,7 +147,7 @@ class Buckets(unittest.TestCase):
         self.assertEqual((slot.free_keys, slot.paid_keys, slot.room_keys, slot.allowance, slot.spend), ((), (), (), None, None))
 
     def test_a_star_limits_every_other_model_by_itself(self) -> None:
-        """"*" stands for each model without an entry, each in a bucket of its own."""
+        """ "*" stands for each model without an entry, each in a bucket of its own."""
         stage, slot = self.slot(seat(model_limits={"*": {"rpm": 2}, "own": {"rpm": 7}}))
         self.assertEqual(slot.free_keys, (("a|m/rpm", "requests"),))
         self.assertEqual(stage.plan("p/n").slots[0].free_keys, (("a|n/rpm", "requests"),))

@@ -1,0 +1,296 @@
+"""The shape of the package: who may import whom, what an import costs, and what must stand in no file."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import unittest
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+from tests import ir
+
+PACKAGE = Path(str(ir.__file__)).parent
+ROOT = Path(__file__).resolve().parents[1]
+
+# From the ground up; a module may import what stands before it, on its own floor or below.
+FLOORS = """
+ground    errors secret frozen clock sse content tool records answers
+tools     checks limits estimate meter assemble waiting
+outside   urls account config config_tables config_file wire sockets pool opener transport policy
+state     quota ledger health abilities catalog
+contract  provider error_body error_table dialect conformance quota_sqlite
+dialects  openai_servers openai_request openai_reply openai_stream openai_vectors provider_openai
+dialects  gemini_request gemini_reply provider_gemini
+dialects  anthropic_models strict_schema anthropic_request anthropic_reply provider_anthropic
+dialects  mock_wire provider_mock
+who-may   registry roster candidates
+walk      outcome admission attempt
+verbs     chat stream embed status
+object    router
+roof      simulator_prompt simulator_example simulator_mind simulator_wire simulator_keys simulator_http simulator_faults
+roof      simulator_openai simulator_gemini simulator_anthropic simulator
+roof      screen demo_cast demo_show demo cli __main__ __init__
+"""
+ORDER = [name for line in FLOORS.strip().splitlines() for name in line.split()[1:]]
+
+HEAVY = {
+    *("urllib.request", "http.client", "http.server", "ssl", "sqlite3", "tomllib", "argparse", "zoneinfo", "mimetypes"),
+    *("unittest", "asyncio"),
+}
+REVEALERS = {"secret", "wire", "sockets", "pool", "opener", "transport"}
+STUBS = {"_typeshed"}  # exists for type checkers alone
+OWN_CLOCKS = {"demo_cast", "demo_show", "screen"}  # programs on the roof, which show real time to a person
+LONGEST = 460
+
+
+@cache
+def sources() -> dict[str, str]:
+    return {path.stem: path.read_text("utf-8") for path in sorted(PACKAGE.glob("*.py"))}
+
+
+@cache
+def tree(name: str) -> ast.Module:
+    return ast.parse(sources()[name])
+
+
+@cache
+def nodes(name: str) -> list[ast.AST]:
+    """Every statement and expression of a module that these tests look at."""
+    kinds = (ast.ImportFrom, ast.Import, ast.Call, ast.Attribute)
+    return [node for node in ast.walk(tree(name)) if isinstance(node, kinds)]
+
+
+def exported(name: str) -> list[str] | None:
+    """The names in a module's `__all__`, None if it has none."""
+    for node in tree(name).body:
+        targets = node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
+        if any(isinstance(target, ast.Name) and target.id == "__all__" for target in targets):
+            found: list[str] = ast.literal_eval(node.value)  # type: ignore[attr-defined]  # both kinds have a value
+            return found
+    return None
+
+
+def imports(name: str) -> Iterator[tuple[int, str | None, list[str]]]:
+    """(level, module, names) of every import statement, wherever it stands; `import x` has level 0 and no names."""
+    for node in nodes(name):
+        if isinstance(node, ast.ImportFrom):
+            yield node.level, node.module, [alias.name for alias in node.names]
+        elif isinstance(node, ast.Import):
+            for alias in node.names:
+                yield 0, alias.name, []
+
+
+def inner_imports(name: str) -> Iterator[str]:
+    """The package's own modules that `name` imports; "" is the package itself."""
+    for level, module, names in imports(name):
+        if level == 1 and module is not None:
+            yield module
+        elif level == 1:
+            yield from (found if found in sources() else "" for found in names)
+
+
+def clock_reads(name: str) -> list[str]:
+    """Calls of the machine's clocks: time.time(), monotonic(), sleep() under any name, datetime.now() and its like."""
+    modules = {"time"}
+    found = []
+    for node in nodes(name):
+        if isinstance(node, ast.Import):
+            modules |= {alias.asname for alias in node.names if alias.name == "time" and alias.asname}
+        elif isinstance(node, ast.ImportFrom) and node.module == "time" and node.level == 0:
+            found.append(f"{name}: from time import ...")
+    for node in nodes(name):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+            owner, verb = node.func.value, node.func.attr
+            timing = isinstance(owner, ast.Name) and owner.id in modules
+            dating = verb in ("now", "utcnow", "today") and ast.unparse(owner) in ("datetime", "date", "datetime.datetime")
+            if timing or dating:
+                found.append(f"{name}:{node.lineno}: {ast.unparse(node)}")
+    return found
+
+
+class Imports(unittest.TestCase):
+    def test_every_module_has_its_floor(self) -> None:
+        """No module is missing from the table of floors, and none stands there twice."""
+        self.assertEqual(set(sources()) - set(ORDER), set())
+        self.assertEqual(len(ORDER), len(set(ORDER)))
+
+    def test_the_table_names_no_module_that_is_gone(self) -> None:
+        """Every module of the table exists."""
+        self.assertEqual(set(ORDER) - set(sources()), set())
+
+    def test_imports_go_strictly_down(self) -> None:
+        """Every module imports only what stands before it in the table, lazy and type-only imports included."""
+        place = {name: index for index, name in enumerate(ORDER)}
+        upward = [
+            f"{name} imports {other}"
+            for name in sources()
+            for other in inner_imports(name)
+            if place.get(other, len(ORDER)) >= place.get(name, -1)
+        ]
+        self.assertEqual(upward, [])
+
+    def test_nobody_inside_imports_the_package_itself(self) -> None:
+        """The package root re-exports; no module takes anything from it."""
+        self.assertEqual([name for name in sources() if "" in set(inner_imports(name))], [])
+
+    def test_everything_else_is_the_stdlib(self) -> None:
+        """Inner imports are relative, and whatever is imported absolutely comes with Python."""
+        strange = []
+        for name in sources():
+            for level, module, _ in imports(name):
+                if level > 1 or (level == 0 and str(module).partition(".")[0] not in sys.stdlib_module_names | STUBS):
+                    strange.append(f"{name} imports {'.' * level}{module}")
+        self.assertEqual(strange, [])
+
+    def test_no_module_is_named_like_one_of_the_stdlib(self) -> None:
+        """A folder on the path, or a script beside the modules, shadows nothing."""
+        self.assertEqual({name for name in sources() if name in sys.stdlib_module_names}, set())
+
+
+class Pages(unittest.TestCase):
+    def test_every_module_says_what_it_is(self) -> None:
+        """Each opens with a docstring of 3 to 12 lines and lists its names in `__all__`."""
+        for name in sources():
+            lines = (ast.get_docstring(tree(name)) or "").splitlines()
+            self.assertTrue(3 <= len(lines) <= 12, f"{name}: a docstring of {len(lines)} lines")
+            self.assertIsNotNone(exported(name), f"{name} has no __all__")
+
+    def test_no_module_is_too_long(self) -> None:
+        """One concept a module fits into a few pages."""
+        long = {name: text.count("\n") for name, text in sources().items() if text.count("\n") > LONGEST}
+        self.assertEqual(long, {})
+
+    def test_every_exported_name_exists_and_is_listed_once(self) -> None:
+        """`__all__` holds names that the module defines or imports, none twice."""
+        for name in sources():
+            names = exported(name) or []
+            bound = {found for _, _, brought in imports(name) for found in brought}
+            for node in tree(name).body:
+                if isinstance(node, (ast.ClassDef, ast.FunctionDef)):
+                    bound.add(node.name)
+                elif isinstance(node, (ast.Assign, ast.AnnAssign)):
+                    bound |= {
+                        leaf.id for leaf in ast.walk(node) if isinstance(leaf, ast.Name) and isinstance(leaf.ctx, ast.Store)
+                    }
+            self.assertEqual(set(names) - bound, set(), name)
+            self.assertEqual(len(names), len(set(names)), name)
+
+    def test_every_public_name_says_what_it_does(self) -> None:
+        """Each exported class and function has a docstring of its own."""
+        silent = [
+            f"{name}.{node.name}"
+            for name in sources()
+            for node in tree(name).body
+            if isinstance(node, (ast.ClassDef, ast.FunctionDef))
+            and node.name in (exported(name) or ())
+            and not ast.get_docstring(node)
+        ]
+        self.assertEqual(silent, [])
+
+    def test_the_root_exports_what_it_lists(self) -> None:
+        """Everything in the package's `__all__` can be had, and its version is a literal."""
+        for name in exported("__init__") or ():
+            self.assertTrue(hasattr(ir, name), name)
+        self.assertRegex(sources()["__init__"], r'(?m)^__version__ = "\d+\.\d+\.\d+"$')
+
+
+class Manners(unittest.TestCase):
+    def test_nobody_reads_a_clock(self) -> None:
+        """Time is handed in; the machine's clocks are defaults that are named, not called."""
+        found = [call for name in sources() if name not in OWN_CLOCKS for call in clock_reads(name)]
+        self.assertEqual(found, [])
+
+    def test_the_check_for_clocks_sees_one(self) -> None:
+        """The programs that read a clock are found by the very check."""
+        self.assertTrue(any(clock_reads(name) for name in OWN_CLOCKS))
+
+    def test_only_the_transports_side_reveals_a_key(self) -> None:
+        """`.reveal` is called next to the socket and nowhere else."""
+        found = {name for name in sources() for node in nodes(name) if isinstance(node, ast.Attribute) and node.attr == "reveal"}
+        self.assertLessEqual(found, REVEALERS)
+        self.assertTrue(found - {"secret"})
+
+    def test_no_excuse_without_its_reason(self) -> None:
+        """A `type: ignore` or `noqa` says why in the same comment."""
+        bare = [
+            f"{name}:{number}"
+            for name, text in sources().items()
+            for number, line in enumerate(text.splitlines(), 1)
+            if re.search(r"#\s*(type:\s*ignore|noqa)\S*(\s*,\s*[\w-]+\]?)*\s*$", line)
+        ]
+        self.assertEqual(bare, [])
+
+
+FRESH = """
+import importlib, json, sys
+sys.path.insert(0, sys.argv[1])
+package = importlib.import_module("vendored")
+loaded = sorted(sys.modules)
+for name in json.loads(sys.argv[2]):
+    importlib.import_module("vendored." + name)
+print(json.dumps([package.__version__, loaded, sorted(name for name in sys.modules if "inferrouter" in name)]))
+"""
+
+
+class Copied(unittest.TestCase):
+    def test_a_copied_folder_works_under_any_name_and_loads_nothing_heavy(self) -> None:
+        """In a bare Python the folder imports under another name, without a heavy stdlib module, and every module of it too."""
+        with tempfile.TemporaryDirectory() as folder:
+            shutil.copytree(PACKAGE, Path(folder, "vendored"), ignore=shutil.ignore_patterns("__pycache__"))
+            modules = json.dumps([name for name in sources() if name != "__init__"])
+            done = subprocess.run(
+                [sys.executable, "-I", "-S", "-B", "-W", "error", "-c", FRESH, folder, modules],
+                capture_output=True,
+                text=True,
+                timeout=60,
+                check=False,
+            )
+        self.assertEqual((done.returncode, done.stderr), (0, ""))
+        version, loaded, by_own_name = json.loads(done.stdout)
+        self.assertEqual(version, ir.__version__)
+        self.assertEqual(HEAVY.intersection(loaded), set())
+        self.assertEqual(by_own_name, [])
+
+
+@unittest.skipUnless((ROOT / "pyproject.toml").is_file(), "not in a checkout")
+class Repository(unittest.TestCase):
+    def test_no_file_holds_a_path_of_somebodys_machine(self) -> None:
+        """Neither this checkout's place nor anybody's home stands in a file of the repository."""
+        homes = re.compile(r"(?<![\w./:-])/(?:work|root|home|Users|tmp/brief|tmp/venv)/[\w.]")
+        here = (str(ROOT), str(Path.home()))
+        found = []
+        for path in repository_files():
+            try:
+                text = path.read_text("utf-8")
+            except (UnicodeDecodeError, OSError):
+                continue
+            hit = homes.search(text) or next((place for place in here if len(place) > 5 and place in text), None)
+            if hit and path != Path(__file__).resolve():
+                found.append(f"{path.relative_to(ROOT)}: {hit}")
+        self.assertEqual(found, [])
+
+
+def repository_files() -> Iterator[Path]:
+    """Files that are, or could be, part of the repository; what tools leave behind is not."""
+    left = {"__pycache__", "build", "dist"}
+    for path in sorted(ROOT.rglob("*")):
+        parts = path.relative_to(ROOT).parts
+        hidden = any(part.startswith(".") and part not in (".ci", ".github", ".gitignore") for part in parts)
+        if (
+            path.is_file()
+            and not hidden
+            and not left.intersection(parts)
+            and not any(part.endswith(".egg-info") for part in parts)
+        ):
+            yield path
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -1,0 +1,131 @@
+"""From names to providers: what is brought, what the catalog has, and what the environment holds."""
+
+from __future__ import annotations
+
+import unittest
+from typing import Any
+
+from tests import part
+from tests.stage import FakeProvider, seat
+
+config, errors, mock, registry = part("config"), part("errors"), part("provider_mock"), part("registry")
+Anthropic = part("provider_anthropic").AnthropicProvider
+Gemini = part("provider_gemini").GeminiProvider
+OpenAI = part("provider_openai").OpenAICompatProvider
+
+
+def providers_for(*accounts: Any, given: Any = None) -> Any:
+    return registry.providers_for(config.Config(accounts=accounts), given)
+
+
+def from_environment(env: dict[str, str]) -> Any:
+    return registry.config_over(registry.accounts_in(env))
+
+
+class Building(unittest.TestCase):
+    def problems(self, *accounts: Any, given: Any = None) -> list[str]:
+        with self.assertRaises(errors.ConfigError) as caught:
+            providers_for(*accounts, given=given)
+        return list(caught.exception.problems)
+
+    def test_the_catalog_gives_each_provider_its_class_and_address(self) -> None:
+        """Known names get their dialect's class under their own name, at the catalog's address."""
+        found = providers_for(*(seat(name, name) for name in ("openai", "gemini", "anthropic", "grok", "cerebro")))
+        self.assertEqual(
+            {name: type(made) for name, made in found.items() if type(made) is not OpenAI},
+            {"gemini": Gemini, "anthropic": Anthropic},
+        )
+        self.assertEqual([made.name for made in found.values()], list(found))
+        self.assertEqual(found["openai"].base_url, "https://api.openai.com/v1")
+        self.assertEqual(found["cerebro"].base_url, "https://api.cerebras.ai/v1")
+        self.assertTrue(found["grok"].declares("grok-3"))
+
+    def test_an_unknown_name_with_a_base_url_speaks_the_stated_dialect(self) -> None:
+        """Without a dialect it is OpenAI's, and it declares nothing."""
+        url = "https://own.test/v1"
+        for dialect, kind in ((None, OpenAI), ("openai", OpenAI), ("gemini", Gemini), ("anthropic", Anthropic)):
+            made = providers_for(seat("a", "own", base_url=url, dialect=dialect))["own"]
+            self.assertEqual((type(made), made.name, made.base_url), (kind, "own", url))
+        self.assertIsNone(providers_for(seat("a", "own", base_url=url))["own"].declares("m"))
+
+    def test_an_account_may_speak_another_dialect_than_the_catalogs(self) -> None:
+        """The account's dialect wins over the catalog's."""
+        url = "https://own.test/v1beta/openai"
+        made = providers_for(seat("a", "gemini", base_url=url, dialect="openai"))["gemini"]
+        self.assertEqual((type(made), made.name, made.base_url), (OpenAI, "gemini", url))
+
+    def test_a_known_name_at_another_address_keeps_its_preset(self) -> None:
+        """A base_url of one account does not take the declared models from the provider."""
+        made = providers_for(seat("a", "openai", base_url="https://proxy.test/v1"))["openai"]
+        self.assertTrue(made.declares("gpt-4o"))
+
+    def test_what_is_brought_wins(self) -> None:
+        """A provider that was handed in serves its name, and is kept though no account uses it."""
+        own, idle = FullProvider("openai"), FullProvider("idle")
+        found = providers_for(seat("a", "openai"), given=(made for made in (own, idle)))
+        self.assertEqual(found, {"openai": own, "idle": idle})
+        self.assertEqual(providers_for(seat("a", "mock"), given=[mock.MockProvider()])["mock"].name, "mock")
+
+    def test_every_problem_is_listed(self) -> None:
+        """Things that are no providers, names that are taken, and unknown names come in one error."""
+        given = [FullProvider("x"), FullProvider("x"), FakeProvider("half"), object()]
+        found = self.problems(seat("a", "openia"), given=given)
+        self.assertIn("providers[1]: the name 'x' is taken", found[0])
+        self.assertIn("providers[2]: FakeProvider is no provider, it has no 'encode'", found[1])
+        self.assertIn("providers[3]: object is no provider, it has no 'name'", found[2])
+        self.assertIn("accounts[0].provider: 'openia' is no known provider", found[3])
+        self.assertEqual(len(found), 4)
+
+    def test_one_provider_instead_of_a_list(self) -> None:
+        """A single provider, or anything else that is no list, is a ConfigError."""
+        for given in (FullProvider("x"), 5):
+            self.assertIn("providers: must be a list of providers", self.problems(seat("a", "openai"), given=given)[0])
+
+    def test_a_class_is_no_provider(self) -> None:
+        """Handing in the class instead of an object is told."""
+        self.assertIn("it has no 'name'", self.problems(seat("a", "openai"), given=[OpenAI])[0])
+
+
+class Environment(unittest.TestCase):
+    def test_known_keys_become_free_accounts(self) -> None:
+        """Each known key gives one account with the catalog's limits and reset, the first variable winning."""
+        found = from_environment({"GOOGLE_API_KEY": "k1", "GROQ_API_KEY": " k2\n", "PATH": "/bin", "XAI_API_KEY": " "})
+        accounts = {account.id: account for account in found.accounts}
+        self.assertEqual(set(accounts), {"gemini", "groq"})
+        row = part("catalog").preset("gemini")
+        gemini = accounts["gemini"]
+        self.assertEqual((gemini.provider, gemini.model_limits, gemini.reset), ("gemini", row.model_limits, row.reset))
+        self.assertEqual(accounts["groq"].auth.api_key, "k2")
+        both = from_environment({"GOOGLE_API_KEY": "second", "GEMINI_API_KEY": "first"})
+        self.assertEqual(both.accounts[0].auth.api_key, "first")
+        self.assertFalse(found.allow_paid)
+
+    def test_every_known_key_gives_a_usable_account(self) -> None:
+        """All keys at once make a configuration whose providers can all be built."""
+        names = [row.env[0] for row in part("catalog").PRESETS.values() if row.env]
+        found = from_environment(dict.fromkeys(names, "key-0123"))
+        self.assertEqual(len(found.accounts), len(names))
+        self.assertEqual(len(registry.providers_for(found, None)), len(names))
+
+    def test_no_key_is_told_with_the_names(self) -> None:
+        """An environment without keys raises ConfigError that lists the variables."""
+        with self.assertRaises(errors.ConfigError) as caught:
+            from_environment({"OPENAI_API_KEY": ""})
+        for name in ("OPENAI_API_KEY", "GEMINI_API_KEY", "ANTHROPIC_API_KEY"):
+            self.assertIn(name, str(caught.exception))
+
+    def test_a_key_that_is_none_is_a_problem_and_not_shown(self) -> None:
+        """A key with a blank inside is refused without its value."""
+        with self.assertRaises(errors.ConfigError) as caught:
+            from_environment({"OPENAI_API_KEY": "canary key"})
+        self.assertNotIn("canary", str(caught.exception))
+
+
+class FullProvider(FakeProvider):
+    """A provider with every part that the contract names."""
+
+    encode = decode = decoder = error = None
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -17,6 +17,7 @@ class RouterCase(unittest.TestCase):
     """One stand-in provider, `self.url`, for all accounts of a test."""
 
     simulator: Any
+    url: str
 
     @classmethod
     def setUpClass(cls) -> None:

@@ -63,13 +63,14 @@ FINAL_CODES = frozenset(
 FINAL = re.compile(
     r"prepayment credits are depleted|credit balance is too low|insufficient (?:account )?(?:balance|credits?|funds)"
     r"|balance is (?:insufficient|not enough)|(?:requires|purchase|add) more credits|out of credits"
-    r"|(?:spend|spending|usage|billing hard) limit (?:has been )?(?:reached|exceeded)|\blimit: 0(?![\d.])",
+    r"|(?:spend|spending|billing hard) limit (?:has been )?(?:reached|exceeded)|\blimit: 0(?![\d.])"
+    r"|\u4f59\u989d\u4e0d\u8db3",  # "insufficient balance", as Zhipu and SiliconFlow say it
     re.IGNORECASE,
 )
 REQUEST_TOO_LARGE = re.compile(r"request too large for", re.IGNORECASE)
 DAILY = re.compile(
-    r"per[ -]?day\b|PerDay|ByDay|\((?:TPD|RPD|ASD)\)|\bdaily (?:\w+ )?(?:quota|limit|allowance)|free_tier_daily"
-    r"|per[ -]?month\b|/ ?month\b|\bmonthly (?:\w+ )?(?:quota|limit|allowance)",
+    r"per[ -]?day\b|PerDay|ByDay|\((?:TPD|RPD|ASD)\)|free_tier_daily"
+    r"|per[ -]?month\b|/ ?month\b|\b(?:daily|weekly|monthly) (?:\w+ )?(?:quota|limit|allowance)",
     re.IGNORECASE,
 )
 PER_MODEL = re.compile(
@@ -80,14 +81,14 @@ PER_MODEL = re.compile(
 CONTEXT_CODES = frozenset(
     (
         *("context_length_exceeded", "too_many_prompt_tokens", "model_context_window_exceeded"),
-        *("exceed_context_size_error", "context_window_exceeded", "context_too_long"),
+        *("exceed_context_size_error", "context_window_exceeded", "tokens_limit_reached"),
     )
 )
 CONTEXT = re.compile(
-    r"maximum context|context[ _-]?(?:length|window|size)|prompt is too long|input is too long|prompt too long"
+    r"maximum context|context[ _-]?(?:length|window|size|limit)|prompt is too long|input is too long|prompt too long"
     r"|too many (?:prompt |input )?tokens|maximum number of tokens|maximum prompt length"
     r"|length of all messages is too long|reduce the length of the (?:messages|prompt|input)"
-    r"|input tokens? (?:count )?(?:\([^)]{0,20}\) )?exceeds?|too large for model",
+    r"|input tokens? (?:count )?(?:\([^)]{0,20}\) )?exceeds?|too large for model|max_new_tokens\W{1,3}must be",
     re.IGNORECASE,
 )
 KEY_CODES = frozenset(

@@ -99,7 +99,7 @@ def split_content(content: Any) -> tuple[str, str]:
         elif isinstance(part, dict) and part.get("type") in ("text", "output_text"):
             text.append(word(part.get("text")))
         elif isinstance(part, dict) and part.get("type") in ("thinking", "reasoning"):
-            thinking.append(_thinking(part.get("thinking", part.get("text"))))
+            thinking.append(_thinking(part.get("thinking") or part.get("summary") or part.get("text")))
     return word("".join(text)), word("".join(thinking))
 
 

@@ -237,6 +237,12 @@ CASES: dict[str, tuple[int, Any, str, dict[str, Any]]] = {
     ),
     "openai window": (400, openai("Too big", "context_length_exceeded"), "ContextWindowError", {"retryable": False}),
     "voyage model": (400, {"detail": "Model nonexistent is not supported. Supported models are [1]."}, "ModelNotFoundError", {}),
+    "anthropic window": (400, openai("input length and `max_tokens` exceed context limit: 1 + 2 > 2"), "ContextWindowError", {}),
+    "together window": (422, openai("`inputs` tokens + `max_new_tokens` must be <= 4097."), "ContextWindowError", {}),
+    "github window": (413, openai("Request body too large.", "tokens_limit_reached"), "ContextWindowError", {}),
+    "zhipu balance": (429, openai("\u4f59\u989d\u4e0d\u8db3", "1113"), "QuotaExceededError", {"retryable": False}),
+    "a week": (429, {"error": "you have reached your weekly usage limit"}, "QuotaExceededError", {"retryable": True}),
+    "five hours": (429, openai("Usage limit reached for 5 hour."), "RateLimitedError", {"retryable": True}),
     "feature, not model": (400, openai("Web search options not supported with this model."), "InvalidRequestError", {}),
     "role, not model": (
         400,

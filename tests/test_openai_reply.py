@@ -93,7 +93,8 @@ class UnaryTest(unittest.TestCase):
     def test_reasoning_apart(self) -> None:
         """Reasoning under any of its names, or in Mistral's list, stays apart from the text."""
         thinking = [{"type": "thinking", "thinking": [{"type": "text", "text": "hm"}]}, {"type": "text", "text": "Hi"}]
-        for message in ({"reasoning": "hm"}, {"reasoning_content": "hm"}, {"content": thinking}):
+        summary = [{"type": "reasoning", "summary": [{"type": "summary_text", "text": "hm"}]}, {"type": "text", "text": "Hi"}]
+        for message in ({"reasoning": "hm"}, {"reasoning_content": "hm"}, {"content": thinking}, {"content": summary}):
             reply = decoded(answer(message))
             self.assertEqual((reply.text, reply.reasoning), ("Hi", "hm"))
 

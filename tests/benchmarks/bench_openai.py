@@ -45,11 +45,12 @@ def main() -> None:
     decoder = provider.decoder("m")
     decoder.feed(event)
     chunk_json, whole_json = least(lambda: json.loads(chunk)), least(lambda: json.loads(whole))
-    print(f"a stream chunk, events included  {least(lambda: decoder.feed(event)) - chunk_json:6.1f} us above {chunk_json:.1f}")
-    print(
-        f"a whole answer                   {least(lambda: provider.decode(whole, 'm')) - whole_json:6.1f} us above {whole_json:.1f}"
-    )
-    print(f"a request                        {least(lambda: provider.encode(request, 'gpt-4o-mini', endpoint, False)):6.1f} us")
+    streaming = least(lambda: decoder.feed(event)) - chunk_json
+    reading = least(lambda: provider.decode(whole, "m")) - whole_json
+    writing = least(lambda: provider.encode(request, "gpt-4o-mini", endpoint, False))
+    print(f"a stream chunk, events included  {streaming:6.1f} us above {chunk_json:.1f}")
+    print(f"a whole answer                   {reading:6.1f} us above {whole_json:.1f}")
+    print(f"a request                        {writing:6.1f} us")
 
 
 def least(work: Callable[[], Any], runs: int = 300, calls: int = 200) -> float:

@@ -53,9 +53,8 @@ class RandomFaults(unittest.TestCase):
         ends: Counter[str] = Counter()
         with Simulator(keys=KEYS) as one, Simulator("gemini", keys=KEYS) as two, Simulator("anthropic", keys=KEYS) as three:
             servers = {"one": one, "gemini": two, "anthropic": three}
-            providers = [
-                ir.OpenAICompatProvider("one", one.base_url), ir.GeminiProvider(two.base_url), ir.AnthropicProvider(three.base_url)
-            ]  # fmt: skip
+            providers = [ir.OpenAICompatProvider("one", one.base_url), ir.GeminiProvider(two.base_url)]
+            providers.append(ir.AnthropicProvider(three.base_url))
             limits = {"rpmonth": 100_000, "tpmonth": 100_000_000}
             accounts = [
                 account(f"{name}-{key}", provider=name, auth=ir.Auth(key), limits=limits) for name in servers for key in KEYS
@@ -72,7 +71,7 @@ class RandomFaults(unittest.TestCase):
         self.assertEqual({each.in_flight for each in state.values()}, {0})
         self.assertEqual(len(meter.routes), len(meter.results), "every attempt has one end")
         self.assertGreater(ends["answer"], calls / 4, ends)
-        self.assertGreater(ends["StreamInterruptedError"], calls / 60, ends)
+        self.assertGreater(ends["StreamInterruptedError"], calls / 100, ends)
         self.compare(servers, charged, meter, early)
 
     def call(self, router: Any, dice: random.Random, early: bool) -> str:

@@ -34,7 +34,7 @@ def run_demo(out: TextIO | None = None) -> int:
     events = EventList()
     with ExitStack() as stack:
         stack.enter_context(_past_any_proxy())
-        stand_ins = build_stand_ins(clock, 0.06 if screen.terminal else 0.01)
+        stand_ins = build_stand_ins(clock, 0.04 if screen.terminal else 0.01)
         for stand_in in stand_ins.values():
             stack.callback(stand_in.stop)  # a second time, should Ctrl-C have cut the first one short
             stack.enter_context(stand_in)
@@ -61,7 +61,7 @@ def _introduce(screen: Screen, config: Config, stand_ins: Mapping[str, Simulator
         free = f"{account.daily_free:g} {account.quota_unit} a day, free" if account.daily_free else "paid by the token"
         dialect = {"gemini": "Gemini", "openai": "OpenAI"}[stand_ins[account.provider].dialect]
         screen.line(f"  {account.id:<12} speaks {dialect:<7} {free}")
-    screen.pause(1.0)
+    screen.pause(0.4)
 
 
 def _free_first(show: Show) -> None:

@@ -64,7 +64,7 @@ class Show:
         self._headed = False
         self.screen.heading(title)
         self.screen.paragraph(sentence)
-        self.screen.pause(0.6)
+        self.screen.pause(0.3)
         self.screen.line()
 
     def call(self) -> Routing:
@@ -120,7 +120,7 @@ class Show:
         left = [f"{self._share(account):.0%}" for account in ("gemini-free", "groq-free")]
         style = "" if where.free else "yellow"
         self.screen.line(ROW.format(self._calls, where.account_id, usage.total_tokens, cost, *left, why), style)
-        self.screen.pause(0.15)
+        self.screen.pause(0.08)
 
     def _share(self, account_id: str) -> float:
         allowance = next(limit for limit in self.router.status()[account_id].limits if limit.name == "allowance")

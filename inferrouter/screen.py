@@ -33,12 +33,13 @@ class Screen:
 
     def line(self, text: str = "", style: str = "") -> None:
         """One line, or several if `text` has line breaks. `style`: bold, dim, red, green, yellow or ""."""
-        self.piece(text + "\n", style)
+        self.piece(text, style)
+        self.piece("\n")
 
     def piece(self, text: str, style: str = "") -> None:
         """`text` as it is, at once; `style` as for `line`."""
         shown = self.shown(text)
-        if self._colour and style:
+        if self._colour and style and shown:
             shown = f"\x1b[{STYLES[style]}m{shown}\x1b[0m"
         self._out.write(shown)
         self._out.flush()

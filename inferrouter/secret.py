@@ -100,11 +100,11 @@ def _spellings(value: str) -> Iterable[str]:
     from urllib.parse import quote
 
     escaped = value.replace("\\", "\\\\").replace('"', '\\"')
-    return dict.fromkeys((value, escaped, escaped.replace("/", "\\/"), quote(value, safe="")))
+    return dict.fromkeys((value, escaped, escaped.replace("/", "\\/"), quote(value, safe="", errors="replace")))
 
 
 def _without_end(text: str, value: str) -> str:
-    for size in range(min(len(value), len(text)) - 1, SHORTEST - 1, -1):
+    for size in range(min(len(value) - 1, len(text)), SHORTEST - 1, -1):
         if text.endswith(value[:size]):
             return text[:-size] + MASK
     return text

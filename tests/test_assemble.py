@@ -71,6 +71,14 @@ class Whole(unittest.TestCase):
         made = assembled(chunk(content="x", reasoning="y", tool_calls=(call,)), chunk(1, content="z"))
         self.assertEqual(sorted(made.produced), sorted('xyz{"a"'))
 
+    def test_an_answer_is_empty_until_something_came(self) -> None:
+        """Content, reasoning, arguments or a finish reason make an answer; ids, usage and empty choices do not."""
+        call = ToolCallDelta(0, "c", "f", "{")
+        for nothing in (assembled(), assembled(ChatChunk("i", "m", usage=Usage(1, 0, 1))), assembled(chunk(), chunk(1))):
+            self.assertTrue(nothing.empty)
+        for something in (chunk(content="a"), chunk(reasoning="r"), chunk(tool_calls=(call,)), chunk(1, "stop")):
+            self.assertFalse(assembled(chunk(), something).empty)
+
 
 class Calls(unittest.TestCase):
     PIECES = (

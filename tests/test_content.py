@@ -305,8 +305,12 @@ class Tools(unittest.TestCase):
 
         def endless(value: Node) -> None: ...
 
+        def opaque(value: object) -> None: ...
+
+        def generic(value: typing.TypeVar("T")) -> None: ...  # type: ignore[valid-type]  # no type on purpose
+
         partial = functools.partial(weather, "here")
-        for function in (variadic, keywords, broken, strange, endless, partial, max, 5):
+        for function in (variadic, keywords, broken, strange, endless, opaque, generic, partial, max, 5):
             with self.assertRaises(errors.InvalidRequestError, msg=repr(function)):
                 Tool.from_function(function)
         self.assertEqual(Tool.from_function(lambda x: x).parameters["properties"], {"x": {"type": "string"}})

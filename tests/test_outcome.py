@@ -10,7 +10,8 @@ from typing import Any
 from tests import part
 from tests.stage import MIDNIGHT, NOW, Stage, seat
 
-account, errors, health, outcome, wire = part("account"), part("errors"), part("health"), part("outcome"), part("wire")
+account, answers, errors, health = part("account"), part("answers"), part("errors"), part("health")
+outcome, records, secret, wire = part("outcome"), part("records"), part("secret"), part("wire")
 SUCCESS, FAILURE, NEUTRAL = health.Verdict.SUCCESS, health.Verdict.FAILURE, health.Verdict.NEUTRAL
 KEY = "sk-canary-0123456789"
 
@@ -156,6 +157,41 @@ class Bare(unittest.TestCase):
         self.assertEqual((error.provider, error.account_id, error.model), ("p", "a", "m"))
         self.assertEqual((error.message, error.body), ("no ***", "bad key ***"))
         self.assertNotIn(KEY, f"{error!r} {vars(error)}")
+
+    def test_headers_that_are_secrets_go_too(self) -> None:
+        """A secret header's value is masked in message, body, request id and where the text was cut inside it."""
+        found = candidate(headers={"X-Own": secret.Secret("hd-canary-9876"), "X-Open": "public-value"})
+        error = errors.ProviderError(body="hd-canary-9876 public-value hd-can", message="hd-canary-9876", request_id=f"r-{KEY}")
+        outcome.signed(error, found)
+        self.assertEqual((error.body, error.message, error.request_id), ("*** public-value ***", "***", "r-***"))
+        self.assertIsNone(outcome.signed(errors.ProviderError(), found).request_id)
+
+    def test_a_cause_that_quotes_the_key_is_dropped(self) -> None:
+        """What is behind an error stays unless it, or what is behind that, shows the key."""
+
+        def with_cause(cause: Exception, behind: Exception | None = None) -> Any:
+            cause.__cause__ = behind
+            error = errors.MalformedResponseError()
+            error.__cause__ = cause
+            return outcome.signed(error, candidate()).__cause__
+
+        clean = ValueError("clean")
+        self.assertIs(with_cause(clean), clean)
+        self.assertIs(with_cause(clean, KeyError("clean too")), clean)
+        self.assertIsNone(with_cause(ValueError(f"bad {KEY}")))
+        self.assertIsNone(with_cause(clean, KeyError(KEY)))
+        telling = ValueError("clean")
+        telling.doc = KEY  # type: ignore[attr-defined]  # as json.JSONDecodeError has it
+        self.assertIsNone(with_cause(telling))
+        self.assertIsNone(outcome.foreign(ValueError(KEY), candidate()).__cause__)
+
+    def test_a_partial_answer_holds_no_key(self) -> None:
+        """Text, reasoning and sources of what came of a broken stream are masked, the rest stays."""
+        message = records.Message("assistant", f"a {KEY} b", reasoning=f"r {KEY[:10]}")
+        partial = answers.ChatResponse("id", "m", (answers.Choice(0, message),), source=(f'{{"a": "{KEY}"}}',))
+        made = outcome.unquoted(partial, candidate())
+        self.assertEqual((made.text, made.reasoning, made.source), ("a *** b", "r ***", ('{"a": "***"}',)))
+        self.assertEqual((made.id, made.model, len(made.choices)), ("id", "m", 1))
 
     def test_no_frame_survives(self) -> None:
         """Exceptions of a provider's code, and all that is behind them, lose their frames, whose locals may hold a key."""

@@ -9,6 +9,7 @@ import logging
 import pickle
 import traceback
 import unittest
+import urllib.parse
 
 from tests import part
 
@@ -126,6 +127,38 @@ class Redaction(unittest.TestCase):
     def test_what_is_not_secret_stays(self) -> None:
         """A text without the secret comes back unchanged."""
         self.assertEqual(redact("model sk-canary", [Secret(KEY)]), "model sk-canary")
+
+    def test_every_spelling_goes(self) -> None:
+        """A key is masked as it is, as JSON writes it, and as a URL does."""
+        key = 'sk-"quoted"/back\\slash+='
+        spelled = [key, json.dumps(key)[1:-1], json.dumps(key)[1:-1].replace("/", "\\/"), urllib.parse.quote(key, safe="")]
+        for text in spelled:
+            self.assertEqual(redact(f"a {text} b", [Secret(key)]), "a *** b")
+            self.assertTrue(Secret(key).shows_in(f"a {text} b"))
+
+    def test_a_text_cut_inside_the_key_loses_its_beginning(self) -> None:
+        """With `cut` the beginning of a key at the very end is masked from four characters on; without it is left."""
+        made = Secret(KEY)
+        for size in range(1, len(KEY)):
+            text = f"key {KEY[:size]}"
+            self.assertEqual(made.erase_from(text, cut=True), "key ***" if size >= 4 else text, size)
+            self.assertEqual(made.erase_from(text), text)
+        self.assertEqual(redact(f"{KEY} and {KEY[:9]}", [made], cut=True), "*** and ***")
+        self.assertEqual(made.erase_from(f"{KEY[:9]} goes on", cut=True), f"{KEY[:9]} goes on")
+        self.assertEqual(made.erase_from("sk-c", cut=True), "***")
+
+    def test_an_abridged_copy_shows(self) -> None:
+        """`shows_in` tells the key and its first eight characters, not less, and no short value."""
+        made = Secret(KEY)
+        self.assertTrue(made.shows_in(f"x{KEY}x"))
+        self.assertTrue(made.shows_in(f"{KEY[:8]}...6789"))
+        self.assertFalse(made.shows_in(KEY[:7]))
+        self.assertFalse(Secret("abc").shows_in("abc"))
+        self.assertTrue(Secret("abcd").shows_in("abcd"))
+
+    def test_a_value_that_no_url_can_hold_is_masked_all_the_same(self) -> None:
+        """A lone surrogate in a value breaks nothing."""
+        self.assertEqual(redact("a key\udc80x b", [Secret("key\udc80x")]), "a *** b")
 
 
 if __name__ == "__main__":

@@ -61,11 +61,11 @@ class Router:
         health: HealthConfig | None = None,
         clock: Clock | None = None,
     ) -> None:
+        self._closed = True
         if not isinstance(config, Config):
             raise ConfigError(f"Router takes an ir.Config, not {type(config).__name__}; for a file use Router.from_file(path)")
         if policy is not None and not hasattr(policy, "select"):
             raise ConfigError("policy: must have a method select(candidates)")
-        self._closed = True
         self._config = config
         known = providers_for(config, providers)
         self._own_store = quota_store is None
@@ -166,8 +166,9 @@ class Router:
         self.close()
 
     def __repr__(self) -> str:
-        state = "closed" if self._closed else "open"
-        return f"<Router: {len(self._roster.seats)} accounts, {len(self._roster.providers)} providers, {state}>"
+        if self._closed:  # or never opened, when a traceback shows it
+            return "<Router: closed>"
+        return f"<Router: {len(self._roster.seats)} accounts, {len(self._roster.providers)} providers, open>"
 
     def _prepared(
         self, request: ChatRequest, timeout: float | None, max_wait: float | None

@@ -165,6 +165,8 @@ class Requests(unittest.TestCase):
         self.assertEqual((tight["thinking"]["budget_tokens"], tight["max_tokens"]), (1500, 3000))
         self.assertEqual(body_of(reasoning_effort="low", max_tokens=1200)["thinking"]["budget_tokens"], 1024)
         self.assertNotIn("thinking", body_of(reasoning_effort="none"))
+        other = body_of("other-model", reasoning_effort="minimal", tools=[WEATHER], tool_choice="auto")
+        self.assertEqual(other["thinking"], {"type": "enabled", "budget_tokens": 1024})
 
     def test_thinking_by_effort(self) -> None:
         """Newer models get the effort itself, shown where they would hide their thoughts."""
@@ -173,7 +175,9 @@ class Requests(unittest.TestCase):
         body = body_of(OPUS, reasoning_effort="xhigh")
         self.assertEqual(body["thinking"], {"type": "adaptive", "display": "summarized"})
         self.assertEqual(body["output_config"], {"effort": "xhigh"})
-        self.assertEqual(body_of("claude-sonnet-5", reasoning_effort="none")["thinking"], {"type": "disabled"})
+        body = body_of("claude-sonnet-5", reasoning_effort="none")
+        self.assertEqual((body["thinking"], body["max_tokens"]), ({"type": "disabled"}, 4096))
+        self.assertEqual(body_of(OPUS, reasoning_effort="low", max_tokens=9)["max_tokens"], 9)
 
     def test_what_cannot_be_said_is_named_and_left_out(self) -> None:
         """A parameter a model cannot take is listed as unsupported and is not in the body."""
@@ -188,6 +192,8 @@ class Requests(unittest.TestCase):
             (SONNET, {"max_tokens": 1000, **wish}, ("reasoning_effort",), ("thinking",)),
             (SONNET, {"reasoning_effort": "absurd"}, ("reasoning_effort",), ("thinking",)),
             (SONNET, {"tools": [WEATHER], "tool_choice": "required", **wish}, ("reasoning_effort",), ("thinking",)),
+            (SONNET, {"tools": [WEATHER], "tool_choice": "weather", **wish}, ("reasoning_effort",), ("thinking",)),
+            (OLD, {"response_format": FORM, **wish}, ("reasoning_effort",), ("thinking",)),
             ("claude-3-5-haiku-20241022", wish, ("reasoning_effort",), ("thinking",)),
             ("claude-fable-5", {"reasoning_effort": "none"}, ("reasoning_effort",), ("thinking",)),
             ("claude-fable-5", {"tools": [WEATHER], "tool_choice": "required"}, ("tool_choice",), ("tool_choice",)),
@@ -378,6 +384,8 @@ class Answers(unittest.TestCase):
             "output_tokens_details": {"thinking_tokens": 5},
         }
         self.assertEqual(decoded(answer(usage=usage)).usage, records.Usage(33, 8, 41, 20, 5))
+        self.assertEqual(decoded(answer(usage={"input_tokens": 3})).usage, records.Usage(3, 0, 3))
+        self.assertEqual(decoded(answer(usage={"output_tokens": 3})).usage, records.Usage(0, 3, 3))
 
     def test_json_by_tool(self) -> None:
         """An answer through the JSON tool is text that stops, unary and streamed, and is never given back as a call."""
@@ -463,6 +471,21 @@ class Streams(unittest.TestCase):
             self.assertEqual(reply.usage, records.Usage(11, 7, 18, 2))
             self.assertEqual(reply.message.native_for("anthropic"), list(self.native))
             self.assertEqual((reply.id, reply.model), ("msg_1", "claude-x"))
+
+    def test_text_at_a_blocks_start(self) -> None:
+        """What a block's start already says is said, and a message_delta may come without anything in it."""
+        body = dialects.frames(
+            BEGIN,
+            start(0, {"type": "thinking", "thinking": "h"}),
+            delta(0, "thinking_delta", "thinking", "m"),
+            start(1, {"type": "text", "text": "a"}),
+            delta(1, "text_delta", "text", "b"),
+            {"type": "message_delta"},
+            STOP,
+        )
+        reply = dialects.Read(CLAUDE, body).end().answer
+        self.assertEqual((reply.reasoning, reply.text, reply.finish_reason), ("hm", "ab", None))
+        self.assertEqual([block["type"] for block in reply.message.native_for("anthropic")], ["thinking", "text"])
 
     def test_usage_is_replaced(self) -> None:
         """A later count replaces an earlier one, and what a later event leaves out or nulls stays."""

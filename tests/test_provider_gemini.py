@@ -167,6 +167,7 @@ class Requests(unittest.TestCase):
                 request = ChatRequest("hi", **given)
                 self.assertEqual(GEMINI.unsupported(request, model), (lost,))
                 self.assertNotIn(key, dialects.sent(GEMINI, request, model))
+        self.assertEqual(GEMINI.unsupported(ChatRequest("hi", tools=[WEATHER]), "gemma-4-31b-it"), ())
         both = ChatRequest("hi", tools=[WEATHER], response_format="json_object")
         self.assertEqual(GEMINI.unsupported(both, "gemini-3-flash-preview"), ())
 

@@ -164,7 +164,8 @@ class _Track:
         content: Any = text
         if self.listed:
             thought = [{"type": "text", "text": "".join(self.reasoning)}]
-            content = [{"type": "thinking", "thinking": thought}, {"type": "text", "text": text}]
+            content = [{"type": "thinking", "thinking": thought}] if self.reasoning else []
+            content += [{"type": "text", "text": text}] if text else []
         data: dict[str, Any] = {"role": "assistant", "content": content or None, **kept}
         if calls:
             data["tool_calls"] = [

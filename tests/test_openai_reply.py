@@ -405,6 +405,9 @@ class GivenBackTest(unittest.TestCase):
         data = events(chunk({"content": thinking}), chunk({"content": "Hi"}, "stop"))
         content = self.back(streamed(data, name="mistral")[1].message, "mistral")["content"]
         self.assertEqual(content, [*thinking, {"type": "text", "text": "Hi"}])
+        data = events(chunk({"content": [{"type": "text", "text": "Hi"}]}, "stop"))
+        content = self.back(streamed(data, name="mistral")[1].message, "mistral")["content"]
+        self.assertEqual(content, [{"type": "text", "text": "Hi"}])
 
 
 class VectorsTest(unittest.TestCase):

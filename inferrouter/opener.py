@@ -78,16 +78,7 @@ class PooledHandler(urllib.request.BaseHandler):
         """The answer to `call`, its head read. Raises whatever the stdlib raises, or `WireFault`."""
         if self._clock() >= call.deadline:
             raise TimeoutError("no time is left to begin")
-        route = call.route
-        authorization = ""
-        if call.host != call.netloc:
-            if call.type not in _PORTS:
-                raise WireFault("proxy", "the environment names a proxy of a kind that cannot be used", sent=False)
-            route = route._replace(proxy=f"{call.type}:{call.host}")
-            if route.scheme == "https":
-                authorization = call.headers.pop("Proxy-authorization", "")
-            elif call.keyed:
-                raise WireFault("proxy", "a key would pass the proxy in the clear; use https, or no_proxy", sent=False)
+        route, authorization = _route(call)
         connection = None if call.fresh else self._pool.take(route)
         if connection is None:
             connection = Connection(route, self._dial(route, call, authorization))
@@ -158,6 +149,20 @@ def _address(url: str, allow_http: bool) -> Address:
     if problem is not None:
         raise WireFault("setup", f"the URL {problem}", sent=False)
     return Address(url)
+
+
+def _route(call: Call) -> tuple[Route, str]:
+    """Where `call` goes, after urllib's proxy handler has seen it, and what it says to the proxy of a tunnel."""
+    if call.host == call.netloc:
+        return call.route, ""
+    if call.type not in _PORTS:
+        raise WireFault("proxy", "the environment names a proxy of a kind that cannot be used", sent=False)
+    route = call.route._replace(proxy=f"{call.type}:{call.host}")
+    if route.scheme == "https":
+        return route, call.headers.pop("Proxy-authorization", "")
+    if call.keyed:
+        raise WireFault("proxy", "a key would pass the proxy in the clear; use https, or no_proxy", sent=False)
+    return route, ""
 
 
 def _exchange(connection: Connection, call: Call) -> Answer:

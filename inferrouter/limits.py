@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 import struct
+from array import array
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta, tzinfo
 from functools import lru_cache
@@ -39,8 +40,8 @@ MAX_AMOUNT = 2.0**53
 _SLOTS = 64
 _RING = _SLOTS + 1
 _DOLLAR_SLACK = 1e-9
-_ROLLING_STATE = struct.Struct(f"<q{_RING}d")
-_CALENDAR_STATE = struct.Struct("<3d")
+_ROLLING_MARK = struct.Struct("=q")
+_CALENDAR_STATE = struct.Struct("=3d")
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,18 +87,22 @@ class Limit:
 class Tally:
     """What is used of one limit. `used`: total as of the newest slot; `mark`: the newest slot's name, None before any.
 
-    Within `begin <= now < end` (epoch seconds) nothing moves. Plain and mutable: the stores' hot path.
+    Within `begin <= now < end` (epoch seconds) nothing moves; at `gone` the newest slot has passed. Plain and mutable:
+    the stores' hot path.
     """
 
-    __slots__ = ("begin", "end", "index", "limit", "mark", "ring", "used")
+    __slots__ = ("begin", "end", "gone", "index", "limit", "mark", "ring", "used")
 
-    def __init__(self, limit: Limit, mark: float | None, ring: list[float], index: int, begin: float, end: float) -> None:
+    def __init__(
+        self, limit: Limit, mark: float | None, ring: array[float], index: int, begin: float, end: float, gone: float
+    ) -> None:
         self.limit = limit
         self.mark = mark
         self.ring = ring
         self.index = index
         self.begin = begin
         self.end = end
+        self.gone = gone
         self.used: float = sum(ring)
 
     def moved(self, now: float) -> Tally:
@@ -117,10 +122,6 @@ class Tally:
         """Epoch seconds when `amount` of what is used has passed; 0 asks for any of it, None means nothing is used."""
         raise NotImplementedError
 
-    def gone_at(self) -> float:
-        """Epoch seconds when the newest slot has passed."""
-        raise NotImplementedError
-
     def relimited(self, limit: Limit) -> Tally:
         """The same count under a limit that differs in its amount only."""
         other = type(self).__new__(type(self))
@@ -135,8 +136,11 @@ class Tally:
 
     def _add(self, index: int, delta: float) -> None:
         held = self.ring[index]
-        self.ring[index] = left = held + delta if held + delta > 0 else 0.0
-        self.used += left - held
+        left = held + delta
+        if left < 0:  # never below nothing, so that the total stays the sum of the slots
+            left, delta = 0.0, -held
+        self.ring[index] = left
+        self.used += delta
 
 
 class _Calendar(Tally):
@@ -148,7 +152,7 @@ class _Calendar(Tally):
         if now < self.end:
             return self
         begin, end = window_bounds(now, self.limit.window, self.limit.zone)
-        return _Calendar(self.limit, begin, [0.0], 0, begin, end)
+        return _Calendar(self.limit, begin, _empty_ring(1), 0, begin, end, end)
 
     def correct(self, mark: float | None, delta: float) -> None:
         if mark == self.mark:
@@ -156,9 +160,6 @@ class _Calendar(Tally):
 
     def frees_at(self, amount: float) -> float | None:
         return self.end if self.used > 0 else None
-
-    def gone_at(self) -> float:
-        return self.end
 
     def pack(self) -> bytes:
         return b"" if self.mark is None else _CALENDAR_STATE.pack(self.begin, self.end, self.used)
@@ -180,18 +181,18 @@ class _Rolling(Tally):
         if -_SLOTS <= steps <= 0:
             return self
         if 0 < steps < _RING:
-            ring = self.ring.copy()
+            ring = self.ring[:]
             for passed in range(slot - steps + 1, slot + 1):
                 ring[passed % _RING] = 0.0
         else:
-            ring = [0.0] * _RING
+            ring = _empty_ring()
             ring[slot % _RING] = self.used if steps < 0 else 0.0
         return _rolling(self.limit, slot, ring)
 
     def correct(self, mark: float | None, delta: float) -> None:
         if mark is None or self.mark is None:
             return
-        newest = int(self.mark)
+        newest = self.mark
         if newest < mark:  # a long step back moved that slot's charge: more is charged here, nothing is given back
             self.charge(max(0.0, delta))
         elif newest - mark <= _SLOTS:
@@ -211,18 +212,15 @@ class _Rolling(Tally):
                     break
         return last
 
-    def gone_at(self) -> float:
-        return (int(self.mark or 0) + _RING) * WINDOWS[self.limit.window] / _SLOTS
-
     def pack(self) -> bytes:
-        return b"" if self.mark is None else _ROLLING_STATE.pack(int(self.mark), *self.ring)
+        return b"" if self.mark is None else _ROLLING_MARK.pack(self.mark) + self.ring.tobytes()
 
 
 def tally_of(limit: Limit) -> Tally:
     """An empty count of `limit`."""
     if limit.rolling:
-        return _Rolling(limit, None, [0.0] * _RING, 0, math.inf, -math.inf)
-    return _Calendar(limit, None, [0.0], 0, math.inf, -math.inf)
+        return _Rolling(limit, None, _empty_ring(), 0, math.inf, -math.inf, math.inf)
+    return _Calendar(limit, None, _empty_ring(1), 0, math.inf, -math.inf, math.inf)
 
 
 def tally_unpacked(limit: Limit, state: bytes) -> Tally:
@@ -231,12 +229,14 @@ def tally_unpacked(limit: Limit, state: bytes) -> Tally:
         return tally_of(limit)
     try:
         if limit.rolling:
-            mark, *ring = _ROLLING_STATE.unpack(state)
-            return _rolling(limit, mark, ring)
+            ring = array("d", state[_ROLLING_MARK.size :])
+            if len(ring) != _RING:
+                raise ValueError(len(ring))
+            return _rolling(limit, _ROLLING_MARK.unpack_from(state)[0], ring)
         begin, end, used = _CALENDAR_STATE.unpack(state)
-    except struct.error as exc:
+    except (struct.error, ValueError) as exc:
         raise QuotaStoreError(f"a count of {limit} is damaged ({len(state)} bytes)") from exc
-    return _Calendar(limit, begin, [used], 0, begin, end)
+    return _Calendar(limit, begin, array("d", (used,)), 0, begin, end, end)
 
 
 def next_reset(now: float, window: str, zone: str = "UTC") -> float:
@@ -295,9 +295,13 @@ def _midnight(day: date, place: tzinfo, fold: int) -> float:
     return datetime(day.year, day.month, day.day, tzinfo=place, fold=fold).timestamp()
 
 
-def _rolling(limit: Limit, slot: int, ring: list[float]) -> _Rolling:
+def _rolling(limit: Limit, slot: int, ring: array[float]) -> _Rolling:
     width = WINDOWS[limit.window] / _SLOTS
-    return _Rolling(limit, slot, ring, slot % _RING, slot * width, (slot + 1) * width)
+    return _Rolling(limit, slot, ring, slot % _RING, slot * width, (slot + 1) * width, (slot + _RING) * width)
+
+
+def _empty_ring(slots: int = _RING) -> array[float]:
+    return array("d", bytes(8 * slots))
 
 
 def _sane(now: float) -> float:

@@ -120,7 +120,7 @@ class SQLiteQuotaStore:
             taken = admit(entries, wants, now, next(self._idents))
             if isinstance(taken, Reservation):
                 charged = [entries[key] for key, _ in wants]
-                taken.until = max([now, *(entry.tally.gone_at() for entry in charged)])
+                taken.until = max([now, *[entry.tally.gone for entry in charged]])
                 self._save(db, charged)
                 db.execute("INSERT INTO reservation VALUES (?, ?)", (taken.until, taken.id))
                 if taken.id % _PRUNE_EVERY == 0:
@@ -207,7 +207,8 @@ class SQLiteQuotaStore:
                 except (sqlite3.Error, UnicodeError, OverflowError) as exc:
                     if not _is_busy(exc) or waited >= self._patience:
                         raise self._explained(exc) from exc
-                pause = random.uniform(0.0002, 0.002)  # noqa: S311 - spreads waiters, guards nothing
+                longest = 0.002 if waited < 0.02 else 0.0005  # who has waited long looks more often
+                pause = random.uniform(0.0002, longest)  # noqa: S311 - spreads waiters, guards nothing
                 self._sleep(pause)
                 waited += pause
 

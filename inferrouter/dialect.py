@@ -11,7 +11,7 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from .errors import InvalidRequestError, MalformedResponseError
-from .provider import Endpoint, Provider, embedded_status, load_json
+from .provider import Endpoint, Provider, clean_text, embedded_status, load_json
 from .secret import Secret
 
 __all__ = ["as_object", "declared", "dump_json", "json_headers", "load_answer", "merge_extra", "write_json"]
@@ -57,7 +57,7 @@ def json_headers(endpoint: Endpoint, key_header: str, prefix: str = "") -> list[
 def dump_json(value: Any) -> str:
     """A value out of an answer as compact JSON text. Raises `MalformedResponseError` where that cannot be written."""
     try:
-        return _READABLE.encode(value)
+        return clean_text(_READABLE.encode(value))
     except (ValueError, RecursionError) as exc:
         raise MalformedResponseError(message="the answer holds JSON that cannot be written again") from exc
 

@@ -33,17 +33,20 @@ _VERSION = re.compile(r"(gemini|gemma)-(\d+)(?:\.(\d+))?")
 def unsupported(request: ChatRequest, model: str) -> tuple[str, ...]:
     """The names of `request`'s parameters that `model` cannot be told in this format."""
     family, version = _family(model)
+    small = family == "gemma" and version < (4, 0)
     lost = []
-    if family == "gemma" and version < (4, 0):
-        lost += [name for name in ("tools", "tool_choice", "response_format") if getattr(request, name)]
-    elif request.response_format and request.tools and family == "gemini" and version < (3, 0):
-        lost.append("response_format")  # before Gemini 3 an answer is either calls or JSON
-    if request.tool_choice and not request.tools:
+    if small and request.tools:
+        lost.append("tools")
+    if request.tool_choice and (small or not request.tools):
         lost.append("tool_choice")
+    form: Any = request.response_format
+    # Before Gemini 3 an answer is either calls or JSON.
+    if form and form["type"] != "text" and (small or (request.tools and family == "gemini" and version < (3, 0))):
+        lost.append("response_format")
     effort = request.reasoning_effort
     if effort is not None and (effort not in BUDGETS or family == "gemma" or (family and version < (2, 5))):
         lost.append("reasoning_effort")
-    return tuple(dict.fromkeys(lost))
+    return tuple(lost)
 
 
 def chat_body(request: ChatRequest, model: str) -> Json:

@@ -74,7 +74,7 @@ class AnthropicProvider:
 
     def error(self, status: int, headers: Mapping[str, str], body: bytes, now: float) -> ProviderError:
         """See `Provider.error`."""
-        return classify(status, headers, body, now)
+        return classify(status, headers, body, now, provider=self.name)
 
     def encode_embed(self, request: EmbedRequest, model: str, endpoint: Endpoint) -> WireRequest:
         """Raises `InvalidRequestError`: there are no embeddings here."""

@@ -76,7 +76,7 @@ class GeminiProvider:
 
     def error(self, status: int, headers: Mapping[str, str], body: bytes, now: float) -> ProviderError:
         """See `Provider.error`."""
-        return classify(status, headers, body, now)
+        return classify(status, headers, body, now, provider=self.name)
 
     def encode_embed(self, request: EmbedRequest, model: str, endpoint: Endpoint) -> WireRequest:
         """See `Provider.encode_embed`; `extra` (taskType, title) goes into each request of the batch, where it belongs."""

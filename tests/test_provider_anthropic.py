@@ -554,9 +554,9 @@ class Recorded(unittest.TestCase):
     def test_damaged_answers(self) -> None:
         """Whatever type a value turns into, only errors of this library leave."""
         full = answer(*Streams.native, usage={"input_tokens": 1, "output_tokens_details": {"thinking_tokens": 1}})
-        for item in dialects.damaged(full, 1, 1500):
+        for item in dialects.damaged(full, 1, 600):
             self._survives(decoded, item)
-        for items in dialects.damaged(list(Streams.items), 2, 1500):
+        for items in dialects.damaged(list(Streams.items), 2, 600):
             self._survives(self._stream, items)
 
     def _survives(self, call: Any, item: Any) -> None:

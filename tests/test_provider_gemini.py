@@ -168,6 +168,7 @@ class Requests(unittest.TestCase):
                 self.assertEqual(GEMINI.unsupported(request, model), (lost,))
                 self.assertNotIn(key, dialects.sent(GEMINI, request, model))
         self.assertEqual(GEMINI.unsupported(ChatRequest("hi", tools=[WEATHER]), "gemma-4-31b-it"), ())
+        self.assertEqual(GEMINI.unsupported(ChatRequest("hi", tools=[WEATHER], response_format="text"), FLASH), ())
         both = ChatRequest("hi", tools=[WEATHER], response_format="json_object")
         self.assertEqual(GEMINI.unsupported(both, "gemini-3-flash-preview"), ())
 
@@ -302,6 +303,17 @@ class Answers(unittest.TestCase):
         self.assertEqual((reply.id, reply.model), ("r1", "gemini-x"))
         self.assertIsNone(reply.message.native)
         self.assertEqual(reply.raw["responseId"], "r1")
+
+    def test_half_characters(self) -> None:
+        """Half a surrogate pair in text or arguments becomes U+FFFD, so that the answer can be printed and stored."""
+        reply = decoded(answer({"text": "a\ud800"}, {"functionCall": {"name": "f", "args": {"x": "\udc00"}}}))
+        self.assertEqual((reply.text, reply.tool_calls[0].arguments), ("a\ufffd", '{"x":"\ufffd"}'))
+        self.assertIsNotNone(reply.message.native_for("gemini"))
+
+    def test_numbers_that_are_no_json(self) -> None:
+        """An infinite number in a call's arguments is a malformed answer, since no JSON can say it."""
+        with self.assertRaises(errors.MalformedResponseError):
+            GEMINI.decode(b'{"candidates":[{"content":{"parts":[{"functionCall":{"name":"f","args":{"x":1e999}}}]}}]}', "m")
 
     def test_finish_reasons(self) -> None:
         """Finish reasons are in one vocabulary; calls end with STOP at Gemini, other ends stay what they are."""
@@ -495,7 +507,7 @@ class Recorded(unittest.TestCase):
             promptFeedback={"blockReason": "X"},
         )
         embeddings = {"embeddings": [{"values": [1.0, 2]}], "usageMetadata": {"promptTokenCount": 1}}
-        for item in dialects.damaged(full, 1, 1500):
+        for item in dialects.damaged(full, 1, 600):
             for call in (decoded, self._stream):
                 try:
                     reply = call(item)

@@ -1,0 +1,81 @@
+"""Nothing is left behind: after thousands of calls that went wrong there are no more sockets, files or threads than before."""
+
+from __future__ import annotations
+
+import gc
+import tempfile
+import unittest
+from pathlib import Path
+
+from tests import ir
+from tests.fakes import FakeClock
+from tests.proofs import HELLO, SAID, cuts, mix, overshoot, router_of
+from tests.servers import environment
+from tests.test_transport_deadlines import GRACE_S
+from tests.trouble import KEY_HEADERS, Stand, provider
+from tests.wire_case import open_files, threads
+
+
+class Resources(unittest.TestCase):
+    def test_random_troubles(self) -> None:
+        """A thousand calls with a random mix of all troubles end as they should, and leave no file and no thread."""
+        done = mix(1000)
+        self.assertEqual(done.wrong, [])
+        self.assertEqual((done.files, done.threads), (0, 0))
+        self.assertGreater(done.troubles, 500)
+        self.assertGreater(done.abandoned, 30, "streams were dropped halfway")
+
+    def test_many_routers(self) -> None:
+        """Fifty routers, opened, used for a call and for a stream that is dropped, and closed, leave nothing."""
+        self.enterContext(environment())
+        folder = Path(self.enterContext(tempfile.TemporaryDirectory()))
+        with Stand() as stand:
+            self.use(router_of([provider("openai", stand.server.url)]))  # what loads once is loaded now
+        gc.collect()
+        before = open_files(), threads()
+        with Stand() as stand:
+            for number in range(50):
+                dialect = list(KEY_HEADERS)[number % 3]
+                if number % 2:
+                    quota = ir.QuotaConfig("sqlite", folder / f"{number}.db")
+                    account = ir.AccountConfig(dialect, "a", ir.Auth("sk-some-key"), base_url=stand.server.url)
+                    config = ir.Config([account], quota=quota, default_model=f"{dialect}/m")
+                    self.use(ir.Router(config, clock=FakeClock()))
+                else:
+                    self.use(router_of([provider(dialect, stand.server.url)]))
+        gc.collect()
+        self.assertEqual((open_files(), threads()), before)
+
+    def use(self, router: object) -> None:
+        with router as opened:  # type: ignore[attr-defined]  # a router, of whichever package is tested
+            self.assertEqual(opened.chat_completion(HELLO).text, SAID)
+            next(opened.stream(HELLO))
+
+    def test_an_open_router_keeps_few(self) -> None:
+        """One open router keeps its idle connections and nothing else, however many calls it has made."""
+        with environment(), Stand() as stand, router_of([provider("openai", stand.server.url)]) as router:
+            router.chat_completion(HELLO)
+            before = open_files(), threads()
+            for _ in range(200):
+                router.chat_completion(HELLO)
+            self.assertEqual((open_files(), threads()), before)
+
+
+class Bounds(unittest.TestCase):
+    def test_cut_at_every_byte(self) -> None:
+        """A stream that ends before its terminal marker is an error with what came of it; after the marker it is whole."""
+        done = cuts()
+        self.assertEqual(done.wrong, [])
+        self.assertEqual(done.noticed, done.before)
+        self.assertGreater(done.before, 1000)
+
+    def test_slow_servers(self) -> None:
+        """Against every slow server a call ends by its timeout, whole or streamed."""
+        done = overshoot()
+        self.assertEqual(done.wrong, [])
+        self.assertLess(done.worst_s, GRACE_S)
+        self.assertEqual(done.calls, 18)
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -153,7 +153,9 @@ class AllCandidatesFailedError(InferRouterError):
         tried = "; ".join(f"[{i}] {str(attempt).rstrip('.')}" for i, attempt in enumerate(self.attempts, 1))
         skipped = f" Left out: {'; '.join(map(str, self.rejections))}." if self.rejections else ""
         count = len(self.attempts)
-        return f"all {count} attempt{'s' * (count != 1)} failed: {tried}.{skipped} {_when(self.retry_at)}"
+        head = "the only attempt" if count == 1 else f"all {count} attempts"
+        next_step = "Try again later, or add an account." if self.retryable and self.retry_at is None else _when(self.retry_at)
+        return f"{head} failed: {tried}.{skipped} {next_step}"
 
 
 class ProviderError(InferRouterError):

@@ -77,7 +77,7 @@ class Router:
             self._ledger,
             Health(health),
             policy_named(config.policy) if policy is None else policy,
-            None if isinstance(meter, NoopMeter) else meter,
+            None if type(meter) is NoopMeter else meter,
             config.attempt_timeout,
             config.auth_errors == "next",
         )

@@ -46,9 +46,11 @@ class Server(ThreadingHTTPServer):
     def stop(self) -> None:
         """Stop accepting, close every connection, wait for their threads."""
         self.stopping.set()
-        self.shutdown()
-        self._acceptor.join()
-        self.server_close()
+        try:
+            self.shutdown()
+            self._acceptor.join()
+        finally:
+            self.server_close()
         with self._lock:
             left = dict(self._open)
         for connection in left:

@@ -171,7 +171,7 @@ class Messages(unittest.TestCase):
         """Attempts are numbered from 1, in order, with the rejections after them."""
         attempts = [errors.Attempt("openai", name, "m", unavailable()) for name in ("a", "b")]
         one = str(errors.AllCandidatesFailedError(attempts[:1]))
-        self.assertTrue(one.startswith("all 1 attempt failed: [1] openai/a (m) answered 500"), one)
+        self.assertTrue(one.startswith("the only attempt failed: [1] openai/a (m) answered 500"), one)
         self.assertNotIn("Left out", one)
         two = str(errors.AllCandidatesFailedError(attempts, None, [errors.Rejection("p", "c", "m", "held")]))
         self.assertTrue(two.startswith("all 2 attempts failed: [1] "), two)

@@ -42,7 +42,7 @@ class States(unittest.TestCase):
         facts = ("provider", "account_id", "breaker", "in_flight", "spend_today", "used", "remaining", "resets_at")
         self.assertEqual([getattr(made, fact) for fact in facts], ["p", "a", "closed", 1, 0.5, 40, 60, MIDNIGHT])
         text = str(made)
-        self.assertIn("p/a: closed, 1 in flight, $0.5000 today", text)
+        self.assertIn("closed, 1 in flight, $0.5000 today", text)
         self.assertIn("allowance: 40 of 100 requests per day", text)
         self.assertIn("held until 2023-11-14 22:14:20 UTC: RateLimited (429)", text)
         self.assertNotIn("other", text)
@@ -69,7 +69,7 @@ class States(unittest.TestCase):
         stage = Stage(seat())
         for _ in range(3):
             stage.health.leave(stage.health.enter("a", 0.0), health.Verdict.FAILURE, 0.0)
-        self.assertIn("p/a: open", str(states(stage)["a"]))
+        self.assertIn("open, 0 in flight", str(states(stage)["a"]))
 
     def test_no_key_is_shown(self) -> None:
         """Neither the state nor the roster behind it prints a key."""

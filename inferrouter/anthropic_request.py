@@ -34,6 +34,7 @@ LEAST_BUDGET = 1024
 BUDGETS = {"minimal": 1024, "low": 2048, "medium": 8192, "high": 16384, "xhigh": 24576, "max": 24576}
 EFFORTS = {"minimal": "low", "low": "low", "medium": "medium", "high": "high", "xhigh": "max", "max": "max"}
 CHOICES = {"auto": "auto", "none": "none", "required": "any"}
+OPENING = "."  # a conversation that the assistant begins needs a user turn before it, which cannot be empty
 ASK_FOR_JSON = "Answer with one valid JSON object and nothing else: no code fence, no words before or after it."
 _ID = re.compile(r"[a-zA-Z0-9_-]+")
 
@@ -223,6 +224,8 @@ def _turns(messages: Sequence[Message | Any]) -> tuple[list[str], list[Json]]:
             turns[-1]["content"] += blocks
         elif blocks:
             turns.append({"role": role, "content": blocks})
+    if turns and turns[0]["role"] == "assistant":
+        turns.insert(0, {"role": "user", "content": [{"type": "text", "text": OPENING}]})
     return system, turns
 
 

@@ -175,6 +175,7 @@ class Requests(unittest.TestCase):
         body = body_of(OPUS, reasoning_effort="xhigh")
         self.assertEqual(body["thinking"], {"type": "adaptive", "display": "summarized"})
         self.assertEqual(body["output_config"], {"effort": "xhigh"})
+        self.assertEqual(body["max_tokens"], 24576 + 4096)
         body = body_of("claude-sonnet-5", reasoning_effort="none")
         self.assertEqual((body["thinking"], body["max_tokens"]), ({"type": "disabled"}, 4096))
         self.assertEqual(body_of(OPUS, reasoning_effort="low", max_tokens=9)["max_tokens"], 9)
@@ -195,6 +196,9 @@ class Requests(unittest.TestCase):
             (SONNET, {"tools": [WEATHER], "tool_choice": "weather", **wish}, ("reasoning_effort",), ("thinking",)),
             (OLD, {"response_format": FORM, **wish}, ("reasoning_effort",), ("thinking",)),
             ("claude-3-5-haiku-20241022", wish, ("reasoning_effort",), ("thinking",)),
+            ("claude-mythos-preview", {"reasoning_effort": "none"}, ("reasoning_effort",), ("thinking",)),
+            (SONNET, {"top_p": 0.9, **wish}, ("top_p",), ("top_p",)),
+            (SONNET, {"top_p": 0.95, **wish}, (), ()),
             ("claude-fable-5", {"reasoning_effort": "none"}, ("reasoning_effort",), ("thinking",)),
             ("claude-fable-5", {"tools": [WEATHER], "tool_choice": "required"}, ("tool_choice",), ("tool_choice",)),
             (SONNET, {"tool_choice": "required"}, ("tool_choice",), ("tool_choice",)),
@@ -224,6 +228,18 @@ class Requests(unittest.TestCase):
         self.assertEqual(body["output_config"], {"format": {"type": "json_schema", "schema": expected}})
         self.assertNotIn("tools", body)
 
+    def test_who_writes_json_by_schema(self) -> None:
+        """Claude does since 4.5, and Opus 4.1; every object is closed, whether its members or only its type are told."""
+        form = {"type": "json_schema", "json_schema": {"name": "n", "schema": {"type": "object"}}}
+        for model in (SONNET, "claude-opus-4-1-20250805", OPUS, "claude-haiku-4-5", "claude-sonnet-5"):
+            told = body_of(model, response_format=form)["output_config"]["format"]["schema"]
+            self.assertEqual(told, {"type": "object", "additionalProperties": False})
+        form = {"type": "json_schema", "json_schema": {"name": "n", "schema": {"properties": {}}}}
+        told = body_of(response_format=form)["output_config"]["format"]["schema"]
+        self.assertEqual(told, {"properties": {}, "additionalProperties": False})
+        for model in (OLD, "claude-opus-4-20250514", "claude-3-7-sonnet-20250219", "other-model"):
+            self.assertNotIn("output_config", body_of(model, response_format=form))
+
     def test_json_by_tool(self) -> None:
         """Other models, and open schemas, get a tool they must answer with."""
         tool = {"name": "json_answer", "description": "Give your answer.", "input_schema": SCHEMA}
@@ -251,6 +267,11 @@ class Requests(unittest.TestCase):
         body = body_of(messages=[Message("system", "S")])
         self.assertEqual(body["messages"], [{"role": "user", "content": [{"type": "text", "text": "S"}]}])
         self.assertNotIn("system", body)
+
+    def test_the_assistant_begins(self) -> None:
+        """A conversation that the assistant begins gets a user turn before it, as Anthropic demands."""
+        messages = body_of(messages=[Message("assistant", "Hello!"), Message("user", "hi")])["messages"]
+        self.assertEqual([each["role"] for each in messages], ["user", "assistant", "user"])
 
     def test_media_it_cannot_take(self) -> None:
         """Sound, film, unknown documents and media in a system message are refused before they are sent."""

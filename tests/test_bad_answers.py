@@ -261,7 +261,8 @@ class EarlyStops(unittest.TestCase):
             if peer.gone():
                 self.gone_after.append(time.monotonic() - self.stopped_at)
 
-    def stopped(self, stop: Callable[[Any], None], collect: bool = False) -> None:
+    def stopped(self, stop: Callable[[Any], None], keep: bool = False, collect: bool = False) -> None:
+        """Stops a stream and looks at what is left. `keep`: the stream lives on; `collect`: it dies as garbage."""
         meter = ListMeter()
         with ScriptedServer(self.endless) as server:
             with make_router({"a": server.url}, meter=meter) as router:
@@ -269,7 +270,8 @@ class EarlyStops(unittest.TestCase):
                 self.assertEqual(router.status()["a"].in_flight, 1)
                 self.stopped_at = time.monotonic()
                 stop(holder[0])
-                holder.clear()
+                if not keep:
+                    holder.clear()
                 if collect:
                     with warnings.catch_warnings():
                         # Within a cycle the interpreter may finalize the socket before the stream, and warns then.
@@ -293,7 +295,7 @@ class EarlyStops(unittest.TestCase):
         for stop in STOPS:
             with self.subTest(stop.__name__):
                 self.gone_after.clear()
-                self.stopped(stop)
+                self.stopped(stop, keep=True)
 
     def test_dropped(self) -> None:
         """A stream that is dropped, begun or not, is closed and settled at once."""
@@ -320,6 +322,12 @@ class EarlyStops(unittest.TestCase):
                 self.assertEqual(meter.results, [])
             self.assertEqual(router.status()["a"].in_flight, 0)
             self.assertEqual(len(meter.results), 1)
+            held = [router.stream(HELLO)]
+            with router._kit.nest:
+                held.clear()
+            held = [router.stream(HELLO)]
+            self.assertEqual(len(meter.results), 2, "the next call settles it too")
+            held.clear()
 
     def test_response_too_early(self) -> None:
         """The whole answer of a stream that is still open is an error that says what to do."""

@@ -13,6 +13,7 @@ from tests.fakes import ALIAS, HELLO, NOON, VERBS, FakeClock, account, alias_of,
 from tests.router_case import PRICE, RouterCase, free, paid
 
 Simulator = part("simulator").Simulator
+Fault = part("simulator").Fault
 
 MIDNIGHT = NOON + 12 * 3600
 
@@ -53,6 +54,14 @@ class WhoServes(RouterCase):
         routings = [router.chat_completion(HELLO).routing for _ in range(2)]
         self.assertEqual([(each.account_id, each.free) for each in routings], [("a", True), ("a", False)])
         self.assertEqual((routings[0].cost, router.status()["a"].used), (0.0, 1))
+
+    def test_what_is_left_does_not_reach(self) -> None:
+        """A call that needs more than what is left of the allowance is not free, and the allowance is not overrun."""
+        router = self.router(free("a", 100, "tokens", paid_enabled=True, **PRICE), config={"allow_paid": True})
+        kinds = [router.chat_completion(HELLO).routing.free for _ in range(5)]
+        self.assertEqual(kinds, sorted(kinds, reverse=True))
+        self.assertEqual((kinds[0], kinds[-1]), (True, False))
+        self.assertTrue(0 < router.status()["a"].used < 100)
 
     def test_cheapest_paid(self) -> None:
         """Among paid accounts the cheapest serves, input and twice the output taken together."""
@@ -144,8 +153,23 @@ class WhoServes(RouterCase):
         batches = len(self.simulator.log) - before
         single = router.embed(ir.EmbedRequest([texts[120]], model=ALIAS))
         self.assertEqual((len(answer.embeddings), answer.embeddings[120]), (150, single.embeddings[0]))
-        self.assertGreaterEqual(batches, 1)
-        self.assertEqual(used(router, "a")["rpd"], batches + 1)
+        self.assertEqual((batches, used(router, "a")["rpd"]), (2, 3))
+
+    def test_vectors_are_not_mixed(self) -> None:
+        """When the model of the first batch fails later, another account may take over, but no other model."""
+        steps = ir.ModelMapping(ALIAS, [ir.ModelRef("sim", "first"), ir.ModelRef("sim", "second")])
+        texts = [f"text {number}" for number in range(150)]
+        for names, models in ((["a"], ["first", "first"]), (["a", "b"], ["first", "first", "first"])):
+            router = self.router(*names, config={"models": [steps], "policy": "declared_order"})
+            before = len(self.simulator.log)
+            self.simulator.script([None, Fault("status", 404)])
+            if len(names) == 1:
+                with self.assertRaises(ir.AllCandidatesFailedError):
+                    router.embed(ir.EmbedRequest(texts, model=ALIAS))
+            else:
+                self.assertEqual(router.embed(ir.EmbedRequest(texts, model=ALIAS)).routing.account_id, "b")
+            asked = self.simulator.log[before:]
+            self.assertEqual([each.model or "first" for each in asked], models)
 
 
 class Names(RouterCase):

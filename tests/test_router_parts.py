@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import unittest
+from types import SimpleNamespace
 from typing import Any
 
 from tests import ir, part
@@ -146,13 +147,13 @@ class Policies(RouterCase):
 class ForeignFaults(RouterCase):
     """A user's own provider, clock or signal handler raises what it likes."""
 
-    def faulty(self, **methods: Any) -> Any:
+    def faulty(self, meter: Any = None, **methods: Any) -> Any:
         """A router over a provider with these methods replaced, and a good one behind it."""
         kind = type("Own", (ir.OpenAICompatProvider,), methods)
         accounts = [account("a", provider="own"), account("b", provider="sim")]
         config = ir.Config(accounts, [alias_of("own", "sim")], policy="declared_order")
         providers = [kind("own", self.url), ir.OpenAICompatProvider("sim", self.url)]
-        router = ir.Router(config, providers, clock=FakeClock())
+        router = ir.Router(config, providers, clock=FakeClock(), meter=meter)
         self.addCleanup(router.close)
         return router
 
@@ -167,6 +168,14 @@ class ForeignFaults(RouterCase):
             self.assertEqual(verb(router).routing.account_id, "b")
             self.assertEqual(router.status()["a"].in_flight, 0)
             self.assertGreater(used(router, "a")["tpd"], HELLO.max_tokens)
+
+    def test_half_an_answer(self) -> None:
+        """What a provider gives back instead of an answer ends its attempt once, and the next candidate serves."""
+        meter = ListMeter()
+        nothing = SimpleNamespace(usage=ir.Usage(3, 4, 7))
+        router = self.faulty(meter, decode=lambda *args: nothing)
+        self.assertEqual(unary(router).routing.account_id, "b")
+        self.assertEqual([event.account_id for event in meter.results], ["a", "b"])
 
     def test_reading_an_error(self) -> None:
         """A foreign exception while reading a refusal becomes a failure of that candidate."""

@@ -9,6 +9,7 @@ accounts, stores, locks or clocks.
 
 from __future__ import annotations
 
+import copy
 import math
 import struct
 from array import array
@@ -85,62 +86,46 @@ class Limit:
 
 
 class Tally:
-    """What is used of one limit. `used`: total as of the newest slot; `mark`: the newest slot's name, None before any.
+    """What is used of one limit, charged to its newest slot. Plain and mutable: the stores' hot path.
 
-    Within `begin <= now < end` (epoch seconds) nothing moves; at `gone` the newest slot has passed. Plain and mutable:
-    the stores' hot path.
+    `used`: all that counts; `older`: what of it lies in older slots. `mark`: the newest slot's name, None before any.
+    Within `begin <= now < end` (epoch seconds) nothing moves; at `gone` the newest slot has passed.
     """
 
-    __slots__ = ("begin", "end", "gone", "index", "limit", "mark", "ring", "used")
+    __slots__ = ("begin", "end", "gone", "limit", "mark", "older", "used")
 
-    def __init__(
-        self, limit: Limit, mark: float | None, ring: array[float], index: int, begin: float, end: float, gone: float
-    ) -> None:
+    def __init__(self, limit: Limit, mark: float | None = None, used: float = 0.0, older: float = 0.0) -> None:
         self.limit = limit
         self.mark = mark
-        self.ring = ring
-        self.index = index
-        self.begin = begin
-        self.end = end
-        self.gone = gone
-        self.used: float = sum(ring)
+        self.used = used
+        self.older = older
+        self.begin = math.inf
+        self.end = -math.inf
+        self.gone = math.inf
 
     def moved(self, now: float) -> Tally:
         """The count as of `now`: itself if nothing moves, else a new one. Raises QuotaStoreError for an absurd time."""
         raise NotImplementedError
 
-    def charge(self, amount: float) -> None:
-        """Adds `amount` to the newest slot."""
-        self.ring[self.index] += amount
-        self.used += amount
-
     def correct(self, mark: float | None, delta: float) -> None:
-        """Adds `delta` (negative gives back) to the slot named `mark`, if it still counts."""
-        raise NotImplementedError
+        """Adds `delta` (negative gives back) to the slot named `mark`, if it still counts; no slot falls below 0."""
+        if mark == self.mark:
+            used = self.used + delta
+            self.used = used if used > self.older else self.older
 
     def frees_at(self, amount: float) -> float | None:
         """Epoch seconds when `amount` of what is used has passed; 0 asks for any of it, None means nothing is used."""
-        raise NotImplementedError
-
-    def relimited(self, limit: Limit) -> Tally:
-        """The same count under a limit that differs in its amount only."""
-        other = type(self).__new__(type(self))
-        for name in Tally.__slots__:
-            setattr(other, name, getattr(self, name))
-        other.limit = limit
-        return other
+        return self.end if self.used > 0 else None
 
     def pack(self) -> bytes:
         """The count as bytes, for `tally_unpacked`; empty before the first use."""
         raise NotImplementedError
 
-    def _add(self, index: int, delta: float) -> None:
-        held = self.ring[index]
-        left = held + delta
-        if left < 0:  # never below nothing, so that the total stays the sum of the slots
-            left, delta = 0.0, -held
-        self.ring[index] = left
-        self.used += delta
+    def relimited(self, limit: Limit) -> Tally:
+        """The same count under a limit that differs in its amount only."""
+        other = copy.copy(self)
+        other.limit = limit
+        return other
 
 
 class _Calendar(Tally):
@@ -151,76 +136,82 @@ class _Calendar(Tally):
     def moved(self, now: float) -> Tally:
         if now < self.end:
             return self
-        begin, end = window_bounds(now, self.limit.window, self.limit.zone)
-        return _Calendar(self.limit, begin, _empty_ring(1), 0, begin, end, end)
-
-    def correct(self, mark: float | None, delta: float) -> None:
-        if mark == self.mark:
-            self._add(0, delta)
-
-    def frees_at(self, amount: float) -> float | None:
-        return self.end if self.used > 0 else None
+        return _calendar(self.limit, *window_bounds(now, self.limit.window, self.limit.zone))
 
     def pack(self) -> bytes:
         return b"" if self.mark is None else _CALENDAR_STATE.pack(self.begin, self.end, self.used)
 
 
 class _Rolling(Tally):
-    """A ring of slots named by their number since the epoch.
+    """A ring of slots named by their number since the epoch. The newest slot's place in the ring is written by `_whole`.
 
     A step back within the window goes on charging the newest slot; a longer one brings all that is used to the slot
     of the new time, so that it counts for one more window and no longer.
     """
 
-    __slots__ = ()
+    __slots__ = ("ring",)
+
+    ring: array[float]
 
     def moved(self, now: float) -> Tally:
-        width = WINDOWS[self.limit.window] / _SLOTS
-        slot = int(_sane(now) // width)
-        steps = _RING if self.mark is None else slot - int(self.mark)
-        if -_SLOTS <= steps <= 0:
+        slot = int(_sane(now) // _width(self.limit))
+        if self.mark is None:
+            return _rolling(self.limit, slot, _empty_ring())
+        newest = int(self.mark)
+        if newest - _SLOTS <= slot <= newest:
             return self
-        if 0 < steps < _RING:
-            ring = self.ring[:]
-            for passed in range(slot - steps + 1, slot + 1):
-                ring[passed % _RING] = 0.0
-        else:
+        if slot < newest:
             ring = _empty_ring()
-            ring[slot % _RING] = self.used if steps < 0 else 0.0
+            ring[slot % _RING] = self.used
+            return _rolling(self.limit, slot, ring)
+        ring = self._whole()[:]
+        for passed in range(newest + 1, min(slot, newest + _RING) + 1):
+            ring[passed % _RING] = 0.0
         return _rolling(self.limit, slot, ring)
 
     def correct(self, mark: float | None, delta: float) -> None:
         if mark is None or self.mark is None:
             return
-        newest = self.mark
-        if newest < mark:  # a long step back moved that slot's charge: more is charged here, nothing is given back
-            self.charge(max(0.0, delta))
-        elif newest - mark <= _SLOTS:
-            self._add(int(mark) % _RING, delta)
+        if mark > self.mark:  # a long step back moved that slot's charge: more is charged here, nothing is given back
+            mark, delta = self.mark, max(0.0, delta)
+        if mark == self.mark:
+            super().correct(mark, delta)
+        elif self.mark - mark <= _SLOTS:
+            index = int(mark) % _RING
+            delta = max(delta, -self.ring[index])
+            self.ring[index] += delta
+            self.older += delta
+            self.used += delta
 
     def frees_at(self, amount: float) -> float | None:
-        width = WINDOWS[self.limit.window] / _SLOTS
-        freed = 0.0
-        last = None
+        ring = self._whole()
         newest = int(self.mark or 0)
+        freed, last = 0.0, None
         for slot in range(newest - _SLOTS, newest + 1):
-            held = self.ring[slot % _RING]
+            held = ring[slot % _RING]
             if held > 0:
                 freed += held
-                last = (slot + _RING) * width
+                last = (slot + _RING) * _width(self.limit)
                 if freed >= amount:
                     break
         return last
 
     def pack(self) -> bytes:
-        return b"" if self.mark is None else _ROLLING_MARK.pack(self.mark) + self.ring.tobytes()
+        return b"" if self.mark is None else _ROLLING_MARK.pack(self.mark) + self._whole().tobytes()
+
+    def _whole(self) -> array[float]:
+        if self.mark is not None:
+            self.ring[int(self.mark) % _RING] = self.used - self.older
+        return self.ring
 
 
 def tally_of(limit: Limit) -> Tally:
     """An empty count of `limit`."""
-    if limit.rolling:
-        return _Rolling(limit, None, _empty_ring(), 0, math.inf, -math.inf, math.inf)
-    return _Calendar(limit, None, _empty_ring(1), 0, math.inf, -math.inf, math.inf)
+    if not limit.rolling:
+        return _Calendar(limit)
+    tally = _Rolling(limit)
+    tally.ring = _empty_ring()
+    return tally
 
 
 def tally_unpacked(limit: Limit, state: bytes) -> Tally:
@@ -228,15 +219,14 @@ def tally_unpacked(limit: Limit, state: bytes) -> Tally:
     if not state:
         return tally_of(limit)
     try:
-        if limit.rolling:
-            ring = array("d", state[_ROLLING_MARK.size :])
-            if len(ring) != _RING:
-                raise ValueError(len(ring))
-            return _rolling(limit, _ROLLING_MARK.unpack_from(state)[0], ring)
-        begin, end, used = _CALENDAR_STATE.unpack(state)
+        if not limit.rolling:
+            return _calendar(limit, *_CALENDAR_STATE.unpack(state))
+        ring = array("d", state[_ROLLING_MARK.size :])
+        if len(ring) != _RING:
+            raise ValueError(f"{len(ring)} slots")
+        return _rolling(limit, _ROLLING_MARK.unpack_from(state)[0], ring)
     except (struct.error, ValueError) as exc:
         raise QuotaStoreError(f"a count of {limit} is damaged ({len(state)} bytes)") from exc
-    return _Calendar(limit, begin, array("d", (used,)), 0, begin, end, end)
 
 
 def next_reset(now: float, window: str, zone: str = "UTC") -> float:
@@ -295,13 +285,30 @@ def _midnight(day: date, place: tzinfo, fold: int) -> float:
     return datetime(day.year, day.month, day.day, tzinfo=place, fold=fold).timestamp()
 
 
+def _calendar(limit: Limit, begin: float, end: float, used: float = 0.0) -> _Calendar:
+    tally = _Calendar(limit, begin, used)
+    tally.begin = begin
+    tally.end = tally.gone = end
+    return tally
+
+
 def _rolling(limit: Limit, slot: int, ring: array[float]) -> _Rolling:
-    width = WINDOWS[limit.window] / _SLOTS
-    return _Rolling(limit, slot, ring, slot % _RING, slot * width, (slot + 1) * width, (slot + _RING) * width)
+    used = sum(ring)
+    width = _width(limit)
+    tally = _Rolling(limit, slot, used, used - ring[slot % _RING])
+    tally.ring = ring
+    tally.begin = slot * width
+    tally.end = (slot + 1) * width
+    tally.gone = (slot + _RING) * width
+    return tally
 
 
-def _empty_ring(slots: int = _RING) -> array[float]:
-    return array("d", bytes(8 * slots))
+def _width(limit: Limit) -> float:
+    return WINDOWS[limit.window] / _SLOTS
+
+
+def _empty_ring() -> array[float]:
+    return array("d", bytes(8 * _RING))
 
 
 def _sane(now: float) -> float:

@@ -294,7 +294,7 @@ def admit(entries: Mapping[str, Entry], wants: Wants, now: float, ident: int) ->
     marks = []
     for entry, tally, amount in taken.values():
         entry.tally = tally
-        tally.charge(amount)
+        tally.used += amount
         marks.append(tally.mark)
     return Reservation(ident, tuple(wants), marks)
 
@@ -348,7 +348,7 @@ def redefined(known: Entry | None, entry: Entry, now: float | None) -> Entry:
         return Entry(entry.key, known.tally.relimited(limit))
     if now is not None:
         entry.tally = entry.tally.moved(now)
-        entry.tally.charge(known.tally.moved(now).used)
+        entry.tally.used += known.tally.moved(now).used
     return entry
 
 

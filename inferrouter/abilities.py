@@ -77,5 +77,4 @@ _ROWS: tuple[tuple[str, str, frozenset[str]], ...] = (
     ("", "glm-4.[56]v*", _words("text image video tools")),
     ("", "glm-4.[567]*", _TOOLS),
     ("", "sonar*", _words("text image json")),
-    ("", "smollm2*", _TEXT),
 )

@@ -141,7 +141,7 @@ class Parts(unittest.TestCase):
     def test_files_are_read_at_once(self) -> None:
         """The kind comes from the file's name, else from its bytes; what cannot be read or told is refused."""
         with tempfile.TemporaryDirectory() as folder:
-            rows = [("a.png", b"x", "image"), ("b.txt", b"hi", "document"), ("c.wav", b"", "audio"), ("d", PNG, "image")]
+            rows = [("a.png", b"x", "image"), ("b.txt", b"hi", "document"), ("c.mp4", b"", "video"), ("d", PNG, "image")]
             for name, data, kind in rows:
                 path = os.path.join(folder, name)
                 with open(path, "wb") as file:

@@ -6,11 +6,13 @@ here, so that a failure can be seen. Every test runs for whole and for streamed 
 
 from __future__ import annotations
 
+import socket
 import unittest
 from collections.abc import Iterator
 from dataclasses import dataclass
 from email.utils import formatdate
 from typing import Any
+from unittest import mock
 
 from tests import ir, part
 from tests.fakes import HELLO, NOON, VERBS, FakeClock, ListMeter, account, alias_of, dead_url, delta, make_router, sse
@@ -278,9 +280,18 @@ class Failures(WalkCase):
 
     def test_unknown_host(self) -> None:
         """A host that does not resolve moves on, rolls back, and counts as a failure."""
-        for outcome in self.each(url="https://nowhere.invalid"):
-            self.moved_on(outcome, ir.ProviderUnavailableError)
-            self.left(outcome, (0, 0), {}, "open")
+        resolve = socket.getaddrinfo
+
+        def nowhere(host: str, *args: Any, **more: Any) -> Any:
+            if host == "nowhere.invalid":
+                raise socket.gaierror(socket.EAI_NONAME, "unknown")
+            return resolve(host, *args, **more)
+
+        with mock.patch("socket.getaddrinfo", nowhere):
+            for outcome in self.each(url="https://nowhere.invalid"):
+                self.moved_on(outcome, ir.ProviderUnavailableError)
+                self.assertIn("nowhere.invalid does not resolve", str(outcome.meter.results[0].error))
+                self.left(outcome, (0, 0), {}, "open")
 
     def test_lost_after_sending(self) -> None:
         """A connection lost after sending moves on, and as its outcome is unknown its whole reservation is charged."""

@@ -34,6 +34,14 @@ class Candidate(NamedTuple):
     order: int
     slot: Slot
 
+    @property
+    def reason(self) -> str:
+        """Why it may serve, in words."""
+        if self.free:
+            return f"free, {self.share:.0%} of its tightest limit left"
+        price = "no stated price" if self.price is None else f"${self.price * 1e6:.2f} per million tokens"
+        return f"paid, {price}, {self.share:.0%} of its tightest limit left"
+
     def __repr__(self) -> str:
         kind = "free" if self.free else "paid"
         where = f"{self.provider}/{self.account_id} {self.model}"

@@ -82,8 +82,8 @@ class Config:
     `default_model`: alias or model of a request that names none, "": there is none. `policy`: free_first | cost_first |
     least_busy | declared_order. `attempt_timeout`: seconds one attempt may take. `max_wait`: seconds a call may sleep
     for a free slot, 0: not at all. `timeout`: seconds for a whole call, None: no bound but the attempts'.
-    `idle_timeout`: longest silence of a stream in seconds, None: no such bound. `auth_errors`: what follows a refused
-    key: raise | next.
+    `idle_timeout`: longest silence of a stream in seconds, None: as `attempt_timeout`. `auth_errors`: what follows a
+    refused key: raise | next. `on_store_error`: refuse | ignore, None: the `quota`'s.
 
     Raises `ConfigError` that lists every problem of every part.
     """
@@ -98,6 +98,7 @@ class Config:
     timeout: float | None = None
     idle_timeout: float | None = None
     auth_errors: str = "raise"
+    on_store_error: str | None = None
     quota: QuotaConfig = field(default_factory=QuotaConfig)
 
     def __post_init__(self) -> None:
@@ -143,6 +144,7 @@ def _config_problems(config: Config) -> Iterator[str]:
         ("timeout", check_seconds(config.timeout)),
         ("idle_timeout", check_seconds(config.idle_timeout)),
         ("auth_errors", check_word(config.auth_errors, ("raise", "next"))),
+        ("on_store_error", config.on_store_error and check_word(config.on_store_error, ("refuse", "ignore"))),
         *_quota_problems(config.quota),
     ):
         if problem:

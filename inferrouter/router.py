@@ -70,7 +70,7 @@ class Router:
         known = providers_for(config, providers)
         self._own_store = quota_store is None
         store = _store(config.quota) if quota_store is None else quota_store
-        self._ledger = Ledger(store, config.quota.on_store_error)
+        self._ledger = Ledger(store, config.on_store_error or config.quota.on_store_error)
         self._transport = Transport()
         self._kit = Kit(
             clock or SystemClock(),

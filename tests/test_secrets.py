@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from tests import ir
+from tests import ir, part, wire_case
 from tests.canaries import (
     CANARIES,
     HELLO,
@@ -182,6 +182,14 @@ class NoAnswer(SecretsCase):
                 self.fails(f"closed, {verb}", call)
             self.evidence.look_at("log", [vars(record) for record in self.records.kept])
         self.clean()
+
+
+class Headers(unittest.TestCase):
+    def test_no_header_travels_on(self) -> None:
+        """Keys are in the headers that urllib would not give to a second host, should anybody ever teach it to follow."""
+        call = part("opener").prepare(wire_case.request("https://h.example/v1"), 0.0, False, False)
+        self.assertEqual(call.headers, {})
+        self.assertIn(wire_case.KEY, call.unredirected_hdrs["Authorization"])
 
 
 class GoodAnswers(SecretsCase):

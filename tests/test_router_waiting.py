@@ -92,7 +92,7 @@ class Waiting(RouterCase):
             began = time.monotonic()
             with self.assertRaises(ir.AllCandidatesFailedError) as caught:
                 verb(router, timeout=0.1)
-            self.assertLess(time.monotonic() - began, 0.25)
+            self.assertLess(time.monotonic() - began, 1.0)
             self.assertEqual([type(each.error) for each in caught.exception.attempts], [ir.AttemptTimeoutError])
 
     def test_no_time(self) -> None:

@@ -135,7 +135,8 @@ def unquoted(partial: ChatResponse, candidate: Candidate) -> ChatResponse:
     choices = []
     for choice in partial.choices:
         message = choice.message
-        said = replace(message, content=clean(message.text), reasoning=clean(message.reasoning))
+        calls = tuple(replace(call, arguments=clean(call.arguments)) for call in message.tool_calls)
+        said = replace(message, content=clean(message.text), reasoning=clean(message.reasoning), tool_calls=calls)
         choices.append(replace(choice, message=said))
     return replace(partial, choices=tuple(choices), source=tuple(map(clean, partial.source)))
 

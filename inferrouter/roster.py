@@ -25,6 +25,7 @@ from .transport import Transport
 __all__ = ["Plan", "Roster", "Seat", "Slot", "cost_of"]
 
 MEDIA = frozenset(MEDIA_KINDS)
+MOST_NAMES = 10_000
 NO_CAP = 1e15
 """Dollars a day: counts what is spent on an account that has no cap."""
 
@@ -99,6 +100,8 @@ class Roster:
         if plan is None:
             steps = self._steps(name)
             with self._lock:
+                if len(self._slots) > MOST_NAMES:  # a provider that takes any name may be asked for ever new ones
+                    self._plans, self._slots = {}, {}
                 slots = tuple(self._slot(seat, model, now) for provider, model in steps for seat in self._at(provider))
                 keys = tuple(dict.fromkeys(key for slot in slots for key in slot.room_keys))
                 plan = self._plans[name] = Plan(name, slots, keys)

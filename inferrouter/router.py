@@ -89,10 +89,10 @@ class Router:
     @classmethod
     def from_file(cls, path: str | os.PathLike[str], providers: Iterable[Provider] | None = None, **parts: object) -> Router:
         """A router from a .toml or .json file; `parts` as for the constructor. Raises `ConfigError` listing every problem."""
-        given = list(providers or ())
+        given = list(providers) if isinstance(providers, Iterable) else []
         names = {str(getattr(provider, "name", "")) for provider in given}
         config, warnings = load_config(path, known_providers=KNOWN_PROVIDERS | names)
-        router = cls(config, given, **parts)  # type: ignore[arg-type]  # the constructor names what it takes
+        router = cls(config, given or providers, **parts)  # type: ignore[arg-type]  # the constructor names what it takes
         router.warnings = (*warnings, *router.warnings)
         return router
 

@@ -133,7 +133,7 @@ class SQLiteQuotaStore:
         def work(db: sqlite3.Cursor) -> bool:
             row = (reservation.until, reservation.id)
             if not db.execute("DELETE FROM reservation WHERE until = ? AND id = ?", row).rowcount:
-                return reservation.until <= now - _PRUNE_AFTER  # pruned: there is nothing left to correct
+                return reservation.until <= now  # perhaps pruned: its windows have passed, nothing is left to correct
             if amounts is not None:
                 self._save(db, settle(self._load(db, reservation.keys), reservation, amounts))
             return True

@@ -22,7 +22,7 @@ from urllib.parse import quote
 
 from tests import ir, part
 from tests.fakes import FakeClock, ListMeter
-from tests.servers import ScriptedServer, environment
+from tests.servers import ScriptedServer, answering, environment
 from tests.trouble import KEY_HEADERS, PATIENCE_S, REDIRECTS, SILENT, TROUBLES, Script, Stand, provider, redirects
 
 Secret = part("secret").Secret
@@ -202,7 +202,7 @@ def sweep(turns: Iterable[tuple[str, str]] | None = None) -> Sweep:
         tempfile.TemporaryDirectory() as folder,
         Records() as records,
         warnings.catch_warnings(record=True) as warned,
-        ScriptedServer(lambda peer: peer.request() and None) as stranger,
+        ScriptedServer(answering(b"")) as stranger,
         Stand(stranger.url) as stand,
     ):
         warnings.simplefilter("always")

@@ -10,9 +10,9 @@ from pathlib import Path
 from tests import ir
 from tests.fakes import FakeClock
 from tests.proofs import HELLO, SAID, cuts, mix, overshoot, router_of
-from tests.servers import environment
+from tests.servers import Peer, environment
 from tests.test_transport_deadlines import GRACE_S
-from tests.trouble import KEY_HEADERS, Stand, provider
+from tests.trouble import KEY_HEADERS, Asked, Stand, chunked, events, provider
 from tests.wire_case import open_files, threads
 
 
@@ -50,6 +50,25 @@ class Resources(unittest.TestCase):
         with router as opened:  # type: ignore[attr-defined]  # a router, of whichever package is tested
             self.assertEqual(opened.chat_completion(HELLO).text, SAID)
             next(opened.stream(HELLO))
+
+    def test_closed_though_kept(self) -> None:
+        """A stream that is closed early has closed its socket, even while the program keeps the stream."""
+        gone: list[bool] = []
+
+        def script(peer: Peer, asked: Asked) -> bool:
+            peer.send(chunked(*events(asked.dialect, "Hello ", ended=False), ended=False))
+            gone.append(peer.gone())
+            return False
+
+        with environment(), Stand() as stand, router_of([provider("openai", stand.server.url)]) as router:
+            stand.script = script
+            stream = router.stream(HELLO)
+            next(stream)
+            stream.close()
+            for thread in stand.server._threads[1:]:
+                thread.join(5)
+            self.assertEqual(gone, [True])
+            self.assertEqual(stream.response.text, "Hello ")
 
     def test_an_open_router_keeps_few(self) -> None:
         """One open router keeps its idle connections and nothing else, however many calls it has made."""

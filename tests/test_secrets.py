@@ -296,7 +296,7 @@ class Configurations(SecretsCase):
                 partial(ir.Router, {"accounts": [{"auth": key}]}),
             ):
                 error, _ = caught(call)
-                self.assertIsInstance(error, ir.ConfigError)
+                assert isinstance(error, ir.ConfigError), error
                 self.evidence.look_at_error("config", error, "")
         self.clean()
 

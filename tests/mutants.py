@@ -1,0 +1,243 @@
+"""Are the tests worth anything? Breaks the library in the ways that matter, and sees a test fail each time.
+
+`python3 -m tests.mutants [word ...]`: all of them, or those whose name holds a word. Two at a time; the package is copied for
+each, so the working tree is left alone. Takes about two minutes. Fails too if the tests fail without any mutant, or if a
+mutant's text is no longer in the code.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+from tests import ir
+
+PACKAGE = Path(str(ir.__file__)).resolve().parent
+TESTS = Path(__file__).resolve().parent
+PATIENCE_S = 60.0
+"""A mutant that takes longer is killed: it hangs."""
+
+
+class Mutant(NamedTuple):
+    """`old` in `module` becomes `new`; one of `tests` has to notice."""
+
+    name: str
+    module: str
+    old: str
+    new: str
+    tests: tuple[str, ...]
+
+
+SWEEP = "test_secrets.Sweeping.test_no_trouble_shows_a_key"
+CUTS = "test_resources.Bounds.test_cut_at_every_byte"
+AS_TEXT = '[line.encode("latin-1") for line in (data.decode("latin-1") + "x").splitlines()]; lines[-1] = lines[-1][:-1]'
+HOLD_CR = 'if data[-1] == 13:\n                self._head, data = b"\\r", data[:-1]\n'
+MUTANTS = (
+    Mutant("text's own line ends in a stream", "sse", 'lines = data.split(b"\\n")', f"lines = {AS_TEXT}", ("test_sse",)),
+    Mutant("byte order mark kept", "sse", "return head.removeprefix(_BOM)", "return head", ("test_sse",)),
+    Mutant("waits for LF after CR", "sse", "self._after_cr = data[-1] == 13\n", HOLD_CR, ("test_sse",)),
+    Mutant(
+        "dispatches what is not ended",
+        "sse",
+        "if rest:\n            self._line += rest",
+        "if rest:\n            lines.append(rest)",
+        ("test_sse",),
+    ),
+    Mutant(
+        "reads by lines", "transport", "self._response.read1(_PIECE)", "self._response.readline()", ("test_transport_faults",)
+    ),
+    Mutant("length not checked", "transport", "if not piece and self._left:", "if False:", ("test_transport_faults.Truncation",)),
+    Mutant(
+        "end without marker is success",
+        "stream",
+        "        elif not piece and not chunks:\n",
+        "        elif not piece and not chunks:\n            self._over = True\n        elif False:\n",
+        (CUTS,),
+    ),
+    Mutant(
+        "timeout per read only",
+        "sockets",
+        "min(self.left(), self.idle)",
+        "min(1.0, self.idle)",
+        ("test_transport_deadlines.Rearmed",),
+    ),
+    Mutant(
+        "redirect handler",
+        "opener",
+        "    opener.add_handler(handler)\n",
+        "    opener.add_handler(handler)\n    opener.add_handler(urllib.request.HTTPRedirectHandler())\n",
+        ("test_transport.Opener",),
+    ),
+    Mutant("redirects are answers", "transport", "if 300 <= status < 400:", "if False:", ("test_transport_faults.Heads",)),
+    Mutant(
+        "keys in headers that travel on",
+        "opener",
+        "call.add_unredirected_header(name, value.reveal()",
+        "call.add_header(name, value.reveal()",
+        ("test_secrets.Headers",),
+    ),
+    Mutant(
+        "only OSError is caught",
+        "transport",
+        "        except Exception as exc:\n            return fault_from(exc, progress,",
+        "        except OSError as exc:\n            return fault_from(exc, progress,",
+        ("test_transport_faults.Heads",),
+    ),
+    Mutant(
+        "broken answers keep their socket",
+        "transport",
+        "self._response.close()\n            self._connection.close()",
+        "self._response.close()",
+        ("test_resources.Resources.test_closed_though_kept",),
+    ),
+    Mutant(
+        "reads and writes in no transaction",
+        "quota_sqlite",
+        "result = work(db)",
+        'db.execute("COMMIT"); result = work(db); db.execute("BEGIN")',
+        ("test_quota_processes", "test_concurrency"),
+    ),
+    Mutant(
+        "others' writes are not read",
+        "quota_sqlite",
+        "if version != self._version:",
+        "if False:",
+        ("test_quota_sqlite", "test_quota_processes"),
+    ),
+    Mutant(
+        "a full bucket is not filled",
+        "quota",
+        "tally.used + amount > entry.ceiling",
+        "tally.used + amount >= entry.ceiling",
+        ("test_quota",),
+    ),
+    Mutant(
+        "a refusal is charged",
+        "quota",
+        "            refused.append(_refusal(entry, tally, amount))\n",
+        "            refused.append(_refusal(entry, tally, amount))\n            tally.charge(amount)\n",
+        ("test_quota",),
+    ),
+    Mutant("windows never pass", "quota", "if not tally.begin <= now < tally.end:", "if False:", ("test_quota",)),
+    Mutant(
+        "an unknown outcome is free",
+        "outcome",
+        '_LOST = Cost("reservation"',
+        '_LOST = Cost("nothing"',
+        ("test_walk_table.Failures", "test_outcome"),
+    ),
+    Mutant("commits twice", "quota", "if reservation.settled:", "if False:", ("test_quota",)),
+    Mutant(
+        "no pid check in the pool",
+        "pool",
+        "        if self._pid != os.getpid():\n            self._forget_parents()\n        while True:",
+        "        while True:",
+        ("test_transport.Pool",),
+    ),
+    Mutant("breakers on the wall clock", "admission", "verdict, now.mono)", "verdict, now.wall)", ("test_walk_table.Breakers",)),
+    Mutant("half-open admits all", "health", "return 1.0 if self.probing else 0.0", "return 0.0", ("test_health",)),
+    Mutant(
+        "Retry-After is believed",
+        "outcome",
+        "RATE_REST = (1.0, 10.0, 86_400.0)",
+        "RATE_REST = (0.0, 10.0, 1e12)",
+        ("test_walk_table.RateLimits", "test_outcome"),
+    ),
+    Mutant("repr shows the key", "secret", "{MASK!r})", "{self._value!r})", ("test_secret",)),
+    Mutant(
+        "error bodies are not masked",
+        "outcome",
+        "error.body = redact(error.body, secrets, cut=True)",
+        "error.body = error.body",
+        (SWEEP,),
+    ),
+    Mutant("request ids are not masked", "outcome", "redact(error.request_id, secrets, cut=True)", "error.request_id", (SWEEP,)),
+    Mutant("cut keys are not masked", "secret", "            if cut:\n", "            if False:\n", (SWEEP,)),
+    Mutant(
+        "causes that quote are kept", "secret", "return len(self._value) >= SHORTEST and any(", "return False and any(", (SWEEP,)
+    ),
+    Mutant(
+        "a broken stream ends quietly", "stream", "raise StreamInterruptedError(partial, error) from error", "return", (CUTS,)
+    ),
+    Mutant(
+        "a failing store admits",
+        "ledger",
+        "            answer = store.reserve(wants, now)\n        return",
+        "            return store, Reservation(0, (), ())\n        return",
+        ("test_ledger",),
+    ),
+    Mutant(
+        "a refused reservation is a call",
+        "attempt",
+        "if isinstance(held, Refusal):",
+        "if False:",
+        ("test_concurrency", "test_walk_table.RateLimits"),
+    ),
+    Mutant(
+        "one connection, no lock",
+        "quota_sqlite",
+        "        with self._lock:\n            self._check_open()\n            while",
+        "        if True:\n            self._check_open()\n            while",
+        ("test_quota_sqlite",),
+    ),
+    Mutant("negative counts", "provider", "return value if value > 0 else 0", "return value", ("test_hostile_bodies",)),
+    Mutant(
+        "keys through plain proxies",
+        "opener",
+        "    if call.keyed:",
+        "    if False:",
+        ("test_secrets.NoAnswer.test_plain_proxies",),
+    ),
+)
+
+
+def main(words: Sequence[str]) -> int:
+    """Prints each mutant that lives, then how many were killed; 1 if any lives or nothing can be said."""
+    chosen = [mutant for mutant in MUTANTS if not words or any(word in mutant.name for word in words)]
+    needed = sorted({test for mutant in chosen for test in mutant.tests})
+    lost = [mutant for mutant in chosen if mutant.old not in (PACKAGE / f"{mutant.module}.py").read_text(encoding="utf-8")]
+    for mutant in lost:
+        print(f"{mutant.name}: its text is not in {mutant.module}.py any more")
+    if lost or not passes(None, needed):
+        print("mutants: nothing can be said; mend the list, or the tests")
+        return 1
+    with ThreadPoolExecutor(2) as pool:
+        alive = [
+            mutant
+            for mutant, lives in zip(chosen, pool.map(lambda mutant: passes(mutant, mutant.tests), chosen), strict=True)
+            if lives
+        ]
+    for mutant in alive:
+        print(f"{mutant.name} ({mutant.module}.py): nothing in {', '.join(mutant.tests)} notices")
+    print(f"mutants: {len(chosen) - len(alive)} of {len(chosen)} killed")
+    return 1 if alive else 0
+
+
+def passes(mutant: Mutant | None, tests: Sequence[str]) -> bool:
+    """Whether `tests` pass over a copy of the package with `mutant` in it."""
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder) / PACKAGE.name
+        shutil.copytree(PACKAGE, copy, ignore=shutil.ignore_patterns("__pycache__"))
+        (Path(folder) / "tests").symlink_to(TESTS)
+        if mutant is not None:
+            module = copy / f"{mutant.module}.py"
+            module.write_text(module.read_text(encoding="utf-8").replace(mutant.old, mutant.new, 1), encoding="utf-8")
+        command = [sys.executable, "-B", "-W", "error", "-m", "unittest", "-f", *(f"tests.{test}" for test in tests)]
+        patience = PATIENCE_S * (1 if mutant else 10)
+        try:
+            run = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=patience, check=False)
+        except subprocess.TimeoutExpired:
+            return False
+    if mutant is None and run.returncode:
+        print(run.stderr[-3000:])
+    return run.returncode == 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -126,7 +126,8 @@ def vectors(dialect: str) -> dict[str, Any]:
 def events(dialect: str, *texts: str, ended: bool = True) -> list[bytes]:
     """The frames of a stream that says `texts`; the terminal marker is in the last one."""
     if dialect == "gemini":
-        items: list[Any] = [{"candidates": [{"content": {"role": "model", "parts": [{"text": text}]}, "index": 0}]} for text in texts]
+        said = [{"content": {"role": "model", "parts": [{"text": text}]}, "index": 0} for text in texts]
+        items: list[Any] = [{"candidates": [candidate]} for candidate in said]
         items += [whole("gemini", "")] * ended
         return [b"data: " + json.dumps(item).encode() + b"\r\n\r\n" for item in items]
     if dialect == "anthropic":

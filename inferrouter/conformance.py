@@ -64,9 +64,11 @@ class QuotaStoreConformance(_Base):
         self.assertEqual(self.room("k").remaining, 0)
 
     def test_dollars_add_up(self) -> None:
-        """Ten times ten cents fit into a dollar, and no eleventh."""
+        """Ten times ten cents fit into a dollar and three into thirty cents, though binary sums are a little off."""
         self.define("k", Limit(1, "dollars", "day"))
         self.assertEqual(self.admitted("k", 11, 0.1), 10)
+        self.define("off", Limit(0.3, "dollars", "day"))
+        self.assertEqual(self.admitted("off", 4, 0.1), 3)
 
     def test_nothing_fits_a_limit_of_zero(self) -> None:
         """A limit of zero refuses for ever, and its share is zero."""

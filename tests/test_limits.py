@@ -158,6 +158,15 @@ class TallyTest(unittest.TestCase):
             later.used += 1
             self.assertEqual(tally.used, 4)
 
+    def test_gone(self) -> None:
+        """`gone` is the very time at which the newest slot's charge has passed."""
+        for window in ("minute", "hour", "day", "month"):
+            tally = limits.tally_of(Limit(10, "tokens", window)).moved(1.7e9)
+            tally.used += 4
+            self.assertEqual(tally.frees_at(0), tally.gone)
+            self.assertEqual(tally.moved(math.nextafter(tally.gone, 0)).used, 4)
+            self.assertEqual(tally.moved(tally.gone).used, 0)
+
     def test_packing(self) -> None:
         """A count survives packing, before and after use, as calendar and as ring."""
         rng = random.Random(7)

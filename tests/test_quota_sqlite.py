@@ -405,6 +405,7 @@ class ForkTest(Folder):
         store = self.filled()
 
         def work() -> None:
+            self.assertIsNone(store._db, "no connection may be open while a process forks")
             for _ in range(3):
                 assert isinstance(store.reserve([("k", 1)], NOON), quota.Reservation)
             store.close()

@@ -182,7 +182,8 @@ class _Round:
             key = rest_key(error, candidate)
             kit.ledger.hold(key, until, reason_of(error), kit.clock.time())
             self._resting.add(key)
-            self.retry_at.append(until)
+            if error.retryable:
+                self.retry_at.append(until)
         if cost.fatal:
             raise error
         if not isinstance(error, (RateLimitedError, QuotaExceededError)):

@@ -7,9 +7,10 @@ the one walk. Starts no thread, and opens no connection before the first call. M
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from functools import wraps
 from types import TracebackType
-from typing import Self
+from typing import ParamSpec, Self, TypeVar
 
 from .admission import Kit
 from .answers import ChatResponse, EmbedResponse
@@ -26,6 +27,7 @@ from .frozen import FrozenDict
 from .health import Health, HealthConfig
 from .ledger import Ledger
 from .meter import Meter, NoopMeter
+from .outcome import bare
 from .policy import Policy, policy_named
 from .provider import Provider
 from .quota import MemoryQuotaStore, QuotaStore
@@ -40,6 +42,28 @@ __all__ = ["Router"]
 
 LONGEST = 1e9
 """Seconds; no call and no wait is longer, infinite ones included."""
+
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def _ours(method: Callable[P, T]) -> Callable[P, T]:
+    """`method`, which lets out this library's errors alone: what a caller's own provider, policy or clock raises becomes one."""
+
+    @wraps(method)
+    def guarded(*args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return method(*args, **kwargs)
+        except InferRouterError:
+            raise
+        except Exception as exc:
+            kind = type(exc).__name__
+            raise InferRouterError(
+                f"{kind} in a provider, policy or clock of yours, or in this library: see the cause"
+            ) from bare(exc)
+
+    return guarded
 
 
 class Router:
@@ -103,6 +127,7 @@ class Router:
         del env  # a traceback with locals would show it
         return cls(config_over(accounts), **parts)  # type: ignore[arg-type]  # as in from_file
 
+    @_ours
     def chat_completion(
         self, request: ChatRequest, *, timeout: float | None = None, max_wait: float | None = None
     ) -> ChatResponse:
@@ -115,6 +140,7 @@ class Router:
         plan = self._plan(request.model)
         return walk(plan, chat_verb(request, situation, deadline, patience), self._kit)
 
+    @_ours
     def stream(self, request: ChatRequest, *, timeout: float | None = None, max_wait: float | None = None) -> ChatStream:
         """An open stream, before its first content; see `ChatStream`. Parameters and errors as for `chat_completion`."""
         situation, deadline, patience = self._prepared(request, timeout, max_wait)
@@ -122,6 +148,7 @@ class Router:
         idle = self._config.idle_timeout or self._config.attempt_timeout
         return walk(plan, stream_verb(request, situation, deadline, patience, idle), self._kit)
 
+    @_ours
     def embed(self, request: EmbedRequest, *, timeout: float | None = None, max_wait: float | None = None) -> EmbedResponse:
         """Vectors for texts, all of one model. Parameters and errors as for `chat_completion`."""
         self._check(request, EmbedRequest)
@@ -129,6 +156,7 @@ class Router:
         plan = self._plan(request.model)
         return embed_all(request, plan, self._kit, self._config.allow_paid, deadline, patience)
 
+    @_ours
     def explain(self, request: ChatRequest) -> Explanation:
         """What a call would do now: candidates in order, and why each other was left out. Nothing is reserved.
 
@@ -143,6 +171,7 @@ class Router:
         queue = ordered(kit.policy, found.candidates)
         return Explanation(plan.name, tuple(queue), (*found.rejections, *left_out(found.candidates, queue)))
 
+    @_ours
     def status(self) -> Mapping[str, AccountStatus]:
         """Every account's limits, holds, breaker and spend, by account id. Raises `QuotaStoreError`."""
         kit = self._kit

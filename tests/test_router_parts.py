@@ -254,6 +254,26 @@ class ForeignFaults(RouterCase):
                 router.chat_completion(HELLO)
             self.assertEqual(router.chat_completion(HELLO).text, "well again")
 
+    def test_anywhere_else(self) -> None:
+        """A fault in declaring a model, in saying what is unsupported, or in the clock, leaves as ours with its cause."""
+
+        def fail(*args: object) -> Any:
+            raise KeyError("own fault")
+
+        asked = ir.ChatRequest("Hi", model="mock/m", seed=1, require=["seed"])
+        for broken in ("declares", "unsupported", "clock"):
+            provider, clock = ir.MockProvider("mock"), FakeClock()
+            config = ir.Config(accounts=[ir.AccountConfig(provider="mock", id="a")])
+            with self.subTest(broken=broken), ir.Router(config, [provider], clock=clock) as router:
+                if broken == "clock":
+                    clock.monotonic = fail
+                else:
+                    setattr(provider, broken, fail)
+                for call in (router.chat_completion, router.stream, router.explain):
+                    with self.assertRaises(ir.InferRouterError) as caught:
+                        call(asked)
+                    self.assertIsInstance(caught.exception.__cause__, KeyError)
+
     def test_broken_store(self) -> None:
         """A store that fails refuses the call before anybody is asked; with on_store_error "ignore" it is served."""
 

@@ -45,8 +45,6 @@ class QuotaStoreConformance(_Base):
         self.store = self.make_store()
         self.addCleanup(self.store.close)
 
-    # counting
-
     def test_admits_exactly_the_amount(self) -> None:
         """A limit of three admits three, whatever the window."""
         for window in ("minute", "hour", "day", "month"):
@@ -98,8 +96,6 @@ class QuotaStoreConformance(_Base):
             self.assertEqual(self.admitted(key, 2), 1, key[:20])
             self.store.hold(key, NOON + 60, "rests", NOON)
             self.assertIn(key, self.store.holds(NOON))
-
-    # refusing
 
     def test_refused_writes_nothing(self) -> None:
         """When one of several limits refuses, none of the others is charged."""
@@ -153,8 +149,6 @@ class QuotaStoreConformance(_Base):
         with self.assertRaises(QuotaStoreError):
             self.store.headroom(["k", "unknown"], NOON)
         self.assertEqual(self.room("k").used, 0)
-
-    # settling
 
     def test_settles_to_what_was_used(self) -> None:
         """Less gives back, more is charged beyond the limit, None keeps the reservation, rolling back gives all back."""
@@ -222,8 +216,6 @@ class QuotaStoreConformance(_Base):
         self.assertFalse(self.store.rollback(late, NOON + 300))
         self.assertEqual(self.room("k", NOON + 300).used, 2)
 
-    # windows
-
     def test_rolling_window_never_overruns(self) -> None:
         """No span of a minute holds more than the amount, however the calls fall, and 2 % of it at most is wasted."""
         self.define("k", Limit(7, "requests", "minute"))
@@ -266,8 +258,6 @@ class QuotaStoreConformance(_Base):
         self.assertEqual(self.room("b", NOON + 86_400).used, 0)
         self.assertEqual(self.room("b", NOON).used, 5)
 
-    # defining
-
     def test_defining_again_keeps_what_is_used(self) -> None:
         """Defining is idempotent; a changed amount takes effect at once, and so does another window."""
         self.define("k", Limit(10, "requests", "day"))
@@ -298,8 +288,6 @@ class QuotaStoreConformance(_Base):
         self.store.set_quota("rolling", 4, "tokens")
         self.assertEqual(self.room(rolling).limit, Limit(4, "tokens", "day", rolling=True))
 
-    # holds
-
     def test_holds(self) -> None:
         """A hold lasts until its time; the later of two wins; a time that has come releases."""
         self.store.hold("a", NOON + 60, "429", NOON)
@@ -321,8 +309,6 @@ class QuotaStoreConformance(_Base):
         self.assertEqual(self.store.holds(NOON + LONGEST_HOLD), {})
         with self.assertRaises(QuotaStoreError):
             self.store.hold("k", math.nan, "", NOON)
-
-    # clocks
 
     def test_clock_back_does_not_open_a_spent_calendar_window(self) -> None:
         """After a step back the newest window is charged, so a spent day admits nothing."""
@@ -361,8 +347,6 @@ class QuotaStoreConformance(_Base):
         self.define("k", Limit(5, "requests", "hour", rolling=False))
         admitted = sum(self.admitted("k", 3, now=NOON + (flap % 2) * 3600) for flap in range(20))
         self.assertLessEqual(admitted, 10)
-
-    # threads, and the end
 
     def test_threads(self) -> None:
         """Eight threads on two limits of fifty are admitted exactly fifty times."""

@@ -98,7 +98,7 @@ class SQLiteQuotaStore:
         self._version = 0
         self._idents = _idents()
         self._verb(lambda db: None)
-        _close_over_forks(self)
+        _STORES.add(self)
 
     def define(self, buckets: Sequence[Bucket], now: float) -> None:
         def work(db: sqlite3.Cursor) -> None:
@@ -431,18 +431,8 @@ def _idents() -> itertools.count[int]:
     return itertools.count(int.from_bytes(os.urandom(7), "big"))
 
 
-def _close_over_forks(store: SQLiteQuotaStore) -> None:
-    """SQLite's memory of locks must not be copied into a child: no connection stays open while a process forks."""
-    if not _STORES and hasattr(os, "register_at_fork") and not _HOOKED:
-        _HOOKED.append(True)
-        os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork)
-    _STORES.add(store)
-
-
-_HOOKED: list[bool] = []
-
-
 def _before_fork() -> None:
+    """SQLite's memory of locks must not be copied into a child: no connection stays open while a process forks."""
     for store in list(_STORES):
         store._lock.acquire()
         _FORKING.append(store)
@@ -452,3 +442,7 @@ def _before_fork() -> None:
 def _after_fork() -> None:
     while _FORKING:
         _FORKING.pop()._lock.release()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork)

@@ -8,7 +8,12 @@ accounts = [
     ir.AccountConfig(provider="mock", id="alice", daily_free=3),
     ir.AccountConfig(provider="mock", id="bob", daily_free=2),
     ir.AccountConfig(
-        provider="mock", id="paid", paid_enabled=True, cost_per_input_token=1e-6, cost_per_output_token=2e-6, max_daily_spend=0.003
+        provider="mock",
+        id="paid",
+        paid_enabled=True,
+        cost_per_input_token=1e-6,
+        cost_per_output_token=2e-6,
+        max_daily_spend=0.003,
     ),
 ]
 config = ir.Config(accounts=accounts, allow_paid=True, default_model="mock/any")

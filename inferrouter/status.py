@@ -86,7 +86,8 @@ class AccountStatus:
         return next((limit for limit in self.limits if limit.name == "allowance"), None)
 
     def __str__(self) -> str:
-        lines = [f"{self.provider}/{self.account_id}: breaker {self.breaker}, {self.in_flight} in flight, ${self.spend_today:.4f} today"]
+        state = f"breaker {self.breaker}, {self.in_flight} in flight, ${self.spend_today:.4f} today"
+        lines = [f"{self.provider}/{self.account_id}: {state}"]
         for limit in self.limits:
             lines.append(f"  {limit.name}: {limit.used:g} of {limit.amount:g} {limit.unit} per {limit.window}")
         for hold in self.holds:

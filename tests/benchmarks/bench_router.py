@@ -37,7 +37,8 @@ def main() -> None:
         name = "https" if tls else "http"
         base, call, slow = (statistics.median(column) for column in zip(*rows, strict=True))
         ratio = statistics.median(b / a for a, b, _ in rows)
-        print(f"{name}: http.client {base:.0f} us, router {call:.0f} us, ratio {ratio:.2f}; with sqlite {slow:.0f} us (+{slow - call:.0f} us)")
+        print(f"{name}: http.client {base:.0f} us, router {call:.0f} us, ratio {ratio:.2f}", end="; ")
+        print(f"with sqlite {slow:.0f} us (+{slow - call:.0f} us)")
     _stream_chunks()
 
 

@@ -13,6 +13,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import inferrouter as ir
 from inferrouter.simulator import KeyLimits, Simulator
 
+__all__ = ["example_router", "ir"]
+
 STEPS = {
     "GEMINI_API_KEY": ir.ModelRef("gemini", "gemini-3.5-flash"),
     "GROQ_API_KEY": ir.ModelRef("groq", "openai/gpt-oss-20b"),

@@ -11,7 +11,7 @@ def weather(city: str) -> str:
 
 
 with example_router() as router:
-    messages = [ir.Message("user", "Use the weather tool: do I need an umbrella in Oslo?")]
+    messages = [ir.Message("user", "What is the weather in Paris? Do I need an umbrella?")]
     request = ir.ChatRequest(messages, tools=[ir.Tool.from_function(weather)])
     answer = router.chat_completion(request)
     messages.append(answer.message)

@@ -149,9 +149,12 @@ class _Rolling(Tally):
     of the new time, so that it counts for one more window and no longer.
     """
 
-    __slots__ = ("ring",)
+    __slots__ = ("first", "ring", "scanned")
 
     ring: array[float]
+    first: float
+    """When the oldest slot that holds something passes, as found while `older` was `scanned`."""
+    scanned: float
 
     def moved(self, now: float) -> Tally:
         slot = int(_sane(now) // _width(self.limit))
@@ -184,6 +187,15 @@ class _Rolling(Tally):
             self.used += delta
 
     def frees_at(self, amount: float) -> float | None:
+        if self.older <= 0:
+            return self.gone if self.used > 0 else None
+        if amount > 0:
+            return self._passed(amount)
+        if self.scanned != self.older:  # looked for at every call, and the same as long as no older slot changes
+            self.first, self.scanned = self._passed(0.0) or self.gone, self.older
+        return self.first
+
+    def _passed(self, amount: float) -> float | None:
         ring = self._whole()
         newest = int(self.mark or 0)
         freed, last = 0.0, None
@@ -210,7 +222,7 @@ def tally_of(limit: Limit) -> Tally:
     if not limit.rolling:
         return _Calendar(limit)
     tally = _Rolling(limit)
-    tally.ring = _empty_ring()
+    tally.ring, tally.scanned = _empty_ring(), -1.0
     return tally
 
 
@@ -296,7 +308,7 @@ def _rolling(limit: Limit, slot: int, ring: array[float]) -> _Rolling:
     used = sum(ring)
     width = _width(limit)
     tally = _Rolling(limit, slot, used, used - ring[slot % _RING])
-    tally.ring = ring
+    tally.ring, tally.scanned = ring, -1.0
     tally.begin = slot * width
     tally.end = (slot + 1) * width
     tally.gone = (slot + _RING) * width

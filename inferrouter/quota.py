@@ -15,7 +15,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Protocol, Self, runtime_checkable
+from typing import NamedTuple, Protocol, Self, runtime_checkable
 
 from .errors import QuotaStoreError
 from .limits import MAX_AMOUNT, Limit, Tally, tally_of
@@ -54,8 +54,7 @@ class Bucket:
     limit: Limit
 
 
-@dataclass(frozen=True, slots=True)
-class Headroom:
+class Headroom(NamedTuple):
     """How full a bucket is. `share`: remaining / amount, 0.0 where the amount is 0.
 
     `used` and `remaining` are in the limit's unit; `used` may exceed the amount, `remaining` never falls below 0.
@@ -321,7 +320,9 @@ def headroom_of(entries: Mapping[str, Entry], key: str, now: float) -> Headroom:
     entry = entries.get(key)
     if entry is None:
         raise _unknown(key)
-    tally = entry.tally.moved(now)
+    tally = entry.tally
+    if not tally.begin <= now < tally.end:
+        tally = tally.moved(now)
     limit = entry.limit
     remaining = max(0.0, limit.amount - tally.used)
     share = remaining / limit.amount if limit.amount else 0.0

@@ -10,7 +10,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from .candidates import Candidate, Now, Situation
 from .clock import Clock
@@ -21,7 +21,7 @@ from .meter import Meter, ResultEvent
 from .policy import Policy
 from .quota import QuotaStore, Reservation
 from .records import Routing, Usage
-from .roster import cost_of
+from .roster import Slot, cost_of
 from .transport import WireReply
 from .wire import WireRequest
 
@@ -66,8 +66,7 @@ class Kit:
             self.orphans.popleft()()
 
 
-@dataclass(frozen=True, slots=True)
-class Verb(Generic[T]):
+class Verb(NamedTuple, Generic[T]):
     """One call: how it is encoded for a candidate, and what is done with its open 2xx answer.
 
     `run` settles its admission with success, or raises a `ProviderError` or `WireFault`. `deadline`: monotonic seconds for the
@@ -79,7 +78,7 @@ class Verb(Generic[T]):
     run: Callable[[Admission, WireReply], T]
     deadline: float | None
     max_wait: float
-    dropped: Callable[[Candidate], tuple[str, ...]] = field(default=lambda candidate: ())
+    dropped: Callable[[Candidate], tuple[str, ...]] = lambda candidate: ()
 
 
 class Admission:
@@ -166,12 +165,14 @@ class Admission:
         if self._ended:
             return
         self._ended = True
-        with self.kit.nest:
+        nest = self.kit.nest
+        nest.depth += 1
+        try:
             self._settle(verdict, amounts, usage, error)
+        finally:
+            nest.depth -= 1
 
-    def _settle(
-        self, verdict: Verdict, amounts: list[float] | None, usage: Usage | None, error: InferRouterError | None
-    ) -> None:
+    def _settle(self, verdict: Verdict, amounts: list[float] | None, usage: Usage | None, error: InferRouterError | None) -> None:
         kit = self.kit
         now = kit.now()
         kit.health.leave(self._pass, verdict, now.mono)
@@ -187,21 +188,20 @@ class Admission:
             tell(kit.meter.on_result, event)
 
     def _amounts(self, usage: Usage) -> list[float]:
-        tokens = max(usage.total_tokens, usage.prompt_tokens + usage.completion_tokens)
-        amounts: list[float] = []
-        for reserved, unit in self._with_units():
-            if unit == "tokens":
-                amounts.append(tokens)
-            elif unit == "dollars":
-                amounts.append(cost_of(self.candidate.slot.seat.account, usage))
-            else:
-                amounts.append(reserved)
-        return amounts
+        slot = self.candidate.slot
+        return [reserved if unit == "requests" else used_of(slot, unit, usage) for reserved, unit in self._with_units()]
 
     def _with_units(self) -> list[tuple[float, str]]:
         slot = self.candidate.slot
         keys = slot.free_keys if self.candidate.free else slot.paid_keys
         return [(amount, unit) for (_, amount), (_, unit) in zip(self._wants, keys, strict=True)]
+
+
+def used_of(slot: Slot, unit: str, usage: Usage) -> float:
+    """What `usage` is in tokens or dollars; a total below its parts is not believed."""
+    if unit == "tokens":
+        return max(usage.total_tokens, usage.prompt_tokens + usage.completion_tokens)
+    return cost_of(slot.seat.account, usage)
 
 
 def tell(hook: Callable[[Any], None], event: Any) -> None:

@@ -64,6 +64,10 @@ class ChatResponse:
         """Why the first choice ended."""
         return self.choices[0].finish_reason
 
+    def routed(self, routing: Routing) -> ChatResponse:
+        """The same answer with `routing`."""
+        return ChatResponse(self.id, self.model, self.choices, self.usage, routing, self.source)
+
     @property
     def raw(self) -> Any:
         """The provider's own JSON, parsed anew each time: an object, or for a stream the list of its objects."""

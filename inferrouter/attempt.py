@@ -48,10 +48,11 @@ def walk(plan: Plan, verb: Verb[T], kit: Kit) -> T:
     Raises `NoCandidatesError`, `MultimodalUnavailableError`, `AllCandidatesFailedError`, `InvalidRequestError`,
     `ContextWindowError`, `AuthenticationError`, `QuotaStoreError`, or what `run` raises to the caller.
     """
+    kit.nest.depth += 1
     try:
-        with kit.nest:
-            return _walk(plan, verb, kit)
+        return _walk(plan, verb, kit)
     finally:
+        kit.nest.depth -= 1
         if kit.orphans:
             kit.settle_orphans()
 

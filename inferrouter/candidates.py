@@ -7,7 +7,6 @@ is reserved and nothing is changed here, so that a dry run is this and no more. 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from .errors import Rejection
@@ -55,8 +54,7 @@ class Now(NamedTuple):
     mono: float
 
 
-@dataclass(frozen=True, slots=True)
-class Situation:
+class Situation(NamedTuple):
     """What a call asks of whoever takes it. `request` is None for calls that carry no chat."""
 
     need: Estimate
@@ -65,8 +63,7 @@ class Situation:
     media: frozenset[str] = frozenset()
 
 
-@dataclass(frozen=True, slots=True)
-class Survey:
+class Survey(NamedTuple):
     """Candidates in declared order, and a rejection for each other slot."""
 
     candidates: tuple[Candidate, ...]

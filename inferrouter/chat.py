@@ -6,7 +6,6 @@ Strategy: everything hard is the walk's. Must never know a wire format.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 
 from .admission import Admission, Verb
 from .answers import ChatResponse
@@ -29,7 +28,7 @@ def chat_verb(request: ChatRequest, situation: Situation, deadline: float | None
         answer = found.slot.seat.provider.decode(body, found.model)
         usage = counted(answer.usage, situation.need, answer)
         admission.succeed(answer.usage, usage)
-        return replace(answer, routing=admission.routing_for(usage))
+        return answer.routed(admission.routing_for(usage))
 
     return Verb(situation, encoder(request, stream=False), run, deadline, max_wait, dropped_by(request))
 

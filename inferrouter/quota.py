@@ -226,6 +226,8 @@ class MemoryQuotaStore:
     def holds(self, now: float) -> dict[str, Hold]:
         with self._lock:
             self._check_open()
+            if not self._holds:
+                return {}
             live = {key: live_hold(*held, now) for key, held in self._holds.items()}
             self._holds = {key: held for key, held in live.items() if held is not None}
             return {key: held[0] for key, held in self._holds.items()}

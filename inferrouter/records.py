@@ -18,6 +18,7 @@ from .tool import Tool, tool_from_dict
 
 __all__ = ["ChatRequest", "EmbedRequest", "Message", "Native", "Routing", "ToolCall", "Usage"]
 
+NO_MEDIA: frozenset[str] = frozenset()
 ROLES = ("system", "developer", "user", "assistant", "tool")
 OPTIONAL = ("temperature", "max_tokens", "top_p", "stop", "seed", "tools", "tool_choice", "response_format", "reasoning_effort")
 
@@ -240,13 +241,8 @@ class ChatRequest:
     @property
     def media(self) -> frozenset[str]:
         """The kinds of media in the messages: image, audio, video, document."""
-        return frozenset(
-            part.kind
-            for message in self.messages
-            if isinstance(message, Message) and not isinstance(message.content, str)
-            for part in message.parts
-            if part.kind != "text"
-        )
+        rich = [message for message in self.messages if isinstance(message, Message) and type(message.content) is not str]
+        return frozenset(part.kind for message in rich for part in message.parts if part.kind != "text") if rich else NO_MEDIA
 
 
 @dataclass(frozen=True, slots=True)

@@ -119,14 +119,15 @@ class Config:
         """
         unused = "quota.path: is not used by the store 'memory'; counts are lost when the program ends"
         forgotten = (unused,) if self.quota.store == "memory" and self.quota.path is not None else ()
-        return (*forgotten, *_step_warnings(self), *_account_warnings(self, direct))
+        empty = () if self.accounts else ("accounts: is empty, so no call can be made; add one",)
+        return (*empty, *forgotten, *_step_warnings(self), *_account_warnings(self, direct))
 
 
 def provider_problems(accounts: Sequence[AccountConfig], known_providers: Collection[str]) -> list[str]:
     """See `Config.problems_with`; takes accounts that need not make a valid `Config`."""
     return [
         f"accounts[{i}].provider: {account.provider!r} is no known provider{nearest(account.provider, known_providers)}; "
-        "correct it, or give the account a base_url"
+        "correct it, give the account a base_url, or pass that provider to the router"
         for i, account in enumerate(accounts)
         if account.base_url is None and isinstance(account.provider, str) and account.provider not in known_providers
     ]

@@ -137,6 +137,9 @@ class TableReader:
         return ModelMapping(self._expanded(values["alias"], f"{path}.alias", self.problems), refs)
 
     def _ref(self, table: object, path: str) -> ModelRef:
+        if isinstance(table, str):
+            self.problems.append(f'{path}: must be a table such as {{ provider = "...", model = "..." }}, not a string')
+            return ModelRef("", "")
         values = self._table(table, _names(ModelRef), _names(ModelRef), path)
         return ModelRef(**{k: self._expanded(value, f"{path}.{k}", self.problems) for k, value in values.items()})
 
@@ -165,7 +168,8 @@ class TableReader:
     def _tables(self, value: object, path: str) -> list[Any]:
         if isinstance(value, (list, tuple)):
             return list(value)
-        self.problems.append(f"{path}: must be a list of tables, not {kind_of(value)}")
+        begin = f"; in TOML each begins with [[{path}]]" if isinstance(value, Mapping) else ""
+        self.problems.append(f"{path}: must be a list of tables, not {kind_of(value)}{begin}")
         return []
 
     def _expanded(self, value: Any, path: str, missing: list[str], depth: int = 0) -> Any:

@@ -106,7 +106,7 @@ class UnknownModelError(InferRouterError):
         else:
             head = f"unknown model {self.model!r}"
         listed = f"; known: {', '.join(self.known[:12])}" if self.known else ""
-        return f"{head}{listed}. Name an alias, a declared model, or provider/model."
+        return f"{head}{listed}. Name an alias, a model that a provider with an account declares, or provider/model."
 
 
 class NoCandidatesError(InferRouterError):
@@ -154,7 +154,8 @@ class AllCandidatesFailedError(InferRouterError):
         skipped = f" Left out: {'; '.join(map(str, self.rejections))}." if self.rejections else ""
         count = len(self.attempts)
         head = "the only attempt" if count == 1 else f"all {count} attempts"
-        next_step = "Try again later, or add an account." if self.retryable and self.retry_at is None else _when(self.retry_at)
+        at_once = self.retryable and self.retry_at is None
+        next_step = "An account at another provider could take over." if at_once else _when(self.retry_at)
         return f"{head} failed: {tried}.{skipped} {next_step}"
 
 

@@ -161,9 +161,10 @@ def rest_key(error: ProviderError, candidate: Candidate) -> str:
 
 
 def reason_of(error: ProviderError) -> str:
-    """`error` in two words, for a hold."""
+    """`error` in two words, for a hold; a refused key with what to do about it."""
     status = f" ({error.status})" if error.status else ""
-    return f"{type(error).__name__.removesuffix('Error')}{status}"
+    mend = ", check auth.api_key" if isinstance(error, AuthenticationError) else ""
+    return f"{type(error).__name__.removesuffix('Error')}{status}{mend}"
 
 
 def _secrets(candidate: Candidate) -> tuple[Secret, ...]:

@@ -89,7 +89,11 @@ class Router:
         if not isinstance(config, Config):
             raise ConfigError(f"Router takes an ir.Config, not {type(config).__name__}; for a file use Router.from_file(path)")
         if policy is not None and not hasattr(policy, "select"):
-            raise ConfigError("policy: must have a method select(candidates)")
+            raise ConfigError("policy: must have a method select(candidates); a policy's name goes into Config(policy=...)")
+        if quota_store is not None and not hasattr(quota_store, "reserve"):
+            raise ConfigError(
+                f"quota_store: must be a store such as ir.SQLiteQuotaStore(path), not {type(quota_store).__name__}"
+            )
         self._config = config
         known = providers_for(config, providers)
         self._own_store = quota_store is None
@@ -122,7 +126,11 @@ class Router:
 
     @classmethod
     def from_env(cls, env: Mapping[str, str] | None = None, **parts: object) -> Router:
-        """A router over whatever known API keys the environment holds, with the catalog's free limits. Raises `ConfigError`."""
+        """A router over whatever known API keys the environment holds, one account each, with the catalog's free limits.
+
+        `env`: None: the process's own. `parts` as for the constructor. A key's bill is not known: every account counts as
+        free. Raises `ConfigError` that names the variables if none is set.
+        """
         accounts = accounts_in(os.environ if env is None else env)
         del env  # a traceback with locals would show it
         return cls(config_over(accounts), **parts)  # type: ignore[arg-type]  # as in from_file

@@ -89,11 +89,16 @@ class AccountStatus:
         state = f"breaker {self.breaker}, {self.in_flight} in flight, ${self.spend_today:.4f} today"
         lines = [f"{self.provider}/{self.account_id}: {state}"]
         for limit in self.limits:
-            lines.append(f"  {limit.name}: {limit.used:g} of {limit.amount:g} {limit.unit} per {limit.window}")
+            used, amount = _said(limit.used, limit.unit), _said(limit.amount, limit.unit)
+            lines.append(f"  {limit.name}: {used} of {amount} {limit.unit} per {limit.window}")
         for hold in self.holds:
             until = datetime.fromtimestamp(hold.until, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
             lines.append(f"  held until {until}: {hold.reason}")
         return "\n".join(lines)
+
+
+def _said(amount: float, unit: str) -> str:
+    return f"{amount:.{6 if unit == 'dollars' else 2}f}".rstrip("0").rstrip(".")
 
 
 def account_states(roster: Roster, ledger: Ledger, health: Health, now: Now) -> dict[str, AccountStatus]:

@@ -367,8 +367,13 @@ class Warnings(unittest.TestCase):
 
     def test_a_path_that_is_not_used_is_told(self) -> None:
         """A path beside the memory store gives a warning."""
-        (found,) = warnings(quota=QuotaConfig(path="x.db"))
+        (found,) = warnings(AccountConfig("p", "a"), direct=["p"], quota=QuotaConfig(path="x.db"))
         self.assertTrue(found.startswith("quota.path: "), found)
+
+    def test_no_account_is_told(self) -> None:
+        """A configuration without accounts can be made, and gives a warning."""
+        (found,) = warnings()
+        self.assertTrue(found.startswith("accounts: is empty"), found)
 
 
 if __name__ == "__main__":

@@ -373,6 +373,17 @@ class Variables(unittest.TestCase):
         self.assertEqual(found[0], "accounts[2].daily_free: must not be negative")
         self.assertEqual(found[1], "accounts[2].id: 'b' is the id of accounts[1] already")
 
+    def test_a_table_in_place_of_a_list_says_how_to_write_one(self) -> None:
+        """[accounts] for [[accounts]], and a name where a step of an alias stands, are told with what to write."""
+        found = table_problems({"accounts": {"provider": "p"}, "models": [{"alias": "m", "models": ["p/m"]}]}, {})
+        self.assertEqual(
+            found,
+            [
+                "accounts: must be a list of tables, not a table; in TOML each begins with [[accounts]]",
+                'models[0].models[0]: must be a table such as { provider = "...", model = "..." }, not a string',
+            ],
+        )
+
     def test_an_optional_account_is_still_checked(self) -> None:
         """Being left out does not hide an unknown key, and only a plain true makes an account optional."""
         found = "accounts[0].auth.api_key: the environment variable K is not set"

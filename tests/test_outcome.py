@@ -147,6 +147,8 @@ class Rests(unittest.TestCase):
         """A hold's reason is the class without "Error", and the status where there was one."""
         self.assertEqual(outcome.reason_of(errors.RateLimitedError(status=429)), "RateLimited (429)")
         self.assertEqual(outcome.reason_of(errors.QuotaExceededError()), "QuotaExceeded")
+        refused = errors.AuthenticationError(status=401)
+        self.assertEqual(outcome.reason_of(refused), "Authentication (401), check auth.api_key")
 
 
 class Bare(unittest.TestCase):

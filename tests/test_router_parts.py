@@ -71,6 +71,17 @@ class Meters(RouterCase):
         self.assertIn("sim/b m answered", logs.records[1].getMessage())
 
 
+class WrongParts(RouterCase):
+    def test_names_in_place_of_parts(self) -> None:
+        """A policy's name and a store's path in place of the objects are ConfigErrors that say what to pass."""
+        config = ir.Config(accounts=[ir.AccountConfig("mock", "a")])
+        rows = (("policy", "cost_first", "Config(policy="), ("quota_store", "x.db", "SQLiteQuotaStore(path)"))
+        for part_name, value, word in rows:
+            with self.assertRaises(ir.ConfigError) as caught:
+                ir.Router(config, [ir.MockProvider("mock")], **{part_name: value})
+            self.assertIn(word, str(caught.exception))
+
+
 class Policies(RouterCase):
     def test_own_policy(self) -> None:
         """Any object with select decides the order, from the facts of each candidate."""

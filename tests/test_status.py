@@ -44,6 +44,7 @@ class States(unittest.TestCase):
         text = str(made)
         self.assertIn("closed, 1 in flight, $0.5000 today", text)
         self.assertIn("allowance: 40 of 100 requests per day", text)
+        self.assertIn("spend: 0.5 of ", text)
         self.assertIn("held until 2023-11-14 22:14:20 UTC: RateLimited (429)", text)
         self.assertNotIn("other", text)
 

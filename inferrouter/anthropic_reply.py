@@ -114,6 +114,8 @@ class AnthropicDecoder(StreamDecoder):
         message = item.get("message")
         if not isinstance(message, dict):
             _refuse("message_start holds no message")
+        if self._blocks:
+            _refuse("a second message begins inside the first")
         self._id = _string(message, "id")
         self._model = _string(message, "model") or self._model
         return self._count(message.get("usage"))

@@ -151,7 +151,9 @@ def broken(message: str, source: str = "") -> NoReturn:
 
 def _choice(choice: Any, position: int, source: str, provider: str) -> Choice:
     message = choice.get("message") if isinstance(choice, dict) else None
-    if not isinstance(message, dict):
+    if message is None and isinstance(choice, dict) and choice.get("finish_reason") == "content_filter":
+        message = EMPTY  # Azure leaves out what its filter took away
+    if not isinstance(message, Mapping):
         broken(f"choices[{position}] holds no message", source)
     index = choice.get("index")
     text, reasoning = split_content(message.get("content"))

@@ -32,7 +32,7 @@ class Server:
     refuse. `effort_models`: who takes a reasoning effort; `effort_word`: under which key. `long_limit_models`: who wants
     `max_completion_tokens`. `stream_usage`: whether it must be asked for usage on streams, and does not refuse the question.
     `names`: whether it takes a name on a message. `short_ids`: it takes tool call ids of nine letters and digits only.
-    `audio_in_total`: spoken input counts in its total alone.
+    `audio_in_total`: spoken input counts in its total alone. `int8_vectors`: the base64 of its vectors holds signed bytes.
     """
 
     media: frozenset[str] = USUAL
@@ -50,6 +50,7 @@ class Server:
     audio_in_total: bool = False
     embed_format: bool = True
     dimensions_word: str = "dimensions"
+    int8_vectors: bool = False
 
 
 def server(name: str) -> Server:
@@ -125,6 +126,8 @@ _SERVERS: Mapping[str, Server] = FrozenDict(
             media=frozenset({"image", "document"}),
             refuses=FrozenDict(tools=("*",), tool_choice=("*",), seed=("*",)),
             stream_usage=False,
+            embed_format=False,
+            int8_vectors=True,
         ),
         "voyage": Server(embed_format=False, dimensions_word="output_dimension"),
         "ollama": Server(media=IMAGE),

@@ -30,8 +30,8 @@ def embed_body(request: EmbedRequest, model: str, server: Server) -> dict[str, A
     return body
 
 
-def read_vectors(item: Any, source: str) -> EmbedResponse:
-    """A whole answer with vectors. Raises `MalformedResponseError` if it is none."""
+def read_vectors(item: Any, source: str, int8: bool = False) -> EmbedResponse:
+    """A whole answer with vectors, in base64 of floats or, if `int8`, of signed bytes. Raises `MalformedResponseError`."""
     data = item.get("data") if isinstance(item, dict) else None
     if not isinstance(data, list) or not data:
         broken("the answer holds no vectors", source)
@@ -40,7 +40,7 @@ def read_vectors(item: Any, source: str) -> EmbedResponse:
         if not isinstance(entry, dict):
             broken(f"data[{position}] is no object", source)
         index = entry.get("index")
-        placed.append((index if type(index) is int else position, _vector(entry.get("embedding"), position, source)))
+        placed.append((index if type(index) is int else position, _vector(entry.get("embedding"), position, source, int8)))
     placed.sort(key=lambda pair: pair[0])
     usage = item.get("usage")
     counted = read_usage(usage) if isinstance(usage, dict) else Usage()
@@ -54,9 +54,9 @@ def read_vectors(item: Any, source: str) -> EmbedResponse:
     )
 
 
-def _vector(value: Any, position: int, source: str) -> tuple[float, ...]:
+def _vector(value: Any, position: int, source: str, int8: bool) -> tuple[float, ...]:
     if isinstance(value, str):
-        return _unpacked(value, position, source)
+        return _unpacked(value, position, source, int8)
     if not isinstance(value, list) or not value or not all(type(number) in (float, int) for number in value):
         broken(f"data[{position}] holds no vector", source)
     try:
@@ -65,14 +65,15 @@ def _vector(value: Any, position: int, source: str) -> tuple[float, ...]:
         broken(f"data[{position}] holds a number that is none", source)
 
 
-def _unpacked(text: str, position: int, source: str) -> tuple[float, ...]:
+def _unpacked(text: str, position: int, source: str, int8: bool) -> tuple[float, ...]:
     try:
         raw = binascii.a2b_base64(text)
     except (binascii.Error, ValueError):
         raw = b""
-    if not raw or len(raw) % 4:
-        broken(f"data[{position}] is neither a list of numbers nor base64 floats", source)
-    vector = struct.unpack(f"<{len(raw) // 4}f", raw)
+    size, code = (1, "b") if int8 else (4, "f")
+    if not raw or len(raw) % size:
+        broken(f"data[{position}] is neither a list of numbers nor base64 numbers", source)
+    vector = tuple(map(float, struct.unpack(f"<{len(raw) // size}{code}", raw)))
     if not all(map(math.isfinite, vector)):
         broken(f"data[{position}] holds numbers that are none", source)
     return vector

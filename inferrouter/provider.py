@@ -149,7 +149,8 @@ class StreamDecoder:
         return {}
 
     def fail(self, item: Any, status: int = 200) -> NoReturn:
-        """Raise what an error object inside a 2xx stream means."""
+        """Raise what an error object inside a 2xx stream means. One that comes after the terminal marker undoes it."""
+        self.complete = False
         body = json.dumps(item).encode()
         raise self._provider.error(embedded_status(item, status), {}, body, 0.0)
 

@@ -119,7 +119,7 @@ class OpenAICompatProvider:
     def decode_embed(self, body: bytes, model: str) -> EmbedResponse:
         """See `Provider`."""
         source, item = load_answer(self, body)
-        return read_vectors(item, source)
+        return read_vectors(item, source, self._server.int8_vectors)
 
     def _headers(self, endpoint: Endpoint) -> tuple[tuple[str, str | Secret], ...]:
         word = self._server.key_header

@@ -191,6 +191,14 @@ class UnaryTest(unittest.TestCase):
                 provider.decode(body, "m")
             self.assertEqual(caught.exception.body, body.decode())
 
+    def test_filtered_without_a_message(self) -> None:
+        """A choice whose message the filter took away is an empty answer; without a message, no other choice is one."""
+        reply = decoded({"choices": [{"index": 0, "finish_reason": "content_filter"}], "usage": {"prompt_tokens": 4}})
+        self.assertEqual((reply.text, reply.finish_reason, reply.usage.prompt_tokens), ("", "content_filter", 4))
+        for choice in ({"finish_reason": "stop"}, {"finish_reason": "content_filter", "message": "x"}):
+            with self.assertRaises(errors.MalformedResponseError):
+                decoded({"choices": [choice]})
+
     def test_error_inside(self) -> None:
         """An error object inside a 200, at the top or in a choice, is the error that it names."""
         with self.assertRaises(errors.InvalidRequestError):
@@ -314,6 +322,16 @@ class StreamTest(unittest.TestCase):
         with self.assertRaises(errors.InvalidRequestError):
             streamed(events(failed, done=False))
 
+    def test_error_after_the_finish_reason(self) -> None:
+        """An error that follows the finish reason undoes it, in the same bytes or later."""
+        data = events(chunk({"content": "a"}, "length"), {**chunk(), "error": {"code": 400, "message": "x"}})
+        for step in (1, len(data)):
+            with self.assertRaises(errors.InvalidRequestError):
+                streamed(data, step)
+        decoder = OpenAICompatProvider("x", "https://e.org").decoder("m")
+        self.assertEqual([piece.choices[0].finish_reason for piece in decoder.feed(data)], ["length"])
+        self.assertFalse(decoder.complete)
+
     def test_flat_error_inside(self) -> None:
         """A flat error object among the chunks is an error even where [DONE] follows."""
         with self.assertRaises(errors.InvalidRequestError):
@@ -422,6 +440,12 @@ class VectorsTest(unittest.TestCase):
         self.assertEqual(reply.embeddings, ((1.0, 0.25), (0.5, -2.0)))
         self.assertEqual((reply.usage.prompt_tokens, reply.usage.completion_tokens, reply.usage.total_tokens), (3, 0, 3))
 
+    def test_signed_bytes(self) -> None:
+        """One server's base64 holds signed bytes."""
+        body = json.dumps({"data": [{"embedding": base64.b64encode(bytes([1, 255, 128])).decode()}]}).encode()
+        reply = OpenAICompatProvider("perplexity", "https://e.org").decode_embed(body, "m")
+        self.assertEqual(reply.embeddings, ((1.0, -1.0, -128.0),))
+
     def test_no_vectors(self) -> None:
         """Anything but vectors is malformed."""
         nan = base64.b64encode(struct.pack("<f", float("nan"))).decode()
@@ -436,6 +460,7 @@ class VectorsTest(unittest.TestCase):
         for name, want in (
             ("openai", {"model": "m", "input": ["a"], "encoding_format": "float", "dimensions": 8}),
             ("voyage", {"model": "m", "input": ["a"], "output_dimension": 8}),
+            ("perplexity", {"model": "m", "input": ["a"], "dimensions": 8}),
         ):
             provider = OpenAICompatProvider(name, "https://e.org/v1")
             wire = provider.encode_embed(records.EmbedRequest("a", dimensions=8), "m", Endpoint("https://e.org/v1", Secret("k")))

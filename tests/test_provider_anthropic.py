@@ -552,6 +552,7 @@ class Streams(unittest.TestCase):
             (text, delta(0, "text_delta", "text", 5)),
             (start(0, {"type": "tool_use", "id": "t"}),),
             ({"type": "message_start"},),
+            (BEGIN, BEGIN, text, BEGIN),
         ):
             with self.subTest(items=items), self.assertRaises(errors.MalformedResponseError) as caught:
                 dialects.Read(CLAUDE, dialects.frames(*items)).end()

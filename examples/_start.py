@@ -1,4 +1,7 @@
-"""What the examples share: a router over your own keys if you have any, else over the simulator."""
+"""What the examples share: a router over your own keys of free tiers if you have any, else over the simulator.
+
+A key that may cost money, such as OPENAI_API_KEY, is left alone.
+"""
 
 from __future__ import annotations
 
@@ -18,9 +21,8 @@ __all__ = ["example_router", "ir"]
 STEPS = {
     "GEMINI_API_KEY": ir.ModelRef("gemini", "gemini-3.5-flash"),
     "GROQ_API_KEY": ir.ModelRef("groq", "openai/gpt-oss-20b"),
-    "OPENAI_API_KEY": ir.ModelRef("openai", "gpt-4o-mini"),
-    "ANTHROPIC_API_KEY": ir.ModelRef("anthropic", "claude-haiku-4-5"),
 }
+SIMULATED = (ir.ModelRef("gemini", "gemini-3.5-flash"), ir.ModelRef("openai", "gpt-4o-mini"))
 
 
 @contextmanager
@@ -41,12 +43,11 @@ def _own(steps: dict[str, ir.ModelRef]) -> ir.Config:
 
 
 def _simulated(stack: ExitStack) -> ir.Config:
-    print("(no API key found: talking to the simulator; set GEMINI_API_KEY or another for the real thing)\n")
+    print("(no key of a free tier found: talking to the simulator; set GEMINI_API_KEY or GROQ_API_KEY for the real thing)\n")
     openai = stack.enter_context(Simulator("openai", keys={"sk-demo": KeyLimits(rpm=30)}, models=("gpt-4o-mini",)))
     gemini = stack.enter_context(Simulator("gemini", keys={"g-demo": KeyLimits(rpm=30)}, models=("gemini-3.5-flash",)))
     accounts = [
         ir.AccountConfig(provider="gemini", id="gemini-free", auth=ir.Auth("g-demo"), base_url=gemini.base_url, daily_free=20),
         ir.AccountConfig(provider="openai", id="openai-free", auth=ir.Auth("sk-demo"), base_url=openai.base_url, daily_free=20),
     ]
-    steps = [STEPS["GEMINI_API_KEY"], STEPS["OPENAI_API_KEY"]]
-    return ir.Config(accounts=accounts, models=[ir.ModelMapping("any", steps)], default_model="any")
+    return ir.Config(accounts=accounts, models=[ir.ModelMapping("any", SIMULATED)], default_model="any")

@@ -87,7 +87,7 @@ def check(options: Namespace, streams: Streams) -> int:
 def ask(options: Namespace, streams: Streams) -> int:
     """One question, its answer on stdout, who gave it on stderr."""
     request = ChatRequest(_question(options.text), model=options.model)
-    with Router.from_file(options.config) if options.config else Router.from_env() as router:
+    with Router.from_file(options.config) if options.config else _from_env() as router:
         try:
             where, usage = (_streamed if options.stream else _answered)(router, request, streams.out)
         except UnknownModelError as error:
@@ -127,6 +127,13 @@ def _explained(router: Router, name: str, out: Screen) -> bool:
     found = router.explain(ChatRequest("Hello", model=name))
     out.line(str(found))
     return bool(found.candidates)
+
+
+def _from_env() -> Router:
+    try:
+        return Router.from_env()
+    except ConfigError as error:
+        raise ConfigError(f"{'; '.join(error.problems)}; or name a configuration file with --config") from None
 
 
 def _question(words: list[str]) -> str:

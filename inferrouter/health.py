@@ -19,7 +19,10 @@ __all__ = ["BreakerState", "Health", "HealthConfig", "Pass", "Verdict"]
 
 @dataclass(frozen=True, slots=True)
 class HealthConfig:
-    """`failure_threshold` failures in `failure_window` seconds open it for `open_for` seconds. Raises `ConfigError`."""
+    """When an account's breaker opens: at `failure_threshold` failures in `failure_window` seconds, for `open_for` seconds.
+
+    Raises `ConfigError`.
+    """
 
     failure_threshold: int = 3
     failure_window: float = 300.0

@@ -243,7 +243,7 @@ class AskTest(CommandTest):
 
     def test_no_keys(self) -> None:
         """Without a file and without keys it says which variables to set."""
-        self.failed(run("ask", "hi"), "set one of .*OPENAI_API_KEY")
+        self.failed(run("ask", "hi"), "set one of .*OPENAI_API_KEY.* --config")
 
     def test_no_model(self) -> None:
         """With keys alone and no model it says how to name one, and shows no key."""

@@ -131,12 +131,12 @@ class ExamplesTest(unittest.TestCase):
     def setUp(self) -> None:
         parts = ExitStack()
         self.addCleanup(parts.close)
-        parts.enter_context(mock.patch.dict(os.environ, {}, clear=True))
+        parts.enter_context(mock.patch.dict(os.environ, {"OPENAI_API_KEY": "costs"}, clear=True))
         parts.enter_context(mock.patch.object(sys, "path", [str(EXAMPLES), *sys.path]))
         parts.enter_context(mock.patch.dict(sys.modules))
 
     def test_examples_run(self) -> None:
-        """Every example runs without a key and shows what it is about."""
+        """Every example runs without a key of a free tier, leaves one that may cost alone, and shows what it is about."""
         facts = {
             "chat.py": "gemini/gemini-free gemini-3.5-flash: ",
             "limits.py": "call 6: paid, $0.0000",

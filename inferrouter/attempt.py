@@ -235,12 +235,15 @@ def ordered(policy: Policy, candidates: Sequence[Candidate]) -> list[Candidate]:
     """What `policy` makes of `candidates`, each once; what it invents is left out. Raises `ConfigError` if it fails."""
     if not candidates:
         return []
-    known = {id(candidate): candidate for candidate in candidates}
     try:
-        chosen = dict.fromkeys(map(id, policy.select(candidates)))
+        answer = policy.select(candidates)
+        if len(candidates) == 1 == len(answer) and answer[0] is candidates[0]:
+            return [candidates[0]]
+        chosen = dict.fromkeys(map(id, answer))
     except Exception as exc:
         name = type(policy).__name__
         raise ConfigError(f"policy: {name}.select raised {type(exc).__name__}; mend it or use another") from exc
+    known = {id(candidate): candidate for candidate in candidates}
     return [known[place] for place in chosen if place in known]
 
 

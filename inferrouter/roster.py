@@ -96,7 +96,7 @@ class Roster:
     def resolve(self, name: str, now: float) -> Plan:
         """The plan of an alias, a declared model, or provider/model; "" is the default model. Raises `UnknownModelError`."""
         name = name or self._config.default_model
-        plan = self._plans.get(name)
+        plan = self.known(name)
         if plan is None:
             steps = self._steps(name)
             with self._lock:
@@ -106,6 +106,10 @@ class Roster:
                 keys = tuple(dict.fromkeys(key for slot in slots for key in slot.room_keys))
                 plan = self._plans[name] = Plan(name, slots, keys)
         return plan
+
+    def known(self, name: str) -> Plan | None:
+        """The plan of a name that was resolved before; takes no lock."""
+        return self._plans.get(name or self._config.default_model)
 
     def keys_of(self, seat: Seat) -> tuple[str, ...]:
         """Every bucket of an account that is known by now."""

@@ -216,6 +216,9 @@ class Router:
         return situation, deadline, patience
 
     def _plan(self, name: str) -> Plan:
+        known = self._roster.known(name)
+        if known is not None:
+            return known
         with self._kit.nest:
             return self._roster.resolve(name, self._kit.clock.time())
 

@@ -185,7 +185,7 @@ class Admission:
             event = ResultEvent(
                 found.provider, found.account_id, found.model, found.free, error is None, took, usage, cost, error
             )
-            tell(kit.meter.on_result, event)
+            tell(kit.meter, "on_result", event)
 
     def _amounts(self, usage: Usage) -> list[float]:
         slot = self.candidate.slot
@@ -204,9 +204,9 @@ def used_of(slot: Slot, unit: str, usage: Usage) -> float:
     return cost_of(slot.seat.account, usage)
 
 
-def tell(hook: Callable[[Any], None], event: Any) -> None:
-    """Give `event` to a meter, whose faults are its own."""
+def tell(meter: Meter, hook: str, event: Any) -> None:
+    """Give `event` to a meter, whose faults are its own: a hook that raises, or one it does not have."""
     try:
-        hook(event)
+        getattr(meter, hook)(event)
     except Exception:
         return

@@ -236,9 +236,9 @@ def ordered(policy: Policy, candidates: Sequence[Candidate]) -> list[Candidate]:
     if not candidates:
         return []
     try:
-        answer = policy.select(candidates)
-        if len(candidates) == 1 == len(answer) and answer[0] is candidates[0]:
-            return [candidates[0]]
+        answer = list(policy.select(list(candidates)))
+        if len(answer) == 1 and answer[0] is candidates[0]:
+            return answer
         chosen = dict.fromkeys(map(id, answer))
     except Exception as exc:
         name = type(policy).__name__
@@ -263,7 +263,7 @@ def exchange(admission: Admission, request: WireRequest, fresh: bool) -> Any:
     kit, found = admission.kit, admission.candidate
     if kit.meter is not None:
         facts = (found.provider, found.account_id, found.model, found.free)
-        tell(kit.meter.on_route, RouteEvent(*facts, admission.attempts, admission.verb.situation.need.total))
+        tell(kit.meter, "on_route", RouteEvent(*facts, admission.attempts, admission.verb.situation.need.total))
     seat = found.slot.seat
     reply = seat.wire.send(request, timeout_s=admission.budget, allow_http=seat.account.allow_http, fresh=fresh)
     if 200 <= reply.status < 300:

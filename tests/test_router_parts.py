@@ -61,6 +61,26 @@ class Meters(RouterCase):
             self.assertTrue(verb(router).text)
         self.assertEqual(router.status()["a"].in_flight, 0)
 
+    def test_half_a_meter(self) -> None:
+        """A meter that has only one of the two hooks hears of half the events and breaks no call."""
+
+        class Results:
+            def __init__(self) -> None:
+                self.events: list[Any] = []
+
+            def on_result(self, event: Any) -> None:
+                self.events.append(event)
+
+        class Routes:
+            on_route = staticmethod(lambda event: None)
+
+        results = Results()
+        for meter in (results, Routes()):
+            router = self.router("a", meter=meter)
+            for verb in VERBS.values():
+                self.assertTrue(verb(router).text)
+        self.assertEqual([event.success for event in results.events], [True] * len(VERBS))
+
     def test_log_meter(self) -> None:
         """LogMeter writes a line for each result, failures as warnings."""
         router = self.router("a", "b", config={"policy": "declared_order"}, meter=ir.LogMeter())
@@ -148,6 +168,22 @@ class Policies(RouterCase):
                 with self.assertRaisesRegex(ir.ConfigError, type(policy).__name__):
                     call(HELLO)
             self.assertEqual((used(router, "a"), router.status()["a"].in_flight), ({"rpd": 0, "tpd": 0}, 0))
+
+    def test_any_iterable(self) -> None:
+        """A policy may sort its list in place, or give an iterator, over one candidate as over several."""
+
+        class InPlace:
+            def select(self, candidates: Any) -> Any:
+                candidates.sort(key=lambda each: each.account_id, reverse=True)
+                return candidates
+
+        class Lazy:
+            def select(self, candidates: Any) -> Any:
+                return reversed(candidates)
+
+        for policy in (InPlace(), Lazy()):
+            for accounts in (("a",), ("a", "b")):
+                self.assertEqual(self.served_by(self.router(*accounts, policy=policy), 1), [accounts[-1]])
 
     def test_no_policy(self) -> None:
         """An object without select is no policy."""

@@ -99,7 +99,9 @@ def judge(
     if holds:
         hold = max((holds[key] for key in slot.hold_keys if key in holds), key=_until, default=None)
         if hold is not None:
-            return _rejection(slot, "held", f"held: {hold.reason}", hold.until)
+            # A key that was refused is not mended by waiting.
+            until = None if hold.reason.startswith("Authentication") else hold.until
+            return _rejection(slot, "held", f"held: {hold.reason}", until)
     state, wait, in_flight = health.look(account.id, now.mono)
     if state is not BreakerState.CLOSED and wait > 0:
         return _rejection(slot, "breaker", "resting after repeated failures (breaker open)", now.wall + wait)

@@ -87,7 +87,7 @@ def check(options: Namespace, streams: Streams) -> int:
 def ask(options: Namespace, streams: Streams) -> int:
     """One question, its answer on stdout, who gave it on stderr."""
     request = ChatRequest(_question(options.text), model=options.model)
-    with Router.from_file(options.config) if options.config else _from_env() as router:
+    with Router.from_file(options.config) if options.config else _from_env(options.paid) as router:
         try:
             where, usage = (_streamed if options.stream else _answered)(router, request, streams.out)
         except UnknownModelError as error:
@@ -129,9 +129,9 @@ def _explained(router: Router, name: str, out: Screen) -> bool:
     return bool(found.candidates)
 
 
-def _from_env() -> Router:
+def _from_env(allow_paid: bool) -> Router:
     try:
-        return Router.from_env()
+        return Router.from_env(allow_paid=allow_paid)
     except ConfigError as error:
         raise ConfigError(f"{'; '.join(error.problems)}; or name a configuration file with --config") from None
 
@@ -181,6 +181,7 @@ def _parser() -> ArgumentParser:
     command.add_argument("--model", default="", help="an alias, a model, or provider/model")
     command.add_argument("--stream", action="store_true", help="print the answer as it comes")
     command.add_argument("text", metavar="TEXT", nargs="+", help="the question; - reads it from stdin")
+    command.add_argument("--paid", action="store_true", help="without --config: accounts that cost money may be used")
     command.set_defaults(command=ask)
 
     command = commands.add_parser("status", help="limits, use and rests of every account")

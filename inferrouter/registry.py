@@ -17,7 +17,7 @@ from .provider_gemini import GeminiProvider
 from .provider_openai import OpenAICompatProvider
 from .secret import Secret
 
-__all__ = ["KNOWN_PROVIDERS", "accounts_in", "config_over", "providers_for"]
+__all__ = ["KNOWN_PROVIDERS", "accounts_in", "config_over", "keyless", "providers_for"]
 
 KNOWN_PROVIDERS = frozenset((*PRESETS, *ALIASES))
 
@@ -37,7 +37,7 @@ def providers_for(config: Config, given: Iterable[Provider] | None) -> dict[str,
 
 
 def accounts_in(env: Mapping[str, str]) -> list[AccountConfig]:
-    """An account for each known key in `env`, with the catalog's free limits.
+    """An account for each known key in `env`, with the catalog's free limits; paid where the catalog knows of none.
 
     Raises nothing: a traceback that shows local variables would show every key of `env`.
     """
@@ -49,18 +49,34 @@ def accounts_in(env: Mapping[str, str]) -> list[AccountConfig]:
     return found
 
 
-def config_over(accounts: Sequence[AccountConfig]) -> Config:
+def config_over(accounts: Sequence[AccountConfig], allow_paid: bool = False) -> Config:
     """A configuration of what `accounts_in` found. Raises `ConfigError` if that is nothing, or a key is unusable."""
     if not accounts:
         names = sorted({name for row in PRESETS.values() for name in row.env})
         raise ConfigError(f"the environment holds none of the known keys; set one of {', '.join(names)}")
-    return Config(accounts=accounts)
+    return Config(accounts=accounts, allow_paid=allow_paid)
+
+
+def keyless(config: Config) -> list[str]:
+    """A warning for each account without a key at a provider that asks for one."""
+    return [
+        f"accounts[{i}].auth: account {account.id!r} has no api_key, which {account.provider!r} asks for"
+        for i, account in enumerate(config.accounts)
+        if not account.auth.api_key and not account.base_url and not account.headers
+        if account.provider in KNOWN_PROVIDERS and preset(account.provider).env
+    ]
 
 
 def _free_account(name: str, key: Secret) -> AccountConfig:
     row = preset(name)
     return AccountConfig(
-        provider=name, id=name, auth=Auth(key), limits=row.limits, model_limits=row.model_limits, reset=row.reset
+        provider=name,
+        id=name,
+        auth=Auth(key),
+        limits=row.limits,
+        model_limits=row.model_limits,
+        reset=row.reset,
+        paid_enabled=not row.free,
     )
 
 

@@ -21,7 +21,7 @@ from .clock import Clock, SystemClock
 from .config import Config, QuotaConfig
 from .config_file import load_config
 from .embed import embed_all
-from .errors import ConfigError, InferRouterError, InvalidRequestError
+from .errors import ConfigError, InferRouterError, InvalidRequestError, UnknownModelError
 from .estimate import estimate_chat
 from .frozen import FrozenDict
 from .health import Health, HealthConfig
@@ -32,7 +32,7 @@ from .policy import Policy, policy_named
 from .provider import Provider
 from .quota import MemoryQuotaStore, QuotaStore
 from .records import ChatRequest, EmbedRequest
-from .registry import KNOWN_PROVIDERS, accounts_in, config_over, providers_for
+from .registry import KNOWN_PROVIDERS, accounts_in, config_over, keyless, providers_for
 from .roster import Plan, Roster
 from .status import AccountStatus, Explanation, account_states
 from .stream import ChatStream, stream_verb
@@ -88,12 +88,7 @@ class Router:
         self._closed = True
         if not isinstance(config, Config):
             raise ConfigError(f"Router takes an ir.Config, not {type(config).__name__}; for a file use Router.from_file(path)")
-        if policy is not None and not hasattr(policy, "select"):
-            raise ConfigError("policy: must have a method select(candidates); a policy's name goes into Config(policy=...)")
-        if quota_store is not None and not hasattr(quota_store, "reserve"):
-            raise ConfigError(
-                f"quota_store: must be a store such as ir.SQLiteQuotaStore(path), not {type(quota_store).__name__}"
-            )
+        _check_parts(quota_store, policy, meter, health, clock)
         self._config = config
         known = providers_for(config, providers)
         self._own_store = quota_store is None
@@ -111,7 +106,7 @@ class Router:
         )
         self._roster = Roster(config, known, self._transport, self._ledger)
         self._roster.open(self._kit.clock.time())
-        self.warnings: tuple[str, ...] = config.warnings(self._roster.direct())
+        self.warnings: tuple[str, ...] = (*config.warnings(self._roster.direct()), *keyless(config), *self._default_unknown())
         self._closed = False
 
     @classmethod
@@ -125,15 +120,15 @@ class Router:
         return router
 
     @classmethod
-    def from_env(cls, env: Mapping[str, str] | None = None, **parts: object) -> Router:
+    def from_env(cls, env: Mapping[str, str] | None = None, *, allow_paid: bool = False, **parts: object) -> Router:
         """A router over whatever known API keys the environment holds, one account each, with the catalog's free limits.
 
-        `env`: None: the process's own. `parts` as for the constructor. A key's bill is not known: every account counts as
-        free. Raises `ConfigError` that names the variables if none is set.
+        `env`: None: the process's own. A provider without a free tier in the catalog counts as paid and is used only with
+        `allow_paid`. `parts` as for the constructor. Raises `ConfigError` that names the variables if none is set.
         """
         accounts = accounts_in(os.environ if env is None else env)
         del env  # a traceback with locals would show it
-        return cls(config_over(accounts), **parts)  # type: ignore[arg-type]  # as in from_file
+        return cls(config_over(accounts, allow_paid), **parts)  # type: ignore[arg-type]  # as in from_file
 
     @_ours
     def chat_completion(
@@ -215,6 +210,14 @@ class Router:
         situation = Situation(estimate_chat(request), self._config.allow_paid, request, request.media)
         return situation, deadline, patience
 
+    def _default_unknown(self) -> list[str]:
+        try:
+            if self._config.default_model:
+                self._plan("")
+        except UnknownModelError as error:
+            return [f"default_model: {error}"]
+        return []
+
     def _plan(self, name: str) -> Plan:
         known = self._roster.known(name)
         if known is not None:
@@ -232,6 +235,27 @@ class Router:
         limit = self._config.timeout if timeout is None else _seconds("timeout", timeout)
         patience = self._config.max_wait if max_wait is None else _seconds("max_wait", max_wait)
         return None if limit is None else self._kit.clock.monotonic() + limit, patience
+
+
+def _check_parts(quota_store: object, policy: object, meter: object, health: object, clock: object) -> None:
+    """Raise `ConfigError` listing each part that cannot be one; None is always good."""
+
+    def lacks(part: object, *methods: str) -> bool:
+        return part is not None and not all(callable(getattr(part, name, None)) for name in methods)
+
+    problems = []
+    if lacks(quota_store, "reserve"):
+        problems.append(f"quota_store: must be a store such as ir.SQLiteQuotaStore(path), not {type(quota_store).__name__}")
+    if lacks(policy, "select"):
+        problems.append("policy: must have a method select(candidates); a policy's name goes into Config(policy=...)")
+    if lacks(meter, "on_route") and lacks(meter, "on_result"):
+        problems.append("meter: must have methods on_route(event) and on_result(event), as ir.LogMeter() has")
+    if health is not None and not isinstance(health, HealthConfig):
+        problems.append(f"health: must be an ir.HealthConfig, not {type(health).__name__}")
+    if lacks(clock, "time", "monotonic", "sleep"):
+        problems.append("clock: must have methods time(), monotonic() and sleep(seconds)")
+    if problems:
+        raise ConfigError(problems)
 
 
 def _seconds(name: str, value: float) -> float:

@@ -40,6 +40,8 @@ class Reasons(unittest.TestCase):
         stage.ledger.hold("a|m", NOW + 90, "late", NOW)
         stage.ledger.hold("a", NOW + 9, "early", NOW)
         self.only(stage, "held", "held: late", NOW + 90)
+        stage.ledger.hold("a", NOW + 600, "Authentication (401), check auth.api_key", NOW)
+        self.only(stage, "held", "held: Authentication (401), check auth.api_key", None)
 
     def test_another_models_hold_does_not_count(self) -> None:
         """A hold on another model or account leaves this one in."""

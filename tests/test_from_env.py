@@ -40,6 +40,19 @@ class FromEnvTest(unittest.TestCase):
         with ir.Router.from_env({"OPENAI_API_KEY": KEY, "GEMINI_API_KEY": f" {KEY}\n", "XAI_API_KEY": " "}) as router:
             self.assertEqual(set(router.status()), {"openai", "gemini"})
 
+    def test_a_key_without_a_free_tier_costs_money(self) -> None:
+        """A provider for which the catalog has nothing free is paid, and left out until paid use is allowed."""
+        env = {"OPENAI_API_KEY": KEY, "GROQ_API_KEY": KEY}
+        for allowed, served in ((False, ["groq"]), (True, ["groq", "openai"])):
+            with self.subTest(allow_paid=allowed), ir.Router.from_env(env, allow_paid=allowed) as router:
+                found = [
+                    candidate.account_id
+                    for name in ("groq/m", "openai/gpt-4o-mini")
+                    for candidate in router.explain(ir.ChatRequest("Hi", model=name)).candidates
+                ]
+                self.assertEqual(found, served)
+                self.assertEqual(router.explain(ir.ChatRequest("Hi", model="groq/m")).candidates[0].free, True)
+
     def test_an_empty_environment_says_what_to_set(self) -> None:
         """Without any known key the error names the variables that would do."""
         with self.assertRaisesRegex(ir.ConfigError, "set one of .*GEMINI_API_KEY.*OPENAI_API_KEY"):

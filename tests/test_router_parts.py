@@ -338,5 +338,14 @@ class ForeignFaults(RouterCase):
         self.assertTrue(router.chat_completion(HELLO).text)
 
 
+class NoSuchPart(unittest.TestCase):
+    def test_wrong_parts(self) -> None:
+        """What cannot be a store, policy, meter, health or clock is told at once, all of it in one ConfigError."""
+        parts: dict[str, Any] = dict.fromkeys(("quota_store", "policy", "meter", "health", "clock"), 5)
+        with self.assertRaises(ir.ConfigError) as caught:
+            ir.Router(ir.Config(accounts=[ir.AccountConfig("openai", "a")]), **parts)
+        self.assertEqual([problem.partition(":")[0] for problem in caught.exception.problems], list(parts))
+
+
 if __name__ == "__main__":
     unittest.main()

@@ -81,7 +81,7 @@ def read_usage(usage: Mapping[str, Any], audio_in_total: bool = False) -> Usage:
         cached = tokens(usage.get("prompt_cache_hit_tokens") or usage.get("cached_tokens") or usage.get("num_cached_tokens"))
     details = usage.get("completion_tokens_details")
     reasoning = tokens((details if isinstance(details, dict) else usage).get("reasoning_tokens"))
-    return Usage(prompt, completion, total, cached, reasoning, breakdown)
+    return Usage(prompt, completion, total, min(cached, prompt), reasoning, breakdown)
 
 
 def split_content(content: Any) -> tuple[str, str]:

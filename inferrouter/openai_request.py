@@ -57,6 +57,8 @@ def unsupported(request: ChatRequest, model: str, server: Server) -> tuple[str, 
 
 
 def _refused(name: str, value: Any, refused: frozenset[str]) -> bool:
+    if value == 1 and name in ("temperature", "top_p"):
+        return False  # as such models sample anyway
     return name in refused or (
         name == "response_format" and "json_schema" in refused and bool(value["type"] == "json_schema")
     )

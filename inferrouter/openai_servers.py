@@ -19,9 +19,11 @@ IMAGE = frozenset({"image"})
 USUAL = frozenset({"image", "audio", "document"})
 ALL = USUAL | {"video"}
 
-# OpenAI's models that think before they answer; the second set refuses to be sampled otherwise than it likes.
+# OpenAI's models that think before they answer; the second set refuses to be sampled otherwise than it likes, the third to
+# stop at given words.
 THINKERS = ("o[1-9]*", "gpt-5*", "*/o[1-9]*", "*/gpt-5*")
 FIXED = ("o[1-9]*", "gpt-5", "gpt-5-[!c]*", "*/o[1-9]*", "*/gpt-5", "*/gpt-5-[!c]*")
+UNSTOPPED = ("o[1245-9]*", "o3", "o3-[!m]*", "gpt-5", "gpt-5-[!c]*", "*/o[1-9]*", "*/gpt-5", "*/gpt-5-[!c]*")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -79,7 +81,7 @@ def _any(model: str, patterns: tuple[str, ...]) -> bool:
 
 _PLAIN = Server()
 _OPENAI = Server(
-    refuses=FrozenDict(temperature=FIXED, top_p=FIXED, stop=FIXED),
+    refuses=FrozenDict(temperature=FIXED, top_p=FIXED, stop=UNSTOPPED),
     effort_models=THINKERS,
     long_limit_models=THINKERS,
     developer_role=True,

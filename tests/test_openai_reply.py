@@ -122,7 +122,7 @@ class UnaryTest(unittest.TestCase):
         self.assertEqual(usage_of({"prompt_tokens": 4, "completion_tokens": 5}), (4, 5, 9))
 
     def test_usage_parts(self) -> None:
-        """Cached tokens are found under every server's name, and the input by modality where it is told."""
+        """Cached tokens are found under every server's name, never more than the input, which is told by modality."""
         for item in (
             {"prompt_tokens_details": {"cached_tokens": 4}},
             {"prompt_cache_hit_tokens": 4},
@@ -130,6 +130,8 @@ class UnaryTest(unittest.TestCase):
             {"num_cached_tokens": 4},
         ):
             self.assertEqual(decoded(answer(usage={"prompt_tokens": 9, **item})).usage.cached_tokens, 4)
+        more = {"prompt_tokens": 9, "prompt_tokens_details": {"cached_tokens": 64}}
+        self.assertEqual(decoded(answer(usage=more)).usage.cached_tokens, 9)
         details = {"audio_tokens": 44, "image_tokens": 0, "text_tokens": 20}
         usage = decoded(answer(usage={"prompt_tokens": 64, "prompt_tokens_details": details})).usage
         self.assertEqual(usage.input_breakdown, {"audio": 44, "text": 20})

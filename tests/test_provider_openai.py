@@ -178,7 +178,7 @@ class EncodeTest(unittest.TestCase):
 class ServersTest(unittest.TestCase):
     def test_openai_thinkers(self) -> None:
         """OpenAI's thinking models get max_completion_tokens and no sampling words; its others max_tokens and no effort."""
-        for model in ("o3-mini", "gpt-5-mini"):
+        for model in ("o4-mini", "gpt-5-mini"):
             body = sent("openai", model=model)
             self.assertEqual((body["max_completion_tokens"], body["reasoning_effort"]), (64, "low"))
             self.assertTrue({"max_tokens", "temperature", "top_p", "stop"}.isdisjoint(body))
@@ -187,6 +187,16 @@ class ServersTest(unittest.TestCase):
         self.assertEqual(body["max_tokens"], 64)
         self.assertNotIn("reasoning_effort", body)
         self.assertEqual(dropped("openai", "gpt-4o-mini"), {"reasoning_effort"})
+
+    def test_what_thinkers_take(self) -> None:
+        """A temperature and a top_p of 1 are no change to a thinking model, so they are sent; o3-mini takes stop words."""
+        plain = ChatRequest("Hi", temperature=1.0, top_p=1)
+        body = sent("openai", plain, model="gpt-5-nano")
+        self.assertEqual((body["temperature"], body["top_p"]), (1.0, 1))
+        provider = provider_openai.OpenAICompatProvider("openai", "https://e.org/v1")
+        self.assertEqual(provider.unsupported(plain, "gpt-5-nano"), ())
+        self.assertEqual(sent("openai", ChatRequest("Hi", stop="x"), model="o3-mini")["stop"], ["x"])
+        self.assertEqual(dropped("openai", "o3-mini"), {"temperature", "top_p"})
 
     def test_developer_role(self) -> None:
         """Only OpenAI is told about developers; everybody else hears the system."""

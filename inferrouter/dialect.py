@@ -10,13 +10,32 @@ from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any
 
-from .errors import InvalidRequestError, MalformedResponseError
+from .errors import ConfigError, InvalidRequestError, MalformedResponseError
 from .provider import Endpoint, Provider, clean_text, embedded_status, load_json
 from .secret import Secret
+from .urls import check_url
 
-__all__ = ["as_object", "declared", "dump_json", "json_headers", "load_answer", "merge_extra", "write_json"]
+__all__ = ["as_object", "checked", "declared", "dump_json", "json_headers", "load_answer", "merge_extra", "write_json"]
 
 JSON_TYPE = ("Content-Type", "application/json")
+
+
+def checked(name: str, base_url: str, models: Sequence[str] | str | None) -> tuple[str, str, tuple[str, ...] | None]:
+    """What a provider was made of, in the form it is kept in. Raises `ConfigError` for a name, URL or list that is none.
+
+    Whether a plain http address may be used is for the account to say.
+    """
+    if not isinstance(name, str) or not name:
+        raise ConfigError("provider: a name is needed, such as \"together\"")
+    if not isinstance(base_url, str) or not base_url:
+        raise ConfigError(f"provider {name!r}: base_url is a URL such as \"https://api.example.com/v1\"")
+    problem = check_url(base_url, allow_http=True)
+    if problem:
+        raise ConfigError(f"provider {name!r}: base_url {problem}")
+    patterns = (models,) if isinstance(models, str) else models
+    if patterns is not None and not (isinstance(patterns, Sequence) and all(isinstance(p, str) for p in patterns)):
+        raise ConfigError(f"provider {name!r}: models is a list of names or patterns")
+    return name, base_url.rstrip("/"), None if patterns is None else tuple(patterns)
 
 
 def write_json(body: Mapping[str, Any]) -> bytes:

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from . import anthropic_request
 from .answers import ChatResponse, EmbedResponse
 from .anthropic_reply import AnthropicDecoder, read_answer
-from .dialect import declared, json_headers, load_answer, write_json
+from .dialect import checked, declared, json_headers, load_answer, write_json
 from .error_table import classify
 from .errors import InvalidRequestError, MalformedResponseError, ProviderError
 from .provider import Endpoint, StreamDecoder
@@ -25,7 +25,10 @@ VERSION = ("anthropic-version", "2023-06-01")
 
 
 class AnthropicProvider:
-    """Anthropic at `base_url`. `models`: names or patterns it serves; None = claude-*, () = none declared."""
+    """Anthropic at `base_url`. `models`: names or patterns it serves; None = claude-*, () = none declared.
+
+    Raises `ConfigError` for a name, URL or list that is none.
+    """
 
     dialect = "anthropic"
     media = frozenset(("image", "document"))
@@ -34,11 +37,10 @@ class AnthropicProvider:
         self,
         base_url: str = "https://api.anthropic.com/v1",
         name: str = "anthropic",
-        models: Sequence[str] | None = None,
+        models: Sequence[str] | str | None = None,
     ) -> None:
-        self.name = name
-        self.base_url = base_url.rstrip("/")
-        self.models: tuple[str, ...] = PATTERNS if models is None else tuple(models)
+        self.name, self.base_url, patterns = checked(name, base_url, models)
+        self.models: tuple[str, ...] = PATTERNS if patterns is None else patterns
 
     def __repr__(self) -> str:
         return f"AnthropicProvider({self.base_url!r}, name={self.name!r})"

@@ -14,7 +14,7 @@ from urllib.parse import quote
 
 from . import gemini_request
 from .answers import ChatResponse, EmbedResponse
-from .dialect import declared, json_headers, load_answer, write_json
+from .dialect import checked, declared, json_headers, load_answer, write_json
 from .error_table import classify
 from .errors import MalformedResponseError, ProviderError
 from .gemini_reply import GeminiDecoder, read_answer, read_usage
@@ -29,7 +29,10 @@ PATTERNS = ("gemini-*", "gemma-*", "learnlm-*", "embedding-*", "text-embedding-0
 
 
 class GeminiProvider:
-    """Gemini at `base_url`. `models`: names or patterns it serves; None = Google's own naming, () = none declared."""
+    """Gemini at `base_url`. `models`: names or patterns it serves; None = Google's own naming, () = none declared.
+
+    Raises `ConfigError` for a name, URL or list that is none.
+    """
 
     dialect = "gemini"
     media = frozenset(("image", "audio", "video", "document"))
@@ -38,11 +41,10 @@ class GeminiProvider:
         self,
         base_url: str = "https://generativelanguage.googleapis.com/v1beta",
         name: str = "gemini",
-        models: Sequence[str] | None = None,
+        models: Sequence[str] | str | None = None,
     ) -> None:
-        self.name = name
-        self.base_url = base_url.rstrip("/")
-        self.models: tuple[str, ...] = PATTERNS if models is None else tuple(models)
+        self.name, self.base_url, patterns = checked(name, base_url, models)
+        self.models: tuple[str, ...] = PATTERNS if patterns is None else patterns
 
     def __repr__(self) -> str:
         return f"GeminiProvider({self.base_url!r}, name={self.name!r})"

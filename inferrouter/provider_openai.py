@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 
 from .answers import ChatResponse, EmbedResponse
 from .catalog import preset
-from .dialect import declared, dump_json, json_headers, load_answer, write_json
+from .dialect import checked, declared, dump_json, json_headers, load_answer, write_json
 from .error_table import classify
 from .errors import ConfigError, ProviderError
 from .openai_reply import hidden_error, read_answer
@@ -38,16 +38,8 @@ class OpenAICompatProvider:
     dialect = "openai"
 
     def __init__(self, name: str, base_url: str, models: Sequence[str] | str | None = None) -> None:
-        patterns = (models,) if isinstance(models, str) else models
-        if not isinstance(name, str) or not name:
-            raise ConfigError("provider: a name is needed, such as \"together\"")
-        if not isinstance(base_url, str) or not base_url:
-            raise ConfigError(f"provider {name!r}: base_url is a URL such as \"https://api.example.com/v1\"")
-        if patterns is not None and not (isinstance(patterns, Sequence) and all(isinstance(p, str) for p in patterns)):
-            raise ConfigError(f"provider {name!r}: models is a list of names or patterns")
-        self.name = name
-        self.base_url = base_url.rstrip("/")
-        self.models: tuple[str, ...] | None = None if patterns is None else tuple(patterns)
+        self.models: tuple[str, ...] | None
+        self.name, self.base_url, self.models = checked(name, base_url, models)
         self._server = server(name)
         self.media = self._server.media
 

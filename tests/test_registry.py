@@ -86,6 +86,27 @@ class Building(unittest.TestCase):
         self.assertIn("it has no 'name'", self.problems(seat("a", "openai"), given=[OpenAI])[0])
 
 
+class Made(unittest.TestCase):
+    def test_an_address_that_is_none(self) -> None:
+        """A provider of any dialect refuses an address that is none when it is made, and does not repeat a password in it."""
+        makers = (lambda url: ir.OpenAICompatProvider("x", url), ir.GeminiProvider, ir.AnthropicProvider)
+        for make in makers:
+            for url in ("", "localhost:8080/v1", "ftp://host/v1", "https://user:canary@host/v1", "https://", None):
+                with self.subTest(make=make, url=url), self.assertRaisesRegex(ir.ConfigError, "base_url") as caught:
+                    make(url)
+                self.assertNotIn("canary", str(caught.exception))
+            self.assertEqual(make("http://lan.example/v1/").base_url, "http://lan.example/v1")
+
+    def test_one_model_as_a_string(self) -> None:
+        """One name or pattern needs no list, in any dialect, and what is neither is a ConfigError."""
+        url = "https://host/v1"
+        for make in (lambda models: ir.OpenAICompatProvider("x", url, models), lambda models: ir.GeminiProvider(url, "x", models)):
+            self.assertEqual([make("house-*").declares(name) for name in ("house-1", "h")], [True, False])
+            for wrong in (5, [5]):
+                with self.assertRaisesRegex(ir.ConfigError, "models"):
+                    make(wrong)
+
+
 class Environment(unittest.TestCase):
     def test_known_keys_become_free_accounts(self) -> None:
         """Each known key gives one account with the catalog's limits and reset, the first variable winning."""

@@ -100,7 +100,8 @@ class Made(unittest.TestCase):
     def test_one_model_as_a_string(self) -> None:
         """One name or pattern needs no list, in any dialect, and what is neither is a ConfigError."""
         url = "https://host/v1"
-        for make in (lambda models: ir.OpenAICompatProvider("x", url, models), lambda models: ir.GeminiProvider(url, "x", models)):
+        makers = (lambda models: ir.OpenAICompatProvider("x", url, models), lambda models: ir.GeminiProvider(url, "x", models))
+        for make in makers:
             self.assertEqual([make("house-*").declares(name) for name in ("house-1", "h")], [True, False])
             for wrong in (5, [5]):
                 with self.assertRaisesRegex(ir.ConfigError, "models"):

@@ -105,7 +105,7 @@ class Router:
             config.auth_errors == "next",
         )
         self._roster = Roster(config, known, self._transport, self._ledger)
-        self._roster.open(self._kit.clock.time())
+        self._begin()
         self.warnings: tuple[str, ...] = (*config.warnings(self._roster.direct()), *keyless(config), *self._default_unknown())
         self._closed = False
 
@@ -201,6 +201,10 @@ class Router:
         if self._closed:  # or never opened, when a traceback shows it
             return "<Router: closed>"
         return f"<Router: {len(self._roster.seats)} accounts, {len(self._roster.providers)} providers, open>"
+
+    @_ours
+    def _begin(self) -> None:
+        self._roster.open(self._kit.clock.time())
 
     def _prepared(
         self, request: ChatRequest, timeout: float | None, max_wait: float | None

@@ -346,6 +346,14 @@ class NoSuchPart(unittest.TestCase):
             ir.Router(ir.Config(accounts=[ir.AccountConfig("openai", "a")]), **parts)
         self.assertEqual([problem.partition(":")[0] for problem in caught.exception.problems], list(parts))
 
+    def test_clock_that_raises(self) -> None:
+        """A clock that raises while the router is made is an error of this library too."""
+        clock = FakeClock()
+        clock.time = lambda: 1 / 0  # type: ignore[method-assign]  # it shall raise
+        with self.assertRaises(ir.InferRouterError) as caught:
+            ir.Router(ir.Config(accounts=[ir.AccountConfig("openai", "a")]), clock=clock)
+        self.assertIsInstance(caught.exception.__cause__, ZeroDivisionError)
+
 
 if __name__ == "__main__":
     unittest.main()

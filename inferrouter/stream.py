@@ -8,6 +8,7 @@ came. A stream that is dropped settles when it is collected. Must never know a w
 from __future__ import annotations
 
 from collections.abc import Iterator
+from math import inf
 from types import TracebackType
 from typing import Self
 
@@ -29,6 +30,9 @@ __all__ = ["ChatStream", "stream_verb"]
 
 TAIL_SECONDS = 2.0
 """How long a stream whose answer is complete may keep its usage to itself before it is closed."""
+
+TOLD_TAIL_SECONDS = 0.25
+"""The same where the usage was told with the answer, so that nothing but a correction can follow."""
 
 LAST_PIECE_SECONDS = 0.02
 """How long the end of the body is waited for after the last event, so that the connection can be used again."""
@@ -73,6 +77,7 @@ class ChatStream:
         self._assembler = Assembler()
         self._ready: list[ChatChunk] = []
         self._over = False
+        self._tail = inf
         self._last = 0.0
         self._response: ChatResponse | None = None
         self.routing: Routing = admission.routing
@@ -136,15 +141,29 @@ class ChatStream:
         self._ready = ready[::-1]
         if not self._over:
             self._arm()
+            if self._decoder.complete:
+                self._linger()
         elif self._assembler.empty:
             raise MalformedResponseError(message="the stream held no answer")
         else:
             self._finish()
 
     def _arm(self) -> None:
-        deadline = self._admission.verb.deadline
+        self._tail = inf
         self._last = self._admission.kit.clock.monotonic()
-        self._reply.arm(None if deadline is None else max(deadline - self._last, 0.0), self._idle_s)
+        self._reply.arm(self._left(), self._idle_s)
+
+    def _linger(self) -> None:
+        """The answer is whole: bound, once, what may still come. Whatever trickles in after that prolongs nothing."""
+        tail = TAIL_SECONDS if self._assembler.usage is None else TOLD_TAIL_SECONDS
+        if tail < self._tail:
+            self._tail = tail
+            left = self._left()
+            self._reply.arm(tail if left is None else min(tail, left))
+
+    def _left(self) -> float | None:
+        deadline = self._admission.verb.deadline
+        return None if deadline is None else max(deadline - self._admission.kit.clock.monotonic(), 0.0)
 
     def _more(self) -> None:
         try:
@@ -179,9 +198,11 @@ class ChatStream:
             if decoder.done or not piece:
                 self._over = True
             else:
-                self._reply.arm(TAIL_SECONDS)
+                self._linger()
         elif not piece and not chunks:
             raise MalformedResponseError(message="the stream ended before its terminal marker")
+        elif self._tail < inf:  # another choice began after the last one had ended
+            self._arm()
         return chunks
 
     def _watch(self, content: bool) -> None:

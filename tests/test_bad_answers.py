@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import gc
+import json
 import time
 import unittest
 import warnings
 from collections.abc import Callable
 from typing import Any
+from unittest.mock import patch
 
-from tests import ir
+from tests import ir, part
 from tests.fakes import HELLO, VERBS, ListMeter, delta, http, make_router, sse, streamed, unary, used
 from tests.servers import Peer, ScriptedServer, answering, then_close
 
@@ -17,6 +19,8 @@ GOOD = http({"choices": [{"message": {"content": "fine"}, "finish_reason": "stop
 GOOD_STREAM = sse(delta("fine"), delta("", "stop"), "[DONE]")
 ROLE = {"choices": [{"index": 0, "delta": {"role": "assistant"}, "finish_reason": None}]}
 HTML = b"<!DOCTYPE html><html><body>Sign in to continue</body></html>"
+
+EVENTS = [b"data: %s\n\n" % json.dumps(event).encode() for event in (delta("fine"), delta("", "stop"))]
 
 
 def choices(*made: Any, **more: Any) -> dict[str, Any]:
@@ -204,6 +208,43 @@ class BadAnswers(unittest.TestCase):
             began = time.monotonic()
             self.assertEqual(streamed(router).text, "fine")
             self.assertLess(time.monotonic() - began, 1.0)
+
+    def test_what_follows_the_answer_prolongs_nothing(self) -> None:
+        """After its finish reason a stream ends by the call's deadline or soon, even if comments or empty events trickle on."""
+        for name, trickle in {"comments": b": still here\n\n", "events": b'data: {"choices": []}\n\n'}.items():
+            for whole_at_once in (True, False):
+
+                def script(peer: Peer, trickle: bytes = trickle, at_once: bool = whole_at_once) -> None:
+                    if peer.request() is not None:
+                        head = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n"
+                        peer.send(head + b"".join(EVENTS) if at_once else head + EVENTS[0])
+                        time.sleep(0.05)
+                        peer.send(b"" if at_once else EVENTS[1])
+                        peer.drip(trickle * 100, 0.002)
+
+                with self.subTest(name, whole_at_once=whole_at_once), ScriptedServer(script) as server:
+                    with make_router({"a": server.url}) as router:
+                        began = time.monotonic()
+                        with router.stream(HELLO, timeout=0.3) as stream:
+                            text = "".join(chunk.text for chunk in stream)
+                        self.assertEqual((text, stream.response.finish_reason), ("fine", "stop"))
+                        self.assertLess(time.monotonic() - began, 0.6)
+
+    def test_a_choice_that_begins_late(self) -> None:
+        """A second choice that begins after the first has ended has all the time of a stream, not that of its tail."""
+
+        def script(peer: Peer) -> None:
+            if peer.request() is not None:
+                peer.send(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n" + b"".join(EVENTS))
+                time.sleep(0.02)
+                peer.send(EVENTS[0].replace(b'"index": 0', b'"index": 1'))
+                time.sleep(0.4)
+                peer.send(EVENTS[1].replace(b'"index": 0', b'"index": 1'))
+
+        with patch.object(part("stream"), "TAIL_SECONDS", 0.2), ScriptedServer(script) as server:
+            with make_router({"a": server.url}) as router:
+                response = streamed(router)
+        self.assertEqual([choice.message.text for choice in response.choices], ["fine", "fine"])
 
     def test_everything_bad(self) -> None:
         """Where every candidate answers badly, the error says what each of them sent."""

@@ -8,18 +8,19 @@ Must never know what an answer means. Loaded on first use with `urllib.request`.
 from __future__ import annotations
 
 import functools
-import http.client
 import math
 import ssl
 import threading
 import urllib.request
 from collections.abc import Callable
+from http.client import HTTPException
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from .pool import Connection, Pool, Route
+from .response import Response
 from .secret import Secret
-from .sockets import TimedSocket, connect, secure, tls_context
+from .sockets import Inlet, TimedSocket, connect, secure, tls_context
 from .urls import check_header_name, check_header_value, check_url
 from .wire import Progress, WireFault, WireRequest
 
@@ -34,7 +35,7 @@ _EARLY_ANSWER_S = 0.05  # how long to look for an answer after the server stoppe
 class Answer(NamedTuple):
     """A response whose head is read, and the connection its body will come from."""
 
-    response: http.client.HTTPResponse
+    response: Response
     connection: Connection
 
 
@@ -195,26 +196,27 @@ def _tunnel(sock: TimedSocket, route: Route, authorization: str) -> None:
         head = f"CONNECT {host}:{route.port} HTTP/1.1\r\nHost: {host}:{route.port}\r\n"
         head += f"Proxy-Authorization: {authorization}\r\n" if authorization else ""
         sock.sendall(f"{head}\r\n".encode("ascii"))
-        response = http.client.HTTPResponse(sock, method="CONNECT")
+        inlet = Inlet(sock)
+        response = Response(inlet, "CONNECT")
         try:
             response.begin()
         finally:
             response.close()
-        if not 200 <= response.status < 300 or sock.spilled:
+        if not 200 <= response.status < 300 or inlet.spilled:
             raise WireFault("proxy", f"the proxy answered {response.status} to CONNECT", sent=False)
     except BaseException:
         sock.close()
         raise
 
 
-def _early_answer(connection: Connection, method: str, failure: OSError) -> http.client.HTTPResponse:
+def _early_answer(connection: Connection, method: str, failure: OSError) -> Response:
     """The answer of a server that stopped taking the request, if it left one; else raises `failure`."""
     sock = connection.sock
     deadline = sock.deadline
     sock.deadline = min(deadline, sock.clock() + _EARLY_ANSWER_S)
     try:
         response = connection.receive(method)
-    except (OSError, http.client.HTTPException):
+    except (OSError, HTTPException):
         raise failure from None
     sock.deadline = deadline
     response.will_close = True

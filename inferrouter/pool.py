@@ -8,14 +8,14 @@ Must never know requests, answers or keys. Loaded on first use with `http.client
 
 from __future__ import annotations
 
-import http.client
 import os
 import select
 import threading
 from collections.abc import Callable
 from typing import NamedTuple
 
-from .sockets import TimedSocket, TLSSocket
+from .response import Response
+from .sockets import Inlet, TimedSocket, TLSSocket
 
 __all__ = ["Connection", "Pool", "Route"]
 
@@ -34,11 +34,12 @@ class Route(NamedTuple):
 class Connection:
     """One open connection. `used`: it has carried a whole exchange; `idle_since`: on the pool's clock."""
 
-    __slots__ = ("idle_since", "pid", "route", "sock", "used")
+    __slots__ = ("idle_since", "inlet", "pid", "route", "sock", "used")
 
     def __init__(self, route: Route, sock: TimedSocket) -> None:
         self.route = route
         self.sock = sock
+        self.inlet = Inlet(sock)
         self.used = False
         self.pid = os.getpid()
         self.idle_since = 0.0
@@ -52,13 +53,11 @@ class Connection:
             self.sock.sendall(head)
             self.sock.sendall(body)
 
-    def receive(self, method: str) -> http.client.HTTPResponse:
+    def receive(self, method: str) -> Response:
         """The answer to the request just sent, its head read. Raises OSError or HTTPException."""
-        response = http.client.HTTPResponse(self.sock, method=method)
+        response = Response(self.inlet, method)
         try:
             response.begin()
-            if self.sock.ended:  # http.client takes the end of the connection for the end of the head
-                raise http.client.IncompleteRead(b"")
         except BaseException:
             response.close()
             raise

@@ -8,7 +8,6 @@ Must never know HTTP, pools or keys. Loaded on first use, because `ssl` and `soc
 
 from __future__ import annotations
 
-import errno
 import io
 import math
 import socket
@@ -20,7 +19,7 @@ from typing import TYPE_CHECKING, Any, cast
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer, WriteableBuffer
 
-__all__ = ["TLSSocket", "TimedSocket", "connect", "secure", "tls_context"]
+__all__ = ["Inlet", "TLSSocket", "TimedSocket", "connect", "secure", "tls_context"]
 
 _Address = tuple[Any, Any, int, str, Any]  # as getaddrinfo gives them
 _LONGEST_WAIT = 86_400.0  # seconds; an endless deadline still needs a number the operating system takes
@@ -30,17 +29,13 @@ class TimedSocket(socket.socket):
     """A socket whose blocking calls raise TimeoutError once `deadline` is over, or nothing was received for `idle`.
 
     `deadline`: in seconds of `clock`, infinite if there is none. `idle`: seconds of silence, infinite if any is allowed.
-    `received`: bytes received since it was last set to 0. `ended`: the peer has closed its side. `muted`: receive nothing
-    more, as if nothing were there. `spilled`: a reader left bytes behind, or found some missing: out of step.
+    `received`: bytes received since it was last set to 0.
     """
 
     deadline: float = math.inf
     idle: float = math.inf
     clock: Callable[[], float] = time.monotonic
     received: int = 0
-    ended: bool = False
-    muted: bool = False
-    spilled: bool = False
 
     def left(self) -> float:
         """Seconds until the deadline, always above 0. Raises TimeoutError when it is over."""
@@ -50,17 +45,9 @@ class TimedSocket(socket.socket):
         return min(seconds, _LONGEST_WAIT)
 
     def recv_into(self, buffer: WriteableBuffer, nbytes: int | None = None, flags: int = 0) -> int:
-        if self.muted:
-            raise BlockingIOError(errno.EAGAIN, "muted")
         self.settimeout(min(self.left(), self.idle))
-        try:
-            count = super().recv_into(buffer, nbytes or memoryview(buffer).nbytes, flags)
-        except BlockingIOError:  # only with no patience at all; whoever reads on takes it for the end
-            self.spilled = True
-            raise
+        count = super().recv_into(buffer, nbytes or memoryview(buffer).nbytes, flags)
         self.received += count
-        if not count:
-            self.ended = True
         return count
 
     def send(self, data: ReadableBuffer, flags: int = 0) -> int:
@@ -71,32 +58,63 @@ class TimedSocket(socket.socket):
         self.settimeout(self.left())
         super().sendall(data, flags)
 
-    def makefile(self, mode: Any = "r", buffering: Any = None, **options: Any) -> Any:
-        """As ever, but a buffered reader tells this socket when it is closed with bytes left over."""
-        if mode == "rb" and buffering is None:
-            return _Inlet(self, super().makefile("rb", buffering=0))
-        return super().makefile(mode, buffering, **options)
-
 
 class TLSSocket(TimedSocket, ssl.SSLSocket):
     """The same over TLS."""
 
 
-class _Inlet(io.BufferedReader):
-    def __init__(self, sock: TimedSocket, raw: io.RawIOBase) -> None:
-        super().__init__(raw)
-        self._sock = sock
+class Inlet(io.BufferedReader):
+    """What a socket receives, through one buffer for all the answers it will ever carry.
+
+    Each answer takes it as the file it reads and closes it at its end; that closes nothing, but looks whether bytes were
+    left behind. `spilled`: some were, or some are missing: the next bytes to come are not the beginning of an answer.
+    """
+
+    def __init__(self, sock: TimedSocket) -> None:
+        self._tap = _Tap(sock)
+        self._left_over = False
+        super().__init__(self._tap)
+
+    @property
+    def spilled(self) -> bool:
+        """Whether this is the end of the connection's use."""
+        return self._tap.lost or self._left_over
+
+    def makefile(self, mode: str) -> Inlet:
+        """Itself: what http.client asks of a socket."""
+        return self
 
     def close(self) -> None:
-        if not self.closed:
-            self._sock.muted = True
-            try:
-                self._sock.spilled = self._sock.spilled or bool(self.peek(1))
-            except OSError:  # a reader that timed out once refuses for ever
-                self._sock.spilled = True
-            finally:
-                self._sock.muted = False
-                super().close()
+        """Ends one answer."""
+        self._tap.shut = True
+        try:
+            self._left_over = bool(self.peek(1))
+        finally:
+            self._tap.shut = False
+
+
+class _Tap(io.RawIOBase):
+    """The unbuffered side. `shut`: nothing more comes in; `lost`: a read failed, so that bytes may be missing."""
+
+    def __init__(self, sock: TimedSocket) -> None:
+        self._sock = sock
+        self.shut = False
+        self.lost = False
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: WriteableBuffer) -> int | None:
+        if self.shut:
+            return None
+        try:
+            return self._sock.recv_into(buffer)
+        except BlockingIOError:  # only with no patience at all; whoever reads on takes it for the end
+            self.lost = True
+            return None
+        except BaseException:
+            self.lost = True
+            raise
 
 
 def connect(host: str, port: int, deadline: float, clock: Callable[[], float] = time.monotonic) -> TimedSocket:

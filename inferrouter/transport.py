@@ -11,7 +11,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from .wire import Progress, WireFault, WireRequest, fault_from
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from .opener import Answer, Call
     from .pool import Pool
+    from .response import Response
 
 __all__ = ["Transport", "WireFault", "WireReply", "WireRequest"]
 
@@ -124,7 +125,7 @@ class WireReply:
         self._open = True
         self.status: int = self._response.status
         self.reused: bool = self._connection.used
-        self.headers: Mapping[str, str] = _headers(self._response.headers)
+        self.headers: Mapping[str, str] = self._response.fields
 
     def read(self, cap: int = 32 << 20) -> bytes:
         """The rest of the body, at most `cap` bytes. Raises `WireFault`."""
@@ -209,7 +210,7 @@ class WireReply:
         self._open = False
         self._left = 0
         self._response.close()
-        if self._response.will_close or self._sock.spilled:
+        if self._response.will_close or self._connection.inlet.spilled:
             self._connection.close()
         else:
             self._connection.used = True
@@ -226,15 +227,7 @@ def _or_raise(result: _T | WireFault) -> _T:
         del result  # or the fault, its traceback and this frame would keep each other alive
 
 
-def _headers(message: Any) -> dict[str, str]:
-    headers: dict[str, str] = {}
-    for name, value in message.items():
-        key = name.lower()
-        headers[key] = f"{headers[key]}, {value}" if key in headers else value
-    return headers
-
-
-def _check_head(status: int, headers: Mapping[str, str], response: Any) -> None:
+def _check_head(status: int, headers: Mapping[str, str], response: Response) -> None:
     if status < 200:
         raise WireFault("protocol", f"the server answered with the interim status {status}")
     if 300 <= status < 400:
@@ -246,18 +239,8 @@ def _check_head(status: int, headers: Mapping[str, str], response: Any) -> None:
     transfer = headers.get("transfer-encoding")
     if transfer is not None and not response.chunked:
         raise WireFault("encoding", "the answer has a transfer encoding that was not asked for")
-    length = headers.get("content-length")
-    if length is not None and (transfer is not None or not _is_length(length)):
+    if response.contradictory:
         raise WireFault("protocol", "the answer contradicts itself about its length")
-    if response.headers.defects:
-        raise WireFault("protocol", "the answer has malformed headers")
-
-
-def _is_length(value: str) -> bool:
-    if "," in value:  # the same length said twice is allowed
-        lengths = {length.strip() for length in value.split(",")}
-        return len(lengths) == 1 and _is_length(lengths.pop())
-    return value.isascii() and value.isdigit()
 
 
 def _host(location: str) -> str:

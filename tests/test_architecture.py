@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parents[1]
 FLOORS = """
 ground    errors secret frozen clock sse content tool records answers
 tools     checks limits estimate meter assemble waiting
-outside   urls account config config_tables config_file wire sockets pool opener transport policy
+outside   urls account config config_tables config_file wire sockets response pool opener transport policy
 state     quota ledger health abilities catalog
 contract  provider error_body error_table dialect conformance quota_sqlite
 dialects  openai_servers openai_request openai_reply openai_stream openai_vectors provider_openai

@@ -148,7 +148,7 @@ class NoAnswer(SecretsCase):
         """A Ctrl-C in the middle of a call shows no key in its traceback."""
         with Stand() as stand:
             router = self.router("openai", stand.server.url)
-            with mock.patch("http.client.HTTPResponse.begin", side_effect=KeyboardInterrupt):
+            with mock.patch.object(part("response").Response, "begin", side_effect=KeyboardInterrupt):
 
                 def interrupted() -> None:
                     try:

@@ -316,7 +316,10 @@ class Secrets(WireCase):
     def test_a_foreign_exception_with_the_key_is_dropped(self) -> None:
         """A cause whose text quotes the key is left out; one that does not is kept, without its frames."""
         for error, kept in ((ValueError(f"bad {KEY}"), False), (ValueError("bad"), True)):
-            with ScriptedServer(answering(OK)) as server, mock.patch("http.client.HTTPResponse.begin", side_effect=error):
+            with (
+                ScriptedServer(answering(OK)) as server,
+                mock.patch.object(part("response").Response, "begin", side_effect=error),
+            ):
                 fault = self.fault(server.url)
                 self.assertEqual((fault.kind, fault.__cause__ is not None), ("protocol", kept))
                 self.assertEqual(shown(fault, KEY), [])

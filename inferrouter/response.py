@@ -1,0 +1,122 @@
+"""An `http.client` answer whose head is read by our own rules; its body is read as ever.
+
+Strategy: http.client hands each head to the email package, which costs more than all else in a small call and takes what
+is no header at all. Here a line is `name: value` or the answer is refused, and the names are lower-case from the start.
+Only 100 Continue is skipped. Text of the peer's is put into no error but http.client's own.
+Must never know requests, pools or keys. Loaded on first use, because `http.client` is slow to import.
+"""
+
+from __future__ import annotations
+
+import re
+from http.client import BadStatusLine, HTTPException, HTTPResponse, IncompleteRead, LineTooLong, RemoteDisconnected
+from typing import TYPE_CHECKING, cast
+
+if TYPE_CHECKING:
+    import socket
+
+    from .sockets import Inlet
+
+__all__ = ["Response"]
+
+_LONGEST_LINE = 64 << 10  # bytes, its end included
+_MOST_FIELDS = 100
+_STATUS_LINE = re.compile(r"HTTP/1\.([0-9])[ \t]+([1-9][0-9]{2})(?:[ \t][^\r\n]*)?\r?\n?")
+_NAME = re.compile(r"[!-9;-~]+")
+_NO_BODY = frozenset({204, 304})
+
+
+class Response(HTTPResponse):
+    """An answer that comes in through `inlet`. `fields`: its headers by lower-case name, said twice joined by ", ".
+
+    `contradictory`: what it says about its length is no number, or not all there is to it.
+    """
+
+    def __init__(self, inlet: Inlet, method: str) -> None:
+        super().__init__(cast("socket.socket", inlet), method=method)  # all it asks of a socket is makefile
+        self._bodiless = method == "HEAD"
+        self.fields: dict[str, str] = {}
+        self.contradictory = False
+
+    def begin(self) -> None:
+        """Reads the head. Raises OSError or HTTPException, IncompleteRead if the connection ends within."""
+        minor, status = self._status()
+        fields = self._fields()
+        while status == 100:
+            minor, status = self._status()
+            fields = self._fields()
+        self.status = status
+        self.version = 10 if minor == "0" else 11
+        self.fields = fields
+        self._set_length(fields.get("content-length"), fields.get("transfer-encoding"))
+        self.will_close = self._ends_connection(fields.get("connection", "").lower())
+
+    def close(self) -> None:
+        """Gives the inlet back. Idempotent. Less work than http.client's, which flushes what is only read."""
+        if self.fp is not None:
+            inlet, self.fp = self.fp, cast("Inlet", None)
+            inlet.close()
+
+    def _set_length(self, said: str | None, transfer: str | None) -> None:
+        self.chunked = transfer is not None and _agreed(transfer).lower() == "chunked"
+        self.chunk_left = None
+        self.length = None
+        if said is not None:
+            digits = _agreed(said)
+            self.contradictory = transfer is not None or not (digits.isascii() and digits.isdigit())
+            self.length = None if self.contradictory else int(digits)
+        if self.status < 200 or self.status in _NO_BODY or self._bodiless:
+            self.length = 0
+
+    def _ends_connection(self, connection: str) -> bool:
+        if self.length is None and not self.chunked:
+            return True
+        return "close" in connection or (self.version == 10 and "keep-alive" not in connection)
+
+    def _status(self) -> tuple[str, int]:
+        line = self.fp.readline(_LONGEST_LINE).decode("latin-1")
+        if not line:
+            raise RemoteDisconnected("no answer")
+        match = _STATUS_LINE.fullmatch(line)
+        if match is None:
+            raise BadStatusLine(line)
+        if line[-1] != "\n":
+            raise IncompleteRead(b"")
+        return match[1], int(match[2])
+
+    def _fields(self) -> dict[str, str]:
+        fields: dict[str, str] = {}
+        key = ""
+        for _ in range(_MOST_FIELDS + 1):
+            raw = self.fp.readline(_LONGEST_LINE)
+            if raw in (b"\r\n", b"\n"):
+                return fields
+            line = raw.decode("latin-1")
+            if line[-1:] != "\n":
+                raise LineTooLong("header line") if len(line) == _LONGEST_LINE else IncompleteRead(b"")
+            name, colon, value = line.partition(":")
+            if line[0] in " \t" and key:  # a folded line goes on with the value of the last one
+                fields[key] = f"{fields[key]} {_text(line)}".lstrip()
+            elif colon and _NAME.fullmatch(name):
+                key = name.lower()
+                value = _text(value)
+                fields[key] = f"{fields[key]}, {value}" if key in fields else value
+            else:
+                raise HTTPException("a line of the head is no header")
+        raise HTTPException(f"more than {_MOST_FIELDS} headers")
+
+
+def _agreed(value: str) -> str:
+    """What a header says that must say one thing, though it may say so twice; all of it if it contradicts itself."""
+    if "," in value:
+        said = {part.strip() for part in value.split(",")}
+        return said.pop() if len(said) == 1 else value
+    return value
+
+
+def _text(line: str) -> str:
+    """A value without its line end and the blanks around it."""
+    value = line.removesuffix("\n").removesuffix("\r").strip(" \t")
+    if "\r" in value or "\0" in value:
+        raise HTTPException("a header holds a control character")
+    return value

@@ -108,6 +108,7 @@ def judge(
     unable = _unable(slot, situation)
     if unable is not None:
         return unable
+    slot = slot.counting(rooms[slot.allowance_key].limit)
     free, spent = _is_free(slot, situation, rooms)
     if not free:
         refused = _refused_paid(slot, situation, rooms, spent)

@@ -8,10 +8,11 @@ Must never know which setting it looks at.
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
 
-__all__ = ["check_flag", "check_name", "check_number", "check_word", "kind_of", "nearest"]
+__all__ = ["check_flag", "check_name", "check_number", "check_path", "check_word", "kind_of", "nearest"]
 
 
 def check_number(
@@ -47,6 +48,16 @@ def check_name(value: object) -> str | None:
         return "must not be empty"
     if value != value.strip() or not value.isprintable():
         return "must not hold control characters, nor blanks at its ends"
+    return None
+
+
+def check_path(value: object) -> str | None:
+    """The path of a file, in whichever of Python's ways."""
+    if not isinstance(value, (str, bytes, os.PathLike)):
+        return f"must be a string, not {kind_of(value)}"
+    name = os.fsdecode(value)
+    if name in ("", ":memory:") or "\0" in name:
+        return "names no file; to count in memory alone use the store 'memory'"
     return None
 
 

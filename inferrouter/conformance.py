@@ -303,12 +303,14 @@ class QuotaStoreConformance(_Base):
 
     def test_holds_end(self) -> None:
         """No hold lasts longer than 35 days, whatever was asked for."""
-        for key, until in (("far", NOON * 100), ("never", math.inf)):
+        for key, until in (("far", NOON * 100), ("never", math.inf), ("huge", 10**400)):
             self.store.hold(key, until, "", NOON)
             self.assertEqual(self.store.holds(NOON)[key].until, NOON + LONGEST_HOLD)
         self.assertEqual(self.store.holds(NOON + LONGEST_HOLD), {})
         with self.assertRaises(QuotaStoreError):
             self.store.hold("k", math.nan, "", NOON)
+        with self.assertRaises(QuotaStoreError):
+            self.store.hold("k", NOON, "", math.nan)
 
     def test_clock_back_does_not_open_a_spent_calendar_window(self) -> None:
         """After a step back the newest window is charged, so a spent day admits nothing."""

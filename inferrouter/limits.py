@@ -25,6 +25,7 @@ __all__ = [
     "WINDOWS",
     "Limit",
     "Tally",
+    "check_time",
     "next_reset",
     "tally_of",
     "tally_unpacked",
@@ -41,6 +42,7 @@ MAX_AMOUNT = 2.0**53
 _SLOTS = 64
 _RING = _SLOTS + 1
 _DOLLAR_SLACK = 1e-9
+_FARTHEST = 6e10  # seconds; dates end with the year 1 on the other side
 _ROLLING_MARK = struct.Struct("=q")
 _CALENDAR_STATE = struct.Struct("=3d")
 
@@ -157,7 +159,7 @@ class _Rolling(Tally):
     scanned: float
 
     def moved(self, now: float) -> Tally:
-        slot = int(_sane(now) // _width(self.limit))
+        slot = int(check_time(now) // _width(self.limit))
         if self.mark is None:
             return _rolling(self.limit, slot, _empty_ring())
         newest = int(self.mark)
@@ -252,7 +254,7 @@ def window_bounds(now: float, window: str, zone: str = "UTC") -> tuple[float, fl
     Days and months begin at midnight in `zone`, so that a day may have 23 or 25 hours. Raises ConfigError for an unknown
     window or zone, QuotaStoreError for an absurd time.
     """
-    _sane(now)
+    check_time(now)
     if window in ("minute", "hour"):
         begin = now // WINDOWS[window] * WINDOWS[window]
         return begin, begin + WINDOWS[window]
@@ -265,6 +267,13 @@ def window_bounds(now: float, window: str, zone: str = "UTC") -> tuple[float, fl
     # Where clocks go back over midnight, the day ends with the second of its two midnights.
     ends = [_midnight(after, place, fold) for fold in (0, 1)]
     return _midnight(first, place, 0), next(end for end in ends if end > now)
+
+
+def check_time(now: float) -> float:
+    """`now` itself. Raises QuotaStoreError for what is no epoch time in seconds."""
+    if not -_FARTHEST < now < _FARTHEST:
+        raise QuotaStoreError(f"the time {now!r} is no epoch time in seconds; check the clock that is passed in")
+    return now
 
 
 def zone_problem(zone: object) -> str | None:
@@ -321,12 +330,6 @@ def _width(limit: Limit) -> float:
 
 def _empty_ring() -> array[float]:
     return array("d", bytes(8 * _RING))
-
-
-def _sane(now: float) -> float:
-    if not abs(now) < 1e11:
-        raise QuotaStoreError(f"the time {now!r} is no epoch time in seconds; check the clock that is passed in")
-    return now
 
 
 def _limit_problems(limit: Limit) -> list[str]:

@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 from typing import NamedTuple, Protocol, Self, runtime_checkable
 
 from .errors import QuotaStoreError
-from .limits import MAX_AMOUNT, Limit, Tally, tally_of
+from .limits import MAX_AMOUNT, Limit, Tally, check_time, tally_of
 
 __all__ = [
     "LONGEST_HOLD",
@@ -32,12 +32,12 @@ __all__ = [
     "Reservation",
     "admit",
     "allowance_key",
-    "entry_for",
     "headroom_of",
     "live_hold",
     "merged_hold",
     "redefined",
     "settle",
+    "with_quota",
 ]
 
 LONGEST_HOLD = 35 * 86400.0
@@ -161,10 +161,10 @@ class QuotaStore(Protocol):
         """The holds that still last, by key."""
 
     def set_quota(self, account_id: str, amount: float, unit: str) -> None:
-        """Sets the daily allowance of an account, the bucket `allowance_key(account_id)`.
+        """Sets the daily allowance of an account (or of "group:NAME"), the bucket `allowance_key(account_id)`.
 
         A new bucket counts calendar days in UTC; a known one keeps its window and zone. What is set here outlasts a later
-        `define` of that bucket on this store object. Raises ConfigError for a wrong amount or unit.
+        `define` of that bucket, for as long as the store remembers. Raises ConfigError for a wrong amount or unit.
         """
 
     def close(self) -> None:
@@ -178,16 +178,13 @@ class MemoryQuotaStore:
         self._lock = threading.Lock()
         self._entries: dict[str, Entry] = {}
         self._holds: dict[str, tuple[Hold, float]] = {}
-        self._set: dict[str, tuple[float, str]] = {}
         self._count = 0
         self._closed = False
 
     def define(self, buckets: Sequence[Bucket], now: float) -> None:
         with self._lock:
             self._check_open()
-            new = [
-                redefined(self._entries.get(bucket.key), entry_for(bucket, self._set), now) for bucket in buckets
-            ]
+            new = [redefined(self._entries.get(bucket.key), bucket, now) for bucket in buckets]
             self._entries.update((entry.key, entry) for entry in new)
 
     def headroom(self, keys: Sequence[str], now: float) -> list[Headroom]:
@@ -236,11 +233,7 @@ class MemoryQuotaStore:
         key = allowance_key(account_id)
         with self._lock:
             self._check_open()
-            known = self._entries.get(key)
-            limit = known.limit if known else Limit(amount, unit, "day")
-            entry = entry_for(Bucket(key, limit), {key: (amount, unit)})
-            self._entries[key] = redefined(known, entry, None)
-            self._set[key] = (amount, unit)
+            self._entries[key] = with_quota(self._entries.get(key), key, amount, unit)
 
     def close(self) -> None:
         with self._lock:
@@ -261,12 +254,13 @@ class MemoryQuotaStore:
 
 
 class Entry:
-    """A bucket as the bookkeeping sees it: its limit and the count of it."""
+    """A bucket as the bookkeeping sees it: its limit and the count of it. `pinned`: the amount was set by `set_quota`."""
 
-    __slots__ = ("ceiling", "key", "limit", "tally")
+    __slots__ = ("ceiling", "key", "limit", "pinned", "tally")
 
-    def __init__(self, key: str, tally: Tally) -> None:
+    def __init__(self, key: str, tally: Tally, pinned: bool = False) -> None:
         self.key = key
+        self.pinned = pinned
         self.limit = tally.limit
         self.ceiling = tally.limit.ceiling
         self.tally = tally
@@ -331,34 +325,25 @@ def headroom_of(entries: Mapping[str, Entry], key: str, now: float) -> Headroom:
     return Headroom(key, limit, tally.used, remaining, share, tally.frees_at(0.0))
 
 
-def entry_for(bucket: Bucket, amounts: Mapping[str, tuple[float, str]]) -> Entry:
-    """An unused entry of `bucket`, with the amount and unit that `amounts` sets for its key, if any."""
+def redefined(known: Entry | None, bucket: Bucket, now: float) -> Entry:
+    """The entry of `bucket` with what `known` has counted, as of `now`; an amount that was pinned stays."""
     limit = bucket.limit
-    if bucket.key in amounts:
-        amount, unit = amounts[bucket.key]
-        limit = dataclasses.replace(limit, amount=amount, unit=unit)
-    return Entry(bucket.key, tally_of(limit))
+    if known is not None and known.pinned:
+        limit = dataclasses.replace(limit, amount=known.limit.amount, unit=known.limit.unit)
+    return _relimited(known, Entry(bucket.key, tally_of(limit), known is not None and known.pinned), now)
 
 
-def redefined(known: Entry | None, entry: Entry, now: float | None) -> Entry:
-    """`entry` with what `known` has counted; over a change of the window as of `now`, not over a change of the unit."""
-    limit = entry.limit
-    if known is None or known.limit.unit != limit.unit:
-        return entry
-    if known.limit == limit:
-        return known
-    if dataclasses.replace(known.limit, amount=limit.amount) == limit:
-        return Entry(entry.key, known.tally.relimited(limit))
-    if now is not None:
-        entry.tally = entry.tally.moved(now)
-        entry.tally.used += known.tally.moved(now).used
-    return entry
+def with_quota(known: Entry | None, key: str, amount: float, unit: str) -> Entry:
+    """The entry `key` with an amount and a unit that are pinned, in the window it had: by default a day in UTC."""
+    limit = dataclasses.replace(known.limit, amount=amount, unit=unit) if known else Limit(amount, unit, "day")
+    return _relimited(known, Entry(key, tally_of(limit), pinned=True), None)
 
 
 def merged_hold(old: tuple[Hold, float] | None, new: Hold, now: float) -> tuple[Hold, float] | None:
     """Which of two holds stays, with the time it was made at; None if the new one releases."""
-    if not isinstance(new.until, (int, float)) or math.isnan(new.until):
+    if not isinstance(new.until, (int, float)) or not abs(new.until) <= math.inf:
         raise QuotaStoreError(f"{new.until!r} is no time to hold {new.key!r} until; give epoch seconds")
+    check_time(now)
     if new.until <= now:
         return None
     new = dataclasses.replace(new, until=min(new.until, now + LONGEST_HOLD))
@@ -379,6 +364,21 @@ def allowance_key(account_id: str) -> str:
 
 
 _NUMBERS = frozenset((int, float))
+
+
+def _relimited(known: Entry | None, entry: Entry, now: float | None) -> Entry:
+    """`entry` with what `known` has counted; over a change of the window as of `now`, not over a change of the unit."""
+    limit = entry.limit
+    if known is None or known.limit.unit != limit.unit:
+        return entry
+    if known.limit == limit and known.pinned == entry.pinned:
+        return known
+    if dataclasses.replace(known.limit, amount=limit.amount) == limit:
+        return Entry(entry.key, known.tally.relimited(limit), entry.pinned)
+    if now is not None:
+        entry.tally = entry.tally.moved(now)
+        entry.tally.used += known.tally.moved(now).used
+    return entry
 
 
 def _admit_sums(entries: Mapping[str, Entry], wants: Wants, now: float, ident: int) -> Reservation | Refusal:

@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
+from .checks import check_path, check_word
 from .errors import ConfigError, QuotaStoreError
 from .limits import Limit, tally_unpacked
 from .quota import (
@@ -31,12 +32,12 @@ from .quota import (
     Reservation,
     admit,
     allowance_key,
-    entry_for,
     headroom_of,
     live_hold,
     merged_hold,
     redefined,
     settle,
+    with_quota,
 )
 
 if TYPE_CHECKING:
@@ -68,8 +69,8 @@ class SQLiteQuotaStore:
 
     `synchronous`: "NORMAL" survives any crash of a process, "FULL" also the loss of power, at about a tenth of the speed.
     `patience`: seconds to wait for other processes' locks before a verb gives up. `sleep`: how to wait, in seconds.
-    An empty file is taken as new. Raises ConfigError for a wrong `synchronous`, QuotaStoreError for a file that cannot
-    be used, saying why and what to do.
+    An empty file is taken as new. Raises ConfigError for a wrong path or `synchronous`, QuotaStoreError for a file that
+    cannot be used, saying why and what to do.
     """
 
     def __init__(
@@ -80,9 +81,10 @@ class SQLiteQuotaStore:
         patience: float = 5.0,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        if synchronous not in ("NORMAL", "FULL"):
-            raise ConfigError(f'quota.synchronous: must be "NORMAL" or "FULL", not {synchronous!r}')
-        self._path = os.path.abspath(os.path.expanduser(os.fspath(path)))
+        problems = {"path": check_path(path), "synchronous": check_word(synchronous, ("NORMAL", "FULL"))}
+        if any(problems.values()):
+            raise ConfigError([f"quota.{name}: {problem}" for name, problem in problems.items() if problem])
+        self._path = os.path.abspath(os.path.expanduser(os.fsdecode(path)))
         self._synchronous = synchronous
         self._patience = patience
         self._sleep = sleep
@@ -92,7 +94,6 @@ class SQLiteQuotaStore:
         self._pid = os.getpid()
         self._identity: tuple[int, int] | None = None
         self._closed = False
-        self._set: dict[str, tuple[float, str]] = {}
         self._entries: dict[str, Entry] = {}
         self._rows: dict[str, int] = {}
         self._version = 0
@@ -103,7 +104,7 @@ class SQLiteQuotaStore:
     def define(self, buckets: Sequence[Bucket], now: float) -> None:
         def work(db: sqlite3.Cursor) -> None:
             for bucket in buckets:
-                self._redefine(db, redefined(self._entry(db, bucket.key), entry_for(bucket, self._set), now))
+                self._redefine(db, redefined(self._entry(db, bucket.key), bucket, now))
 
         self._verb(work)
 
@@ -170,12 +171,9 @@ class SQLiteQuotaStore:
         key = allowance_key(account_id)
 
         def work(db: sqlite3.Cursor) -> None:
-            known = self._entry(db, key)
-            limit = known.limit if known else Limit(amount, unit, "day")
-            self._redefine(db, redefined(known, entry_for(Bucket(key, limit), {key: (amount, unit)}), None))
+            self._redefine(db, with_quota(self._entry(db, key), key, amount, unit))
 
         self._verb(work)
-        self._set[key] = (amount, unit)
 
     def close(self) -> None:
         with self._lock:
@@ -242,7 +240,7 @@ class SQLiteQuotaStore:
 
     def _read(self, key: str, amount: Any, kind: Any, state: Any) -> Entry:
         try:
-            return Entry(key, tally_unpacked(_limit(amount, kind), state))
+            return Entry(key, tally_unpacked(_limit(amount, kind), state), kind.endswith(" set"))
         except (ValueError, TypeError, AttributeError, ConfigError, QuotaStoreError) as exc:
             raise self._damaged(f"bucket {key!r} cannot be read") from exc
 
@@ -256,7 +254,8 @@ class SQLiteQuotaStore:
     def _redefine(self, db: sqlite3.Cursor, entry: Entry) -> None:
         limit = entry.limit
         if self._entries.get(entry.key) is not entry:
-            kind = f"{limit.unit} {limit.window} {'rolling' if limit.rolling else 'calendar'} {limit.zone}"
+            pinned = " set" if entry.pinned else ""
+            kind = f"{limit.unit} {limit.window} {'rolling' if limit.rolling else 'calendar'} {limit.zone}{pinned}"
             row = (float(limit.amount), kind, entry.tally.pack(), entry.key)
             if entry.key in self._rows:
                 db.execute("UPDATE bucket SET amount = ?, kind = ?, state = ? WHERE key = ?", row)
@@ -320,7 +319,10 @@ class SQLiteQuotaStore:
             pass
         except OSError as exc:
             raise self._unusable(f"cannot be made ({exc.strerror})", "make the folder writable, or name another") from exc
-        found = os.stat(self._path)
+        try:
+            found = os.stat(self._path)
+        except OSError as exc:  # a link that leads nowhere
+            raise self._unusable(f"cannot be found ({exc.strerror})", "mend the link, or name another") from exc
         if not stat.S_ISREG(found.st_mode):
             raise self._unusable("is no regular file", "name a file of its own")
         return found.st_dev, found.st_ino
@@ -414,7 +416,7 @@ def _keep_hold(db: sqlite3.Cursor, key: str, old: object, new: tuple[Hold, float
 
 @lru_cache(maxsize=4096)
 def _limit(amount: float, kind: str) -> Limit:
-    unit, window, rolling, zone = kind.split(" ", 3)
+    unit, window, rolling, zone = kind.removesuffix(" set").split(" ", 3)
     return Limit(amount, unit, window, rolling == "rolling", zone)
 
 

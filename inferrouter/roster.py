@@ -6,6 +6,7 @@ Strategy: everything that does not change from call to call is worked out once a
 
 from __future__ import annotations
 
+import copy
 import threading
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -22,12 +23,12 @@ from .quota import Bucket, allowance_key
 from .records import Usage
 from .transport import Transport
 
-__all__ = ["Plan", "Roster", "Seat", "Slot", "cost_of"]
+__all__ = ["NO_CAP", "Plan", "Roster", "Seat", "Slot", "cost_of"]
 
 MEDIA = frozenset(MEDIA_KINDS)
 MOST_NAMES = 10_000
 NO_CAP = 1e15
-"""Dollars a day: counts what is spent on an account that has no cap."""
+"""A day's amount where none is stated: counts what is spent without a cap, and stands where an allowance may yet be set."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,23 +44,50 @@ class Seat:
 
 
 class Slot:
-    """One model at one account. Keys come with their units; `price` is blended dollars per token, None if not stated."""
+    """One model at one account. Keys come with their units; `price` is blended dollars per token, None if not stated.
 
-    __slots__ = ("allowance", "can", "free_keys", "hold_keys", "model", "paid_keys", "price", "room_keys", "seat", "spend")
+    `allowance_key` is looked at by every call; `allowance` is that key with its unit, None while it counts no amount.
+    """
 
-    def __init__(self, seat: Seat, model: str, allowance: tuple[str, str] | None, hard: Sequence[tuple[str, str]]) -> None:
+    __slots__ = (
+        "allowance",
+        "allowance_key",
+        "can",
+        "free_keys",
+        "hold_keys",
+        "model",
+        "paid_keys",
+        "price",
+        "room_keys",
+        "seat",
+        "spend",
+    )
+
+    def __init__(self, seat: Seat, model: str, hard: Sequence[tuple[str, str]]) -> None:
         account = seat.account
         self.seat = seat
         self.model = model
-        self.allowance = allowance
+        self.allowance_key = allowance_key(seat.scope)
+        self.allowance = None if account.daily_free is None else (self.allowance_key, account.quota_unit)
         self.spend = _spend_key(seat)
-        self.free_keys = (*((allowance,) if allowance else ()), *hard)
         self.paid_keys = (*hard, *(((self.spend, "dollars"),) if self.spend else ()))
-        self.room_keys = tuple(dict.fromkeys(key for key, _ in (*self.free_keys, *self.paid_keys)))
+        self.free_keys = (*((self.allowance,) if self.allowance else ()), *hard)
+        self.room_keys = tuple(dict.fromkeys((self.allowance_key, *(key for key, _ in self.paid_keys))))
         ids = dict.fromkeys((account.id, seat.scope))
         self.hold_keys = (*ids, *(f"{name}|{model}" for name in ids))
         self.price = blended_price(account)
         self.can = _capabilities(account, model)
+
+    def counting(self, allowed: Limit) -> Slot:
+        """This slot under the allowance that the store counts now, which `set_quota` may have changed: mostly itself."""
+        unit = None if allowed.amount == NO_CAP else allowed.unit
+        if unit == (self.allowance and self.allowance[1]):
+            return self
+        other = copy.copy(self)
+        other.allowance = None if unit is None else (self.allowance_key, unit)
+        hard = self.free_keys[1:] if self.allowance else self.free_keys
+        other.free_keys = (*((other.allowance,) if other.allowance else ()), *hard)
+        return other
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,13 +113,15 @@ class Roster:
         self.seats = tuple(
             _seat(account, self.providers[account.provider], transport, order) for order, account in enumerate(config.accounts)
         )
-        self._allowances: dict[str, tuple[str, str] | None] = {}
 
     def open(self, now: float) -> None:
         """Tell the ledger every bucket that is known beforehand. Raises `QuotaStoreError`."""
         for seat in self.seats:
             self._ledger.define(_account_buckets(seat), now)
-            self._allowances[seat.scope] = self._allowance(seat, now)
+            key = allowance_key(seat.scope)
+            counted = self._ledger.limit_of(key, now)
+            if counted is not None:  # what `set_quota` said, for the store that takes over if this one fails
+                self._ledger.define((Bucket(key, counted),), now)
 
     def resolve(self, name: str, now: float) -> Plan:
         """The plan of an alias, a declared model, or provider/model; "" is the default model. Raises `UnknownModelError`."""
@@ -113,8 +143,7 @@ class Roster:
 
     def keys_of(self, seat: Seat) -> tuple[str, ...]:
         """Every bucket of an account that is known by now."""
-        allowance = self._allowances.get(seat.scope)
-        own = [bucket.key for bucket in _account_buckets(seat)] + ([allowance[0]] if allowance else [])
+        own = [bucket.key for bucket in _account_buckets(seat)]
         used = [key for (owner, _), slot in list(self._slots.items()) if owner == seat.account.id for key in slot.room_keys]
         return tuple(dict.fromkeys((*own, *used)))
 
@@ -157,18 +186,8 @@ class Roster:
             hard = [
                 (bucket.key, bucket.limit.unit) for bucket in (*_limit_buckets(seat, seat.account.limits, seat.scope), *buckets)
             ]
-            slot = self._slots[key] = Slot(seat, model, self._allowances.get(seat.scope), hard)
+            slot = self._slots[key] = Slot(seat, model, hard)
         return slot
-
-    def _allowance(self, seat: Seat, now: float) -> tuple[str, str] | None:
-        """The allowance the store counts: the configuration's, or one that was set on the store itself."""
-        key = allowance_key(seat.scope)
-        limit = self._ledger.limit_of(key, now)
-        if limit is None:
-            return (key, seat.account.quota_unit) if seat.account.daily_free is not None else None
-        if seat.account.daily_free is None:
-            self._ledger.define((Bucket(key, limit),), now)
-        return key, limit.unit
 
 
 def blended_price(account: AccountConfig) -> float | None:
@@ -207,13 +226,16 @@ def _seat(account: AccountConfig, provider: Provider, transport: Transport, orde
 def _account_buckets(seat: Seat) -> list[Bucket]:
     account = seat.account
     buckets = _limit_buckets(seat, account.limits, seat.scope)
-    if account.daily_free is not None:
-        buckets.append(Bucket(allowance_key(seat.scope), _limit(account, account.daily_free, account.quota_unit, "day")))
+    free = _limit(account, _amount(account.daily_free), account.quota_unit, "day")
+    buckets.append(Bucket(allowance_key(seat.scope), free))
     spend = _spend_key(seat)
     if spend is not None:
-        cap = account.max_daily_spend
-        buckets.append(Bucket(spend, Limit(NO_CAP if cap is None else cap, "dollars", "day")))
+        buckets.append(Bucket(spend, Limit(_amount(account.max_daily_spend), "dollars", "day")))
     return buckets
+
+
+def _amount(stated: float | None) -> float:
+    return NO_CAP if stated is None else stated
 
 
 def _model_buckets(seat: Seat, model: str) -> list[Bucket]:

@@ -15,7 +15,7 @@ from .errors import Rejection
 from .health import Health
 from .ledger import Ledger
 from .quota import Headroom, Hold
-from .roster import Roster, Seat
+from .roster import NO_CAP, Roster, Seat
 
 __all__ = ["AccountStatus", "Explanation", "LimitStatus", "account_states"]
 
@@ -118,7 +118,7 @@ def _state(seat: Seat, rooms: list[Headroom], holds: Mapping[str, Hold], health:
     own = tuple(hold for key, hold in holds.items() if key.split("|")[0] in (account.id, seat.scope))
     breaker, _, in_flight = health.look(account.id, now.mono)
     spent = sum(limit.used for limit in limits if limit.name == "spend")
-    shown = tuple(limit for limit in limits if limit.name != "spend" or account.max_daily_spend is not None)
+    shown = tuple(limit for limit in limits if limit.amount != NO_CAP)
     return AccountStatus(account.provider, account.id, shown, own, breaker.value, in_flight, spent)
 
 

@@ -101,6 +101,22 @@ class KeepingTest(Folder):
         self.assertTrue(again.commit(opened, NOON, [1]))
         self.assertEqual(again.headroom(["k"], NOON)[0].used, 5)
 
+    def test_set_quota_survives_reopening(self) -> None:
+        """An allowance that was set outlasts a define by a later program, or by another one; one that was defined does not."""
+        key, other = quota.allowance_key("a"), quota.allowance_key("b")
+        one, two = self.open(), self.open()
+        one.set_quota("a", 2, "requests")
+        one.define([quota.Bucket(other, DAY)], NOON)
+        tokens = [quota.Bucket(name, limits.Limit(9, "tokens", "day", zone="Asia/Tokyo")) for name in (key, other)]
+        two.define(tokens, NOON)
+        one.close()
+        two.close()
+        again = self.open()
+        again.define(tokens, NOON)
+        kept, defined = (room.limit for room in again.headroom([key, other], NOON))
+        self.assertEqual(kept, limits.Limit(2, "requests", "day", zone="Asia/Tokyo"))
+        self.assertEqual(defined, tokens[1].limit)
+
     def test_two_stores_see_each_other(self) -> None:
         """What one store takes, settles, holds or defines, another on the same file sees at once."""
         one, two = self.filled(), self.open()
@@ -152,6 +168,14 @@ class KeepingTest(Folder):
             self.open(synchronous="OFF")
         self.assertFalse(self.path.exists())
 
+    def test_what_is_no_path(self) -> None:
+        """What names no file is a ConfigError; bytes and paths are as good as strings."""
+        for wrong in (None, 5, "", "a\0b", ":memory:"):
+            with self.subTest(path=wrong), self.assertRaises(errors.ConfigError):
+                quota_sqlite.SQLiteQuotaStore(wrong)
+        self.open(os.fsencode(self.path))
+        self.assertTrue(self.path.exists())
+
 
 class FaultTest(Folder):
     def test_empty_file_is_taken_as_new(self) -> None:
@@ -171,6 +195,9 @@ class FaultTest(Folder):
         pipe = self.folder / "pipe"
         os.mkfifo(pipe)
         self.refuses("is no regular file", path=pipe)
+        link = self.folder / "link"
+        link.symlink_to(self.folder / "missing" / "quota.db")
+        self.refuses("cannot be found", "mend the link", path=link)
 
     def test_not_a_database(self) -> None:
         """A file that is no database is refused and left as it was."""

@@ -142,9 +142,10 @@ class Buckets(unittest.TestCase):
         self.assertEqual(str(self.limit(stage, "a/tpd")), "5000 tokens per day")
 
     def test_an_account_without_limits_has_no_bucket(self) -> None:
-        """Nothing stated is nothing counted."""
+        """Nothing stated is nothing counted; where `set_quota` would put an allowance is looked at."""
         _, slot = self.slot(seat())
-        self.assertEqual((slot.free_keys, slot.paid_keys, slot.room_keys, slot.allowance, slot.spend), ((), (), (), None, None))
+        self.assertEqual((slot.free_keys, slot.paid_keys, slot.room_keys), ((), (), ("a/allowance",)))
+        self.assertEqual((slot.allowance, slot.spend), (None, None))
 
     def test_a_star_limits_every_other_model_by_itself(self) -> None:
         """ "*" stands for each model without an entry, each in a bucket of its own."""
@@ -197,12 +198,13 @@ class Buckets(unittest.TestCase):
         self.assertEqual(self.limit(stage, slot.spend).amount, roster.NO_CAP)
 
     def test_an_allowance_set_on_the_store_counts(self) -> None:
-        """`set_quota` gives an account without daily_free an allowance, and overrules the amount and unit of one with."""
+        """`set_quota`, early or late, gives an account without daily_free an allowance, and overrules that of one with."""
         store = quota.MemoryQuotaStore()
         store.set_quota("a", 500, "tokens")
-        store.set_quota("b", 7, "requests")
         stage = Stage(seat("a"), seat("b", daily_free=3, quota_unit="tokens"), seat("c"), store=store)
-        slots = stage.plan().slots
+        stage.plan()
+        store.set_quota("b", 7, "requests")
+        slots = [slot.counting(self.limit(stage, slot.allowance_key)) for slot in stage.plan().slots]
         self.assertEqual([slot.allowance for slot in slots], [("a/allowance", "tokens"), ("b/allowance", "requests"), None])
         self.assertEqual(self.limit(stage, "b/allowance").amount, 7)
 
@@ -243,9 +245,9 @@ class Buckets(unittest.TestCase):
         store.set_quota("b", 7, "requests")
         stage = Stage(seat(limits={"rpm": 3}, model_limits={"*": {"rpd": 4}}), seat("b"), store=store)
         first, second = stage.roster.seats
-        self.assertEqual(stage.roster.keys_of(first), ("a/rpm",))
+        self.assertEqual(stage.roster.keys_of(first), ("a/rpm", "a/allowance"))
         stage.plan("p/m")
-        self.assertEqual(stage.roster.keys_of(first), ("a/rpm", "a|m/rpd"))
+        self.assertEqual(stage.roster.keys_of(first), ("a/rpm", "a/allowance", "a|m/rpd"))
         self.assertEqual(stage.roster.keys_of(second), ("b/allowance",))
 
 

@@ -115,6 +115,30 @@ class WhoServes(RouterCase):
         router = self.router("a", "b", quota_store=store, config={"policy": "declared_order"})
         self.assertEqual(self.served_by(router, 2), ["a", "b"])
 
+    def test_store_sets_quota_later(self) -> None:
+        """An allowance that is set while the router is at work counts from then on, in whatever unit."""
+        for accounts in (("a", "b"), (free("a", 9), "b")):
+            store = ir.MemoryQuotaStore()
+            router = self.router(*accounts, quota_store=store, config={"policy": "declared_order"})
+            self.assertEqual(self.served_by(router, 2), ["a", "a"])
+            store.set_quota("a", 2, "requests")
+            self.assertEqual(self.served_by(router, 3)[-1], "b")
+            store.set_quota("a", 1, "tokens")
+            self.assertEqual(self.served_by(router, 1), ["b"])
+            store.set_quota("a", 1_000_000, "tokens")
+            self.assertEqual(self.served_by(router, 1), ["a"])
+            self.assertEqual(used(router, "a")["allowance"], 11)
+
+    def test_an_allowance_taken_out_of_the_configuration(self) -> None:
+        """What a file remembers of an earlier configuration's daily_free makes nothing free any more."""
+        with tempfile.TemporaryDirectory() as folder:
+            store = ir.SQLiteQuotaStore(Path(folder) / "quota.db")
+            self.addCleanup(store.close)
+            self.assertEqual(self.served_by(self.router(free("a", 9), quota_store=store), 1), ["a"])
+            router = self.router(paid("a"), quota_store=store, config={"allow_paid": True})
+            self.assertFalse(router.chat_completion(HELLO).routing.free)
+            self.assertNotIn("allowance", used(router, "a"))
+
     def test_shared_store(self) -> None:
         """Two routers on one store share what is left."""
         store = ir.MemoryQuotaStore()

@@ -17,6 +17,7 @@ from .errors import (
     AuthenticationError,
     ContextWindowError,
     InvalidRequestError,
+    MalformedResponseError,
     ModelNotFoundError,
     ProviderError,
     ProviderUnavailableError,
@@ -70,6 +71,11 @@ def _quota_rest(error: ProviderError, candidate: Candidate, now: float) -> float
     return now + QUOTA_REST
 
 
+_FAULTS: dict[str, type[ProviderError]] = {
+    "timeout": AttemptTimeoutError,
+    "encoding": MalformedResponseError,
+    "too_large": MalformedResponseError,
+}
 _AUTH = Cost("nothing", Verdict.NEUTRAL, True, lambda error, candidate, now: now + AUTH_REST)
 BROKEN = Cost("reservation", Verdict.FAILURE, False)
 _LOST = Cost("reservation", Verdict.FAILURE, False)
@@ -87,7 +93,7 @@ _COSTS: tuple[tuple[type[ProviderError], Cost], ...] = (
 
 def translated(fault: WireFault, candidate: Candidate) -> tuple[ProviderError, Cost]:
     """What the transport's fault means here, and what it costs."""
-    kind = AttemptTimeoutError if fault.kind == "timeout" else ProviderUnavailableError
+    kind = _FAULTS.get(fault.kind, ProviderUnavailableError)
     error = kind(
         candidate.provider,
         candidate.account_id,

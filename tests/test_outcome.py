@@ -57,12 +57,13 @@ class Table(unittest.TestCase):
                 self.assertIsInstance(outcome.cost_of_error(kind(), False), outcome.Cost)
 
     def test_transport_faults(self) -> None:
-        """Not sent gives everything back, sent charges the reservation; a timeout is an AttemptTimeoutError."""
+        """Not sent gives everything back, sent charges the reservation; a timeout is an AttemptTimeoutError, an unusable body malformed."""
         rows = [
             ("refused", False, errors.ProviderUnavailableError, "nothing"),
             ("dns", False, errors.ProviderUnavailableError, "nothing"),
             ("cut", True, errors.ProviderUnavailableError, "reservation"),
-            ("too_large", True, errors.ProviderUnavailableError, "reservation"),
+            ("too_large", True, errors.MalformedResponseError, "reservation"),
+            ("encoding", True, errors.MalformedResponseError, "reservation"),
             ("timeout", True, errors.AttemptTimeoutError, "reservation"),
             ("timeout", False, errors.AttemptTimeoutError, "nothing"),
         ]

@@ -78,9 +78,10 @@ class ChatResponse:
         """The text parsed as JSON, code fences around it forgiven. Raises `MalformedResponseError` when it is no JSON."""
         text = self.text.strip()
         if text.startswith("```") and text.endswith("```"):
-            text = text[3:-3].removeprefix("json").strip()
+            text = text[3:-3]
+            text = text[4:] if text[:4].lower() == "json" else text
         try:
-            return json.loads(text)
+            return json.loads(text, parse_constant=_no_constant)
         except (ValueError, RecursionError) as exc:
             where = self.routing
             cut = " It was cut by max_tokens." if self.finish_reason == "length" else ""
@@ -174,6 +175,10 @@ class EmbedResponse:
         """The provider's own JSON, parsed anew; a list where several batches were asked."""
         objects = [json.loads(text) for text in self.source]
         return objects[0] if len(objects) == 1 else objects
+
+
+def _no_constant(word: str) -> Any:
+    raise ValueError(f"{word} is no JSON")
 
 
 def _first_line(exc: Exception) -> str:

@@ -209,7 +209,7 @@ class Answers(unittest.TestCase):
 
     def test_json_forgives_fences(self) -> None:
         """`json()` reads the text with or without code fences."""
-        for text in ('{"a": 1}', '```json\n{"a": 1}\n```', '```\n{"a": 1}\n```', '  {"a": 1}\n'):
+        for text in ('{"a": 1}', '```json\n{"a": 1}\n```', '```\n{"a": 1}\n```', '```JSON\n{"a": 1}```', '  {"a": 1}\n'):
             self.assertEqual(self.response(text).json(), {"a": 1})
 
     def test_json_says_who_wrote_none(self) -> None:
@@ -220,6 +220,8 @@ class Answers(unittest.TestCase):
         error = caught.exception
         self.assertEqual((error.provider, error.account_id, error.model, error.body), ("p", "a", "m", '{"a": '))
         self.assertIn("cut by max_tokens", str(error))
+        with self.assertRaises(errors.MalformedResponseError):
+            self.response('{"a": NaN}').json()
         with self.assertRaises(errors.MalformedResponseError) as caught:
             self.response("[" * 100_000).json()
         self.assertNotIn("cut by max_tokens", str(caught.exception))

@@ -108,7 +108,7 @@ def _schema(hint: Any, where: str) -> FrozenDict[str, Any]:
     if hint is Any:
         return FrozenDict()
     if origin is typing.Literal:
-        return FrozenDict(enum=args)
+        return _one_of(args)
     if origin in (typing.Union, types.UnionType):
         return FrozenDict(anyOf=tuple(_schema(arg, where) for arg in args))
     base = origin or hint
@@ -121,9 +121,16 @@ def _schema(hint: Any, where: str) -> FrozenDict[str, Any]:
     )
 
 
+def _one_of(values: tuple[Any, ...]) -> FrozenDict[str, Any]:
+    """The schema of a choice, with its type where all values have the same: some servers take no bare enum."""
+    words = {_SCALARS.get(type(value)) for value in values}
+    word = words.pop() if len(words) == 1 else None
+    return FrozenDict({"type": word, "enum": values} if word else {"enum": values})
+
+
 def _class_schema(base: type, args: tuple[Any, ...], where: str) -> FrozenDict[str, Any] | None:
     if issubclass(base, enum.Enum):
-        return FrozenDict(enum=tuple(member.value for member in base))
+        return _one_of(tuple(member.value for member in base))
     if typing.is_typeddict(base) or dataclasses.is_dataclass(base):
         hints = typing.get_type_hints(base, include_extras=True)
         needed = _needed(base, hints)

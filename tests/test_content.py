@@ -255,7 +255,7 @@ class Tools(unittest.TestCase):
                 "properties": {
                     "city": {"type": "string", "description": "where"},
                     "days": {"type": "integer"},
-                    "unit": {"enum": ("c", "f")},
+                    "unit": {"type": "string", "enum": ("c", "f")},
                     "note": {"anyOf": ({"type": "string"}, {"type": "null"})},
                 },
                 "required": ("city",),
@@ -277,7 +277,9 @@ class Tools(unittest.TestCase):
             (list, {"type": "array"}),
             (dict[str, int], {"type": "object"}),
             (Mapping[str, int], {"type": "object"}),
-            (Color, {"enum": ("red", "blue")}),
+            (Color, {"type": "string", "enum": ("red", "blue")}),
+            (Literal[1, 2], {"type": "integer", "enum": (1, 2)}),
+            (Literal[1, "a", None], {"enum": (1, "a", None)}),
             (Annotated[int, 5], {"type": "integer"}),
         ]
         for hint, expected in rows:

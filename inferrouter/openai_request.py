@@ -7,6 +7,8 @@ Strategy: build a plain dict from the request in one pass, asking the server's r
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from .content import Part
@@ -24,7 +26,7 @@ def chat_body(request: ChatRequest, model: str, server: Server, provider: str, s
     """The body for `request`; what the server has no word for is left out (see `unsupported`)."""
     body: dict[str, Any] = {
         "model": model,
-        "messages": [_message(message, server, provider) for message in request.messages if isinstance(message, Message)],
+        "messages": _turns(request.messages, server, provider),
     }
     if stream:
         body["stream"] = True
@@ -75,6 +77,22 @@ def _set(body: dict[str, Any], name: str, value: Any, server: Server) -> None:
         body[name] = value
 
 
+def _turns(messages: Sequence[Any], server: Server, provider: str) -> list[dict[str, Any]]:
+    """The messages. Media among tools' results follow them in a user message: a tool message holds text only, save Mistral's."""
+    made: list[dict[str, Any]] = []
+    shown: list[dict[str, Any]] = []
+    for message in messages:
+        if shown and message.role != "tool":
+            made.append({"role": "user", "content": shown})
+            shown = []
+        turn = _message(message, server, provider)
+        if message.role == "tool" and not isinstance(message.content, str) and not server.mistral_media:
+            shown += [part.to_dict() for part in message.parts if part.kind != "text"]
+            turn["content"] = message.text
+        made.append(turn)
+    return [*made, {"role": "user", "content": shown}] if shown else made
+
+
 def _message(message: Message, server: Server, provider: str) -> dict[str, Any]:
     role = message.role
     if role == "assistant":
@@ -100,7 +118,9 @@ def _assistant(message: Message, server: Server, provider: str) -> dict[str, Any
     if message.tool_calls:
         made["content"] = made["content"] or None
         made["tool_calls"] = [
-            {**call.to_dict(), "id": _call_id(call.id, server)} for call in message.tool_calls if isinstance(call, ToolCall)
+            replace(call, id=_call_id(call.id, server), arguments=call.arguments.strip() or "{}").to_dict()
+            for call in message.tool_calls
+            if isinstance(call, ToolCall)
         ]
     if message.name is not None and server.names:
         made["name"] = message.name

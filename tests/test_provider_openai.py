@@ -142,6 +142,25 @@ class EncodeTest(unittest.TestCase):
         """One text part goes out as a plain string, which every server takes."""
         self.assertEqual(sent("x", ChatRequest([Message("user", [Part.text("Hi")])]))["messages"][0]["content"], "Hi")
 
+    def test_media_of_a_tool(self) -> None:
+        """A tool message holds text only: its picture follows the results in a user message; Mistral takes it where it is."""
+        calls = [ToolCall("call_1", "look", ""), ToolCall("call_2", "look", " ")]
+        turns = [
+            Message("user", "Look"),
+            Message("assistant", "", tool_calls=calls),
+            Message("tool", [Part.text("here"), Part.image(b"\x89PNG\r\n\x1a\n")], tool_call_id="call_1"),
+            Message("tool", "nothing", tool_call_id="call_2"),
+        ]
+        for more in ([], [Message("user", "And?")]):
+            messages = sent("somewhere", ChatRequest([*turns, *more]))["messages"]
+            self.assertEqual([call["function"]["arguments"] for call in messages[1]["tool_calls"]], ["{}", "{}"])
+            self.assertEqual([each["content"] for each in messages[2:4]], ["here", "nothing"])
+            self.assertEqual((messages[4]["role"], messages[4]["content"][0]["type"]), ("user", "image_url"))
+            self.assertEqual([each["content"] for each in messages[5:]], [each.content for each in more])
+        kept = sent("mistral", ChatRequest(turns))["messages"]
+        self.assertEqual([each["role"] for each in kept], ["user", "assistant", "tool", "tool"])
+        self.assertEqual([each["type"] for each in kept[2]["content"]], ["text", "image_url"])
+
     def test_extra_goes_last(self) -> None:
         """`extra` overrules what was built, and merges into objects."""
         request = ChatRequest("Hi", temperature=1.0, extra={"temperature": 0.1, "stream_options": {"x": 1}})

@@ -178,8 +178,8 @@ class _Block:
         if self.kind == "tool_use":
             if not isinstance(given.get("name"), str):
                 _refuse("a tool_use block has no name")
-            if not _string(given, "id"):
-                given["id"] = f"toolu_{os.urandom(8).hex()}"
+            given["name"] = _string(given, "name")
+            given["id"] = _string(given, "id") or f"toolu_{os.urandom(8).hex()}"
             if given["name"] == JSON_TOOL:
                 self.kind = "json"
 
@@ -266,7 +266,7 @@ def _finish(reason: Any, blocks: Any) -> str | None:
         kinds = {block.kind for block in blocks}
         if "json" in kinds and "tool_use" not in kinds:
             return "stop"
-    return FINISHES.get(reason) or reason.lower()
+    return FINISHES.get(reason) or clean_text(reason).lower()
 
 
 def _usage(counts: dict[str, Any]) -> Usage | None:
@@ -291,7 +291,7 @@ def _index(item: dict[str, Any]) -> int:
 
 def _string(item: dict[str, Any], key: str) -> str:
     value = item.get(key)
-    return value if isinstance(value, str) else ""
+    return clean_text(value) if isinstance(value, str) else ""
 
 
 def _refuse(why: str) -> NoReturn:

@@ -165,7 +165,7 @@ class _Turn:
         if reason is not None:
             if not isinstance(reason, str):
                 _refuse("finishReason is no string")
-            self.reason = reason
+            self.reason = clean_text(reason)
         finish = self.finish() if reason or (fresh and self.reason) else None
         return ChunkChoice(index, Delta(text, reasoning, _deltas(fresh, calls_before) if fresh else ()), finish)
 
@@ -236,12 +236,11 @@ def _call(part: dict[str, Any]) -> ToolCall:
     arguments = function.get("args")
     if arguments is not None and not isinstance(arguments, dict):
         _refuse("a functionCall's args are no object")
-    given, signature = function.get("id"), part.get("thoughtSignature")
     return ToolCall(
-        given if isinstance(given, str) and given else f"call_{os.urandom(8).hex()}",
-        name,
+        _string(function, "id") or f"call_{os.urandom(8).hex()}",
+        clean_text(name),
         dump_json(arguments or {}),
-        signature if isinstance(signature, str) else None,
+        _string(part, "thoughtSignature") or None,
     )
 
 
@@ -280,7 +279,7 @@ def _blocked(item: dict[str, Any]) -> bool:
 
 def _string(item: dict[str, Any], key: str) -> str:
     value = item.get(key)
-    return value if isinstance(value, str) else ""
+    return clean_text(value) if isinstance(value, str) else ""
 
 
 def _order(choice: Choice) -> int:

@@ -126,7 +126,7 @@ def _model_parts(message: Message, called: dict[str, tuple[str, str | None]], *,
     else:
         parts = [part for part in _parts(message) if part.get("text") != ""]
         parts += [_call(call.name, call.arguments, call.signature) for call in message.tool_calls]
-    calls = [part for part in parts if "functionCall" in part]
+    calls = [part for part in parts if part.get("functionCall") is not None]
     for call, part in zip(message.tool_calls, calls, strict=False):
         called[call.id] = (call.name, part["functionCall"].get("id"))
     if signed and calls and "thoughtSignature" not in calls[0]:

@@ -380,6 +380,16 @@ class Answers(unittest.TestCase):
         self.assertEqual((reply.text, reply.id, reply.model), ("Hello", "msg_1", "claude-x"))
         self.assertIsNone(reply.message.native)
 
+    def test_half_characters(self) -> None:
+        """Half a surrogate pair anywhere becomes U+FFFD, so that the answer can be printed and stored."""
+        call = {"type": "tool_use", "id": "i\ud800", "name": "f\ud800", "input": {"x": "\udc00"}}
+        reply = decoded({**answer({"type": "text", "text": "a\ud800"}, call, stop="x\ud800"), "id": "m\ud800"})
+        made = reply.tool_calls[0]
+        self.assertEqual((reply.text, reply.id, reply.finish_reason), ("a\ufffd", "m\ufffd", "x\ufffd"))
+        self.assertEqual((made.id, made.name, made.arguments), ("i\ufffd", "f\ufffd", '{"x":"\ufffd"}'))
+        read = dialects.Read(CLAUDE, dialects.frames(BEGIN, start(0, call), stop(0), end("tool_use"), STOP)).end()
+        self.assertEqual(read.answer.tool_calls, reply.tool_calls)
+
     def test_stop_reasons(self) -> None:
         """Stop reasons are in one vocabulary, unknown ones stay what they are."""
         cases = (

@@ -305,10 +305,23 @@ class Answers(unittest.TestCase):
         self.assertEqual(reply.raw["responseId"], "r1")
 
     def test_half_characters(self) -> None:
-        """Half a surrogate pair in text or arguments becomes U+FFFD, so that the answer can be printed and stored."""
-        reply = decoded(answer({"text": "a\ud800"}, {"functionCall": {"name": "f", "args": {"x": "\udc00"}}}))
-        self.assertEqual((reply.text, reply.tool_calls[0].arguments), ("a\ufffd", '{"x":"\ufffd"}'))
+        """Half a surrogate pair anywhere becomes U+FFFD, so that the answer can be printed and stored."""
+        call = {"name": "f\ud800", "id": "i\ud800", "args": {"x": "\udc00"}}
+        part = {"functionCall": call, "thoughtSignature": "s\ud800"}
+        reply = decoded({**answer({"text": "a\ud800"}, part), "responseId": "r\ud800", "modelVersion": "m\ud800"})
+        made = reply.tool_calls[0]
+        self.assertEqual((reply.text, reply.id, reply.model), ("a\ufffd", "r\ufffd", "m\ufffd"))
+        self.assertEqual((made.name, made.id, made.signature), ("f\ufffd", "i\ufffd", "s\ufffd"))
+        self.assertEqual(made.arguments, '{"x":"\ufffd"}')
         self.assertIsNotNone(reply.message.native_for("gemini"))
+
+    def test_a_call_that_is_none(self) -> None:
+        """A part whose functionCall is null is no call, and goes back as it came."""
+        kept = [{"functionCall": None}, {"functionCall": {"name": "f", "args": {}}}]
+        reply = decoded(answer(*kept))
+        result = Message("tool", "1", tool_call_id=reply.tool_calls[0].id)
+        contents = dialects.sent(GEMINI, ChatRequest([Message("user", "hi"), reply.message, result]), FLASH)["contents"]
+        self.assertEqual(contents[1]["parts"], kept)
 
     def test_numbers_that_are_no_json(self) -> None:
         """An infinite number in a call's arguments is a malformed answer, since no JSON can say it."""

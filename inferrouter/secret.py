@@ -42,7 +42,7 @@ class Secret:
         return all("!" <= char <= "~" for char in self._value)
 
     def erase_from(self, text: str, cut: bool = False) -> str:
-        """`text` with each occurrence of the value (not its prefix) masked, as it is or as JSON and URLs write it.
+        """`text` with each occurrence of the value (not its prefix) masked, as it is or as JSON, URLs or base64 write it.
 
         `cut`: the text may end inside the value, so its beginning goes there too. Under 4 characters nothing is masked.
         """
@@ -97,10 +97,14 @@ def redact(text: str, secrets: Iterable[Secret], cut: bool = False) -> str:
 
 
 def _spellings(value: str) -> Iterable[str]:
+    from base64 import b64encode
     from urllib.parse import quote
 
-    escaped = value.replace("\\", "\\\\").replace('"', '\\"')
-    return dict.fromkeys((value, escaped, escaped.replace("/", "\\/"), quote(value, safe="", errors="replace")))
+    doubled = value.replace("\\", "\\\\")
+    escaped = doubled.replace('"', '\\"')
+    packed = b64encode(value.encode("utf-8", "replace")).decode().rstrip("=")
+    in_url = quote(value, safe="", errors="replace")
+    return dict.fromkeys((value, doubled, escaped, escaped.replace("/", "\\/"), in_url, packed))
 
 
 def _without_end(text: str, value: str) -> str:

@@ -71,6 +71,8 @@ def fault_from(exc: Exception, progress: Progress, headers: Headers) -> WireFaul
     if isinstance(exc, WireFault):
         fault = exc
         fault.__cause__ = fault.__context__ = None
+        if _quotes(exc, headers):
+            fault = WireFault(exc.kind, f"the server's answer is unusable ({exc.kind})", sent=exc.sent, reused=exc.reused)
     else:
         kind, message = _explain(exc, progress)
         sent = progress.phase == "exchange"

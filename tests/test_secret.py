@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import base64
 import json
 import logging
 import pickle
@@ -129,9 +130,10 @@ class Redaction(unittest.TestCase):
         self.assertEqual(redact("model sk-canary", [Secret(KEY)]), "model sk-canary")
 
     def test_every_spelling_goes(self) -> None:
-        """A key is masked as it is, as JSON writes it, and as a URL does."""
+        """A key is masked as it is, as JSON, a URL and base64 write it, and as Python shows a backslash."""
         key = 'sk-"quoted"/back\\slash+='
         spelled = [key, json.dumps(key)[1:-1], json.dumps(key)[1:-1].replace("/", "\\/"), urllib.parse.quote(key, safe="")]
+        spelled += [repr(key)[1:-1], base64.b64encode(key.encode()).decode().rstrip("=")]
         for text in spelled:
             self.assertEqual(redact(f"a {text} b", [Secret(key)]), "a *** b")
             self.assertTrue(Secret(key).shows_in(f"a {text} b"))

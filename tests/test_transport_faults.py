@@ -134,6 +134,7 @@ class Heads(WireCase):
                 "ftp://f.example/": "f.example",
                 "file:///etc/passwd": "same host",
                 "http://[": "unusable",
+                f"http://{KEY}.example/": "unusable",
             }
             for code in (301, 302, 303, 307, 308):
                 for target, named in targets.items():

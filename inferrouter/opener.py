@@ -45,7 +45,7 @@ class Call(urllib.request.Request):
     def __init__(self, address: Address, request: WireRequest, deadline: float, fresh: bool) -> None:
         vars(self).update(vars(address))  # the URL is parsed already
         self.headers = {}
-        self.unredirected_hdrs = {}
+        self.unredirected_hdrs: dict[str, str] = {}
         self.route = address.route
         self.netloc = address.host
         self.method: str = request.method
@@ -53,7 +53,12 @@ class Call(urllib.request.Request):
         self.deadline = deadline
         self.fresh = fresh
         self.progress = Progress(address.host)
-        self.keyed = any(isinstance(value, Secret) for _, value in request.headers)
+        self.request = request
+
+    @property
+    def keyed(self) -> bool:
+        """Whether it carries a key."""
+        return any(isinstance(value, Secret) for _, value in self.request.headers)
 
 
 class Address(urllib.request.Request):
@@ -126,22 +131,30 @@ def prepare(request: WireRequest, deadline: float, allow_http: bool, fresh: bool
     if check_header_name(request.method):
         raise WireFault("setup", "the method is no HTTP method", sent=False)
     call = Call(_address(request.url, allow_http), request, deadline, fresh)
-    call.unredirected_hdrs.update(_DEFAULTS)
-    for name, value in request.headers:
-        # The value checked is the plain one, prefix included: what counts here is what goes over the wire.
-        problem = _check_name(name) or check_header_value(value.reveal() if isinstance(value, Secret) else value)
-        if problem is not None:
-            raise WireFault("setup", f"the header {name!a} {problem}", sent=False)
-        call.add_unredirected_header(name, value.reveal() if isinstance(value, Secret) else value)
-    call.add_unredirected_header("Host", call.netloc)
-    if request.body or request.method != "GET":
-        call.add_unredirected_header("Content-length", str(len(request.body)))
+    call.unredirected_hdrs = _plain_headers(request, call.netloc)
     return call
 
 
+def _plain_headers(request: WireRequest, host: str) -> dict[str, str]:
+    """The headers as they go over the wire, by names that are spelled as urllib spells them."""
+    plain = dict(_DEFAULTS)
+    for name, value in request.headers:
+        spelled, problem = _spelled(name)
+        # The value checked is the plain one, prefix included: what counts here is what goes over the wire.
+        plain[spelled] = value.reveal() if isinstance(value, Secret) else value
+        problem = problem or check_header_value(plain[spelled])
+        if problem is not None:
+            raise WireFault("setup", f"the header {name!a} {problem}", sent=False)
+    plain["Host"] = host
+    if request.body or request.method != "GET":
+        plain["Content-length"] = str(len(request.body))
+    return plain
+
+
 @functools.lru_cache(maxsize=256)
-def _check_name(name: str) -> str | None:
-    return "is set by the transport" if name.lower() in _OURS else check_header_name(name)
+def _spelled(name: str) -> tuple[str, str | None]:
+    """`name` as urllib spells it, and what is wrong with it."""
+    return name.capitalize(), "is set by the transport" if name.lower() in _OURS else check_header_name(name)
 
 
 @functools.lru_cache(maxsize=256)

@@ -22,7 +22,9 @@ __all__ = ["Response"]
 _LONGEST_LINE = 64 << 10  # bytes, its end included
 _MOST_FIELDS = 100
 _STATUS_LINE = re.compile(r"HTTP/1\.([0-9])[ \t]+([1-9][0-9]{2})(?:[ \t][^\r\n]*)?\r?\n?")
-_NAME = re.compile(r"[!-9;-~]+")
+_FIELD = re.compile(r"^([!-9;-~]++):([^\r\n\0]*+)\r?\n", re.MULTILINE)
+_FOLD = re.compile(r"\r?\n[ \t]+")
+_BLANK = (b"\r\n", b"\n")
 _NO_BODY = frozenset({204, 304})
 
 
@@ -85,25 +87,29 @@ class Response(HTTPResponse):
         return match[1], int(match[2])
 
     def _fields(self) -> dict[str, str]:
-        fields: dict[str, str] = {}
-        key = ""
-        for _ in range(_MOST_FIELDS + 1):
-            raw = self.fp.readline(_LONGEST_LINE)
-            if raw in (b"\r\n", b"\n"):
-                return fields
-            line = raw.decode("latin-1")
-            if line[-1:] != "\n":
+        lines: list[bytes] = []
+        while (line := self.fp.readline(_LONGEST_LINE)) not in _BLANK:
+            if line[-1:] != b"\n":
                 raise LineTooLong("header line") if len(line) == _LONGEST_LINE else IncompleteRead(b"")
-            name, colon, value = line.partition(":")
-            if line[0] in " \t" and key:  # a folded line goes on with the value of the last one
-                fields[key] = f"{fields[key]} {_text(line)}".lstrip()
-            elif colon and _NAME.fullmatch(name):
-                key = name.lower()
-                value = _text(value)
-                fields[key] = f"{fields[key]}, {value}" if key in fields else value
-            else:
-                raise HTTPException("a line of the head is no header")
-        raise HTTPException(f"more than {_MOST_FIELDS} headers")
+            lines.append(line)
+            if len(lines) > _MOST_FIELDS:
+                raise HTTPException(f"more than {_MOST_FIELDS} headers")
+        return _parsed(b"".join(lines).decode("latin-1"), len(lines))
+
+
+def _parsed(text: str, lines: int) -> dict[str, str]:
+    """The fields of `text`, a number of whole lines. Each has to be one field, but for those that go on with the one before."""
+    found = _FIELD.findall(text)
+    if len(found) != lines:
+        text = _FOLD.sub(" ", text)
+        found = _FIELD.findall(text)
+        if len(found) != text.count("\n"):
+            raise HTTPException("a line of the head is no header")
+    fields: dict[str, str] = {}
+    for name, padded in found:
+        key, value = name.lower(), padded.strip(" \t")
+        fields[key] = f"{fields[key]}, {value}" if key in fields else value
+    return fields
 
 
 def _agreed(value: str) -> str:
@@ -111,12 +117,4 @@ def _agreed(value: str) -> str:
     if "," in value:
         said = {part.strip() for part in value.split(",")}
         return said.pop() if len(said) == 1 else value
-    return value
-
-
-def _text(line: str) -> str:
-    """A value without its line end and the blanks around it."""
-    value = line.removesuffix("\n").removesuffix("\r").strip(" \t")
-    if "\r" in value or "\0" in value:
-        raise HTTPException("a header holds a control character")
     return value

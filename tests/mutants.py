@@ -78,8 +78,8 @@ MUTANTS = (
     Mutant(
         "keys in headers that travel on",
         "opener",
-        "call.add_unredirected_header(name, value.reveal()",
-        "call.add_header(name, value.reveal()",
+        "call.unredirected_hdrs = _plain_headers(",
+        "call.headers = _plain_headers(",
         ("test_secrets.Headers",),
     ),
     Mutant(

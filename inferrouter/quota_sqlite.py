@@ -3,8 +3,8 @@
 Strategy: one row a bucket holds its whole count, so that the file stays as small as the number of buckets; one row an
 open reservation is deleted when it is settled, or once its windows have passed. Every verb is one transaction that
 takes the write lock first (BEGIN IMMEDIATE) and waits for it in short random naps, so that no process is shut out.
-One connection a process behind a lock, closed over a fork. The bookkeeping itself is `quota`'s. A file that is not ours,
-damaged, deleted or replaced is refused, never repaired or overwritten. Must never know how counting works.
+One connection a process behind a lock, closed over a fork. The bookkeeping itself is `quota`'s, the care for the file
+`quota_file`'s. Must never know how counting works.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from __future__ import annotations
 import itertools
 import os
 import random
-import stat
 import threading
 import time
 import weakref
@@ -39,6 +38,7 @@ from .quota import (
     settle,
     with_quota,
 )
+from .quota_file import QuotaFile
 
 if TYPE_CHECKING:
     import sqlite3
@@ -84,7 +84,7 @@ class SQLiteQuotaStore:
         problems = {"path": check_path(path), "synchronous": check_word(synchronous, ("NORMAL", "FULL"))}
         if any(problems.values()):
             raise ConfigError([f"quota.{name}: {problem}" for name, problem in problems.items() if problem])
-        self._path = os.path.abspath(os.path.expanduser(os.fsdecode(path)))
+        self._file = QuotaFile(os.path.abspath(os.path.expanduser(os.fsdecode(path))))
         self._synchronous = synchronous
         self._patience = patience
         self._sleep = sleep
@@ -92,7 +92,6 @@ class SQLiteQuotaStore:
         self._db: sqlite3.Connection | None = None
         self._cursor: sqlite3.Cursor | None = None
         self._pid = os.getpid()
-        self._identity: tuple[int, int] | None = None
         self._closed = False
         self._entries: dict[str, Entry] = {}
         self._rows: dict[str, int] = {}
@@ -187,7 +186,7 @@ class SQLiteQuotaStore:
         self.close()
 
     def __repr__(self) -> str:
-        return f"<SQLiteQuotaStore {self._path!r}{' closed' if self._closed else ''}>"
+        return f"<SQLiteQuotaStore {self._file.path!r}{' closed' if self._closed else ''}>"
 
     def _verb(self, work: Callable[[sqlite3.Cursor], T], begin: str = "BEGIN IMMEDIATE", looks: bool = True) -> T:
         """Runs `work` in one transaction, again while others hold the lock; the one place where sqlite3's errors end.
@@ -204,7 +203,7 @@ class SQLiteQuotaStore:
                     return self._transaction(work, begin, looks)
                 except (sqlite3.Error, UnicodeError, OverflowError) as exc:
                     if not _is_busy(exc) or waited >= self._patience:
-                        raise self._explained(exc) from exc
+                        raise self._file.explained(exc) from exc
                 longest = 0.002 if waited < 0.02 else 0.0005  # who has waited long looks more often
                 pause = random.uniform(0.0002, longest)  # noqa: S311 - spreads waiters, guards nothing
                 self._sleep(pause)
@@ -215,7 +214,7 @@ class SQLiteQuotaStore:
         db.execute(begin)
         try:
             if looks:
-                self._check_file()
+                self._file.check()
             version = db.execute("PRAGMA data_version").fetchone()[0]
             if version != self._version:  # another connection has written since
                 self._entries.clear()
@@ -242,7 +241,7 @@ class SQLiteQuotaStore:
         try:
             return Entry(key, tally_unpacked(_limit(amount, kind), state), kind.endswith(" set"))
         except (ValueError, TypeError, AttributeError, ConfigError, QuotaStoreError) as exc:
-            raise self._damaged(f"bucket {key!r} cannot be read") from exc
+            raise self._file.damaged(f"bucket {key!r} cannot be read") from exc
 
     def _load(self, db: sqlite3.Cursor, keys: Iterable[str]) -> dict[str, Entry]:
         """Every entry that was read since the file was last changed by others, those of `keys` among them."""
@@ -286,15 +285,15 @@ class SQLiteQuotaStore:
 
         if sqlite3.sqlite_version_info < _OLDEST_SQLITE:
             raise QuotaStoreError(f"SQLite {sqlite3.sqlite_version} is too old for a quota store; 3.15 or newer is needed")
-        fresh = self._identity is None
-        identity = self._prepared_file() if fresh else self._identity
-        db = sqlite3.connect(self._path, timeout=0, isolation_level=None, check_same_thread=False)
+        fresh = not self._file.known
+        if fresh:
+            self._file.prepare()
+        db = sqlite3.connect(self._file.path, timeout=0, isolation_level=None, check_same_thread=False)
         try:
-            self._identity = identity
-            self._check_file(may_be_empty=fresh)
+            self._file.check(may_be_empty=fresh)
             self._check_owner(db)
             if fresh and (damage := db.execute("PRAGMA quick_check(1)").fetchone()[0]) != "ok":
-                raise self._damaged(damage)
+                raise self._file.damaged(damage)
             db.execute(f"PRAGMA page_size = {_PAGE_BYTES}")
             db.execute(f"PRAGMA wal_autocheckpoint = {_LOG_BYTES // _PAGE_BYTES}")
             db.execute(f"PRAGMA synchronous = {self._synchronous}")
@@ -306,52 +305,24 @@ class SQLiteQuotaStore:
         except BaseException:
             db.close()
             if fresh:
-                self._identity = None
+                self._file.forget()
             raise
         return db
-
-    def _prepared_file(self) -> tuple[int, int]:
-        """The device and inode of the file, which is made if there is none. An existing one is not opened here:
-        closing it again would take this process's other locks on it along."""
-        try:
-            os.close(os.open(self._path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
-        except FileExistsError:
-            pass
-        except OSError as exc:
-            raise self._unusable(f"cannot be made ({exc.strerror})", "make the folder writable, or name another") from exc
-        try:
-            found = os.stat(self._path)
-        except OSError as exc:  # a link that leads nowhere
-            raise self._unusable(f"cannot be found ({exc.strerror})", "mend the link, or name another") from exc
-        if not stat.S_ISREG(found.st_mode):
-            raise self._unusable("is no regular file", "name a file of its own")
-        return found.st_dev, found.st_ino
 
     def _check_owner(self, db: sqlite3.Connection) -> None:
         application = db.execute("PRAGMA application_id").fetchone()[0]
         version = db.execute("PRAGMA user_version").fetchone()[0]
-        if application != _APPLICATION_ID and not _is_blank(db):
-            raise self._unusable("is another program's database", "name a file of its own; this one was left untouched")
+        if application != _APPLICATION_ID and (application or not _is_blank(db)):
+            raise self._file.unusable("is another program's database", "name a file of its own; this one was left untouched")
         if version > _SCHEMA_VERSION:
-            raise self._unusable(
+            raise self._file.unusable(
                 f"has schema version {version}, newer than the {_SCHEMA_VERSION} known here",
                 "update this library, or name another file",
             )
 
-    def _check_file(self, may_be_empty: bool = False) -> None:
-        """Refuses a file that is not the one that was opened: counts in a deleted one would bind nobody else."""
-        try:
-            found = os.stat(self._path)
-        except OSError as exc:
-            raise self._unusable("was deleted while in use", "put it back, or make a new store") from exc
-        if (found.st_dev, found.st_ino) != self._identity:
-            raise self._unusable("was replaced while in use", "put the first one back, or make a new store")
-        if not found.st_size and not may_be_empty:
-            raise self._unusable("was truncated while in use", "put it back from a copy, or delete it and make a new store")
-
     def _check_open(self) -> None:
         if self._closed:
-            raise self._unusable("is closed", "make a new store")
+            raise self._file.unusable("is closed", "make a new store")
 
     def _disconnect(self) -> None:
         if self._db is not None:
@@ -367,30 +338,7 @@ class SQLiteQuotaStore:
         self._pid = os.getpid()
         self._idents = _idents()
 
-    def _explained(self, exc: Exception) -> QuotaStoreError:
-        code = getattr(exc, "sqlite_errorcode", 0) & 0xFF
-        if code in _REMEDIES:
-            return self._unusable(*_REMEDIES[code])
-        if code in (11, 26):
-            return self._damaged(str(exc))
-        return self._unusable(f"failed ({type(exc).__name__}: {exc})", "see the cause")
 
-    def _damaged(self, how: str) -> QuotaStoreError:
-        return self._unusable(f"is damaged or no database ({how})", "move it away to start anew, or put a copy back")
-
-    def _unusable(self, what: str, remedy: str) -> QuotaStoreError:
-        return QuotaStoreError(f"the quota file {self._path} {what}: {remedy}")
-
-
-_REMEDIES = {
-    3: ("cannot be written", "make the file and its folder writable, or name another"),
-    5: ("was locked by others all the time", "look for a process that is stuck, or raise patience"),
-    6: ("was locked by others all the time", "look for a process that is stuck, or raise patience"),
-    8: ("cannot be written", "make the file and its folder writable, or name another"),
-    10: ("cannot be read or written (disk error)", "check the disk, and that -wal and -shm beside it were not removed"),
-    13: ("cannot grow, the disk is full", "free some space; then the same call works again"),
-    14: ("cannot be opened", "make the file and its folder readable and writable, or name another"),
-}
 _PRUNE = (
     "DELETE FROM reservation WHERE (until, id) IN"
     " (SELECT until, id FROM reservation WHERE until <= ? ORDER BY until LIMIT ?)"

@@ -25,7 +25,7 @@ ground    errors secret frozen clock sse content tool records answers
 tools     checks limits estimate meter assemble waiting
 outside   urls account config config_tables config_file wire sockets response pool opener transport policy
 state     quota ledger health abilities catalog
-contract  provider error_body error_table dialect conformance quota_sqlite
+contract  provider error_body error_table dialect conformance quota_file quota_sqlite
 dialects  openai_servers openai_request openai_reply openai_stream openai_vectors provider_openai
 dialects  gemini_request gemini_reply provider_gemini
 dialects  anthropic_models strict_schema anthropic_request anthropic_reply provider_anthropic

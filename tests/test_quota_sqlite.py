@@ -12,6 +12,7 @@ import traceback
 import unittest
 import warnings
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -201,19 +202,19 @@ class FaultTest(Folder):
 
     def test_not_a_database(self) -> None:
         """A file that is no database is refused and left as it was."""
-        self.path.write_bytes(b"important notes\n" * 1000)
-        self.refuses("damaged or no database", "move it away")
-        self.assertEqual(self.path.read_bytes(), b"important notes\n" * 1000)
+        for notes in (b"important notes\n" * 1000, b"x", b"\0", b"\0" * 512, b"SQLite format 3\0"):
+            self.path.write_bytes(notes)
+            self.refuses("damaged or no quota store", "move it away")
+            self.assertEqual(self.path.read_bytes(), notes)
 
     def test_foreign_database(self) -> None:
         """Another program's database is refused and left as it was, to the byte."""
-        for statement in ("CREATE TABLE theirs (x)", "PRAGMA application_id = 77"):
-            path = self.folder / f"{len(statement)}.db"
-            db = sqlite3.connect(path)
-            db.execute(statement)
-            db.execute("CREATE TABLE IF NOT EXISTS more (x)")
-            db.commit()
-            db.close()
+        marked, table = "PRAGMA application_id = 77", "CREATE TABLE theirs (x)"
+        for place, statements in enumerate((("PRAGMA page_size = 4096", table), (marked, table), (marked,))):
+            path = self.folder / f"{place}.db"
+            with closing(sqlite3.connect(path)) as db:
+                for statement in statements:
+                    db.execute(statement)
             before = path.read_bytes()
             self.refuses("another program's database", "left untouched", path=path)
             self.assertEqual(path.read_bytes(), before)
@@ -225,6 +226,16 @@ class FaultTest(Folder):
         db.execute("PRAGMA user_version = 2")
         db.close()
         self.refuses("schema version 2", "update this library")
+
+    def test_a_table_is_missing(self) -> None:
+        """A ledger of which a part was removed is said to be damaged, with a remedy."""
+        self.filled().close()
+        with closing(sqlite3.connect(self.path)) as db:
+            db.execute("DROP TABLE bucket")
+        store = self.open()
+        with self.assertRaises(errors.QuotaStoreError) as caught:
+            store.headroom(["k"], NOON)
+        self.says(caught.exception, "damaged", "bucket", "put a copy back")
 
     def test_damaged_pages(self) -> None:
         """Garbage in the pages of a ledger is refused at opening, and left as it is."""
@@ -357,10 +368,10 @@ class FaultTest(Folder):
         def interrupt() -> Any:
             raise KeyboardInterrupt
 
-        looks, store._check_file = store._check_file, interrupt
+        looks, store._file.check = store._file.check, interrupt
         with self.assertRaises(KeyboardInterrupt):
             store.reserve([("k", 1)], NOON)
-        store._check_file = looks
+        store._file.check = looks
         self.assertEqual(store.headroom(["k"], NOON)[0].used, 4)
         self.assertIsInstance(store.reserve([("k", 1)], NOON), quota.Reservation)
 
@@ -383,6 +394,20 @@ class FaultTest(Folder):
         self.folder.chmod(0o555)
         forked(lambda: self.refuses("cannot be made", "writable", path=self.folder / "new"), user=65534)
         self.folder.chmod(0o777)
+
+    @unittest.skipUnless(hasattr(os, "fork"), "needs POSIX users")
+    def test_writable_again(self) -> None:
+        """A file that could not be written serves as soon as it can be: refusing it left nothing beside it."""
+
+        def refused_then_served() -> None:
+            self.filled().close()
+            self.path.chmod(0o444)
+            self.refuses("cannot be written", "writable")
+            self.path.chmod(0o600)
+            self.assertEqual(self.open().headroom(["k"], NOON)[0].used, 4)
+
+        self.folder.chmod(0o777)
+        forked(refused_then_served, user=65534)
 
     def test_many_open_a_new_file_at_once(self) -> None:
         """Sixteen threads that open and use the same new file all succeed."""

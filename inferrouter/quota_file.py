@@ -1,0 +1,97 @@
+"""The file under a quota store: whether it can be used and is still the one that was opened, and what to say where it is not.
+
+Strategy: a file that is not ours, damaged, deleted or replaced is refused, never repaired or overwritten. What can be
+seen from outside is seen before SQLite opens the file, as it leaves files of its own beside one that it cannot write.
+Every error names the file and the remedy. Must never know what is in the file, nor open it.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+
+from .errors import QuotaStoreError
+
+__all__ = ["QuotaFile"]
+
+SHORTEST = 512
+"""Bytes of the smallest database there is; SQLite takes some shorter files for empty ones and writes over them."""
+
+
+class QuotaFile:
+    """The file `path` (absolute), and which file that was when it was prepared."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self._identity: tuple[int, int] | None = None
+
+    @property
+    def known(self) -> bool:
+        """Whether it was prepared, so that another file in its place is noticed."""
+        return self._identity is not None
+
+    def prepare(self) -> None:
+        """Makes it (mode 0600) if there is none. An existing one is not opened here: closing it again would take this
+        process's other locks on it along. Raises QuotaStoreError where it cannot be used."""
+        try:
+            os.close(os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+        except FileExistsError:
+            pass
+        except OSError as exc:
+            raise self.unusable(f"cannot be made ({exc.strerror})", "make the folder writable, or name another") from exc
+        try:
+            found = os.stat(self.path)
+        except OSError as exc:
+            raise self.unusable(f"cannot be found ({exc.strerror})", "mend the link, or name another") from exc
+        if not stat.S_ISREG(found.st_mode):
+            raise self.unusable("is no regular file", "name a file of its own")
+        if not os.access(self.path, os.R_OK | os.W_OK):
+            raise self.unusable(*_REMEDIES[8])
+        if 0 < found.st_size < SHORTEST:
+            raise self.damaged(f"{found.st_size} bytes")
+        self._identity = found.st_dev, found.st_ino
+
+    def forget(self) -> None:
+        """Another file in its place will do as well."""
+        self._identity = None
+
+    def check(self, may_be_empty: bool = False) -> None:
+        """Refuses a file that is not the one that was opened: counts in a deleted one would bind nobody else."""
+        try:
+            found = os.stat(self.path)
+        except OSError as exc:
+            raise self.unusable("was deleted while in use", "put it back, or make a new store") from exc
+        if (found.st_dev, found.st_ino) != self._identity:
+            raise self.unusable("was replaced while in use", "put the first one back, or make a new store")
+        if not found.st_size and not may_be_empty:
+            raise self.unusable("was truncated while in use", "put it back from a copy, or delete it and make a new store")
+
+    def explained(self, exc: Exception) -> QuotaStoreError:
+        """What SQLite's error means for the user."""
+        code = getattr(exc, "sqlite_errorcode", 0) & 0xFF
+        if code in _REMEDIES:
+            return self.unusable(*_REMEDIES[code])
+        if code in _DAMAGES:
+            return self.damaged(str(exc))
+        return self.unusable(f"failed ({type(exc).__name__}: {exc})", "see the cause")
+
+    def damaged(self, how: str) -> QuotaStoreError:
+        """The error for a file that holds something else than it should."""
+        return self.unusable(f"is damaged or no quota store ({how})", "move it away to start anew, or put a copy back")
+
+    def unusable(self, what: str, remedy: str) -> QuotaStoreError:
+        """The error that names the file, `what` is the matter, and the `remedy`."""
+        return QuotaStoreError(f"the quota file {self.path} {what}: {remedy}")
+
+
+_DAMAGES = (1, 11, 26)
+"""SQLite's codes for a damaged file and for none of its own, and for a table or a column that is missing."""
+_REMEDIES = {
+    3: ("cannot be written", "make the file and its folder writable, or name another"),
+    5: ("was locked by others all the time", "look for a process that is stuck, or raise patience"),
+    6: ("was locked by others all the time", "look for a process that is stuck, or raise patience"),
+    8: ("cannot be written", "make the file and its folder writable, or name another"),
+    10: ("cannot be read or written (disk error)", "check the disk, and that -wal and -shm beside it were not removed"),
+    13: ("cannot grow, the disk is full", "free some space; then the same call works again"),
+    14: ("cannot be opened", "make the file and its folder readable and writable, or name another"),
+}

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import copy
 import dataclasses
-import base64
 import json
 import logging
 import pickle

@@ -115,7 +115,7 @@ def judge(
         if refused is not None:
             return refused
     keys = slot.free_keys if free else slot.paid_keys
-    share = min((rooms[key].share for key, _ in keys), default=1.0)
+    share = min([rooms[key].share for key, _ in keys], default=1.0)
     return Candidate(account.provider, account.id, slot.model, free, share, slot.price, in_flight, order, slot)
 
 
@@ -123,7 +123,7 @@ def wants_of(candidate: Candidate, need: Estimate) -> tuple[tuple[str, float], .
     """What the candidate's call must reserve: each bucket with its amount."""
     slot = candidate.slot
     keys = slot.free_keys if candidate.free else slot.paid_keys
-    return tuple((key, amount_of(slot, unit, need)) for key, unit in keys)
+    return tuple([(key, 1 if unit == "requests" else amount_of(slot, unit, need)) for key, unit in keys])
 
 
 def amount_of(slot: Slot, unit: str, need: Estimate) -> float:

@@ -149,6 +149,8 @@ class _Breaker:
             return
         if admitted._probe:
             self.probing = False
+        if verdict is not Verdict.FAILURE and self.state is BreakerState.CLOSED:
+            return  # nearly every call ends here
         target = _NEXT[self.state, verdict]
         if verdict is Verdict.FAILURE and self.state is BreakerState.CLOSED and not self._tripped(now):
             return

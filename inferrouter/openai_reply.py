@@ -34,6 +34,7 @@ __all__ = [
 NO_USAGE = Usage()
 KEPT = ("reasoning_details", "extra_content")
 """What a server wants back unchanged on the assistant turn it came with."""
+KEPT_KEYS = frozenset(KEPT)
 
 
 def read_answer(item: Any, source: str, provider: str, audio_in_total: bool) -> ChatResponse:
@@ -41,7 +42,7 @@ def read_answer(item: Any, source: str, provider: str, audio_in_total: bool) -> 
     choices = item.get("choices") if isinstance(item, dict) else None
     if not isinstance(choices, list) or not choices:
         broken("the answer has no choices", source)
-    made = tuple(_choice(choice, position, source, provider) for position, choice in enumerate(choices))
+    made = tuple([_choice(choice, position, source, provider) for position, choice in enumerate(choices)])
     usage = item.get("usage")
     return ChatResponse(
         word(item.get("id")),
@@ -181,6 +182,8 @@ def _calls(calls: Any, source: str) -> tuple[ToolCall, ...]:
 
 def _native(message: Mapping[str, Any], text: str, calls: tuple[ToolCall, ...], provider: str) -> Native | None:
     """The turn in the server's own words if it must get it back: opaque reasoning, signatures, Mistral's thinking."""
+    if not calls and type(message.get("content")) is str and KEPT_KEYS.isdisjoint(message):
+        return None
     kept = {key: message[key] for key in KEPT if message.get(key)}
     content, raw_calls = message.get("content"), message.get("tool_calls") or ()
     if calls and isinstance(message.get("reasoning_content"), str) and message["reasoning_content"]:

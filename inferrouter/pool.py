@@ -8,6 +8,7 @@ Must never know requests, answers or keys. Loaded on first use with `http.client
 
 from __future__ import annotations
 
+import functools
 import os
 import select
 import threading
@@ -34,12 +35,13 @@ class Route(NamedTuple):
 class Connection:
     """One open connection. `used`: it has carried a whole exchange; `idle_since`: on the pool's clock."""
 
-    __slots__ = ("idle_since", "inlet", "pid", "route", "sock", "used")
+    __slots__ = ("idle_since", "inlet", "pid", "probe", "route", "sock", "used")
 
     def __init__(self, route: Route, sock: TimedSocket) -> None:
         self.route = route
         self.sock = sock
         self.inlet = Inlet(sock)
+        self.probe = _probe(sock)
         self.used = False
         self.pid = os.getpid()
         self.idle_since = 0.0
@@ -68,7 +70,7 @@ class Connection:
         sock = self.sock
         if sock.fileno() < 0 or (isinstance(sock, TLSSocket) and sock.pending()):
             return False
-        return not _readable(sock)
+        return not self.probe()
 
     def close(self) -> None:
         """Closes the socket. Idempotent."""
@@ -166,9 +168,10 @@ class Pool:
         return gone
 
 
-def _readable(sock: TimedSocket) -> bool:
+def _probe(sock: TimedSocket) -> Callable[[], object]:
+    """A function that says whether there is anything to read from `sock`, be it its end."""
     if not hasattr(select, "poll"):  # Windows
-        return bool(select.select([sock], [], [], 0)[0])
+        return lambda: select.select([sock], [], [], 0)[0]
     poll = select.poll()
     poll.register(sock, select.POLLIN)
-    return bool(poll.poll(0))
+    return functools.partial(poll.poll, 0)

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["Inlet", "TLSSocket", "TimedSocket", "connect", "secure", "tls_context"]
 
 _Address = tuple[Any, Any, int, str, Any]  # as getaddrinfo gives them
+_TOLERANCE = 0.001  # seconds that a deadline may be overrun to spare a system call
 _LONGEST_WAIT = 86_400.0  # seconds; an endless deadline still needs a number the operating system takes
 
 
@@ -36,6 +37,7 @@ class TimedSocket(socket.socket):
     idle: float = math.inf
     clock: Callable[[], float] = time.monotonic
     received: int = 0
+    _patience: float = -1.0
 
     def left(self) -> float:
         """Seconds until the deadline, always above 0. Raises TimeoutError when it is over."""
@@ -45,18 +47,24 @@ class TimedSocket(socket.socket):
         return min(seconds, _LONGEST_WAIT)
 
     def recv_into(self, buffer: WriteableBuffer, nbytes: int | None = None, flags: int = 0) -> int:
-        self.settimeout(min(self.left(), self.idle))
+        self._be_patient(min(self.left(), self.idle))
         count = super().recv_into(buffer, nbytes or memoryview(buffer).nbytes, flags)
         self.received += count
         return count
 
     def send(self, data: ReadableBuffer, flags: int = 0) -> int:
-        self.settimeout(self.left())
+        self._be_patient(self.left())
         return super().send(data, flags)
 
     def sendall(self, data: ReadableBuffer, flags: int = 0) -> None:
-        self.settimeout(self.left())
+        self._be_patient(self.left())
         super().sendall(data, flags)
+
+    def _be_patient(self, seconds: float) -> None:
+        """Sets how long the next call may block, which is a call of the system's, so not for a millisecond's difference."""
+        if not seconds <= self._patience <= seconds + _TOLERANCE:
+            self.settimeout(seconds)
+            self._patience = seconds
 
 
 class TLSSocket(TimedSocket, ssl.SSLSocket):

@@ -10,7 +10,7 @@ import base64
 import binascii
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from .errors import InvalidRequestError
@@ -39,6 +39,7 @@ class Part:
     """One piece of a message. Make it with `Part.text`, `.image`, `.audio`, `.video`, `.document`, `.from_file`, `.image_url`.
 
     `kind`: text, image, audio, video or document. Exactly one of `value` (text), `data` (bytes) and `url` is set.
+    `detail`: how closely OpenAI shall look at a picture (low, high, auto), None: its default; others take no such word.
     """
 
     kind: str
@@ -47,6 +48,7 @@ class Part:
     mime_type: str | None = None
     url: str | None = None
     filename: str | None = None
+    detail: str | None = None
 
     @classmethod
     def text(cls, text: str) -> Part:
@@ -90,6 +92,8 @@ class Part:
         except (OSError, TypeError, ValueError) as exc:
             raise InvalidRequestError(message=f"Part.from_file cannot read {path!r}: {exc}") from exc
         mime_type = mimetypes.guess_type(name)[0] or _sniff(data)
+        if mime_type is not None and mime_type.startswith("audio/x-"):
+            mime_type = "audio/" + mime_type[8:]  # providers list no old names, such as audio/x-wav
         if mime_type is None:
             raise InvalidRequestError(
                 message=f"Part.from_file cannot tell the type of {name!r}: use Part.image(data, mime_type) or its like"
@@ -114,7 +118,8 @@ class Part:
         if self.kind == "text":
             return {"type": "text", "text": self.value}
         if self.kind == "image":
-            return {"type": "image_url", "image_url": {"url": self.data_url()}}
+            detail = {} if self.detail is None else {"detail": self.detail}
+            return {"type": "image_url", "image_url": {"url": self.data_url(), **detail}}
         if self.kind == "audio" and self.data is not None:
             return {"type": "input_audio", "input_audio": {"data": self.base64(), "format": audio_format(self)}}
         if self.kind == "document":
@@ -153,7 +158,9 @@ def _read_dict(item: Mapping[str, Any]) -> Part:
     if kind in ("image_url", "audio_url", "video_url"):
         target = item[kind]
         url = target["url"] if isinstance(target, Mapping) else target
-        return _from_url(kind.removesuffix("_url"), url, None)
+        part = _from_url(kind.removesuffix("_url"), url, None)
+        detail = target.get("detail") if isinstance(target, Mapping) else None
+        return replace(part, detail=detail) if isinstance(detail, str) else part
     if kind == "input_audio":
         audio = item["input_audio"]
         mime_type = _AUDIO_FORMATS.get(audio["format"], f"audio/{audio['format']}")

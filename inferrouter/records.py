@@ -349,8 +349,8 @@ def _strings(name: str, value: Any) -> tuple[str, ...]:
 
 def _tool_choice(choice: Any) -> Any:
     if isinstance(choice, str):
-        if choice in ("auto", "none", "required"):
-            return choice
+        if choice in ("auto", "none", "required", "any"):
+            return "required" if choice == "any" else choice
         choice = {"type": "function", "function": {"name": choice}}
     if (
         isinstance(choice, Mapping)

@@ -133,6 +133,8 @@ class Parts(unittest.TestCase):
         self.assertEqual((made.data, made.mime_type, made.url), (PNG, "image/webp", None))
         self.assertEqual(Part.image_url(f"data:;base64,{text}").mime_type, "image/png")
         self.refused("give mime_type", Part.image_url, "data:;base64,aGk=")
+        seen = {"type": "image_url", "image_url": {"url": "https://host/cat.png", "detail": "low"}}
+        self.assertEqual(content.part_from_dict(seen, "here").to_dict(), seen, "the wanted detail is kept")
         linked = Part.image_url("https://host/cat.png", "image/png")
         self.assertEqual((linked.data, linked.url, linked.mime_type), (None, "https://host/cat.png", "image/png"))
         self.assertEqual(linked.data_url(), "https://host/cat.png")

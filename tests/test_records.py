@@ -134,6 +134,7 @@ class Requests(Refusing):
         for word in ("auto", "none", "required"):
             made = ChatRequest("x", tool_choice=word)
             self.assertEqual((made.tool_choice, made.forced_tool), (word, None))
+        self.assertEqual(ChatRequest("x", tool_choice="any").tool_choice, "required", "the other dialects' word for it")
         self.assertEqual(ChatRequest("x", tool_choice="f").forced_tool, "f")
         self.assertEqual(ChatRequest("x", tool_choice={"type": "function", "function": {"name": "f"}}).forced_tool, "f")
         for choice in (5, {"type": "function"}, {"function": {"name": 5}}):

@@ -141,7 +141,7 @@ def _is_free(slot: Slot, situation: Situation, rooms: Mapping[str, Headroom]) ->
     key, unit = slot.allowance
     room = rooms[key]
     needed = amount_of(slot, unit, situation.need)
-    return room.remaining >= needed and room.remaining > 0, room
+    return room.used + needed <= room.limit.ceiling and room.remaining > 0, room
 
 
 def _refused_paid(slot: Slot, situation: Situation, rooms: Mapping[str, Headroom], spent: Headroom | None) -> Rejection | None:
@@ -153,12 +153,12 @@ def _refused_paid(slot: Slot, situation: Situation, rooms: Mapping[str, Headroom
     if slot.spend is not None:
         room = rooms[slot.spend]
         needed = amount_of(slot, "dollars", situation.need)
-        if room.remaining < needed or (room.remaining <= 0 and account.max_daily_spend is not None):
+        if room.used + needed > room.limit.ceiling or (room.remaining <= 0 and account.max_daily_spend is not None):
             return _rejection(
                 slot,
                 "spend_cap",
                 f"max_daily_spend reached: ${room.used:.4f} of ${room.limit.amount:g} spent today, about ${needed:.4f} needed",
-                room.resets_at if needed <= room.limit.amount and room.limit.amount > 0 else None,
+                room.resets_at if needed <= room.limit.ceiling and room.limit.amount > 0 else None,
             )
     return None
 
@@ -171,7 +171,7 @@ def _spent_words(room: Headroom) -> str:
 def _comes_back(slot: Slot, situation: Situation, spent: Headroom | None) -> float | None:
     if spent is None or slot.allowance is None:
         return None
-    fits = amount_of(slot, slot.allowance[1], situation.need) <= spent.limit.amount
+    fits = amount_of(slot, slot.allowance[1], situation.need) <= spent.limit.ceiling
     return spent.resets_at if fits else None
 
 

@@ -9,6 +9,7 @@ handed a key: bodies arrive here redacted and cut.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -307,7 +308,7 @@ def _when(retry_at: float | None) -> str:
     if retry_at is None:
         return "Waiting does not help: add an account, allow paid use, or change the request."
     try:
-        moment = datetime.fromtimestamp(retry_at, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+        moment = datetime.fromtimestamp(math.ceil(retry_at), UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
     except (OverflowError, ValueError, OSError):
         moment = f"{retry_at:.0f} s after the epoch"
     return f"The soonest slot is at {moment}: wait (max_wait does it for you), or add an account."

@@ -120,10 +120,14 @@ class Reasons(unittest.TestCase):
         self.only(stage, "spend_cap", "max_daily_spend reached", None, paid=True)
 
     def test_a_cap_just_reached_lets_through(self) -> None:
-        """A call that exactly fits the cap may go."""
-        stage = Stage(seat(paid_enabled=True, max_daily_spend=1.0, **PRICES))
-        stage.used("a/spend", 0.5)
-        self.assertEqual(ids(stage.survey(paid=True)), [("a", False)])
+        """A call that exactly fits the cap, or an allowance in dollars, may go, though cents do not add up in binary."""
+        for amount, used in ((1.0, 0.5), (1.1, 0.1 + 0.2 + 0.3)):
+            stage = Stage(seat(paid_enabled=True, max_daily_spend=amount, **PRICES))
+            stage.used("a/spend", used)
+            self.assertEqual(ids(stage.survey(paid=True)), [("a", False)])
+            stage = Stage(seat(daily_free=amount, quota_unit="dollars", **PRICES))
+            stage.used("a/allowance", used)
+            self.assertEqual(ids(stage.survey()), [("a", True)])
 
     def test_reasons_are_asked_in_order(self) -> None:
         """A hold is told before an open breaker, and that before what the account cannot do."""

@@ -154,8 +154,9 @@ class Messages(unittest.TestCase):
         self.assertIn("names no model and the configuration has no default_model. Name", str(errors.UnknownModelError("")))
 
     def test_the_soonest_slot_is_a_date(self) -> None:
-        """`retry_at` reads as a UTC time, and an absurd one as seconds."""
+        """`retry_at` reads as a UTC time, never one that is too early, and an absurd one as seconds."""
         self.assertIn("at 1970-01-02 00:00:00 UTC", str(errors.NoCandidatesError((), 86400.0)))
+        self.assertIn("at 1970-01-02 00:00:01 UTC", str(errors.NoCandidatesError((), 86400.2)))
         self.assertIn("s after the epoch", str(errors.NoCandidatesError((), 1e30)))
         self.assertIn("inf s after the epoch", str(errors.NoCandidatesError((), float("inf"))))
         self.assertIn("Waiting does not help", str(errors.NoCandidatesError()))

@@ -10,11 +10,9 @@ from __future__ import annotations
 
 import re
 from http.client import BadStatusLine, HTTPException, HTTPResponse, IncompleteRead, LineTooLong, RemoteDisconnected
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    import socket
-
     from .sockets import Inlet
 
 __all__ = ["Response"]
@@ -34,8 +32,10 @@ class Response(HTTPResponse):
     `contradictory`: what it says about its length is no number, or not all there is to it.
     """
 
+    fp: Any  # an Inlet until it is given back, then None
+
     def __init__(self, inlet: Inlet, method: str) -> None:
-        super().__init__(cast("socket.socket", inlet), method=method)  # all it asks of a socket is makefile
+        super().__init__(inlet, method=method)  # type: ignore[arg-type]  # all it asks of a socket is makefile
         self._bodiless = method == "HEAD"
         self.fields: dict[str, str] = {}
         self.contradictory = False
@@ -56,7 +56,7 @@ class Response(HTTPResponse):
     def close(self) -> None:
         """Gives the inlet back. Idempotent. Less work than http.client's, which flushes what is only read."""
         if self.fp is not None:
-            inlet, self.fp = self.fp, cast("Inlet", None)
+            inlet, self.fp = self.fp, None
             inlet.close()
 
     def _set_length(self, said: str | None, transfer: str | None) -> None:

@@ -8,6 +8,7 @@ Must never know providers, accounts or quota. Sockets, TLS and urllib load with 
 
 from __future__ import annotations
 
+import functools
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -72,15 +73,12 @@ class Transport:
 
     def _try(self, request: WireRequest, deadline: float, allow_http: bool, fresh: bool) -> WireReply | WireFault:
         """Faults are returned, not raised, so that they are raised where no foreign frame is in sight."""
-        from .opener import prepare
-
-        progress = Progress()
+        call = None
         try:
-            call = prepare(request, deadline, allow_http, fresh)
-            progress = call.progress
+            call = _preparer()(request, deadline, allow_http, fresh)
             return self._answer(request, call)
         except Exception as exc:
-            return fault_from(exc, progress, request.headers)
+            return fault_from(exc, call.progress if call else Progress(), request.headers)
         except BaseException as exc:
             raise exc.with_traceback(None)  # noqa: B904  an interrupt passes, without the frames that hold keys
 
@@ -215,6 +213,14 @@ class WireReply:
         else:
             self._connection.used = True
             self._pool.put(self._connection)
+
+
+@functools.cache
+def _preparer() -> Callable[[WireRequest, float, bool, bool], Call]:
+    """`opener.prepare`, which comes with the first request: an import costs something even when there is nothing to load."""
+    from .opener import prepare
+
+    return prepare
 
 
 def _or_raise(result: _T | WireFault) -> _T:

@@ -85,8 +85,8 @@ MUTANTS = (
     Mutant(
         "only OSError is caught",
         "transport",
-        "        except Exception as exc:\n            return fault_from(exc, progress,",
-        "        except OSError as exc:\n            return fault_from(exc, progress,",
+        "        except Exception as exc:\n            return fault_from(exc, call",
+        "        except OSError as exc:\n            return fault_from(exc, call",
         ("test_transport_faults.Heads",),
     ),
     Mutant(

@@ -11,6 +11,7 @@ from contextlib import ExitStack
 from typing import Any
 from unittest import mock
 
+from tests import part
 from tests.servers import OK, Peer, ScriptedServer, answering
 from tests.wire_case import WireCase, read, transport
 
@@ -253,6 +254,27 @@ class Leaving(WireCase):
                 server._threads[-1].join(3)
                 self.assertEqual(len(seen), 1)
                 self.assertLess(seen[0] - start, 0.05)
+
+
+class Patience(unittest.TestCase):
+    def test_set_when_it_differs(self) -> None:
+        """A wait is handed to the system when it shrank by more than a millisecond or grew at all, and no other time."""
+        now = [0.0]
+        near, far = socket.socketpair()
+        timed = part("sockets").TimedSocket(fileno=near.detach())
+        self.addCleanup(timed.close)
+        self.addCleanup(far.close)
+        timed.clock = lambda: now[0]
+        steps = [(0.0, 10.0, 10.0), (0.0005, 10.0, None), (0.002, 10.0, 9.998), (0.002, 10.001, 9.999), (5.0, 5.0005, 0.0005)]
+        for at, deadline, wanted in steps:
+            now[0], timed.deadline = at, deadline
+            far.sendall(b"x")
+            with self.subTest(at=at), mock.patch.object(timed, "settimeout", wraps=timed.settimeout) as setter:
+                self.assertEqual(timed.recv_into(bytearray(9)), 1)
+                self.assertEqual([round(call.args[0], 6) for call in setter.call_args_list], [wanted] if wanted else [])
+        timed.idle = 0.0
+        with self.assertRaises(OSError):
+            timed.recv_into(bytearray(9))
 
 
 if __name__ == "__main__":

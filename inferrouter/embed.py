@@ -16,7 +16,7 @@ from .candidates import Candidate, Situation
 from .errors import MalformedResponseError
 from .estimate import estimate_embed
 from .records import EmbedRequest, Usage
-from .roster import Plan
+from .roster import Plan, Slot
 from .transport import WireReply
 from .wire import WireRequest
 
@@ -29,7 +29,10 @@ def embed_all(
     request: EmbedRequest, plan: Plan, kit: Kit, allow_paid: bool, deadline: float | None, max_wait: float
 ) -> EmbedResponse:
     """Every input's vector, in order. Raises what `walk` raises; vectors of earlier batches are lost with the call."""
-    size = min((getattr(slot.seat.provider, "embed_batch", DEFAULT_BATCH) for slot in plan.slots), default=DEFAULT_BATCH)
+    able = [slot for slot in plan.slots if _batch(slot) > 0]
+    if able:  # else the dialect says itself that it has none
+        plan = _of(plan, able)
+    size = min(map(_batch, able), default=DEFAULT_BATCH)
     inputs = request.inputs
     answers: list[EmbedResponse] = []
     for start in range(0, len(inputs), size):
@@ -62,9 +65,18 @@ def _verb(request: EmbedRequest, allow_paid: bool, deadline: float | None, max_w
     return Verb(situation, encode, run, deadline, max_wait)
 
 
+def _batch(slot: Slot) -> int:
+    """How many texts one call takes; 0: the provider has no embeddings."""
+    size: int = getattr(slot.seat.provider, "embed_batch", DEFAULT_BATCH)
+    return size
+
+
 def _only(plan: Plan, provider: str, model: str) -> Plan:
-    slots = tuple(slot for slot in plan.slots if slot.model == model and slot.seat.account.provider == provider)
-    return Plan(plan.name, slots, tuple(dict.fromkeys(key for slot in slots for key in slot.room_keys)))
+    return _of(plan, [slot for slot in plan.slots if slot.model == model and slot.seat.account.provider == provider])
+
+
+def _of(plan: Plan, slots: Sequence[Slot]) -> Plan:
+    return Plan(plan.name, tuple(slots), tuple(dict.fromkeys(key for slot in slots for key in slot.room_keys)))
 
 
 def _joined(answers: Sequence[EmbedResponse]) -> EmbedResponse:

@@ -32,6 +32,7 @@ class AnthropicProvider:
 
     dialect = "anthropic"
     media = frozenset(("image", "document"))
+    embed_batch = 0
 
     def __init__(
         self,

@@ -179,6 +179,19 @@ class WhoServes(RouterCase):
         self.assertEqual((len(answer.embeddings), answer.embeddings[120]), (150, single.embeddings[0]))
         self.assertEqual((batches, used(router, "a")["rpd"]), (2, 3))
 
+    def test_embed_passes_by_who_has_none(self) -> None:
+        """A step of the alias whose provider has no embeddings is passed by; where it is the only one, the error says so."""
+        url = self.url
+        providers = [ir.AnthropicProvider(url), ir.OpenAICompatProvider("sim", url)]
+        accounts = [ir.AccountConfig("anthropic", "a", ir.Auth("k")), ir.AccountConfig("sim", "b", ir.Auth("sk-1"))]
+        steps = ir.ModelMapping(ALIAS, [ir.ModelRef("anthropic", "claude-x"), ir.ModelRef("sim", "second")])
+        with ir.Router(ir.Config(accounts, [steps], policy="declared_order"), providers) as router:
+            answer = router.embed(ir.EmbedRequest("one", model=ALIAS))
+            self.assertEqual((answer.routing.account_id, answer.routing.attempts), ("b", 1))
+            with self.assertRaises(ir.InvalidRequestError) as caught:
+                router.embed(ir.EmbedRequest("one", model="anthropic/claude-x"))
+            self.assertIn("no embeddings", str(caught.exception))
+
     def test_vectors_are_not_mixed(self) -> None:
         """When the model of the first batch fails later, another account may take over, but no other model."""
         steps = ir.ModelMapping(ALIAS, [ir.ModelRef("sim", "first"), ir.ModelRef("sim", "second")])

@@ -150,6 +150,10 @@ class Parts(unittest.TestCase):
                     file.write(data)
                 made = Part.from_file(path)
                 self.assertEqual((made.kind, made.data, made.filename), (kind, data, name))
+            sound = os.path.join(folder, "f.wav")
+            with open(sound, "wb") as file:
+                file.write(b"RIFF")
+            self.assertEqual(Part.from_file(sound).mime_type, "audio/wav")
             nameless = os.path.join(folder, "e")
             with open(nameless, "wb") as file:
                 file.write(b"hello")

@@ -57,7 +57,7 @@ class Table(unittest.TestCase):
                 self.assertIsInstance(outcome.cost_of_error(kind(), False), outcome.Cost)
 
     def test_transport_faults(self) -> None:
-        """Not sent gives everything back, sent charges the reservation; a timeout is an AttemptTimeoutError, an unusable body malformed."""
+        """Not sent gives everything back, sent charges the reservation; a timeout and an unusable body have their own classes."""
         rows = [
             ("refused", False, errors.ProviderUnavailableError, "nothing"),
             ("dns", False, errors.ProviderUnavailableError, "nothing"),

@@ -75,6 +75,9 @@ class MockWireReply:
     def arm(self, timeout_s: float | None, idle_s: float | None = None) -> None:
         """No time passes between scripted pieces."""
 
+    def hang_up(self) -> None:
+        """Nobody waits for scripted pieces."""
+
     def close(self) -> None:
         """Nothing is open."""
 

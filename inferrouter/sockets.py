@@ -14,6 +14,7 @@ import socket
 import ssl
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, cast
 
 if TYPE_CHECKING:
@@ -51,6 +52,11 @@ class TimedSocket(socket.socket):
         count = super().recv_into(buffer, nbytes or memoryview(buffer).nbytes, flags)
         self.received += count
         return count
+
+    def hang_up(self) -> None:
+        """End both directions now: a read that is blocked in another thread returns. TLS says no farewell."""
+        with suppress(OSError):  # it may have ended by itself
+            socket.socket.shutdown(self, socket.SHUT_RDWR)
 
     def send(self, data: ReadableBuffer, flags: int = 0) -> int:
         self._be_patient(self.left())

@@ -7,6 +7,7 @@ came. A stream that is dropped settles when it is collected. Must never know a w
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from math import inf
 from types import TracebackType
@@ -61,7 +62,7 @@ def stream_verb(
 
 
 class ChatStream:
-    """Iterate it for `ChatChunk`s; `with` or `close()` ends it early. For one thread.
+    """Iterate it for `ChatChunk`s in one thread; `with` or `close()` ends it early, `close()` from any thread.
 
     `routing` is known at once; `response` is the whole `ChatResponse` after the end. Iterating raises `StreamInterruptedError`
     (with `.partial`) if the answer breaks off, and nothing else.
@@ -69,6 +70,9 @@ class ChatStream:
 
     def __init__(self, admission: Admission, reply: WireReply, decoder: StreamDecoder, need: Estimate, idle_s: float) -> None:
         self._ended = False
+        self._stopped = False
+        self._reading = False
+        self._turn = threading.RLock()  # a signal handler may close the stream in whose middle it came
         self._admission = admission
         self._reply = reply
         self._decoder = decoder
@@ -97,18 +101,34 @@ class ChatStream:
             if self._ended:
                 raise StopIteration
             self._more()
-        return self._ready.pop()
+        try:
+            return self._ready.pop()
+        except IndexError:  # closed by another thread a moment ago
+            raise StopIteration from None
 
     def close(self) -> None:
-        """End early: the socket is closed and what was seen is charged. Does nothing once the stream has ended."""
-        if self._ended:
-            return
-        self._reply.close()
-        self._ended = True
-        self._ready.clear()
-        usage = self._seen()
-        self._response = self._assembled(usage, complete=False)
-        self._admission.succeed(usage)
+        """End early: the socket is closed and what was seen is charged. Does nothing once the stream has ended.
+
+        While another thread waits for the next chunk, that thread stops waiting and ends the stream, without an error.
+        """
+        with self._turn:
+            if self._ended:
+                return
+            if self._reading:
+                self._stopped = True
+                self._reply.hang_up()
+                return
+            self._ended = True
+        self._stop()
+
+    def _stop(self) -> None:
+        try:
+            self._reply.close()
+        finally:
+            self._ready.clear()
+            usage = self._seen()
+            self._response = self._assembled(usage, complete=False)
+            self._admission.succeed(usage)
 
     def __enter__(self) -> Self:
         return self
@@ -166,6 +186,21 @@ class ChatStream:
         return None if deadline is None else max(deadline - self._admission.kit.clock.monotonic(), 0.0)
 
     def _more(self) -> None:
+        with self._turn:
+            if self._ended:
+                return
+            self._reading = True
+        try:
+            self._read_on()
+        finally:
+            with self._turn:
+                self._reading = False
+                stop = self._stopped and not self._ended
+                self._ended = self._ended or stop
+            if stop:
+                self._stop()
+
+    def _read_on(self) -> None:
         try:
             chunks = self._pull()
         except WireFault as fault:
@@ -227,6 +262,8 @@ class ChatStream:
         self._admission.succeed(self._assembler.usage or usage, usage)
 
     def _interrupt(self, error: ProviderError) -> None:
+        if self._stopped:
+            return
         self._reply.close()
         self._ended = True
         self._ready.clear()

@@ -109,7 +109,7 @@ class WireReply:
     """An answer whose body is still to come. `headers`: by lower-case name. Close it, or use it in a `with`."""
 
     __slots__ = (
-        "__weakref__", "_connection", "_left", "_open", "_pool", "_progress", "_response", "_sent_headers", "_sock",
+        "__weakref__", "_connection", "_gate", "_left", "_open", "_pool", "_progress", "_response", "_sent_headers", "_sock",
         "headers", "reused", "status",
     )  # fmt: skip
 
@@ -121,6 +121,7 @@ class WireReply:
         self._sent_headers = request.headers
         self._left: int | None = self._response.length
         self._open = True
+        self._gate = threading.RLock()  # a signal handler may hang up
         self.status: int = self._response.status
         self.reused: bool = self._connection.used
         self.headers: Mapping[str, str] = self._response.fields
@@ -146,6 +147,12 @@ class WireReply:
             self._sock.idle = 0.0
             if self._piece() != b"":
                 self.abort()
+
+    def hang_up(self) -> None:
+        """For another thread than the reading one: a read that is under way fails at once, and nothing is put back."""
+        with self._gate:  # or the connection could be in somebody else's hands already
+            if self._open:
+                self._sock.hang_up()
 
     def abort(self) -> None:
         """Closes the connection, whatever state it is in."""
@@ -205,7 +212,8 @@ class WireReply:
         return piece
 
     def _finish(self) -> None:
-        self._open = False
+        with self._gate:
+            self._open = False
         self._left = 0
         self._response.close()
         if self._response.will_close or self._connection.inlet.spilled:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gc
 import json
+import signal
+import threading
 import time
 import unittest
 import warnings
@@ -347,6 +349,44 @@ class EarlyStops(unittest.TestCase):
         for stop in STOPS:
             with self.subTest(stop.__name__):
                 self.stopped(stop, keep=True)
+
+    def test_stopped_by_another_thread(self) -> None:
+        """A stream that waits for its next chunk ends without an error, and at once, when another thread closes it."""
+        chunks: list[str] = []
+
+        def stop(stream: Any) -> None:
+            def close() -> None:
+                self.stopped_at = time.monotonic()
+                stream.close()
+
+            chunks.clear()
+            timer = threading.Timer(0.05, close)
+            timer.start()
+            chunks.extend(chunk.text for chunk in stream)
+            timer.join()
+            self.assertEqual(stream.response.text, "".join(chunks))
+
+        self.stopped(stop, keep=True)
+        self.assertEqual("".join(chunks), "Once upon ")
+
+    @unittest.skipUnless(hasattr(signal, "SIGALRM"), "needs timers that signal")
+    def test_stopped_by_a_signal(self) -> None:
+        """A signal handler may close the stream in whose read it came."""
+
+        def stop(stream: Any) -> None:
+            def close(*args: object) -> None:
+                self.stopped_at = time.monotonic()
+                stream.close()
+
+            before = signal.signal(signal.SIGALRM, close)
+            try:
+                signal.setitimer(signal.ITIMER_REAL, 0.05)
+                self.assertEqual("".join(chunk.text for chunk in stream), "Once upon ")
+            finally:
+                signal.setitimer(signal.ITIMER_REAL, 0)
+                signal.signal(signal.SIGALRM, before)
+
+        self.stopped(stop, keep=True)
 
     def test_dropped(self) -> None:
         """A stream that is dropped, begun or not, is closed and settled at once."""

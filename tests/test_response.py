@@ -95,6 +95,7 @@ REFUSED: list[tuple[bytes, type[Exception]]] = [
     (b"HTTP/1.1 200OK\r\n\r\n", http.client.BadStatusLine),
     (b"HTTP/1.1 200 OK\rX: y\r\n\r\n", http.client.BadStatusLine),
     (b"HTTP/1.1 200 " + b"x" * 70000 + b"\r\n\r\n", http.client.HTTPException),
+    (b"HTTP/1.1 200 ".ljust(65536, b"x") + b"X: y\r\n\r\n", http.client.HTTPException),
     (OK + b"no colon\r\n\r\n", http.client.HTTPException),
     (OK + b": no name\r\n\r\n", http.client.HTTPException),
     (OK + b" X: folded into nothing\r\n\r\n", http.client.HTTPException),

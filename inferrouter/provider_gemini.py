@@ -16,7 +16,7 @@ from . import gemini_request
 from .answers import ChatResponse, EmbedResponse
 from .dialect import checked, declared, json_headers, load_answer, write_json
 from .error_table import classify
-from .errors import MalformedResponseError, ProviderError
+from .errors import InvalidRequestError, MalformedResponseError, ProviderError
 from .gemini_reply import GeminiDecoder, read_answer, read_usage
 from .provider import Endpoint, StreamDecoder
 from .records import ChatRequest, EmbedRequest, Usage
@@ -107,7 +107,9 @@ class GeminiProvider:
 
 @lru_cache(256)
 def _path(model: str) -> str:
-    """The URL path of a model; tuned models and the like bring their own collection."""
+    """The URL path of a model; tuned models and the like bring their own collection. Raises `InvalidRequestError`."""
+    if not {"", ".", ".."}.isdisjoint(model.split("/")):
+        raise InvalidRequestError(message=f"{model!r} is no name of a model: it would lead to another address")
     collection = "" if "/" in model else "models/"
     return f"/{collection}{quote(model, safe='/@')}"
 

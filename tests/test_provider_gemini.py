@@ -114,8 +114,11 @@ class Requests(unittest.TestCase):
         self.assertEqual(unary.url, "https://h/v1beta/models/gemini-2.5-flash:generateContent")
         headers = dict(unary.headers)
         self.assertEqual(headers, {"Content-Type": "application/json", "x": "y", "x-goog-api-key": "key-123456"})
-        stream = GEMINI.encode(request, "models/a?b/../c", dialects.endpoint("https://h", ""), True)
-        self.assertEqual(stream.url, "https://h/models/a%3Fb/../c:streamGenerateContent?alt=sse")
+        stream = GEMINI.encode(request, "models/a?b/c", dialects.endpoint("https://h", ""), True)
+        self.assertEqual(stream.url, "https://h/models/a%3Fb/c:streamGenerateContent?alt=sse")
+        for model in ("../../admin", "a/../b", ".", "a//b", "/a"):
+            with self.assertRaises(errors.InvalidRequestError):
+                GEMINI.encode(request, model, dialects.endpoint("https://h", ""), False)
         self.assertNotIn("x-goog-api-key", dict(stream.headers))
 
     def test_json(self) -> None:

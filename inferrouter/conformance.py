@@ -338,6 +338,17 @@ class QuotaStoreConformance(_Base):
         self.assertEqual(self.admitted("k", 1, now=back + 60), 0)
         self.assertEqual(self.admitted("k", 4, now=back + 61.5), 3)
 
+    def test_clock_back_beyond_a_full_rolling_window(self) -> None:
+        """A full window frees again one window after the first look since a long step back, though nothing was admitted."""
+        for key in ("refused", "seen"):
+            self.define(key, Limit(2, "requests", "minute"))
+            self.assertEqual(self.admitted(key, 2), 2)
+        back = NOON - 86_400
+        self.refused([("refused", 1)], back)
+        self.assertEqual(self.room("seen", back).remaining, 0)
+        self.assertEqual([self.admitted(key, 1, now=back + 60) for key in ("refused", "seen")], [0, 0])
+        self.assertEqual([self.admitted(key, 3, now=back + 61.5) for key in ("refused", "seen")], [2, 2])
+
     def test_clock_back_and_holds(self) -> None:
         """After a step back a hold has no longer to go than when it was made."""
         self.store.hold("k", NOON + 60, "", NOON)

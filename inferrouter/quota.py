@@ -12,7 +12,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import NamedTuple, Protocol, Self, runtime_checkable
@@ -37,6 +37,7 @@ __all__ = [
     "merged_hold",
     "redefined",
     "settle",
+    "stepped_back",
     "with_quota",
 ]
 
@@ -190,13 +191,18 @@ class MemoryQuotaStore:
     def headroom(self, keys: Sequence[str], now: float) -> list[Headroom]:
         with self._lock:
             self._check_open()
-            return [headroom_of(self._entries, key, now) for key in keys]
+            rooms = [headroom_of(self._entries, key, now) for key in keys]
+            stepped_back(self._entries, keys, now)
+            return rooms
 
     def reserve(self, wants: Wants, now: float) -> Reservation | Refusal:
         with self._lock:
             self._check_open()
             self._count += 1
-            return admit(self._entries, wants, now, self._count)
+            answer = admit(self._entries, wants, now, self._count)
+            if isinstance(answer, Refusal):
+                stepped_back(self._entries, [key for key, _ in wants], now)
+            return answer
 
     def commit(self, reservation: Reservation, now: float, amounts: Sequence[float] | None = None) -> bool:
         with self._lock:
@@ -323,6 +329,20 @@ def headroom_of(entries: Mapping[str, Entry], key: str, now: float) -> Headroom:
     remaining = max(0.0, limit.amount - tally.used)
     share = remaining / limit.amount if limit.amount else 0.0
     return Headroom(key, limit, tally.used, remaining, share, tally.frees_at(0.0))
+
+
+def stepped_back(entries: Mapping[str, Entry], keys: Iterable[str], now: float) -> list[Entry]:
+    """Brings to `now` what a clock's long step back left ahead, so that it counts for one more window from here on, not
+    from each look anew. Admits nothing. Returns what changed."""
+    changed = []
+    for key in keys:
+        entry = entries[key]
+        if now < entry.tally.begin < math.inf:
+            tally = entry.tally.moved(now)
+            if tally is not entry.tally:
+                entry.tally = tally
+                changed.append(entry)
+    return changed
 
 
 def redefined(known: Entry | None, bucket: Bucket, now: float) -> Entry:

@@ -38,7 +38,8 @@ class QuotaFile:
         except FileExistsError:
             pass
         except OSError as exc:
-            raise self.unusable(f"cannot be made ({exc.strerror})", "see that the folder is there and writable, or name another") from exc
+            remedy = "see that the folder is there and writable, or name another"
+            raise self.unusable(f"cannot be made ({exc.strerror})", remedy) from exc
         try:
             found = os.stat(self.path)
         except OSError as exc:

@@ -10,6 +10,7 @@ One connection a process behind a lock, closed over a fork. The bookkeeping itse
 from __future__ import annotations
 
 import itertools
+import math
 import os
 import random
 import threading
@@ -36,6 +37,7 @@ from .quota import (
     merged_hold,
     redefined,
     settle,
+    stepped_back,
     with_quota,
 )
 from .quota_file import QuotaFile
@@ -108,17 +110,23 @@ class SQLiteQuotaStore:
         self._verb(work)
 
     def headroom(self, keys: Sequence[str], now: float) -> list[Headroom]:
-        def work(db: sqlite3.Cursor) -> list[Headroom]:
+        def work(db: sqlite3.Cursor) -> tuple[list[Headroom], bool]:
             entries = self._load(db, keys)
-            return [headroom_of(entries, key, now) for key in keys]
+            rooms = [headroom_of(entries, key, now) for key in keys]
+            return rooms, any(now < entries[key].tally.begin < math.inf for key in keys)
 
-        return self._verb(work, "BEGIN")
+        rooms, ahead = self._verb(work, "BEGIN")
+        if ahead:
+            self._verb(lambda db: self._save(db, stepped_back(self._load(db, keys), keys, now)))
+        return rooms
 
     def reserve(self, wants: Sequence[tuple[str, float]], now: float) -> Reservation | Refusal:
         def work(db: sqlite3.Cursor) -> Reservation | Refusal:
             entries = self._load(db, [key for key, _ in wants])
             taken = admit(entries, wants, now, next(self._idents))
-            if isinstance(taken, Reservation):
+            if isinstance(taken, Refusal):
+                self._save(db, stepped_back(entries, [key for key, _ in wants], now))
+            else:
                 charged = [entries[key] for key, _ in wants]
                 taken.until = max([now, *[entry.tally.gone for entry in charged]])
                 self._save(db, charged)

@@ -36,12 +36,16 @@ class Bucket:
         self.newest: float | None = None
         self.charges: dict[float, float] = {}
 
+    def step_back(self, now: float) -> None:
+        slot = now // (limits.WINDOWS[self.limit.window] / SLOTS)
+        if self.limit.rolling and self.newest is not None and self.newest - slot > SLOTS:
+            self.charges = {slot: self.used()}
+            self.newest = slot
+
     def move(self, now: float) -> None:
         if self.limit.rolling:
             slot = now // (limits.WINDOWS[self.limit.window] / SLOTS)
-            if self.newest is not None and self.newest - slot > SLOTS:
-                self.charges = {slot: self.used()}
-                self.newest = slot
+            self.step_back(now)
             self.newest = max(slot, self.newest) if self.newest is not None else slot
             self.charges = {s: n for s, n in self.charges.items() if self.newest - s <= SLOTS}
         else:
@@ -73,6 +77,8 @@ class Model:
             trial[key].move(now)
             trial[key].add(trial[key].newest, amount)
             if trial[key].used() > trial[key].limit.amount:
+                for asked, _ in wants:
+                    self.buckets[asked].step_back(now)
                 return None
         self.buckets = trial
         return [(key, amount, trial[key].newest) for key, amount in wants]
@@ -82,6 +88,7 @@ class Model:
             self.buckets[key].add(slot, amount - reserved)
 
     def used(self, key: str, now: float) -> float:
+        self.buckets[key].step_back(now)
         bucket = copy.deepcopy(self.buckets[key])
         bucket.move(now)
         return bucket.used()

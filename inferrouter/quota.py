@@ -32,12 +32,12 @@ __all__ = [
     "Reservation",
     "admit",
     "allowance_key",
+    "caught_up",
     "headroom_of",
     "live_hold",
     "merged_hold",
     "redefined",
     "settle",
-    "stepped_back",
     "with_quota",
 ]
 
@@ -179,6 +179,7 @@ class MemoryQuotaStore:
         self._lock = threading.Lock()
         self._entries: dict[str, Entry] = {}
         self._holds: dict[str, tuple[Hold, float]] = {}
+        self._behind: dict[str, float] = {}
         self._count = 0
         self._closed = False
 
@@ -192,7 +193,8 @@ class MemoryQuotaStore:
         with self._lock:
             self._check_open()
             rooms = [headroom_of(self._entries, key, now) for key in keys]
-            stepped_back(self._entries, keys, now)
+            if caught_up(self._entries, keys, now, self._behind):
+                rooms = [headroom_of(self._entries, key, now) for key in keys]
             return rooms
 
     def reserve(self, wants: Wants, now: float) -> Reservation | Refusal:
@@ -200,8 +202,10 @@ class MemoryQuotaStore:
             self._check_open()
             self._count += 1
             answer = admit(self._entries, wants, now, self._count)
-            if isinstance(answer, Refusal):
-                stepped_back(self._entries, [key for key, _ in wants], now)
+            if isinstance(answer, Refusal) or self._behind:
+                freed = caught_up(self._entries, [key for key, _ in wants], now, self._behind)
+                if freed and isinstance(answer, Refusal):
+                    answer = admit(self._entries, wants, now, self._count)
             return answer
 
     def commit(self, reservation: Reservation, now: float, amounts: Sequence[float] | None = None) -> bool:
@@ -331,17 +335,22 @@ def headroom_of(entries: Mapping[str, Entry], key: str, now: float) -> Headroom:
     return Headroom(key, limit, tally.used, remaining, share, tally.frees_at(0.0))
 
 
-def stepped_back(entries: Mapping[str, Entry], keys: Iterable[str], now: float) -> list[Entry]:
-    """Brings to `now` what a clock's long step back left ahead, so that it counts for one more window from here on, not
-    from each look anew. Admits nothing. Returns what changed."""
+def caught_up(entries: Mapping[str, Entry], keys: Iterable[str], now: float, behind: dict[str, float]) -> list[Entry]:
+    """Empties each entry that lies a window or more ahead of `now`, after a clock's step back, once a whole window was seen
+    to pass since. `behind`: when each was first seen so, for the store to keep; a clock that flaps frees nothing. Returns
+    what changed."""
     changed = []
     for key in keys:
         entry = entries[key]
-        if now < entry.tally.begin < math.inf:
-            tally = entry.tally.moved(now)
-            if tally is not entry.tally:
-                entry.tally = tally
-                changed.append(entry)
+        moved = entry.tally.moved(now) if now < entry.tally.begin < math.inf else entry.tally
+        if moved is entry.tally:
+            behind.pop(key, None)
+            continue
+        since = behind[key] = min(behind.get(key, now), now)
+        if now >= since + moved.gone - moved.begin:
+            del behind[key]
+            entry.tally = tally_of(entry.limit).moved(now)
+            changed.append(entry)
     return changed
 
 

@@ -32,12 +32,12 @@ from .quota import (
     Reservation,
     admit,
     allowance_key,
+    caught_up,
     headroom_of,
     live_hold,
     merged_hold,
     redefined,
     settle,
-    stepped_back,
     with_quota,
 )
 from .quota_file import QuotaFile
@@ -97,6 +97,7 @@ class SQLiteQuotaStore:
         self._closed = False
         self._entries: dict[str, Entry] = {}
         self._rows: dict[str, int] = {}
+        self._behind: dict[str, float] = {}
         self._version = 0
         self._idents = _idents()
         self._verb(lambda db: None)
@@ -116,17 +117,20 @@ class SQLiteQuotaStore:
             return rooms, any(now < entries[key].tally.begin < math.inf for key in keys)
 
         rooms, ahead = self._verb(work, "BEGIN")
-        if ahead:
-            self._verb(lambda db: self._save(db, stepped_back(self._load(db, keys), keys, now)))
+        looks = ahead or bool(self._behind)
+        if looks and self._verb(lambda db: self._catch_up(db, keys, now)):
+            rooms, _ = self._verb(work, "BEGIN")
         return rooms
 
     def reserve(self, wants: Sequence[tuple[str, float]], now: float) -> Reservation | Refusal:
         def work(db: sqlite3.Cursor) -> Reservation | Refusal:
             entries = self._load(db, [key for key, _ in wants])
             taken = admit(entries, wants, now, next(self._idents))
-            if isinstance(taken, Refusal):
-                self._save(db, stepped_back(entries, [key for key, _ in wants], now))
-            else:
+            if isinstance(taken, Refusal) or self._behind:
+                freed = self._catch_up(db, [key for key, _ in wants], now)
+                if freed and isinstance(taken, Refusal):
+                    taken = admit(entries, wants, now, next(self._idents))
+            if isinstance(taken, Reservation):
                 charged = [entries[key] for key, _ in wants]
                 taken.until = max([now, *[entry.tally.gone for entry in charged]])
                 self._save(db, charged)
@@ -274,6 +278,11 @@ class SQLiteQuotaStore:
     def _save(self, db: sqlite3.Cursor, entries: Iterable[Entry]) -> None:
         rows = [(entry.tally.pack(), self._rows[entry.key]) for entry in entries]
         db.executemany("UPDATE bucket SET state = ? WHERE id = ?", rows)
+
+    def _catch_up(self, db: sqlite3.Cursor, keys: Sequence[str], now: float) -> bool:
+        freed = caught_up(self._load(db, keys), keys, now, self._behind)
+        self._save(db, freed)
+        return bool(freed)
 
     def _forget(self) -> None:
         self._entries.clear()

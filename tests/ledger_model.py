@@ -35,17 +35,24 @@ class Bucket:
         self.limit = limit
         self.newest: float | None = None
         self.charges: dict[float, float] = {}
+        self.behind: float | None = None
 
-    def step_back(self, now: float) -> None:
-        slot = now // (limits.WINDOWS[self.limit.window] / SLOTS)
-        if self.limit.rolling and self.newest is not None and self.newest - slot > SLOTS:
-            self.charges = {slot: self.used()}
-            self.newest = slot
+    def look(self, now: float) -> None:
+        """What lies a window ahead, after a step back, passes one window after it was first seen to."""
+        width = limits.WINDOWS[self.limit.window] / SLOTS
+        if not self.limit.rolling or self.newest is None or self.newest - now // width <= SLOTS:
+            self.behind = None
+            return
+        self.behind = now if self.behind is None else min(self.behind, now)
+        if now >= self.behind + (SLOTS + 1) * width:
+            self.newest, self.charges, self.behind = now // width, {}, None
 
     def move(self, now: float) -> None:
         if self.limit.rolling:
             slot = now // (limits.WINDOWS[self.limit.window] / SLOTS)
-            self.step_back(now)
+            if self.newest is not None and self.newest - slot > SLOTS:
+                self.charges = {slot: self.used()}
+                self.newest = slot
             self.newest = max(slot, self.newest) if self.newest is not None else slot
             self.charges = {s: n for s, n in self.charges.items() if self.newest - s <= SLOTS}
         else:
@@ -72,13 +79,17 @@ class Model:
         self.holds: dict[str, tuple[float, float]] = {}
 
     def reserve(self, wants: list[tuple[str, float]], now: float) -> list[tuple[str, float, float]] | None:
+        taken = self.admit(wants, now)
+        for key, _ in wants:
+            self.buckets[key].look(now)
+        return taken or self.admit(wants, now)
+
+    def admit(self, wants: list[tuple[str, float]], now: float) -> list[tuple[str, float, float]] | None:
         trial = copy.deepcopy(self.buckets)
         for key, amount in wants:
             trial[key].move(now)
             trial[key].add(trial[key].newest, amount)
             if trial[key].used() > trial[key].limit.amount:
-                for asked, _ in wants:
-                    self.buckets[asked].step_back(now)
                 return None
         self.buckets = trial
         return [(key, amount, trial[key].newest) for key, amount in wants]
@@ -88,7 +99,7 @@ class Model:
             self.buckets[key].add(slot, amount - reserved)
 
     def used(self, key: str, now: float) -> float:
-        self.buckets[key].step_back(now)
+        self.buckets[key].look(now)
         bucket = copy.deepcopy(self.buckets[key])
         bucket.move(now)
         return bucket.used()

@@ -90,6 +90,8 @@ class ChatStream:
     def response(self) -> ChatResponse:
         """The whole answer once the stream has ended; after an early close, what came. Raises `InferRouterError` before."""
         if self._response is None:
+            if self._ended:
+                raise InferRouterError("the stream broke off: what came is in the StreamInterruptedError's .partial")
             raise InferRouterError("the stream has not come to its end: iterate it before reading .response")
         return self._response
 

@@ -427,6 +427,15 @@ class EarlyStops(unittest.TestCase):
                     stream.response  # noqa: B018  reading it is the point
             self.assertIn(stream.response.text, ("Once ", "Once upon "))
 
+    def test_response_of_a_broken_stream(self) -> None:
+        """The whole answer of a stream that broke off is an error that names where the rest is."""
+        config = {"idle_timeout": 0.05}
+        with ScriptedServer(self.endless) as server, make_router({"a": server.url}, config=config) as router:
+            with router.stream(HELLO) as stream, self.assertRaises(ir.StreamInterruptedError):
+                list(stream)
+            with self.assertRaisesRegex(ir.InferRouterError, r"broke off.*\.partial"):
+                stream.response  # noqa: B018  reading it is the point
+
     def test_idle_and_deadline(self) -> None:
         """A stream that falls silent is interrupted by idle_timeout, or by the call's own timeout."""
         for config, bounds in (({"idle_timeout": 0.05}, {}), ({}, {"timeout": 0.1})):

@@ -87,11 +87,11 @@ class ContractTest(unittest.TestCase):
     def test_random_verbs_against_the_model(self) -> None:
         """Thousands of random verbs, clock steps included, agree with the naive model."""
         total: dict[str, int] = {}
-        for seed in range(6):
+        for seed in range(3):
             with quota.MemoryQuotaStore() as store:
                 for outcome, count in ledger_model.run(self, store, seed, 1500).items():
                     total[outcome] = total.get(outcome, 0) + count
-        self.assertTrue(all(count > 50 for count in total.values()), total)
+        self.assertTrue(all(count > 25 for count in total.values()), total)
 
     def test_sixteen_threads(self) -> None:
         """Sixteen threads that reserve, settle and roll back never have more than the limit charged."""

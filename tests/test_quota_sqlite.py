@@ -134,7 +134,7 @@ class KeepingTest(Folder):
         """Random verbs, clock steps included, agree with the naive model."""
         for seed in (1, 2):
             with quota_sqlite.SQLiteQuotaStore(self.folder / f"{seed}.db") as store:
-                ledger_model.run(self, store, seed, 1200)
+                ledger_model.run(self, store, seed, 700)
 
     def test_private_file(self) -> None:
         """A new file and what SQLite puts beside it can be read by its owner only, whatever the umask."""

@@ -99,7 +99,7 @@ class Proxies(WireCase):
             b"": "proxy",
         }
         for answer, word in scripts.items():
-            with ScriptedServer(lambda peer, answer=answer: [peer.request(), peer.send(answer), peer.gone()]) as proxy:
+            with ScriptedServer(lambda peer, answer=answer: [peer.request(), peer.send(answer), answer and peer.gone()]) as proxy:
                 fault = self.fault("https://h.example/", wire=self.through(proxy))
                 self.assertEqual((fault.kind, fault.sent), ("proxy", False), answer)
                 self.assertIn(word, str(fault))

@@ -52,6 +52,7 @@ class Transport:
         self._lock = threading.Lock()
         self._opener: urllib.request.OpenerDirector | None = None
         self._pool: Pool | None = None
+        self._closed = False
 
     def send(
         self, request: WireRequest, *, timeout_s: float, allow_http: bool = False, fresh: bool = False
@@ -67,6 +68,7 @@ class Transport:
     def close(self) -> None:
         """Closes every idle connection. Open replies may be read to their end; their connections are then closed."""
         with self._lock:
+            self._closed = True
             pool = self._pool
         if pool is not None:
             pool.close()
@@ -101,6 +103,8 @@ class Transport:
             with self._lock:
                 if self._opener is None or self._pool is None:
                     self._pool = Pool(self._idle_s, self._per_host, self._clock)
+                    if self._closed:  # while this first call was on its way: nothing may be kept
+                        self._pool.close()
                     self._opener = build_opener(PooledHandler(self._pool, self._ssl_context, self._clock))
         return self._opener, self._pool
 

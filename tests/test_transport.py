@@ -269,6 +269,16 @@ class Pool(WireCase):
                 reply.read_some()
             self.assertFalse(self.send(server.url).reused)
 
+    def test_closed_before_the_first_call_ended(self) -> None:
+        """A transport that was closed while its very first call was on its way keeps no connection."""
+        with ScriptedServer(lambda peer: [peer.request(), peer.send(OK), gone.append(peer.gone())]) as server:
+            gone: list[bool] = []
+            self.wire.close()
+            self.assertEqual(self.send(server.url).read(), b"ok")
+            for thread in server._threads[1:]:
+                thread.join(5)
+        self.assertEqual(gone, [True])
+
     def test_closed_at_the_marker(self) -> None:
         """A stream closed at its last event is kept if the end of its body is already here."""
         stream = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nDONE!\r\n0\r\n\r\n"

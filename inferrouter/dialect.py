@@ -6,16 +6,18 @@ Strategy: small functions without state; each dialect brings its own words. Must
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from fnmatch import fnmatchcase
-from typing import Any
+from typing import Any, TypeVar
 
 from .errors import ConfigError, InvalidRequestError, MalformedResponseError
 from .provider import Endpoint, Provider, clean_text, embedded_status, load_json
 from .secret import Secret
 from .urls import check_url
 
-__all__ = ["as_object", "checked", "declared", "dump_json", "json_headers", "load_answer", "merge_extra", "write_json"]
+__all__ = ["as_object", "checked", "declared", "decoded", "dump_json", "json_headers", "load_answer", "merge_extra", "write_json"]
+
+T = TypeVar("T")
 
 JSON_TYPE = ("Content-Type", "application/json")
 
@@ -89,6 +91,16 @@ def load_answer(provider: Provider, body: bytes) -> tuple[str, Any]:
     if isinstance(first, dict) and first.get("error"):
         raise provider.error(embedded_status(item, 200), {}, body, 0.0)
     return text, item
+
+
+def decoded(provider: Provider, body: bytes, read: Callable[[Any, str], T]) -> T:
+    """What `read` makes of an answer's JSON and text; what it finds malformed carries the beginning of the text."""
+    text, item = load_answer(provider, body)
+    try:
+        return read(item, text)
+    except MalformedResponseError as exc:
+        exc.body = exc.body or text[:2048]
+        raise
 
 
 def declared(models: Sequence[str], *names: str) -> bool | None:

@@ -27,7 +27,7 @@ from .errors import (
 from .health import Verdict
 from .limits import next_reset
 from .secret import Secret, redact
-from .wire import WireFault
+from .wire import WireFault, quotes
 
 __all__ = ["BROKEN", "Cost", "bare", "cost_of_error", "foreign", "reason_of", "rest_key", "signed", "translated", "unquoted"]
 
@@ -181,9 +181,4 @@ def _secrets(candidate: Candidate) -> tuple[Secret, ...]:
 
 def _hushed(exc: Exception, secrets: Sequence[Secret]) -> Exception | None:
     """`exc` without frames, or None if it or what is behind it quotes one of `secrets`."""
-    link: BaseException | None = bare(exc)
-    while link is not None:
-        if any(secret.shows_in(f"{link!r} {link.args!r} {vars(link)!r}") for secret in secrets):
-            return None
-        link = link.__cause__ or link.__context__
-    return exc
+    return None if quotes(bare(exc), secrets) else exc

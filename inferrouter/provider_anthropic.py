@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from . import anthropic_request
 from .answers import ChatResponse, EmbedResponse
 from .anthropic_reply import AnthropicDecoder, read_answer
-from .dialect import checked, declared, json_headers, load_answer, write_json
+from .dialect import checked, declared, decoded, json_headers, write_json
 from .error_table import classify
 from .errors import InvalidRequestError, MalformedResponseError, ProviderError
 from .provider import Endpoint, StreamDecoder
@@ -64,12 +64,7 @@ class AnthropicProvider:
 
     def decode(self, body: bytes, model: str) -> ChatResponse:
         """See `Provider.decode`."""
-        text, item = load_answer(self, body)
-        try:
-            return read_answer(item, model, self.name, text)
-        except MalformedResponseError as exc:
-            exc.body = exc.body or text[:2048]
-            raise
+        return decoded(self, body, lambda item, text: read_answer(item, model, self.name, text))
 
     def decoder(self, model: str) -> StreamDecoder:
         """See `Provider.decoder`."""

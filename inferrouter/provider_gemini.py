@@ -14,7 +14,7 @@ from urllib.parse import quote
 
 from . import gemini_request
 from .answers import ChatResponse, EmbedResponse
-from .dialect import checked, declared, json_headers, load_answer, write_json
+from .dialect import checked, declared, decoded, json_headers, load_answer, write_json
 from .error_table import classify
 from .errors import InvalidRequestError, MalformedResponseError, ProviderError
 from .gemini_reply import GeminiDecoder, read_answer, read_usage
@@ -65,12 +65,7 @@ class GeminiProvider:
 
     def decode(self, body: bytes, model: str) -> ChatResponse:
         """See `Provider.decode`."""
-        text, item = load_answer(self, body)
-        try:
-            return read_answer(item, model, self.name, text)
-        except MalformedResponseError as exc:
-            exc.body = exc.body or text[:2048]
-            raise
+        return decoded(self, body, lambda item, text: read_answer(item, model, self.name, text))
 
     def decoder(self, model: str) -> StreamDecoder:
         """See `Provider.decoder`."""

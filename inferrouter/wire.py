@@ -8,13 +8,13 @@ Must never know sockets, pools, providers or accounts.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from .secret import Secret
 from .urls import check_url
 
-__all__ = ["Progress", "WireFault", "WireRequest", "fault_from"]
+__all__ = ["Progress", "WireFault", "WireRequest", "fault_from", "quotes"]
 
 
 Headers = tuple[tuple[str, str | Secret], ...]
@@ -71,16 +71,25 @@ def fault_from(exc: Exception, progress: Progress, headers: Headers) -> WireFaul
     if isinstance(exc, WireFault):
         fault = exc
         fault.__cause__ = fault.__context__ = None
-        if _quotes(exc, headers):
+        if quotes(exc, _secrets(headers)):
             fault = WireFault(exc.kind, f"the server's answer is unusable ({exc.kind})", sent=exc.sent, reused=exc.reused)
     else:
         kind, message = _explain(exc, progress)
         sent = progress.phase == "exchange"
         fault = WireFault(kind, message, sent=sent, reused=progress.reused and kind == "cut")
-        fault.__cause__ = None if _quotes(exc, headers) else exc
+        fault.__cause__ = None if quotes(exc, _secrets(headers)) else exc
     for link in _chain(exc):
         link.__traceback__ = None
     return fault
+
+
+def quotes(exc: BaseException, secrets: Sequence[Secret]) -> bool:
+    """Whether `exc`, or anything behind it, shows one of `secrets` in its text, arguments or attributes."""
+    for link in _chain(exc):
+        text = f"{link!s} {link!r} {link.args!r} {vars(link)!r}"
+        if any(secret.shows_in(text) for secret in secrets):
+            return True
+    return False
 
 
 def _explain(exc: Exception, progress: Progress) -> tuple[str, str]:
@@ -128,13 +137,8 @@ def _reason(exc: Exception) -> str:
     return os.strerror(number) if isinstance(number, int) and number > 0 else type(exc).__name__
 
 
-def _quotes(exc: BaseException, headers: Headers) -> bool:
-    secrets = [value for _, value in headers if isinstance(value, Secret)]
-    for link in _chain(exc):
-        text = f"{link!s} {link!r} {link.args!r} {vars(link)!r}"
-        if any(secret.shows_in(text) for secret in secrets):
-            return True
-    return False
+def _secrets(headers: Headers) -> list[Secret]:
+    return [value for _, value in headers if isinstance(value, Secret)]
 
 
 def _chain(exc: BaseException) -> Iterator[BaseException]:

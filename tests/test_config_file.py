@@ -214,7 +214,7 @@ class Files(FileCase):
             ("/dev/zero", "is no regular file"),
             (self.write("x", "c.yaml"), "must be .toml or .json"),
             (self.write("a = \n"), "line 1"),
-            (self.write('{"a": 1,\n}', "bad.json"), "line 2"),
+            (self.write('{"a": 1,\n\n  "b" 2}', "bad.json"), "line 3"),
             (self.write("", "empty.json"), "line 1"),
             (self.write('{"max_wait": ' + "9" * 5000 + "}", "digits.json"), "no valid JSON"),
             (self.write(b'a = "\xff"', "latin.toml"), "byte 5"),

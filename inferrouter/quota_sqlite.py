@@ -327,9 +327,12 @@ class SQLiteQuotaStore:
         return db
 
     def _check_owner(self, db: sqlite3.Connection) -> None:
+        db.execute("BEGIN")  # all in one look, as another process may be making the file at this very moment
         application = db.execute("PRAGMA application_id").fetchone()[0]
         version = db.execute("PRAGMA user_version").fetchone()[0]
-        if application != _APPLICATION_ID and (application or not _is_blank(db)):
+        blank = _is_blank(db)
+        db.execute("COMMIT")
+        if application != _APPLICATION_ID and (application or not blank):
             raise self._file.unusable("is another program's database", "name a file of its own; this one was left untouched")
         if version > _SCHEMA_VERSION:
             raise self._file.unusable(

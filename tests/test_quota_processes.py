@@ -77,6 +77,30 @@ class ProcessTest(unittest.TestCase):
         self.assertEqual(admitted, 50)
         self.assertEqual(self.used("requests", "tokens"), [50, 350])
 
+    @unittest.skipUnless(hasattr(os, "fork"), "needs fork")
+    def test_a_new_file_opened_by_all_at_once(self) -> None:
+        """Processes that make the same new file at the same moment all get it, whoever is first."""
+        for turn in range(25):
+            path = self.path.with_name(f"{turn}.db")
+            gate, opener = os.pipe()
+            children = []
+            for _ in range(4):
+                pid = os.fork()
+                if not pid:
+                    code = 1
+                    try:
+                        os.close(opener)
+                        os.read(gate, 1)
+                        quota_sqlite.SQLiteQuotaStore(path).close()
+                        code = 0
+                    finally:
+                        os._exit(code)
+                children.append(pid)
+            os.close(opener)
+            ends = [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in children]
+            os.close(gate)
+            self.assertEqual(ends, [0] * 4, f"round {turn}")
+
     @unittest.skipUnless(hasattr(os, "fork"), "needs fork and kill")
     def test_kill_9(self) -> None:
         """Through 40 rounds of kill -9 no acknowledged commit is lost, nothing is over-admitted, and the file stays sound."""

@@ -93,7 +93,6 @@ class Admission:
         "attempts",
         "budget",
         "candidate",
-        "deadline",
         "dropped",
         "kit",
         "verb",
@@ -116,7 +115,6 @@ class Admission:
         self.candidate = candidate
         self.attempts = attempts
         self.budget = budget
-        self.deadline = verb.deadline
         self.dropped = dropped
         self._held = held
         self._wants = wants
@@ -127,8 +125,7 @@ class Admission:
     @property
     def routing(self) -> Routing:
         """Where the call went, before its cost is known."""
-        found = self.candidate
-        return Routing(found.provider, found.account_id, found.model, self.attempts, found.free, 0.0, self.dropped)
+        return self.routing_for(Usage())
 
     def routing_for(self, usage: Usage) -> Routing:
         """Where the call went, with what `usage` cost in dollars."""

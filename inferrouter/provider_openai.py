@@ -25,8 +25,6 @@ from .transport import WireRequest
 
 __all__ = ["OpenAICompatProvider"]
 
-JSON = ("Content-Type", "application/json")
-
 
 class OpenAICompatProvider:
     """A provider `name` at `base_url` (such as "https://api.openai.com/v1"). See `Provider` for what its methods do.

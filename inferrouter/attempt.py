@@ -1,276 +1,209 @@
-"""The one walk: candidates in the policy's order, each admitted, reserved, called and settled, until one answers.
+"""One attempt's holdings: its reservation, its place in flight and its breaker pass, ended together and exactly once.
 
-Strategy: chat, stream and embed differ only in what they do with an open connection, so they hand that in as `Verb.run`. What an
-error costs and whether the walk goes on stands in the table of `outcome`. Must never know a wire format, nor sleep unless the
-caller allowed it.
+Strategy: whoever runs an attempt calls `succeed`, `fail` or `abandon` on every way out; the first call settles the ledger, tells
+the breaker and the meter, and later ones do nothing. Must never decide which candidate comes next.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, TypeVar
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Generic, NamedTuple, TypeVar
 
-from .admission import Admission, Kit, Verb, tell
-from .candidates import Candidate, survey, wants_of
-from .errors import (
-    AllCandidatesFailedError,
-    Attempt,
-    AttemptTimeoutError,
-    ConfigError,
-    ContextWindowError,
-    InferRouterError,
-    InvalidRequestError,
-    MultimodalUnavailableError,
-    NoCandidatesError,
-    ProviderError,
-    QuotaExceededError,
-    RateLimitedError,
-    Rejection,
-)
-from .health import Verdict
-from .meter import RouteEvent
-from .outcome import BROKEN, Cost, bare, cost_of_error, foreign, reason_of, rest_key, signed, translated
+from .candidates import Candidate, Now, Situation
+from .clock import Clock
+from .errors import InferRouterError
+from .health import Health, Pass, Verdict
+from .ledger import Ledger
+from .meter import Meter, ResultEvent
 from .policy import Policy
-from .quota import Refusal
-from .roster import Plan
-from .wire import WireFault, WireRequest
+from .quota import QuotaStore, Reservation
+from .records import Routing, Usage
+from .roster import Slot, cost_of
+from .transport import WireReply
+from .wire import WireRequest
 
-__all__ = ["left_out", "ordered", "walk"]
+__all__ = ["Admission", "Kit", "Verb", "tell"]
 
 T = TypeVar("T")
 
-ERROR_BODY_BYTES = 64 * 1024
+
+class Nest(threading.local):
+    """How deep this thread is inside the router, a `with` block a level: a finalizer that runs there must not ask for a lock."""
+
+    depth = 0
+
+    def __enter__(self) -> None:
+        self.depth += 1
+
+    def __exit__(self, *exc: object) -> None:
+        self.depth -= 1
 
 
-def walk(plan: Plan, verb: Verb[T], kit: Kit) -> T:
-    """Try candidates until one answers, and return what `verb.run` made of it.
+@dataclass(frozen=True, slots=True)
+class Kit:
+    """What every walk of a router works with. `attempt_timeout` in seconds; `auth_next`: a refused key moves on."""
 
-    Raises `NoCandidatesError`, `MultimodalUnavailableError`, `AllCandidatesFailedError`, `InvalidRequestError`,
-    `ContextWindowError`, `AuthenticationError`, `QuotaStoreError`, or what `run` raises to the caller.
+    clock: Clock
+    ledger: Ledger
+    health: Health
+    policy: Policy
+    meter: Meter | None
+    attempt_timeout: float
+    auth_next: bool
+    nest: Nest = field(default_factory=Nest, repr=False)
+    orphans: deque[Callable[[], None]] = field(default_factory=deque, repr=False)
+
+    def now(self) -> Now:
+        """This moment on both clocks."""
+        return Now(self.clock.time(), self.clock.monotonic())
+
+    def settle_orphans(self) -> None:
+        """Settle what was collected as garbage at a moment when locks may have been held."""
+        while self.orphans:
+            self.orphans.popleft()()
+
+
+class Verb(NamedTuple, Generic[T]):
+    """One call: how it is encoded for a candidate, and what is done with its open 2xx answer.
+
+    `run` settles its admission with success, or raises a `ProviderError` or `WireFault`. `deadline`: monotonic seconds for the
+    whole walk, None: no bound; `max_wait`: seconds the walk may sleep in all.
     """
-    kit.nest.depth += 1
-    try:
-        return _walk(plan, verb, kit)
-    finally:
-        kit.nest.depth -= 1
-        if kit.orphans:
-            kit.settle_orphans()
+
+    situation: Situation
+    encode: Callable[[Candidate], WireRequest]
+    run: Callable[[Admission, WireReply], T]
+    deadline: float | None
+    max_wait: float
+    dropped: Callable[[Candidate], tuple[str, ...]] = lambda candidate: ()
 
 
-def _walk(plan: Plan, verb: Verb[T], kit: Kit) -> T:
-    attempts: list[Attempt] = []
-    waited = 0.0
-    while True:
-        round_ = _Round(plan, verb, kit, attempts)
-        answer = round_.go()
-        if answer is not None:
-            found: T = answer[0]
-            return found
-        pause = round_.pause(verb.max_wait - waited)
-        if pause is None:
-            raise round_.defeat()
-        kit.clock.sleep(pause)
-        waited += pause
+class Admission:
+    """One attempt's reservation, place in flight and breaker pass. `succeed` or `fail` ends it; a second end does nothing."""
 
+    __slots__ = (
+        "_ended",
+        "_held",
+        "_pass",
+        "_started",
+        "_wants",
+        "attempts",
+        "budget",
+        "candidate",
+        "dropped",
+        "kit",
+        "verb",
+    )
 
-class _Round:
-    """One pass over the candidates. Failures of earlier rounds are in `attempts` already."""
-
-    def __init__(self, plan: Plan, verb: Verb[T], kit: Kit, attempts: list[Attempt]) -> None:
-        self.plan = plan
-        self.verb = verb
+    def __init__(
+        self,
+        kit: Kit,
+        verb: Verb[Any],
+        candidate: Candidate,
+        held: tuple[QuotaStore, Reservation] | None,
+        wants: Sequence[tuple[str, float]],
+        passed: Pass,
+        attempts: int,
+        budget: float,
+        dropped: tuple[str, ...],
+    ) -> None:
         self.kit = kit
+        self.verb = verb
+        self.candidate = candidate
         self.attempts = attempts
-        self.rejections: list[Rejection] = []
-        self.only_limits = True
-        self.retry_at: list[float] = []
-        self._resting: set[str] = set()
+        self.budget = budget
+        self.dropped = dropped
+        self._held = held
+        self._wants = wants
+        self._pass = passed
+        self._started = kit.clock.monotonic()
+        self._ended = False
 
-    def go(self) -> tuple[Any] | None:
-        """What `run` returned, in a tuple, or None when no candidate is left."""
-        found = survey(self.plan, self.verb.situation, self.kit.ledger, self.kit.health, self.kit.now())
-        for rejection in found.rejections:
-            self._reject(rejection)
-        queue = ordered(self.kit.policy, found.candidates)
-        for rejection in left_out(found.candidates, queue):
-            self._reject(rejection)
-        turned: set[tuple[str, str]] = set()
-        while queue and self._time_left() > 0:
-            candidate = queue.pop(0)
-            if self._rests(candidate):
-                continue
-            answer, again = self._try(candidate)
-            if answer is not None:
-                return answer
-            place = (candidate.account_id, candidate.model)
-            if again and place not in turned:
-                turned.add(place)
-                queue = ordered(self.kit.policy, (*queue, *self._as_paid(candidate)))
-        return None
+    @property
+    def routing(self) -> Routing:
+        """Where the call went, before its cost is known."""
+        return self.routing_for(Usage())
 
-    def pause(self, patience: float) -> float | None:
-        """Seconds to sleep until the soonest slot, or None if waiting is not allowed or would not help."""
-        if not self.only_limits or not self.retry_at:
-            return None
-        pause = max(min(self.retry_at) - self.kit.clock.time(), 0.001)
-        return pause if pause <= min(patience, self._time_left()) else None
+    def routing_for(self, usage: Usage) -> Routing:
+        """Where the call went, with what `usage` cost in dollars."""
+        found = self.candidate
+        cost = self.cost(usage)
+        return Routing(found.provider, found.account_id, found.model, self.attempts, found.free, cost, self.dropped)
 
-    def defeat(self) -> InferRouterError:
-        """The error that tells how this ended."""
-        soonest = min(self.retry_at, default=None)
-        if not self.attempts:
-            if self._time_left() <= 0:
-                return AttemptTimeoutError(message="the call's timeout was over before anything could be tried")
-            media = bool(self.rejections) and all(rejection.code == "media" for rejection in self.rejections)
-            return (MultimodalUnavailableError if media else NoCandidatesError)(self.rejections, soonest)
-        last = self.attempts[-1].error
-        if all(isinstance(attempt.error, ContextWindowError) for attempt in self.attempts):
-            return last
-        return AllCandidatesFailedError(self.attempts, soonest, self.rejections)
+    def cost(self, usage: Usage) -> float:
+        """Dollars; 0 for a free call."""
+        return 0.0 if self.candidate.free else cost_of(self.candidate.slot.seat.account, usage)
 
-    def _try(self, candidate: Candidate, fresh: bool = False) -> tuple[tuple[Any] | None, bool]:
-        """The answer of one candidate, or None; and whether it may come again as paid."""
-        kit, verb = self.kit, self.verb
-        account = candidate.slot.seat.account
-        request, dropped = self._encode(candidate)
-        passed = kit.health.enter(account.id, kit.clock.monotonic())
-        if passed is None:
-            state_wait = kit.health.look(account.id, kit.clock.monotonic())[1]
-            self._refuse(candidate, "breaker", "resting after repeated failures", kit.clock.time() + max(state_wait, 1.0))
-            return None, False
+    def succeed(self, usage: Usage, charged: Usage | None = None) -> None:
+        """End with an answer: charge `charged`, by default `usage`."""
+        self._end(Verdict.SUCCESS, self._amounts(charged or usage), usage, None)
+
+    def fail(self, error: InferRouterError, charge: str, verdict: Verdict, charged: Usage | None = None) -> None:
+        """End without one: charge "nothing", the "request", or the whole "reservation"; or the larger of it and `charged`."""
+        if charged is not None:
+            amounts: list[float] | None = [
+                max(reserved, amount) for (_, reserved), amount in zip(self._wants, self._amounts(charged), strict=True)
+            ]
+        elif charge == "reservation":
+            amounts = None
+        else:
+            kept = charge == "request"
+            amounts = [amount if kept and unit == "requests" else 0.0 for amount, unit in self._with_units()]
+        self._end(verdict, amounts, charged or Usage(), error)
+
+    def abandon(self) -> None:
+        """End without knowing how it went (an interrupt from outside): the reservation stays charged."""
+        self._end(Verdict.NEUTRAL, None, None, None)
+
+    def _end(self, verdict: Verdict, amounts: list[float] | None, usage: Usage | None, error: InferRouterError | None) -> None:
+        if self._ended:
+            return
+        self._ended = True
+        nest = self.kit.nest
+        nest.depth += 1
         try:
-            wants = wants_of(candidate, verb.situation.need)
-            held = kit.ledger.reserve(wants, kit.clock.time()) if wants else None
-        except BaseException:
-            kit.health.leave(passed, Verdict.NEUTRAL, kit.clock.monotonic())
-            raise
-        if isinstance(held, Refusal):
-            kit.health.leave(passed, Verdict.NEUTRAL, kit.clock.monotonic())
-            self._refuse(candidate, "limit", str(held), held.retry_at)
-            allowance = candidate.slot.allowance
-            return None, candidate.free and allowance is not None and held.key == allowance[0]
-        number = len(self.attempts) + 1
-        budget = min(account.attempt_timeout or kit.attempt_timeout, self._time_left())
-        admission = Admission(kit, verb, candidate, held, wants, passed, number, budget, dropped)
-        return self._call(admission, request, fresh)
+            self._settle(verdict, amounts, usage, error)
+        finally:
+            nest.depth -= 1
 
-    def _call(self, admission: Admission, request: WireRequest, fresh: bool) -> tuple[tuple[Any] | None, bool]:
-        try:
-            return (exchange(admission, request, fresh),), False
-        except WireFault as fault:
-            error, cost = translated(fault, admission.candidate)
-            reused = fault.reused and not fresh
-        except InferRouterError as exc:
-            if not isinstance(exc, ProviderError):
-                admission.abandon()
-                raise
-            error, cost, reused = signed(exc, admission.candidate), cost_of_error(exc, self.kit.auth_next), False
-        except Exception as exc:
-            error, cost, reused = foreign(exc, admission.candidate), BROKEN, False
-        except BaseException:
-            admission.abandon()
-            raise
-        self._record(admission, error, cost._replace(verdict=Verdict.NEUTRAL) if reused else cost)
-        if reused and self._time_left() > 0:
-            return self._try(admission.candidate, fresh=True)
-        return None, False
+    def _settle(self, verdict: Verdict, amounts: list[float] | None, usage: Usage | None, error: InferRouterError | None) -> None:
+        kit = self.kit
+        now = kit.now()
+        kit.health.leave(self._pass, verdict, now.mono)
+        if self._held is not None:
+            kit.ledger.settle(self._held, amounts, now.wall)
+        if usage is not None and kit.meter is not None:
+            found = self.candidate
+            took = now.mono - self._started
+            cost = self.cost(usage)
+            event = ResultEvent(
+                found.provider, found.account_id, found.model, found.free, error is None, took, usage, cost, error
+            )
+            tell(kit.meter, "on_result", event)
 
-    def _record(self, admission: Admission, error: ProviderError, cost: Cost) -> None:
-        candidate, kit = admission.candidate, self.kit
-        admission.fail(error, cost.charge, cost.verdict)
-        if cost.rest is not None:
-            until = cost.rest(error, candidate, kit.clock.time())
-            key = rest_key(error, candidate)
-            kit.ledger.hold(key, until, reason_of(error), kit.clock.time())
-            self._resting.add(key)
-            if error.retryable:
-                self.retry_at.append(until)
-        if cost.fatal:
-            raise error
-        if not isinstance(error, (RateLimitedError, QuotaExceededError)):
-            self.only_limits = False
-        self.attempts.append(Attempt(candidate.provider, candidate.account_id, candidate.model, error))
+    def _amounts(self, usage: Usage) -> list[float]:
+        slot = self.candidate.slot
+        return [reserved if unit == "requests" else used_of(slot, unit, usage) for reserved, unit in self._with_units()]
 
-    def _encode(self, candidate: Candidate) -> tuple[WireRequest, tuple[str, ...]]:
-        """The request, and which of its parameters are left out there."""
-        try:
-            return self.verb.encode(candidate), self.verb.dropped(candidate)
-        except InvalidRequestError as exc:
-            signed(exc, candidate)
-            raise
-        except InferRouterError:
-            raise
-        except Exception as exc:
-            raise InvalidRequestError(
-                candidate.provider,
-                candidate.account_id,
-                candidate.model,
-                message=f"the request cannot be encoded ({type(exc).__name__})",
-            ) from bare(exc)
-
-    def _as_paid(self, candidate: Candidate) -> list[Candidate]:
-        """The same slot looked at again, now that its allowance is gone."""
-        slot = candidate.slot
-        plan = Plan(self.plan.name, (slot,), slot.room_keys)
-        found = survey(plan, self.verb.situation, self.kit.ledger, self.kit.health, self.kit.now())
-        return [again._replace(order=candidate.order) for again in found.candidates if not again.free]
-
-    def _rests(self, candidate: Candidate) -> bool:
-        return bool(self._resting) and not self._resting.isdisjoint(candidate.slot.hold_keys)
-
-    def _refuse(self, candidate: Candidate, code: str, reason: str, retry_at: float | None) -> None:
-        self._reject(Rejection(candidate.provider, candidate.account_id, candidate.model, reason, retry_at, code))
-
-    def _reject(self, rejection: Rejection) -> None:
-        self.rejections.append(rejection)
-        if rejection.retry_at is not None:
-            self.retry_at.append(rejection.retry_at)
-
-    def _time_left(self) -> float:
-        deadline = self.verb.deadline
-        return float("inf") if deadline is None else deadline - self.kit.clock.monotonic()
+    def _with_units(self) -> list[tuple[float, str]]:
+        slot = self.candidate.slot
+        keys = slot.free_keys if self.candidate.free else slot.paid_keys
+        return [(amount, unit) for (_, amount), (_, unit) in zip(self._wants, keys, strict=True)]
 
 
-def ordered(policy: Policy, candidates: Sequence[Candidate]) -> list[Candidate]:
-    """What `policy` makes of `candidates`, each once; what it invents is left out. Raises `ConfigError` if it fails."""
-    if not candidates:
-        return []
+def used_of(slot: Slot, unit: str, usage: Usage) -> float:
+    """What `usage` is in tokens or dollars; a total below its parts is not believed."""
+    if unit == "tokens":
+        return max(usage.total_tokens, usage.prompt_tokens + usage.completion_tokens)
+    return cost_of(slot.seat.account, usage)
+
+
+def tell(meter: Meter, hook: str, event: Any) -> None:
+    """Give `event` to a meter, whose faults are its own: a hook that raises, or one it does not have."""
     try:
-        answer = list(policy.select(list(candidates)))
-        if len(answer) == 1 and answer[0] is candidates[0]:
-            return answer
-        chosen = dict.fromkeys(map(id, answer))
-    except Exception as exc:
-        name = type(policy).__name__
-        raise ConfigError(f"policy: {name}.select raised {type(exc).__name__}; mend it or use another") from exc
-    known = {id(candidate): candidate for candidate in candidates}
-    return [known[place] for place in chosen if place in known]
-
-
-def left_out(candidates: Sequence[Candidate], queue: Sequence[Candidate]) -> list[Rejection]:
-    """A rejection for each of `candidates` that the policy did not put into `queue`."""
-    if len(queue) == len(candidates):
-        return []
-    return [
-        Rejection(each.provider, each.account_id, each.model, "left out by the policy", None, "policy")
-        for each in candidates
-        if each not in queue
-    ]
-
-
-def exchange(admission: Admission, request: WireRequest, fresh: bool) -> Any:
-    """Send, and hand a 2xx answer to the verb. Raises `WireFault` or the error the answer means."""
-    kit, found = admission.kit, admission.candidate
-    if kit.meter is not None:
-        facts = (found.provider, found.account_id, found.model, found.free)
-        tell(kit.meter, "on_route", RouteEvent(*facts, admission.attempts, admission.verb.situation.need.total))
-    seat = found.slot.seat
-    reply = seat.wire.send(request, timeout_s=admission.budget, allow_http=seat.account.allow_http, fresh=fresh)
-    if 200 <= reply.status < 300:
-        return admission.verb.run(admission, reply)
-    with reply:
-        try:
-            body = reply.read(ERROR_BODY_BYTES)
-        except WireFault:
-            body = b""
-    raise seat.provider.error(reply.status, reply.headers, body, kit.clock.time())
+        getattr(meter, hook)(event)
+    except Exception:
+        return

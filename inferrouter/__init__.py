@@ -5,8 +5,6 @@ module of the stdlib, so that importing costs little.
 """
 
 from .account import AccountConfig, Auth
-from .answers import ChatChunk, ChatResponse, Choice, ChunkChoice, Delta, EmbedResponse, ToolCallDelta
-from .clock import Clock, SystemClock
 from .config import Config, ModelMapping, ModelRef, QuotaConfig
 from .config_file import load_config
 from .content import Part
@@ -34,16 +32,18 @@ from .errors import (
 )
 from .health import HealthConfig
 from .limits import Limit
-from .meter import LogMeter, Meter, NoopMeter, ResultEvent, RouteEvent
+from .meter import Clock, LogMeter, Meter, NoopMeter, ResultEvent, RouteEvent, SystemClock
 from .policy import CostFirstPolicy, DeclaredOrderPolicy, FreeFirstPolicy, LeastBusyPolicy, Policy
 from .provider import Endpoint, Provider, StreamDecoder
 from .provider_anthropic import AnthropicProvider
 from .provider_gemini import GeminiProvider
 from .provider_mock import MockProvider, MockReply
 from .provider_openai import OpenAICompatProvider
-from .quota import Bucket, Headroom, Hold, MemoryQuotaStore, QuotaStore, Refusal, Reservation
+from .quota import Bucket, Headroom, Hold, QuotaStore, Refusal, Reservation
+from .quota_memory import MemoryQuotaStore
 from .quota_sqlite import SQLiteQuotaStore
 from .records import ChatRequest, EmbedRequest, Message, Routing, ToolCall, Usage
+from .responses import ChatChunk, ChatResponse, Choice, ChunkChoice, Delta, EmbedResponse, ToolCallDelta
 from .router import Router
 from .secret import Secret
 from .status import AccountStatus, Explanation, LimitStatus

@@ -11,22 +11,20 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from .checks import check_flag, check_name, check_number, check_word, kind_of, nearest
 from .frozen import EMPTY, FrozenDict, freeze
 from .limits import MAX_AMOUNT, zone_problem
 from .secret import Secret
-from .urls import check_base_url, check_header_name, check_header_value
-
-__all__ = [
-    "CAPABILITIES",
-    "DIALECTS",
-    "LIMIT_KEYS",
-    "QUOTA_UNITS",
-    "AccountConfig",
-    "Auth",
-    "account_problems",
-    "check_seconds",
-]
+from .validation import (
+    check_base_url,
+    check_bool,
+    check_choice,
+    check_header_name,
+    check_header_value,
+    check_name,
+    check_number,
+    describe_type,
+    did_you_mean,
+)
 
 QUOTA_UNITS = ("requests", "tokens", "dollars")
 DIALECTS = ("openai", "gemini", "anthropic")
@@ -57,7 +55,7 @@ class Auth:
 
     def __init__(self, api_key: str | Secret = "") -> None:
         good = isinstance(api_key, (str, Secret))
-        fault = "" if good else f"auth.api_key: must be a string, not {kind_of(api_key)}; is its variable set?"
+        fault = "" if good else f"auth.api_key: must be a string, not {describe_type(api_key)}; is its variable set?"
         object.__setattr__(self, "api_key", Secret(api_key if good else ""))
         object.__setattr__(self, "fault", fault)
 
@@ -131,10 +129,10 @@ def account_problems(account: AccountConfig, path: str) -> list[str]:
         ("id", check_name(account.id)),
         _key_problem(account),
         ("base_url", _check_url(account)),
-        ("dialect", None if account.dialect is None else check_word(account.dialect, DIALECTS)),
+        ("dialect", None if account.dialect is None else check_choice(account.dialect, DIALECTS)),
         ("daily_free", _check_amount(account.daily_free, whole=account.quota_unit in ("requests", "tokens"))),
-        ("quota_unit", check_word(account.quota_unit, QUOTA_UNITS)),
-        *((name, check_flag(getattr(account, name))) for name in _FLAGS),
+        ("quota_unit", check_choice(account.quota_unit, QUOTA_UNITS)),
+        *((name, check_bool(getattr(account, name))) for name in _FLAGS),
         *((name, _check_amount(getattr(account, name))) for name in _DOLLARS),
         *_limit_problems("limits", account.limits),
         *_model_limit_problems(account.model_limits),
@@ -197,7 +195,7 @@ def _check_url(account: AccountConfig) -> str | None:
     if account.base_url is None:
         return None
     if not isinstance(account.base_url, str):
-        return f"must be a string, not {kind_of(account.base_url)}"
+        return f"must be a string, not {describe_type(account.base_url)}"
     return check_base_url(account.base_url, account.allow_http is True)
 
 
@@ -214,18 +212,18 @@ def _check_reset(value: object) -> str | None:
 
 def _limit_problems(path: str, limits: object) -> _Found:
     if not isinstance(limits, Mapping):
-        yield path, f"must be a table such as {{rpm = 15}}, not {kind_of(limits)}"
+        yield path, f"must be a table such as {{rpm = 15}}, not {describe_type(limits)}"
         return
     for key, amount in limits.items():
         if key in LIMIT_KEYS:
             yield f"{path}.{key}", check_number(amount, whole=True, most=MAX_AMOUNT)
         else:
-            yield f"{path}.{key}", f"unknown limit{nearest(key, LIMIT_KEYS)}; known: {', '.join(LIMIT_KEYS)}"
+            yield f"{path}.{key}", f"unknown limit{did_you_mean(key, LIMIT_KEYS)}; known: {', '.join(LIMIT_KEYS)}"
 
 
 def _model_limit_problems(model_limits: object) -> _Found:
     if not isinstance(model_limits, Mapping):
-        yield "model_limits", f"must be a table of tables by model name, not {kind_of(model_limits)}"
+        yield "model_limits", f"must be a table of tables by model name, not {describe_type(model_limits)}"
         return
     for model, limits in model_limits.items():
         yield f'model_limits."{model}"', check_name(model)
@@ -242,15 +240,15 @@ def _capability_problems(capabilities: object) -> _Found:
 
 def _word_problems(path: str, words: object) -> _Found:
     if not isinstance(words, tuple):
-        yield path, f"must be a list of {', '.join(CAPABILITIES)}, not {kind_of(words)}"
+        yield path, f"must be a list of {', '.join(CAPABILITIES)}, not {describe_type(words)}"
         return
     for index, word in enumerate(words):
-        yield f"{path}[{index}]", check_word(word, CAPABILITIES)
+        yield f"{path}[{index}]", check_choice(word, CAPABILITIES)
 
 
 def _header_problems(headers: object) -> _Found:
     if not isinstance(headers, Mapping):
-        yield "headers", f"must be a table, not {kind_of(headers)}"
+        yield "headers", f"must be a table, not {describe_type(headers)}"
         return
     for name, value in headers.items():
         if not isinstance(name, str) or check_header_name(name):
@@ -258,7 +256,7 @@ def _header_problems(headers: object) -> _Found:
         elif name.lower() in _FRAMING:
             yield f"headers.{name}", "is set by the transport alone"
         elif not isinstance(value, (str, Secret)):
-            yield f"headers.{name}", f"must be a string, not {kind_of(value)}"
+            yield f"headers.{name}", f"must be a string, not {describe_type(value)}"
         else:
             yield f"headers.{name}", check_header_value(value)
 
@@ -266,7 +264,7 @@ def _header_problems(headers: object) -> _Found:
 def _unusable(given: object) -> Auth:
     """An `Auth` that remembers only what kind of thing stood in its place, as that may hold the key."""
     auth = Auth()
-    object.__setattr__(auth, "fault", f"auth: must be Auth(api_key=...), not {kind_of(given)}")
+    object.__setattr__(auth, "fault", f"auth: must be Auth(api_key=...), not {describe_type(given)}")
     return auth
 
 

@@ -9,16 +9,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any, NoReturn
+from typing import Any
 
-from .answers import NOTHING_NEW, ChatChunk, ChatResponse, Choice, ChunkChoice, Delta, ToolCallDelta
 from .anthropic_request import JSON_TOOL
-from .dialect import dump_json
 from .errors import MalformedResponseError
 from .provider import Provider, StreamDecoder, clean_text, load_json, tokens
-from .records import Message, Native, ToolCall, Usage
-
-__all__ = ["AnthropicDecoder", "read_answer"]
+from .records import Message, NativeTurn, ToolCall, Usage
+from .responses import NOTHING_NEW, ChatChunk, ChatResponse, Choice, ChunkChoice, Delta, ToolCallDelta
+from .wire_json import dump_json, malformed
 
 FINISHES = {
     "end_turn": "stop",
@@ -34,10 +32,10 @@ def read_answer(item: Any, model: str, provider: str, source: str) -> ChatRespon
     """The whole answer in the JSON value `item`. Raises `MalformedResponseError` if it holds none."""
     content = item.get("content") if isinstance(item, dict) else None
     if not isinstance(content, list):
-        _refuse("the answer has no content")
+        malformed("the answer has no content")
     reason = item.get("stop_reason")
     if not content and reason is None:
-        _refuse("the answer has neither content nor stop_reason")
+        malformed("the answer has neither content nor stop_reason")
     blocks = [_Block(given) for given in content]
     text = "".join([block.said() for block in blocks if block.kind in ("text", "json")])
     reasoning = "".join([block.said() for block in blocks if block.kind == "thinking"])
@@ -62,12 +60,12 @@ class AnthropicDecoder(StreamDecoder):
         self._blocks: dict[int, _Block] = {}
         self._calls = 0
         self._counts: dict[str, Any] = {}
-        self._whole: Native | None = None
+        self._whole: NativeTurn | None = None
 
     def read(self, event: str, item: Any, source: str) -> list[ChatChunk]:
         """See `StreamDecoder.read`; events of an unknown type say nothing."""
         if not isinstance(item, dict):
-            _refuse("a stream event is no JSON object")
+            malformed("a stream event is no JSON object")
         kind = item.get("type") or event
         if kind == "content_block_delta":
             return [ChatChunk(self._id, self._model, self._delta(item), None, source)]
@@ -92,7 +90,7 @@ class AnthropicDecoder(StreamDecoder):
             self.complete = self.done = True
         return [ChatChunk(self._id, self._model, choices, usage, source)]
 
-    def whole(self, item: Any, source: str) -> list[ChatChunk]:
+    def decode_unary_body(self, item: Any, source: str) -> list[ChatChunk]:
         """See `StreamDecoder.whole`."""
         if not isinstance(item, dict) or not isinstance(item.get("content"), list):
             return []
@@ -104,7 +102,7 @@ class AnthropicDecoder(StreamDecoder):
         choice = ChunkChoice(0, Delta(message.text, message.reasoning, calls), answer.finish_reason)
         return [ChatChunk(answer.id, answer.model, (choice,), answer.usage, source)]
 
-    def natives(self) -> Mapping[int, Native]:
+    def natives(self) -> Mapping[int, NativeTurn]:
         """See `StreamDecoder.natives`."""
         blocks = [block for _, block in sorted(self._blocks.items())]
         native = self._whole or _native(blocks, self._provider.name)
@@ -113,9 +111,9 @@ class AnthropicDecoder(StreamDecoder):
     def _begin(self, item: dict[str, Any]) -> Usage | None:
         message = item.get("message")
         if not isinstance(message, dict):
-            _refuse("message_start holds no message")
+            malformed("message_start holds no message")
         if self._blocks:
-            _refuse("a second message begins inside the first")
+            malformed("a second message begins inside the first")
         self._id = _string(message, "id")
         self._model = _string(message, "model") or self._model
         return self._count(message.get("usage"))
@@ -143,7 +141,7 @@ class AnthropicDecoder(StreamDecoder):
         block = self._blocks.get(_index(item))
         delta = item.get("delta")
         if block is None or not isinstance(delta, dict):
-            _refuse("content_block_delta belongs to no block, or holds no delta")
+            malformed("content_block_delta belongs to no block, or holds no delta")
         kind = delta.get("type")
         if kind == "text_delta":
             return (ChunkChoice(0, Delta(block.add(delta, "text"))),)
@@ -170,14 +168,14 @@ class _Block:
 
     def __init__(self, given: Any) -> None:
         if not isinstance(given, dict):
-            _refuse("a content block is no object")
+            malformed("a content block is no object")
         self.given: dict[str, Any] = given
         self.pieces: list[str] = []
         self.place = 0
         self.kind = _string(given, "type")
         if self.kind == "tool_use":
             if not isinstance(given.get("name"), str):
-                _refuse("a tool_use block has no name")
+                malformed("a tool_use block has no name")
             given["name"] = _string(given, "name")
             given["id"] = _string(given, "id") or f"toolu_{os.urandom(8).hex()}"
             if given["name"] == JSON_TOOL:
@@ -187,7 +185,7 @@ class _Block:
         """Take the piece under `key` and return it."""
         piece = delta.get(key)
         if not isinstance(piece, str):
-            _refuse(f"a delta's {key} is no string")
+            malformed(f"a delta's {key} is no string")
         if piece:
             piece = piece if piece.isascii() else clean_text(piece)
             self.pieces.append(piece)
@@ -216,7 +214,7 @@ class _Block:
             return self.arguments()
         first = self.given.get(self.kind)
         if first is not None and not isinstance(first, str):
-            _refuse(f"a {self.kind} block's {self.kind} is no string")
+            malformed(f"a {self.kind} block's {self.kind} is no string")
         return "".join([clean_text(first or ""), *self.pieces])
 
     def arguments(self) -> str:
@@ -225,7 +223,7 @@ class _Block:
             return "".join(self.pieces)
         given = self.given.get("input")
         if given and not isinstance(given, dict):
-            _refuse("a tool_use block's input is no object")
+            malformed("a tool_use block's input is no object")
         return dump_json(given or {})
 
     def call(self) -> ToolCall:
@@ -241,7 +239,7 @@ class _Block:
         return {**self.given, "input": load_json(self.arguments())}
 
 
-def _native(blocks: Sequence[_Block], provider: str) -> Native | None:
+def _native(blocks: Sequence[_Block], provider: str) -> NativeTurn | None:
     """The turn to give back verbatim; None if plain text says it all, or if it answered through the JSON tool."""
     if all(block.kind == "text" and not block.given.get("citations") for block in blocks):
         return None
@@ -254,14 +252,14 @@ def _native(blocks: Sequence[_Block], provider: str) -> Native | None:
         calls = tuple([block.call() for block in blocks if block.kind == "tool_use"])
     except MalformedResponseError:
         return None  # it can still be said in our words
-    return Native("anthropic", provider, kept, text, calls)
+    return NativeTurn("anthropic", provider, kept, text, calls)
 
 
 def _finish(reason: Any, blocks: Any) -> str | None:
     if reason is None:
         return None
     if not isinstance(reason, str):
-        _refuse("stop_reason is no string")
+        malformed("stop_reason is no string")
     if reason == "tool_use":
         kinds = {block.kind for block in blocks}
         if "json" in kinds and "tool_use" not in kinds:
@@ -285,14 +283,10 @@ def _usage(counts: dict[str, Any]) -> Usage | None:
 def _index(item: dict[str, Any]) -> int:
     index = item.get("index")
     if type(index) is not int:
-        _refuse("a content block event has no index")
+        malformed("a content block event has no index")
     return index
 
 
 def _string(item: dict[str, Any], key: str) -> str:
     value = item.get(key)
     return clean_text(value) if isinstance(value, str) else ""
-
-
-def _refuse(why: str) -> NoReturn:
-    raise MalformedResponseError(message=why)

@@ -9,18 +9,15 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
-from .anthropic_models import Traits, traits
 from .content import Part
-from .dialect import as_object, merge_extra
 from .errors import InvalidRequestError
 from .records import ChatRequest, Message
-from .strict_schema import closed, is_open
-
-__all__ = ["DEFAULT_MAX_TOKENS", "JSON_TOOL", "chat_body", "unsupported"]
+from .wire_json import as_object, merge_extra
 
 Json = dict[str, Any]
 
@@ -41,9 +38,9 @@ _ID = re.compile(r"[a-zA-Z0-9_-]+")
 
 @dataclass(frozen=True, slots=True)
 class _Plan:
-    """How a request is put to a model. `lost`: parameters left out; `schema`: of its JSON output, by tool if `by_tool`."""
+    """How a request is put to a model. `dropped`: parameters left out; `schema`: of its JSON output, by tool if `by_tool`."""
 
-    lost: tuple[str, ...]
+    dropped: tuple[str, ...]
     thinking: Json | None
     effort: str | None
     schema: Any
@@ -53,7 +50,7 @@ class _Plan:
 
 def unsupported(request: ChatRequest, model: str) -> tuple[str, ...]:
     """The names of `request`'s parameters that `model` cannot be told in this format."""
-    return _plan(request, traits(model)).lost
+    return _plan(request, traits(model)).dropped
 
 
 def chat_body(request: ChatRequest, model: str, stream: bool) -> Json:
@@ -90,18 +87,18 @@ def _plan(request: ChatRequest, known: Traits) -> _Plan:
     forced = bool(request.tools) and (request.forced_tool is not None or request.tool_choice == "required")
     thinking, effort, max_tokens = _thinking(request, known, forced=forced or by_tool)
     word, form = request.reasoning_effort, _schema_of(request)
-    lost = _lost_sampling(request, known, thinking)
+    dropped = _lost_sampling(request, known, thinking)
     if request.stop and any(not word.strip() for word in request.stop):
-        lost.append("stop")  # words of white space alone are refused, so they are left out
+        dropped.append("stop")  # words of white space alone are refused, so they are left out
     if request.seed is not None:
-        lost.append("seed")
-    if request.tool_choice is not None and (not request.tools or (forced and not known.forcing)):
-        lost.append("tool_choice")
+        dropped.append("seed")
+    if request.tool_choice is not None and (not request.tools or (forced and not known.can_force_tools)):
+        dropped.append("tool_choice")
     if form is not None and schema is None:
-        lost.append("response_format")
+        dropped.append("response_format")
     if word is not None and (not known.stops_thinking if word == "none" else thinking is None):
-        lost.append("reasoning_effort")
-    return _Plan(tuple(lost), thinking, effort, schema, by_tool, max_tokens)
+        dropped.append("reasoning_effort")
+    return _Plan(tuple(dropped), thinking, effort, schema, by_tool, max_tokens)
 
 
 def _json_output(request: ChatRequest, known: Traits) -> tuple[Any, bool]:
@@ -109,9 +106,9 @@ def _json_output(request: ChatRequest, known: Traits) -> tuple[Any, bool]:
     schema = _schema_of(request)
     if schema is None:
         return None, False
-    if known.json_format and not is_open(schema):
-        return closed(schema), False
-    if known.forcing and schema.get("type", "object") == "object":
+    if known.json_format and not allows_extra_keys(schema):
+        return strict_schema(schema), False
+    if known.can_force_tools and schema.get("type", "object") == "object":
         return {"type": "object", **schema}, True
     return None, False
 
@@ -153,19 +150,19 @@ def _may_think(messages: Sequence[Message | Any]) -> bool:
 def _lost_sampling(request: ChatRequest, known: Traits, thinking: Json | None) -> list[str]:
     temperature, top_p = request.temperature, request.top_p
     thinks = thinking is not None and thinking["type"] != "disabled"
-    lost = []
+    dropped = []
     if temperature is not None and (temperature > 1 or not known.sampling or (thinks and temperature != 1)):
-        lost.append("temperature")
-    both = known.one_sampling and temperature is not None and not lost
+        dropped.append("temperature")
+    both = known.one_sampling and temperature is not None and not dropped
     if top_p is not None and (both or not known.sampling or (thinks and top_p < 0.95)):
-        lost.append("top_p")
-    return lost
+        dropped.append("top_p")
+    return dropped
 
 
 def _add_sampling(body: Json, request: ChatRequest, plan: _Plan) -> None:
-    if request.temperature is not None and "temperature" not in plan.lost:
+    if request.temperature is not None and "temperature" not in plan.dropped:
         body["temperature"] = request.temperature
-    if request.top_p is not None and "top_p" not in plan.lost:
+    if request.top_p is not None and "top_p" not in plan.dropped:
         body["top_p"] = request.top_p
     words = [word for word in request.stop or () if word.strip()]
     if words:
@@ -177,15 +174,15 @@ def _add_tools(body: Json, request: ChatRequest, plan: _Plan, known: Traits) -> 
     for tool in request.tools:
         if tool.name == JSON_TOOL:
             raise InvalidRequestError(message=f"a tool cannot be named {JSON_TOOL!r} here, as JSON answers use that name")
-        strict = bool(tool.strict) and known.json_format and not is_open(tool.parameters)
-        schema = closed(tool.parameters) if strict else tool.parameters
+        strict = bool(tool.strict) and known.json_format and not allows_extra_keys(tool.parameters)
+        schema = strict_schema(tool.parameters) if strict else tool.parameters
         made: Json = {"name": tool.name, "input_schema": {"type": "object", **schema}}
         if tool.description:
             made["description"] = tool.description
         if strict:
             made["strict"] = True
         tools.append(made)
-    choice = _choice(request) if request.tool_choice is not None and "tool_choice" not in plan.lost else None
+    choice = _choice(request) if request.tool_choice is not None and "tool_choice" not in plan.dropped else None
     if plan.by_tool:
         tools.append({"name": JSON_TOOL, "description": "Give your answer.", "input_schema": plan.schema})
         if choice is None or choice["type"] != "tool":
@@ -284,3 +281,101 @@ def _source(part: Part, mime_type: str) -> Json:
     if part.kind == "document" and mime_type != "application/pdf":
         raise InvalidRequestError(message=f"Anthropic takes PDF and plain text as documents, not {mime_type}")
     return {"type": "base64", "media_type": mime_type, "data": part.base64()}
+
+
+# --- from anthropic_models: What a Claude model's name tells about what it accepts.
+#
+# Strategy: one regular expression reads family and version; every trait is a line that compares versions, so that a new model
+# of a known kind needs no change. A name that is not Claude's belongs to a server that speaks the same format: it gets the
+# oldest, most widely spoken form of everything. Must never know requests.
+#
+
+_NAME = re.compile(r"claude-(?:([a-z]+)-)?(\d{1,2})(?!\d)(?:[-.](\d{1,2})(?!\d))?")
+NEWEST = (5, 0)  # what a Claude without a version in its name is taken for
+
+
+@dataclass(frozen=True, slots=True)
+class Traits:
+    """`budgets`: thinks by a token budget; `adaptive`: thinks by effort; neither: not at all.
+
+    `xhigh`: knows that effort. `stops_thinking`: how "none" is said ("omit", "disabled", or "" for never). `sampling`: takes
+    temperature and top_p; `one_sampling`: but not both. `json_format`: writes JSON by schema and checks strict tools. `can_force_tools`:
+    may be forced to call a tool. `shows_thinking`: only when asked to.
+    """
+
+    budgets: bool = True
+    adaptive: bool = False
+    xhigh: bool = False
+    stops_thinking: str = "omit"
+    sampling: bool = True
+    one_sampling: bool = False
+    json_format: bool = False
+    can_force_tools: bool = True
+    shows_thinking: bool = False
+
+
+@lru_cache(256)
+def traits(model: str) -> Traits:
+    """The traits of the model of this name."""
+    start = model.find("claude-")
+    if start < 0:
+        return Traits()
+    found = _NAME.match(model, start)
+    version = (int(found[2]), int(found[3] or 0)) if found else NEWEST
+    family = found[1] if found else model[start + 7 :].partition("-")[0]
+    adaptive = version >= (4, 6)
+    since_4_7 = version >= (4, 7)
+    always_thinks = family in ("fable", "mythos")
+    structured = version >= (4, 5) or (family == "opus" and version == (4, 1))
+    return Traits(
+        budgets=(3, 7) <= version < (4, 6),
+        adaptive=adaptive,
+        xhigh=since_4_7,
+        stops_thinking="" if always_thinks else "disabled" if version >= (5, 0) else "omit",
+        sampling=not since_4_7,
+        one_sampling=structured,
+        json_format=structured,
+        can_force_tools=not always_thinks,
+        shows_thinking=since_4_7,
+    )
+
+
+# --- from strict_schema: JSON schemas the way providers want them that hold a model to every word of one.
+#
+# Strategy: objects are closed and keywords that are not enforced are left out, since such a provider refuses both. Must never
+# know a provider.
+#
+
+UNCHECKED = frozenset(
+    (
+        *("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf"),
+        *("minLength", "maxLength", "minItems", "maxItems", "uniqueItems", "minProperties", "maxProperties"),
+    )
+)
+"""Keywords that strict output refuses; without them the schema allows a little more."""
+
+
+def strict_schema(schema: Any) -> Any:
+    """`schema` as JSON output wants it: every object closed, no keyword that it refuses."""
+    if isinstance(schema, (list, tuple)):
+        return [strict_schema(each) for each in schema]
+    if not isinstance(schema, Mapping):
+        return schema
+    made: dict[str, Any] = {}
+    for key, value in schema.items():
+        if key in ("properties", "$defs", "definitions") and isinstance(value, Mapping):
+            made[key] = {name: strict_schema(each) for name, each in value.items()}
+        elif key in ("enum", "const", "default", "examples"):
+            made[key] = value
+        elif key not in UNCHECKED:
+            made[key] = strict_schema(value)
+    if "properties" in made or "object" in (made.get("type") or ()):
+        made["additionalProperties"] = False
+    return made
+
+
+def allows_extra_keys(schema: Any) -> bool:
+    """Whether an object in `schema` may have members of any name, which JSON output cannot say."""
+    if isinstance(schema, Mapping):
+        return bool(schema.get("additionalProperties")) or any(allows_extra_keys(value) for value in schema.values())
+    return isinstance(schema, (list, tuple)) and any(allows_extra_keys(value) for value in schema)

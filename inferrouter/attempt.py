@@ -12,20 +12,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, NamedTuple, TypeVar
 
-from .candidates import Candidate, Now, Situation
-from .clock import Clock
+from .candidates import CallNeeds, Candidate, Instant
 from .errors import InferRouterError
-from .health import Health, Pass, Verdict
-from .ledger import Ledger
-from .meter import Meter, ResultEvent
+from .guarded_store import GuardedStore
+from .health import Health, Permit, Verdict
+from .meter import Clock, Meter, ResultEvent
 from .policy import Policy
 from .quota import QuotaStore, Reservation
 from .records import Routing, Usage
-from .roster import Slot, cost_of
+from .routes import Deployment, cost_of
 from .transport import WireReply
 from .wire import WireRequest
-
-__all__ = ["Admission", "Kit", "Verb", "tell"]
 
 T = TypeVar("T")
 
@@ -43,83 +40,83 @@ class Nest(threading.local):
 
 
 @dataclass(frozen=True, slots=True)
-class Kit:
+class Runtime:
     """What every walk of a router works with. `attempt_timeout` in seconds; `auth_next`: a refused key moves on."""
 
     clock: Clock
-    ledger: Ledger
+    ledger: GuardedStore
     health: Health
     policy: Policy
     meter: Meter | None
     attempt_timeout: float
     auth_next: bool
     nest: Nest = field(default_factory=Nest, repr=False)
-    orphans: deque[Callable[[], None]] = field(default_factory=deque, repr=False)
+    unsettled_streams: deque[Callable[[], None]] = field(default_factory=deque, repr=False)
 
-    def now(self) -> Now:
+    def now(self) -> Instant:
         """This moment on both clocks."""
-        return Now(self.clock.time(), self.clock.monotonic())
+        return Instant(self.clock.time(), self.clock.monotonic())
 
-    def settle_orphans(self) -> None:
+    def settle_dropped_streams(self) -> None:
         """Settle what was collected as garbage at a moment when locks may have been held."""
-        while self.orphans:
-            self.orphans.popleft()()
+        while self.unsettled_streams:
+            self.unsettled_streams.popleft()()
 
 
-class Verb(NamedTuple, Generic[T]):
+class Operation(NamedTuple, Generic[T]):
     """One call: how it is encoded for a candidate, and what is done with its open 2xx answer.
 
-    `run` settles its admission with success, or raises a `ProviderError` or `WireFault`. `deadline`: monotonic seconds for the
+    `read` settles its admission with success, or raises a `ProviderError` or `WireFault`. `deadline`: monotonic seconds for the
     whole walk, None: no bound; `max_wait`: seconds the walk may sleep in all.
     """
 
-    situation: Situation
+    needs: CallNeeds
     encode: Callable[[Candidate], WireRequest]
-    run: Callable[[Admission, WireReply], T]
+    read: Callable[[LiveAttempt, WireReply], T]
     deadline: float | None
     max_wait: float
     dropped: Callable[[Candidate], tuple[str, ...]] = lambda candidate: ()
 
 
-class Admission:
+class LiveAttempt:
     """One attempt's reservation, place in flight and breaker pass. `succeed` or `fail` ends it; a second end does nothing."""
 
     __slots__ = (
         "_ended",
-        "_held",
-        "_pass",
+        "_permit",
+        "_reservation",
         "_started",
         "_wants",
         "attempts",
         "budget",
         "candidate",
         "dropped",
-        "kit",
-        "verb",
+        "operation",
+        "runtime",
     )
 
     def __init__(
         self,
-        kit: Kit,
-        verb: Verb[Any],
+        runtime: Runtime,
+        operation: Operation[Any],
         candidate: Candidate,
-        held: tuple[QuotaStore, Reservation] | None,
+        reservation: tuple[QuotaStore, Reservation] | None,
         wants: Sequence[tuple[str, float]],
-        passed: Pass,
+        permit: Permit,
         attempts: int,
         budget: float,
         dropped: tuple[str, ...],
     ) -> None:
-        self.kit = kit
-        self.verb = verb
+        self.runtime = runtime
+        self.operation = operation
         self.candidate = candidate
         self.attempts = attempts
         self.budget = budget
         self.dropped = dropped
-        self._held = held
+        self._reservation = reservation
         self._wants = wants
-        self._pass = passed
-        self._started = kit.clock.monotonic()
+        self._permit = permit
+        self._started = runtime.clock.monotonic()
         self._ended = False
 
     @property
@@ -135,7 +132,7 @@ class Admission:
 
     def cost(self, usage: Usage) -> float:
         """Dollars; 0 for a free call."""
-        return 0.0 if self.candidate.free else cost_of(self.candidate.slot.seat.account, usage)
+        return 0.0 if self.candidate.free else cost_of(self.candidate.deployment.bound.account, usage)
 
     def succeed(self, usage: Usage, charged: Usage | None = None) -> None:
         """End with an answer: charge `charged`, by default `usage`."""
@@ -156,13 +153,13 @@ class Admission:
 
     def abandon(self) -> None:
         """End without knowing how it went (an interrupt from outside): the reservation stays charged."""
-        self._end(Verdict.NEUTRAL, None, None, None)
+        self._end(Verdict.IGNORED, None, None, None)
 
     def _end(self, verdict: Verdict, amounts: list[float] | None, usage: Usage | None, error: InferRouterError | None) -> None:
         if self._ended:
             return
         self._ended = True
-        nest = self.kit.nest
+        nest = self.runtime.nest
         nest.depth += 1
         try:
             self._settle(verdict, amounts, usage, error)
@@ -170,38 +167,38 @@ class Admission:
             nest.depth -= 1
 
     def _settle(self, verdict: Verdict, amounts: list[float] | None, usage: Usage | None, error: InferRouterError | None) -> None:
-        kit = self.kit
-        now = kit.now()
-        kit.health.leave(self._pass, verdict, now.mono)
-        if self._held is not None:
-            kit.ledger.settle(self._held, amounts, now.wall)
-        if usage is not None and kit.meter is not None:
+        runtime = self.runtime
+        now = runtime.now()
+        runtime.health.release(self._permit, verdict, now.mono)
+        if self._reservation is not None:
+            runtime.ledger.settle(self._reservation, amounts, now.wall)
+        if usage is not None and runtime.meter is not None:
             found = self.candidate
             took = now.mono - self._started
             cost = self.cost(usage)
             event = ResultEvent(
                 found.provider, found.account_id, found.model, found.free, error is None, took, usage, cost, error
             )
-            tell(kit.meter, "on_result", event)
+            notify(runtime.meter, "on_result", event)
 
     def _amounts(self, usage: Usage) -> list[float]:
-        slot = self.candidate.slot
-        return [reserved if unit == "requests" else used_of(slot, unit, usage) for reserved, unit in self._with_units()]
+        deployment = self.candidate.deployment
+        return [reserved if unit == "requests" else used_of(deployment, unit, usage) for reserved, unit in self._with_units()]
 
     def _with_units(self) -> list[tuple[float, str]]:
-        slot = self.candidate.slot
-        keys = slot.free_keys if self.candidate.free else slot.paid_keys
+        deployment = self.candidate.deployment
+        keys = deployment.free_buckets if self.candidate.free else deployment.paid_buckets
         return [(amount, unit) for (_, amount), (_, unit) in zip(self._wants, keys, strict=True)]
 
 
-def used_of(slot: Slot, unit: str, usage: Usage) -> float:
+def used_of(deployment: Deployment, unit: str, usage: Usage) -> float:
     """What `usage` is in tokens or dollars; a total below its parts is not believed."""
     if unit == "tokens":
         return max(usage.total_tokens, usage.prompt_tokens + usage.completion_tokens)
-    return cost_of(slot.seat.account, usage)
+    return cost_of(deployment.bound.account, usage)
 
 
-def tell(meter: Meter, hook: str, event: Any) -> None:
+def notify(meter: Meter, hook: str, event: Any) -> None:
     """Give `event` to a meter, whose faults are its own: a hook that raises, or one it does not have."""
     try:
         getattr(meter, hook)(event)

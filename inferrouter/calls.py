@@ -5,40 +5,42 @@ Strategy: everything hard is the walk's. Must never know a wire format.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
-from .admission import Admission, Verb
-from .answers import ChatResponse
-from .candidates import Candidate, Situation
-from .estimate import Estimate, estimate_text
-from .records import ChatRequest, Usage
+from .attempt import LiveAttempt, Operation, Runtime
+from .candidates import CallNeeds, Candidate
+from .costs import Estimate, estimate_embed, estimate_text
+from .errors import MalformedResponseError
+from .records import ChatRequest, EmbedRequest, Usage
+from .responses import ChatResponse, EmbedResponse
+from .routes import Deployment, Route
 from .transport import WireReply
+from .walk import walk
 from .wire import WireRequest
 
-__all__ = ["chat_verb", "counted", "dropped_by", "encoder"]
 
-
-def chat_verb(request: ChatRequest, situation: Situation, deadline: float | None, max_wait: float) -> Verb[ChatResponse]:
+def chat_operation(request: ChatRequest, needs: CallNeeds, deadline: float | None, max_wait: float) -> Operation[ChatResponse]:
     """The verb of `Router.chat_completion`. `deadline`: monotonic seconds or None; `max_wait`: seconds."""
 
-    def run(admission: Admission, reply: WireReply) -> ChatResponse:
+    def read(attempt: LiveAttempt, reply: WireReply) -> ChatResponse:
         with reply:
             body = reply.read()
-        found = admission.candidate
-        answer = found.slot.seat.provider.decode(body, found.model)
-        usage = counted(answer.usage, situation.need, answer)
-        admission.succeed(answer.usage, usage)
-        return answer.routed(admission.routing_for(usage))
+        found = attempt.candidate
+        answer = found.deployment.bound.provider.decode(body, found.model)
+        usage = usage_or_estimate(answer.usage, needs.estimate, answer)
+        attempt.succeed(answer.usage, usage)
+        return answer.routed(attempt.routing_for(usage))
 
-    return Verb(situation, encoder(request, stream=False), run, deadline, max_wait, dropped_by(request))
+    return Operation(needs, encoding_of(request, stream=False), read, deadline, max_wait, dropped_by(request))
 
 
-def encoder(request: ChatRequest, stream: bool) -> Callable[[Candidate], WireRequest]:
+def encoding_of(request: ChatRequest, stream: bool) -> Callable[[Candidate], WireRequest]:
     """How `request` is put for a candidate."""
 
     def encode(candidate: Candidate) -> WireRequest:
-        seat = candidate.slot.seat
-        return seat.provider.encode(request, candidate.model, seat.endpoint, stream)
+        bound = candidate.deployment.bound
+        return bound.provider.encode(request, candidate.model, bound.endpoint, stream)
 
     return encode
 
@@ -47,12 +49,12 @@ def dropped_by(request: ChatRequest) -> Callable[[Candidate], tuple[str, ...]]:
     """Which of the request's parameters a candidate's format leaves out."""
 
     def dropped(candidate: Candidate) -> tuple[str, ...]:
-        return candidate.slot.seat.provider.unsupported(request, candidate.model)
+        return candidate.deployment.bound.provider.unsupported(request, candidate.model)
 
     return dropped
 
 
-def counted(usage: Usage | None, need: Estimate, answer: ChatResponse | None = None, produced: str = "") -> Usage:
+def usage_or_estimate(usage: Usage | None, estimate: Estimate, answer: ChatResponse | None = None, produced: str = "") -> Usage:
     """`usage`, or where the provider told none an own count: the input's estimate and what the model wrote."""
     if usage is not None and (usage.total_tokens or usage.prompt_tokens or usage.completion_tokens):
         return usage
@@ -63,4 +65,88 @@ def counted(usage: Usage | None, need: Estimate, answer: ChatResponse | None = N
             for choice in answer.choices
         )
     output = estimate_text(written)
-    return Usage(need.input_tokens, output, need.input_tokens + output)
+    return Usage(estimate.input_tokens, output, estimate.input_tokens + output)
+
+
+# --- from embed: Texts to vectors: the verb that reads one batch, and the rule that all batches of a call come from one model.
+#
+# Strategy: a batch is an ordinary call of the one walk; from the second batch on only the model that served the first may serve,
+# since vectors of different models cannot be compared. Must never know a wire format.
+#
+
+DEFAULT_BATCH = 100
+
+
+def embed_all(
+    request: EmbedRequest, route: Route, runtime: Runtime, allow_paid: bool, deadline: float | None, max_wait: float
+) -> EmbedResponse:
+    """Every input's vector, in order. Raises what `walk` raises; vectors of earlier batches are lost with the call."""
+    able = [deployment for deployment in route.deployments if _batch(deployment) > 0]
+    if able:  # else the dialect says itself that it has none
+        route = _of(route, able)
+    size = min(map(_batch, able), default=DEFAULT_BATCH)
+    inputs = request.inputs
+    answers: list[EmbedResponse] = []
+    for start in range(0, len(inputs), size):
+        batch = replace(request, inputs=inputs[start : start + size])
+        answer = walk(route, _verb(batch, allow_paid, deadline, max_wait), runtime)
+        answers.append(answer)
+        route = _only(route, answer.routing.provider, answer.routing.model)
+    return answers[0] if len(answers) == 1 else _joined(answers)
+
+
+def _verb(request: EmbedRequest, allow_paid: bool, deadline: float | None, max_wait: float) -> Operation[EmbedResponse]:
+    needs = CallNeeds(estimate_embed(request), allow_paid)
+
+    def encode(candidate: Candidate) -> WireRequest:
+        bound = candidate.deployment.bound
+        return bound.provider.encode_embed(request, candidate.model, bound.endpoint)
+
+    def read(attempt: LiveAttempt, reply: WireReply) -> EmbedResponse:
+        with reply:
+            body = reply.read()
+        found = attempt.candidate
+        answer = found.deployment.bound.provider.decode_embed(body, found.model)
+        if len(answer.embeddings) != len(request.inputs):
+            raise MalformedResponseError(message=f"{len(request.inputs)} texts gave {len(answer.embeddings)} vectors")
+        usage = answer.usage
+        charged = usage if usage.total_tokens else Usage(needs.estimate.input_tokens, 0, needs.estimate.input_tokens)
+        attempt.succeed(usage, charged)
+        return replace(answer, routing=attempt.routing_for(charged))
+
+    return Operation(needs, encode, read, deadline, max_wait)
+
+
+def _batch(deployment: Deployment) -> int:
+    """How many texts one call takes; 0: the provider has no embeddings."""
+    size: int = getattr(deployment.bound.provider, "embed_batch", DEFAULT_BATCH)
+    return size
+
+
+def _only(route: Route, provider: str, model: str) -> Route:
+    return _of(
+        route,
+        [
+            deployment
+            for deployment in route.deployments
+            if deployment.model == model and deployment.bound.account.provider == provider
+        ],
+    )
+
+
+def _of(route: Route, deployments: Sequence[Deployment]) -> Route:
+    return Route(
+        route.name, tuple(deployments), tuple(dict.fromkeys(key for deployment in deployments for key in deployment.bucket_keys))
+    )
+
+
+def _joined(answers: Sequence[EmbedResponse]) -> EmbedResponse:
+    usages = [answer.usage for answer in answers]
+    usage = Usage(
+        sum(usage.prompt_tokens for usage in usages),
+        sum(usage.completion_tokens for usage in usages),
+        sum(usage.total_tokens for usage in usages),
+    )
+    routing = replace(answers[-1].routing, cost=sum(answer.routing.cost for answer in answers))
+    vectors = tuple(vector for answer in answers for vector in answer.embeddings)
+    return EmbedResponse(vectors, answers[0].model, usage, routing, tuple(text for answer in answers for text in answer.source))

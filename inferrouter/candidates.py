@@ -9,15 +9,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from .costs import Estimate
 from .errors import Rejection
-from .estimate import Estimate
+from .guarded_store import GuardedStore
 from .health import BreakerState, Health
-from .ledger import Ledger
 from .quota import Headroom, Hold
 from .records import ChatRequest, Usage
-from .roster import Plan, Slot, cost_of
-
-__all__ = ["Candidate", "Now", "Situation", "Survey", "survey", "wants_of"]
+from .routes import Deployment, Route, cost_of
 
 
 class Candidate(NamedTuple):
@@ -31,7 +29,7 @@ class Candidate(NamedTuple):
     price: float | None
     in_flight: int
     order: int
-    slot: Slot
+    deployment: Deployment
 
     @property
     def reason(self) -> str:
@@ -47,157 +45,159 @@ class Candidate(NamedTuple):
         return f"<Candidate {where}: {kind}, {self.share:.0%} left, {self.in_flight} in flight>"
 
 
-class Now(NamedTuple):
+class Instant(NamedTuple):
     """One moment on both clocks: `wall` epoch seconds, `mono` monotonic seconds."""
 
     wall: float
     mono: float
 
 
-class Situation(NamedTuple):
+class CallNeeds(NamedTuple):
     """What a call asks of whoever takes it. `request` is None for calls that carry no chat."""
 
-    need: Estimate
+    estimate: Estimate
     allow_paid: bool
     request: ChatRequest | None = None
     media: frozenset[str] = frozenset()
 
 
-class Survey(NamedTuple):
+class Assessment(NamedTuple):
     """Candidates in declared order, and a rejection for each other slot."""
 
     candidates: tuple[Candidate, ...]
     rejections: tuple[Rejection, ...]
 
 
-def survey(plan: Plan, situation: Situation, ledger: Ledger, health: Health, now: Now) -> Survey:
-    """Judge every slot of `plan`. Raises `QuotaStoreError`."""
-    rooms = {room.key: room for room in ledger.headroom(plan.room_keys, now.wall)} if plan.room_keys else {}
+def find_candidates(route: Route, needs: CallNeeds, ledger: GuardedStore, health: Health, now: Instant) -> Assessment:
+    """Judge every slot of `route`. Raises `QuotaStoreError`."""
+    headrooms = {headroom.key: headroom for headroom in ledger.headroom(route.bucket_keys, now.wall)} if route.bucket_keys else {}
     holds = ledger.holds(now.wall)
     candidates: list[Candidate] = []
     rejections: list[Rejection] = []
-    for order, slot in enumerate(plan.slots):
-        found = judge(slot, order, situation, rooms, holds, health, now)
+    for order, deployment in enumerate(route.deployments):
+        found = assess(deployment, order, needs, headrooms, holds, health, now)
         if isinstance(found, Candidate):
             candidates.append(found)
         else:
             rejections.append(found)
-    return Survey(tuple(candidates), tuple(rejections))
+    return Assessment(tuple(candidates), tuple(rejections))
 
 
-def judge(
-    slot: Slot,
+def assess(
+    deployment: Deployment,
     order: int,
-    situation: Situation,
-    rooms: Mapping[str, Headroom],
+    needs: CallNeeds,
+    headrooms: Mapping[str, Headroom],
     holds: Mapping[str, Hold],
     health: Health,
-    now: Now,
+    now: Instant,
 ) -> Candidate | Rejection:
     """The candidate a slot makes under these facts, or why it makes none."""
-    account = slot.seat.account
+    account = deployment.bound.account
     if holds:
-        hold = max((holds[key] for key in slot.hold_keys if key in holds), key=_until, default=None)
+        hold = max((holds[key] for key in deployment.hold_keys if key in holds), key=_until, default=None)
         if hold is not None:
             # A key that was refused is not mended by waiting.
             until = None if hold.reason.startswith("Authentication") else hold.until
-            return _rejection(slot, "held", f"held: {hold.reason}", until)
-    state, wait, in_flight = health.look(account.id, now.mono)
+            return _rejection(deployment, "held", f"held: {hold.reason}", until)
+    state, wait, in_flight = health.peek(account.id, now.mono)
     if state is not BreakerState.CLOSED and wait > 0:
-        return _rejection(slot, "breaker", "resting after repeated failures (breaker open)", now.wall + wait)
-    unable = _unable(slot, situation)
+        return _rejection(deployment, "breaker", "resting after repeated failures (breaker open)", now.wall + wait)
+    unable = _unable(deployment, needs)
     if unable is not None:
         return unable
-    slot = slot.counting(rooms[slot.allowance_key].limit)
-    free, spent = _is_free(slot, situation, rooms)
+    deployment = deployment.with_allowance(headrooms[deployment.allowance_key].limit)
+    free, spent = _is_free(deployment, needs, headrooms)
     if not free:
-        refused = _refused_paid(slot, situation, rooms, spent)
+        refused = _refused_paid(deployment, needs, headrooms, spent)
         if refused is not None:
             return refused
-    keys = slot.free_keys if free else slot.paid_keys
-    share = min([rooms[key].share for key, _ in keys], default=1.0)
-    return Candidate(account.provider, account.id, slot.model, free, share, slot.price, in_flight, order, slot)
+    keys = deployment.free_buckets if free else deployment.paid_buckets
+    share = min([headrooms[key].share for key, _ in keys], default=1.0)
+    return Candidate(account.provider, account.id, deployment.model, free, share, deployment.price, in_flight, order, deployment)
 
 
-def wants_of(candidate: Candidate, need: Estimate) -> tuple[tuple[str, float], ...]:
+def amounts_needed(candidate: Candidate, estimate: Estimate) -> tuple[tuple[str, float], ...]:
     """What the candidate's call must reserve: each bucket with its amount."""
-    slot = candidate.slot
-    keys = slot.free_keys if candidate.free else slot.paid_keys
-    return tuple([(key, 1 if unit == "requests" else amount_of(slot, unit, need)) for key, unit in keys])
+    deployment = candidate.deployment
+    keys = deployment.free_buckets if candidate.free else deployment.paid_buckets
+    return tuple([(key, 1 if unit == "requests" else amount_of(deployment, unit, estimate)) for key, unit in keys])
 
 
-def amount_of(slot: Slot, unit: str, need: Estimate) -> float:
-    """What `need` is in a limit's unit."""
+def amount_of(deployment: Deployment, unit: str, estimate: Estimate) -> float:
+    """What `estimate` is in a limit's unit."""
     if unit == "requests":
         return 1
     if unit == "tokens":
-        return need.total
-    return cost_of(slot.seat.account, Usage(need.input_tokens, need.output_tokens, need.total))
+        return estimate.total
+    return cost_of(deployment.bound.account, Usage(estimate.input_tokens, estimate.output_tokens, estimate.total))
 
 
-def _is_free(slot: Slot, situation: Situation, rooms: Mapping[str, Headroom]) -> tuple[bool, Headroom | None]:
-    if slot.allowance is None:
-        return not slot.seat.account.paid_enabled, None
-    key, unit = slot.allowance
-    room = rooms[key]
-    needed = amount_of(slot, unit, situation.need)
-    return room.used + needed <= room.limit.ceiling and room.remaining > 0, room
+def _is_free(deployment: Deployment, needs: CallNeeds, headrooms: Mapping[str, Headroom]) -> tuple[bool, Headroom | None]:
+    if deployment.allowance is None:
+        return not deployment.bound.account.paid_enabled, None
+    key, unit = deployment.allowance
+    headroom = headrooms[key]
+    needed = amount_of(deployment, unit, needs.estimate)
+    return headroom.used + needed <= headroom.limit.ceiling and headroom.remaining > 0, headroom
 
 
-def _refused_paid(slot: Slot, situation: Situation, rooms: Mapping[str, Headroom], spent: Headroom | None) -> Rejection | None:
-    account = slot.seat.account
-    if not (account.paid_enabled and situation.allow_paid):
+def _refused_paid(
+    deployment: Deployment, needs: CallNeeds, headrooms: Mapping[str, Headroom], spent: Headroom | None
+) -> Rejection | None:
+    account = deployment.bound.account
+    if not (account.paid_enabled and needs.allow_paid):
         what = _spent_words(spent) if spent is not None else "it is a paid account"
         missing = "allow_paid is false" if account.paid_enabled else "paid_enabled is false"
-        return _rejection(slot, "paid_not_allowed", f"{what}, and {missing}", _comes_back(slot, situation, spent))
-    if slot.spend is not None:
-        room = rooms[slot.spend]
-        needed = amount_of(slot, "dollars", situation.need)
-        if room.used + needed > room.limit.ceiling or (room.remaining <= 0 and account.max_daily_spend is not None):
+        return _rejection(deployment, "paid_not_allowed", f"{what}, and {missing}", _comes_back(deployment, needs, spent))
+    if deployment.spend is not None:
+        headroom = headrooms[deployment.spend]
+        needed = amount_of(deployment, "dollars", needs.estimate)
+        if headroom.used + needed > headroom.limit.ceiling or (headroom.remaining <= 0 and account.max_daily_spend is not None):
             return _rejection(
-                slot,
+                deployment,
                 "spend_cap",
-                f"max_daily_spend reached: ${room.used:.4f} of ${room.limit.amount:g} spent today, about ${needed:.4f} needed",
-                room.resets_at if needed <= room.limit.ceiling and room.limit.amount > 0 else None,
+                f"max_daily_spend reached: ${headroom.used:.4f} of ${headroom.limit.amount:g} spent today, about ${needed:.4f} needed",
+                headroom.resets_at if needed <= headroom.limit.ceiling and headroom.limit.amount > 0 else None,
             )
     return None
 
 
-def _spent_words(room: Headroom) -> str:
-    limit = room.limit
-    return f"the free allowance does not reach ({limit.quantity(room.remaining)} left of {limit})"
+def _spent_words(headroom: Headroom) -> str:
+    limit = headroom.limit
+    return f"the free allowance does not reach ({limit.quantity(headroom.remaining)} left of {limit})"
 
 
-def _comes_back(slot: Slot, situation: Situation, spent: Headroom | None) -> float | None:
-    if spent is None or slot.allowance is None:
+def _comes_back(deployment: Deployment, needs: CallNeeds, spent: Headroom | None) -> float | None:
+    if spent is None or deployment.allowance is None:
         return None
-    fits = amount_of(slot, slot.allowance[1], situation.need) <= spent.limit.ceiling
+    fits = amount_of(deployment, deployment.allowance[1], needs.estimate) <= spent.limit.ceiling
     return spent.resets_at if fits else None
 
 
-def _unable(slot: Slot, situation: Situation) -> Rejection | None:
-    request = situation.request
+def _unable(deployment: Deployment, needs: CallNeeds) -> Rejection | None:
+    request = needs.request
     if request is None:
         return None
-    provider = slot.seat.provider
-    for kind in sorted(situation.media):
+    provider = deployment.bound.provider
+    for kind in sorted(needs.media):
         if kind not in provider.media:
-            return _rejection(slot, "media", f"the {provider.dialect} wire format carries no {kind}")
-        if slot.can is None or kind not in slot.can:
-            known = "not known to take" if slot.can is None else "declared not to take"
-            return _rejection(slot, "media", f"{known} {kind}; if it does, add {kind!r} to the account's capabilities")
-    if request.tools and slot.can is not None and "tools" not in slot.can:
-        return _rejection(slot, "tools", "does not take tools (see the account's capabilities)")
+            return _rejection(deployment, "media", f"the {provider.dialect} wire format carries no {kind}")
+        if deployment.capabilities is None or kind not in deployment.capabilities:
+            known = "not known to take" if deployment.capabilities is None else "declared not to take"
+            return _rejection(deployment, "media", f"{known} {kind}; if it does, add {kind!r} to the account's capabilities")
+    if request.tools and deployment.capabilities is not None and "tools" not in deployment.capabilities:
+        return _rejection(deployment, "tools", "does not take tools (see the account's capabilities)")
     if request.require:
-        missing = [name for name in provider.unsupported(request, slot.model) if name in request.require]
+        missing = [name for name in provider.unsupported(request, deployment.model) if name in request.require]
         if missing:
-            return _rejection(slot, "required", f"cannot express {', '.join(missing)}, which the request requires")
+            return _rejection(deployment, "required", f"cannot express {', '.join(missing)}, which the request requires")
     return None
 
 
-def _rejection(slot: Slot, code: str, reason: str, retry_at: float | None = None) -> Rejection:
-    account = slot.seat.account
-    return Rejection(account.provider, account.id, slot.model, reason, retry_at, code)
+def _rejection(deployment: Deployment, code: str, reason: str, retry_at: float | None = None) -> Rejection:
+    account = deployment.bound.account
+    return Rejection(account.provider, account.id, deployment.model, reason, retry_at, code)
 
 
 def _until(hold: Hold) -> float:

@@ -9,13 +9,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from functools import lru_cache
 
-from .abilities import abilities_of
-from .checks import nearest
+from .account import CAPABILITIES
 from .errors import ConfigError
 from .frozen import FrozenDict, freeze
-
-__all__ = ["ALIASES", "PRESETS", "FreeTier", "Preset", "capabilities", "preset"]
+from .validation import did_you_mean
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,9 +74,7 @@ def preset(name: str) -> Preset:
         gone = _GONE.get(name)
         if gone:
             raise ConfigError(f"provider {name!r}: {gone}")
-        raise ConfigError(
-            f"provider {name!r} is not in the catalog{nearest(name, [*PRESETS, *ALIASES])}; give a base_url"
-        )
+        raise ConfigError(f"provider {name!r} is not in the catalog{did_you_mean(name, [*PRESETS, *ALIASES])}; give a base_url")
     return found
 
 
@@ -103,9 +100,7 @@ _GEMINI = (
     _tier("2026-10-10", "reported", "gemini-3.5-flash-lite", "gemini-3.1-flash-lite", rpm=15, rpd=500, tpm=250_000),
     _tier("2026-07-18", "reported", "gemini-2.5-flash-lite", rpm=10, rpd=20, tpm=250_000),
     _tier("2026-08-03", "reported", "gemma-4-31b-it", rpm=30, rpd=14_400),
-    _tier(
-        "2026-07-18", "reported", "gemma-3-27b-it", "gemma-3-12b-it", "gemma-3-4b-it", rpm=30, rpd=14_400, tpm=15_000
-    ),
+    _tier("2026-07-18", "reported", "gemma-3-27b-it", "gemma-3-12b-it", "gemma-3-4b-it", rpm=30, rpd=14_400, tpm=15_000),
     _tier("2026-03-23", "reported", "gemini-embedding-001", rpm=100, rpd=1_000, tpm=30_000),
 )
 _GROQ = (
@@ -247,3 +242,76 @@ _ROWS = (
     Preset("vllm", "http://localhost:8000/v1"),
 )
 PRESETS: Mapping[str, Preset] = FrozenDict({row.name: row for row in _ROWS})
+
+
+# --- from abilities: What well-known models can take: text, image, audio, video, document, tools, json.
+#
+# Strategy: rows of name patterns, the first match counts, the most particular stand first. The same model has the same
+# row at every provider, apart from a few. A name that no row knows is unknown, which is not the same as unable; whoever
+# knows better says so in the account's `capabilities`. Must never ask a provider.
+#
+
+
+@lru_cache(maxsize=1024)
+def abilities_of(provider: str, model: str) -> frozenset[str] | None:
+    """What `model` at `provider` (its name in the catalog) can take; None: unknown."""
+    name = model.lower().rpartition("/")[2].partition(":")[0]
+    for where, pattern, words in _MODEL_ROWS:
+        if where in ("", provider) and fnmatchcase(name, pattern):
+            return words
+    return None
+
+
+def _words(words: str) -> frozenset[str]:
+    return frozenset(words.split())
+
+
+_TEXT = _words("text")
+_TOOLS = _words("text tools json")
+_SEES = _words("text image tools json")
+_READS = _words("text image document tools json")
+_ALL = frozenset(CAPABILITIES)
+
+# Provider ("" is any), pattern of the name without its maker and its ":tag", what the model takes.
+_MODEL_ROWS: tuple[tuple[str, str, frozenset[str]], ...] = (
+    ("", "*embed*", _TEXT),
+    ("", "gemini-*-tts*", _TEXT),
+    ("", "gemini-*-image*", _words("text image")),
+    ("", "gemini-[1-9]*", _ALL),
+    ("gemini", "gemma-3-1b*", _TEXT),
+    ("gemini", "gemma-3-*", _words("text image")),
+    ("", "gpt-oss-*", _TOOLS),
+    ("", "gpt-3.5-*", _TOOLS),
+    ("", "gpt-4", _TOOLS),
+    ("", "gpt-4-turbo*", _SEES),
+    ("", "gpt-4o*-audio*", _words("text audio tools")),
+    ("", "gpt-4o*", _READS),
+    ("", "gpt-4.1*", _READS),
+    ("", "gpt-5*", _READS),
+    ("", "o1-mini*", _TEXT),
+    ("", "o3-mini*", _TOOLS),
+    ("", "o[134]", _READS),
+    ("", "o[134]-*", _READS),
+    ("", "claude-3-haiku*", _SEES),
+    ("", "claude-3-opus*", _SEES),
+    ("", "claude-*", _READS),
+    ("", "grok-2-vision*", _SEES),
+    ("", "grok-3*", _TOOLS),
+    ("", "grok-code*", _TOOLS),
+    ("", "grok-4*", _SEES),
+    ("", "*llama-3.2-*-vision*", _words("text image")),
+    ("", "*llama-3.[13]-*", _TOOLS),
+    ("", "*llama-4-*", _SEES),
+    ("", "pixtral-*", _SEES),
+    ("", "mistral-small-latest", _SEES),
+    ("", "mistral-medium-latest", _SEES),
+    ("", "codestral-*", _TOOLS),
+    ("", "deepseek-chat*", _TOOLS),
+    ("", "deepseek-v3*", _TOOLS),
+    ("", "deepseek-reasoner", _TOOLS),
+    ("", "command-a-vision*", _words("text image")),
+    ("", "command-[ar]*", _TOOLS),
+    ("", "glm-4.[56]v*", _words("text image video tools")),
+    ("", "glm-4.[567]*", _TOOLS),
+    ("", "sonar*", _words("text image json")),
+)

@@ -14,16 +14,14 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from .config_file import load_config
 from .errors import ConfigError, InferRouterError, InvalidRequestError, UnknownModelError
-from .quota import MemoryQuotaStore
+from .provider_factory import KNOWN_PROVIDERS
+from .quota_memory import MemoryQuotaStore
 from .records import ChatRequest, Routing, Usage
-from .registry import KNOWN_PROVIDERS
 from .router import Router
-from .screen import Screen
+from .terminal import Screen
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
-
-__all__ = ["main"]
 
 PROGRAM = f"python3 -m {__name__.rpartition('.')[0]}"
 
@@ -95,9 +93,7 @@ def ask(options: Namespace, streams: Streams) -> int:
             return 1
     cost = "free" if where.free else f"${where.cost:.6f}"
     tries = f", attempt {where.attempts}" if where.attempts > 1 else ""
-    streams.err.line(
-        f"[{where.provider}/{where.account_id} {where.model}: {usage.total_tokens} tokens, {cost}{tries}]", "dim"
-    )
+    streams.err.line(f"[{where.provider}/{where.account_id} {where.model}: {usage.total_tokens} tokens, {cost}{tries}]", "dim")
     return 0
 
 

@@ -12,36 +12,16 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from .account import (
-    CAPABILITIES,
-    DIALECTS,
-    LIMIT_KEYS,
-    QUOTA_UNITS,
     AccountConfig,
-    Auth,
     account_problems,
     check_seconds,
 )
-from .checks import check_flag, check_name, check_number, check_word, kind_of, nearest
 from .errors import ConfigError
 from .frozen import freeze
-
-__all__ = [
-    "CAPABILITIES",
-    "DIALECTS",
-    "LIMIT_KEYS",
-    "POLICIES",
-    "QUOTA_UNITS",
-    "AccountConfig",
-    "Auth",
-    "Config",
-    "ModelMapping",
-    "ModelRef",
-    "QuotaConfig",
-    "provider_problems",
-]
+from .validation import check_bool, check_choice, check_name, check_number, describe_type, did_you_mean
 
 POLICIES = ("free_first", "cost_first", "least_busy", "declared_order")
-DEAREST_TOKEN = 0.01  # dollars; ten thousand a million is more than any model costs
+MAX_PLAUSIBLE_PRICE = 0.01  # dollars; ten thousand a million is more than any model costs
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +106,7 @@ class Config:
 def provider_problems(accounts: Sequence[AccountConfig], known_providers: Collection[str]) -> list[str]:
     """See `Config.problems_with`; takes accounts that need not make a valid `Config`."""
     return [
-        f"accounts[{i}].provider: {account.provider!r} is no known provider{nearest(account.provider, known_providers)}; "
+        f"accounts[{i}].provider: {account.provider!r} is no known provider{did_you_mean(account.provider, known_providers)}; "
         "correct it, give the account a base_url, or pass that provider to the router"
         for i, account in enumerate(accounts)
         if account.base_url is None and isinstance(account.provider, str) and account.provider not in known_providers
@@ -137,15 +117,15 @@ def _config_problems(config: Config) -> Iterator[str]:
     yield from _accounts_problems(config.accounts)
     yield from _models_problems(config.models)
     for setting, problem in (
-        ("allow_paid", check_flag(config.allow_paid)),
+        ("allow_paid", check_bool(config.allow_paid)),
         ("default_model", None if config.default_model == "" else check_name(config.default_model)),
-        ("policy", check_word(config.policy, POLICIES)),
+        ("policy", check_choice(config.policy, POLICIES)),
         ("attempt_timeout", check_number(config.attempt_timeout, above=0.0, most=31_536_000)),
         ("max_wait", check_number(config.max_wait, most=31_536_000)),
         ("timeout", check_seconds(config.timeout)),
         ("idle_timeout", check_seconds(config.idle_timeout)),
-        ("auth_errors", check_word(config.auth_errors, ("raise", "next"))),
-        ("on_store_error", config.on_store_error and check_word(config.on_store_error, ("refuse", "ignore"))),
+        ("auth_errors", check_choice(config.auth_errors, ("raise", "next"))),
+        ("on_store_error", config.on_store_error and check_choice(config.on_store_error, ("refuse", "ignore"))),
         *_quota_problems(config.quota),
     ):
         if problem:
@@ -154,26 +134,26 @@ def _config_problems(config: Config) -> Iterator[str]:
 
 def _quota_problems(quota: object) -> Iterator[tuple[str, str | None]]:
     if not isinstance(quota, QuotaConfig):
-        yield "quota", f"must be a QuotaConfig, not {kind_of(quota)}"
+        yield "quota", f"must be a QuotaConfig, not {describe_type(quota)}"
         return
-    yield "quota.store", check_word(quota.store, ("memory", "sqlite"))
-    yield "quota.on_store_error", check_word(quota.on_store_error, ("refuse", "ignore"))
+    yield "quota.store", check_choice(quota.store, ("memory", "sqlite"))
+    yield "quota.on_store_error", check_choice(quota.on_store_error, ("refuse", "ignore"))
     if quota.path is not None and not isinstance(quota.path, (str, os.PathLike)):
-        yield "quota.path", f"must be a string, not {kind_of(quota.path)}"
+        yield "quota.path", f"must be a string, not {describe_type(quota.path)}"
     elif quota.store == "sqlite" and not (quota.path and os.fspath(quota.path)):
         yield "quota.path", "is needed with the store 'sqlite': name the file to count in"
 
 
 def _accounts_problems(accounts: object) -> Iterator[str]:
     if not isinstance(accounts, tuple):
-        yield f"accounts: must be a list of AccountConfig, not {kind_of(accounts)}"
+        yield f"accounts: must be a list of AccountConfig, not {describe_type(accounts)}"
         return
     first: dict[str, int] = {}
     leaders: dict[str, tuple[int, AccountConfig]] = {}
     for i, account in enumerate(accounts):
         path = f"accounts[{i}]"
         if not isinstance(account, AccountConfig):
-            yield f"{path}: must be an AccountConfig, not {kind_of(account)}"
+            yield f"{path}: must be an AccountConfig, not {describe_type(account)}"
             continue
         yield from account_problems(account, path)
         if isinstance(account.id, str) and first.setdefault(account.id, i) != i:
@@ -192,13 +172,13 @@ def _group_problems(account: AccountConfig, path: str, other: AccountConfig, whe
 
 def _models_problems(models: object) -> Iterator[str]:
     if not isinstance(models, tuple):
-        yield f"models: must be a list of ModelMapping, not {kind_of(models)}"
+        yield f"models: must be a list of ModelMapping, not {describe_type(models)}"
         return
     first: dict[str, int] = {}
     for i, mapping in enumerate(models):
         path = f"models[{i}]"
         if not isinstance(mapping, ModelMapping):
-            yield f"{path}: must be a ModelMapping, not {kind_of(mapping)}"
+            yield f"{path}: must be a ModelMapping, not {describe_type(mapping)}"
             continue
         problem = check_name(mapping.alias)
         if problem:
@@ -210,13 +190,13 @@ def _models_problems(models: object) -> Iterator[str]:
 
 def _steps_problems(steps: object, path: str) -> Iterator[str]:
     if not isinstance(steps, tuple):
-        yield f"{path}: must be a list of ModelRef, not {kind_of(steps)}"
+        yield f"{path}: must be a list of ModelRef, not {describe_type(steps)}"
     elif not steps:
         yield f"{path}: must name at least one model"
     else:
         for i, step in enumerate(steps):
             if not isinstance(step, ModelRef):
-                yield f"{path}[{i}]: must be a ModelRef, not {kind_of(step)}"
+                yield f"{path}[{i}]: must be a ModelRef, not {describe_type(step)}"
                 continue
             for name in ("provider", "model"):
                 problem = check_name(getattr(step, name))
@@ -231,7 +211,7 @@ def _step_warnings(config: Config) -> Iterator[str]:
             if step.provider not in providers:
                 yield (
                     f"models[{i}].models[{j}].provider: no account of provider {step.provider!r}"
-                    f"{nearest(step.provider, providers)}, so this step of {mapping.alias!r} is never taken"
+                    f"{did_you_mean(step.provider, providers)}, so this step of {mapping.alias!r} is never taken"
                 )
 
 
@@ -261,5 +241,5 @@ def _surprises(account: AccountConfig, allow_paid: bool) -> Iterator[tuple[str, 
         yield "daily_free", f"{who} has nothing free and paid_enabled is false, so it is never used"
     if account.has_price and account.daily_free is None and not account.paid_enabled:
         yield "cost_per_input_token", f"{who} has a price but neither daily_free nor paid_enabled: it counts as free"
-    if max(account.cost_per_input_token or 0, account.cost_per_output_token or 0) > DEAREST_TOKEN:
+    if max(account.cost_per_input_token or 0, account.cost_per_output_token or 0) > MAX_PLAUSIBLE_PRICE:
         yield "cost_per_input_token", f"the price of {who} is in dollars per token; is it meant per million tokens?"

@@ -9,15 +9,18 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import stat
 from collections.abc import Collection, Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from .config import Config
-from .config_tables import TableReader
-
-__all__ = ["MAX_FILE_BYTES", "load_config"]
+from .account import AccountConfig, Auth
+from .config import Config, ModelMapping, ModelRef, QuotaConfig, provider_problems
+from .errors import ConfigError
+from .secret import Secret
+from .validation import describe_type, did_you_mean
 
 MAX_FILE_BYTES = 1 << 20
 
@@ -33,7 +36,7 @@ def load_config(
     """
     reader = _read(path, env, known_providers)
     del env  # a traceback with locals would show it
-    return reader.outcome()
+    return reader.result()
 
 
 class _UnusableError(Exception):
@@ -120,3 +123,210 @@ def _parsed_json(text: str, faults: list[str]) -> Any:
         faults.append(f"has {word}, which is no JSON number")
 
     return json.loads(text, object_pairs_hook=once, parse_constant=no_number)
+
+
+# --- from config_tables: A configuration out of the tables that a file holds: the same values that code builds.
+#
+# Strategy: put the environment's variables into string values, then build the parts, then the whole; what is wrong on
+# any of these levels is collected. One walk over the tables, no exception on the way, because a traceback may show
+# locals and these hold keys. Must never read a file, nor repeat a value in a problem.
+#
+
+MAX_DEPTH = 16
+
+
+def parse_config(
+    data: Mapping[str, Any], *, env: Mapping[str, str] | None = None, known_providers: Collection[str] = ()
+) -> tuple[Config, tuple[str, ...]]:
+    """The configuration in `data`, laid out as a file's top level, and warnings about it.
+
+    `env`: where `${VAR}` and `${VAR:-default}` are looked up, None: the process's environment. `known_providers`: names
+    an account may use without a base_url; empty: any.
+    Raises `ConfigError` that lists every problem: missing variables, unknown keys, wrong values.
+    """
+    reader = TableReader(env)
+    reader.build(data, known_providers)
+    del env, data  # a traceback with locals would show them
+    return reader.result()
+
+
+_VARIABLE = re.compile(r"\$\$|\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}|\$\{")
+_ONLY_VARIABLES = re.compile(r"(?:\$\{[A-Za-z_][A-Za-z0-9_]*(?::-)?\})+")
+_ACCOUNT_INDEX = re.compile(r"accounts\[(\d+)\]")
+
+
+class TableReader:
+    """One reading. `problems` and `warnings` grow; `config` stays None when there is a problem; `holds_key`: as text.
+
+    `env`: as for `parse_config`. `folder`: where a relative quota.path begins, None: left as it is.
+    """
+
+    def __init__(self, env: Mapping[str, str] | None = None, folder: Path | None = None) -> None:
+        self.env = os.environ if env is None else env
+        self.folder = folder
+        self.holds_key = False
+        self.config: Config | None = None
+        self.problems: list[str] = []
+        self.warnings: list[str] = []
+
+    def result(self) -> tuple[Config, tuple[str, ...]]:
+        """The configuration and the warnings. Raises `ConfigError` with all problems."""
+        if self.config is None:
+            raise ConfigError(self.problems)
+        return self.config, tuple(self.warnings)
+
+    def build(self, data: object, known_providers: Collection[str] = ()) -> None:
+        """Read the top-level table `data`; never raises for what is in it."""
+        table = self._table(data, _names(Config), (), "")
+        values = {
+            key: self._expanded(value, key, self.problems)
+            for key, value in table.items()
+            if key not in ("accounts", "models", "quota")
+        }
+        tables = enumerate(self._tables(table.get("accounts", []), "accounts"))
+        numbered = [(i, account) for i, each in tables if (account := self._account(each, f"accounts[{i}]"))]
+        values["accounts"] = [account for _, account in numbered]
+        models = enumerate(self._tables(table.get("models", []), "models"))
+        values["models"] = [self._mapping(each, f"models[{i}]") for i, each in models]
+        values["quota"] = self._quota(table.get("quota", {}))
+        kept = [i for i, _ in numbered]
+        try:
+            config = Config(**values)
+        except ConfigError as exc:
+            self._add([_renumbered(problem, kept) for problem in exc.problems])
+        if known_providers:
+            self._add([_renumbered(problem, kept) for problem in provider_problems(values["accounts"], known_providers)])
+        if not self.problems:
+            self.config = config
+
+    def _add(self, found: list[str]) -> None:
+        """Take `found` over, apart from what only follows from a problem known at the same place or above it."""
+        known = {problem.partition(": ")[0] for problem in self.problems}
+        self.problems += [problem for problem in found if known.isdisjoint(_places(problem))]
+
+    def _account(self, table: object, path: str) -> AccountConfig | None:
+        """The account in `table`; None for an optional one whose variables are missing, with a warning."""
+        missing: list[str] = []
+        values = self._table(table, _names(AccountConfig), ("provider", "id"), path, hint="auth.api_key")
+        special: dict[str, Any] = {
+            "auth": self._auth(values.pop("auth", {}), f"{path}.auth", missing),
+            "headers": self._headers(values.pop("headers", {}), f"{path}.headers", missing),
+        }
+        plain = {key: self._expanded(value, f"{path}.{key}", missing) for key, value in values.items()}
+        if missing and plain.get("optional") is True:
+            self.warnings += [f"{problem}, so this optional account is left out" for problem in missing]
+            return None
+        self.problems += missing
+        return AccountConfig(**plain, **special)
+
+    def _auth(self, value: object, path: str, missing: list[str]) -> Auth:
+        key = self._table(value, ("api_key",), (), path).get("api_key", "")
+        if not isinstance(key, str):
+            return Auth(key)
+        self.holds_key |= bool(key) and not _ONLY_VARIABLES.fullmatch(key)
+        return Auth(self._text(key, f"{path}.api_key", missing, secret=True))
+
+    def _headers(self, table: object, path: str, missing: list[str]) -> object:
+        """Headers; what variables put into one is kept as a secret, unless it has blanks, which no key has."""
+        if not isinstance(table, Mapping):
+            return table
+        headers = dict(table)
+        for name, text in table.items():
+            if isinstance(text, str) and "$" in text:
+                prefix, mark, rest = text.partition("$")
+                value = self._text(mark + rest, f"{path}.{name}", missing, secret=True)
+                headers[name] = prefix + value if " " in value else Secret(value, prefix)
+        return headers
+
+    def _mapping(self, table: object, path: str) -> ModelMapping:
+        values = self._table(table, _names(ModelMapping), ("alias", "models"), path)
+        steps = enumerate(self._tables(values["models"] or [], f"{path}.models"))
+        refs = [self._ref(step, f"{path}.models[{i}]") for i, step in steps]
+        return ModelMapping(self._expanded(values["alias"], f"{path}.alias", self.problems), refs)
+
+    def _ref(self, table: object, path: str) -> ModelRef:
+        if isinstance(table, str):
+            self.problems.append(f'{path}: must be a table such as {{ provider = "...", model = "..." }}, not a string')
+            return ModelRef("", "")
+        values = self._table(table, _names(ModelRef), _names(ModelRef), path)
+        return ModelRef(**{k: self._expanded(value, f"{path}.{k}", self.problems) for k, value in values.items()})
+
+    def _quota(self, table: object) -> QuotaConfig:
+        values = self._table(table, _names(QuotaConfig), (), "quota")
+        values = {key: self._expanded(value, f"quota.{key}", self.problems) for key, value in values.items()}
+        path = values.get("path")
+        if self.folder is not None and isinstance(path, str) and path:
+            values["path"] = str(self.folder / os.path.expanduser(path))
+        return QuotaConfig(**values)
+
+    def _table(
+        self, value: object, known: Collection[str], required: Collection[str], path: str, hint: str = ""
+    ) -> dict[str, Any]:
+        """The known keys of the table `value`; required ones that are missing are ""."""
+        if not isinstance(value, Mapping):
+            self.problems.append(f"{path or 'the configuration'}: must be a table, not {describe_type(value)}")
+            return dict.fromkeys(required, "")
+        dot = f"{path}." if path else ""
+        for key in value:
+            if key not in known:
+                self.problems.append(f"{dot}{key}: unknown key{did_you_mean(key, [*known, *filter(None, [hint])])}")
+        self.problems += [f"{dot}{key}: is missing" for key in required if key not in value]
+        return dict.fromkeys(required, "") | {key: value[key] for key in known if key in value}
+
+    def _tables(self, value: object, path: str) -> list[Any]:
+        if isinstance(value, (list, tuple)):
+            return list(value)
+        begin = f"; in TOML each begins with [[{path}]]" if isinstance(value, Mapping) else ""
+        self.problems.append(f"{path}: must be a list of tables, not {describe_type(value)}{begin}")
+        return []
+
+    def _expanded(self, value: Any, path: str, missing: list[str], depth: int = 0) -> Any:
+        """`value` with variables put into its strings; keys stay as they are."""
+        if depth > MAX_DEPTH:
+            self.problems.append(f"{path}: is nested too deeply")
+            return None
+        if isinstance(value, str):
+            return self._text(value, path, missing)
+        if isinstance(value, Mapping):
+            return {k: self._expanded(each, f"{path}.{k}", missing, depth + 1) for k, each in value.items()}
+        if isinstance(value, (list, tuple)):
+            return [self._expanded(each, f"{path}[{i}]", missing, depth + 1) for i, each in enumerate(value)]
+        return value
+
+    def _text(self, text: str, path: str, missing: list[str], secret: bool = False) -> str:
+        """`text` with its variables put in, not looking for more in what came in."""
+
+        def value_of(match: re.Match[str]) -> str:
+            name, default = match.groups()
+            if match[0] == "$$":
+                return "$"
+            if name is None:
+                self.problems.append(f"{path}: has '${{' without ${{NAME}} or ${{NAME:-default}}; a plain one is $${{")
+                return ""
+            value = self.env.get(name, "")
+            if default is not None and not value:
+                return str(default)
+            if name not in self.env or (secret and not value):
+                state = "is empty" if name in self.env else "is not set"
+                missing.append(f"{path}: the environment variable {name} {state}")
+            trimmed = value.rstrip("\r\n") if secret else value
+            if trimmed != value:
+                self.warnings.append(f"{path}: the line break at the end of {name} was left out")
+            return trimmed
+
+        return _VARIABLE.sub(value_of, text)
+
+
+def _names(cls: type[Any]) -> tuple[str, ...]:
+    return tuple(field.name for field in fields(cls))
+
+
+def _places(problem: str) -> list[str]:
+    """The path of `problem` and those above it: a.b[0].c, a.b[0], a.b, a."""
+    path = problem.partition(": ")[0]
+    return [path, *(path[: mark.start()] for mark in re.finditer(r"[.\[]", path))]
+
+
+def _renumbered(problem: str, numbers: list[int]) -> str:
+    """`problem` with each account's place in the file instead of its place among the accounts that were kept."""
+    return _ACCOUNT_INDEX.sub(lambda match: f"accounts[{numbers[int(match[1])]}]", problem)

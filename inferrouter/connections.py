@@ -9,21 +9,26 @@ Must never know requests, answers or keys. Loaded on first use with `http.client
 from __future__ import annotations
 
 import functools
+import math
 import os
 import select
+import socket
+import ssl
 import threading
+import time
 from collections.abc import Callable
-from typing import NamedTuple
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
-from .response import Response
-from .sockets import Inlet, TimedSocket, TLSSocket
+from .http_head import BodyReader, Response
 
-__all__ = ["Connection", "Pool", "Route"]
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer, WriteableBuffer
 
 _ONE_SEGMENT = 64 << 10  # bytes; up to here a copy is cheaper than a second packet
 
 
-class Route(NamedTuple):
+class Destination(NamedTuple):
     """Where a connection goes. `proxy`: "host:port" it goes through, "" for none."""
 
     scheme: str
@@ -35,12 +40,12 @@ class Route(NamedTuple):
 class Connection:
     """One open connection. `used`: it has carried a whole exchange; `idle_since`: on the pool's clock."""
 
-    __slots__ = ("idle_since", "inlet", "pid", "probe", "route", "sock", "used")
+    __slots__ = ("destination", "idle_since", "pid", "probe", "reader", "sock", "used")
 
-    def __init__(self, route: Route, sock: TimedSocket) -> None:
-        self.route = route
+    def __init__(self, destination: Destination, sock: TimedSocket) -> None:
+        self.destination = destination
         self.sock = sock
-        self.inlet = Inlet(sock)
+        self.reader = BodyReader(sock)
         self.probe = _probe(sock)
         self.used = False
         self.pid = os.getpid()
@@ -57,7 +62,7 @@ class Connection:
 
     def receive(self, method: str) -> Response:
         """The answer to the request just sent, its head read. Raises OSError or HTTPException."""
-        response = Response(self.inlet, method)
+        response = Response(self.reader, method)
         try:
             response.begin()
         except BaseException:
@@ -65,7 +70,7 @@ class Connection:
             raise
         return response
 
-    def in_step(self) -> bool:
+    def reusable(self) -> bool:
         """Whether the next bytes to come can only be the answer to the next request."""
         sock = self.sock
         if sock.fileno() < 0 or (isinstance(sock, TLSSocket) and sock.pending()):
@@ -87,7 +92,7 @@ class Connection:
 class Pool:
     """Idle connections. `idle_s`: seconds one may wait for its next use; `per_host`: most to keep for one route."""
 
-    _idle: dict[Route, list[Connection]]
+    _idle: dict[Destination, list[Connection]]
 
     def __init__(self, idle_s: float, per_host: int, clock: Callable[[], float]) -> None:
         self._idle_s = idle_s
@@ -96,17 +101,17 @@ class Pool:
         self._closed = False
         self._start()
 
-    def take(self, route: Route) -> Connection | None:
+    def take(self, destination: Destination) -> Connection | None:
         """A live idle connection that is now the caller's alone, None if there is none."""
         if self._pid != os.getpid():
             self._forget_parents()
         while True:
             with self._lock:
-                stack = self._idle.get(route)
+                stack = self._idle.get(destination)
                 if not stack:
                     return None
                 connection = stack.pop()
-            if self._clock() - connection.idle_since <= self._idle_s and connection.in_step():
+            if self._clock() - connection.idle_since <= self._idle_s and connection.reusable():
                 return connection
             connection.close()
 
@@ -120,7 +125,7 @@ class Pool:
             if self._closed or connection.pid != self._pid or not self._per_host:
                 surplus.append(connection)
             else:
-                stack = self._idle.setdefault(connection.route, [])
+                stack = self._idle.setdefault(connection.destination, [])
                 stack.append(connection)
                 if len(stack) > self._per_host:
                     surplus.append(stack.pop(0))
@@ -158,13 +163,13 @@ class Pool:
         """Under the lock: removes and returns what has been idle for too long, on whichever route."""
         self._next_sweep = now + self._idle_s
         gone: list[Connection] = []
-        for route, stack in list(self._idle.items()):
+        for destination, stack in list(self._idle.items()):
             fresh = [connection for connection in stack if now - connection.idle_since <= self._idle_s]
             gone += [connection for connection in stack if now - connection.idle_since > self._idle_s]
             if fresh:
-                self._idle[route] = fresh
+                self._idle[destination] = fresh
             else:
-                del self._idle[route]
+                del self._idle[destination]
         return gone
 
 
@@ -175,3 +180,118 @@ def _probe(sock: TimedSocket) -> Callable[[], object]:
     poll = select.poll()
     poll.register(sock, select.POLLIN)
     return functools.partial(poll.poll, 0)
+
+
+# --- from sockets: Sockets that end by a deadline, in plain and in TLS.
+#
+# Strategy: a socket knows until when it may block, and sets the time that is left before each blocking call, so that a peer
+# who drips bytes cannot stretch a call. Connecting divides what is left over the addresses of the name. The name look-up
+# itself cannot be cut short without a thread; its time is charged to the deadline.
+# Must never know HTTP, pools or keys. Loaded on first use, because `ssl` and `socket` are slow to import.
+#
+
+_Address = tuple[Any, Any, int, str, Any]  # as getaddrinfo gives them
+_TOLERANCE = 0.001  # seconds that a deadline may be overrun to spare a system call
+_LONGEST_WAIT = 86_400.0  # seconds; an endless deadline still needs a number the operating system takes
+
+
+class TimedSocket(socket.socket):
+    """A socket whose blocking calls raise TimeoutError once `deadline` is over, or nothing was received for `idle`.
+
+    `deadline`: in seconds of `clock`, infinite if there is none. `idle`: seconds of silence, infinite if any is allowed.
+    `received`: bytes received since it was last set to 0.
+    """
+
+    deadline: float = math.inf
+    idle: float = math.inf
+    clock: Callable[[], float] = time.monotonic
+    received: int = 0
+    _timeout_set: float = -1.0
+
+    def left(self) -> float:
+        """Seconds until the deadline, always above 0. Raises TimeoutError when it is over."""
+        seconds = self.deadline - self.clock()
+        if seconds <= 0.0:
+            raise TimeoutError("the deadline is over")
+        return min(seconds, _LONGEST_WAIT)
+
+    def recv_into(self, buffer: WriteableBuffer, nbytes: int | None = None, flags: int = 0) -> int:
+        self._limit_wait(min(self.left(), self.idle))
+        count = super().recv_into(buffer, nbytes or memoryview(buffer).nbytes, flags)
+        self.received += count
+        return count
+
+    def shutdown_both(self) -> None:
+        """End both directions now: a read that is blocked in another thread returns. TLS says no farewell."""
+        with suppress(OSError):  # it may have ended by itself
+            socket.socket.shutdown(self, socket.SHUT_RDWR)
+
+    def send(self, data: ReadableBuffer, flags: int = 0) -> int:
+        self._limit_wait(self.left())
+        return super().send(data, flags)
+
+    def sendall(self, data: ReadableBuffer, flags: int = 0) -> None:
+        self._limit_wait(self.left())
+        super().sendall(data, flags)
+
+    def _limit_wait(self, seconds: float) -> None:
+        """Sets how long the next call may block, which is a call of the system's, so not for a millisecond's difference."""
+        if not seconds <= self._timeout_set <= seconds + _TOLERANCE:
+            self.settimeout(seconds)
+            self._timeout_set = seconds
+
+
+class TLSSocket(TimedSocket, ssl.SSLSocket):
+    """The same over TLS."""
+
+
+def connect(host: str, port: int, deadline: float, clock: Callable[[], float] = time.monotonic) -> TimedSocket:
+    """A connected socket with this deadline. Raises OSError; of several addresses' errors, the last."""
+    addresses = socket.getaddrinfo(host, port, 0, socket.SOCK_STREAM)
+    failure: OSError = OSError(f"no address for {host}")
+    for tried, address in enumerate(addresses):
+        share = (deadline - clock()) / (len(addresses) - tried)
+        try:
+            return _connect_one(address, deadline, share, clock)
+        except OSError as exc:
+            failure = exc
+    raise failure
+
+
+def secure(sock: TimedSocket, context: ssl.SSLContext, host: str) -> TLSSocket:
+    """`sock` wrapped in verified TLS for `host`, with the same deadline. Closes `sock` and raises OSError if it fails."""
+    try:
+        sock.settimeout(sock.left())
+        wrapped = cast("TLSSocket", context.wrap_socket(sock, server_hostname=host))
+    except BaseException:
+        sock.close()
+        raise
+    wrapped.clock = sock.clock
+    wrapped.deadline = sock.deadline
+    return wrapped
+
+
+def tls_context(given: ssl.SSLContext | None = None) -> ssl.SSLContext:
+    """A context that verifies and speaks TLS 1.2 or newer. One that is `given` keeps its rules. Slow: about 20 ms."""
+    context = given
+    if context is None:
+        context = ssl.create_default_context()
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context.set_alpn_protocols(["http/1.1"])
+    context.sslsocket_class = TLSSocket
+    return context
+
+
+def _connect_one(address: _Address, deadline: float, share: float, clock: Callable[[], float]) -> TimedSocket:
+    family, kind, protocol, _, place = address
+    sock = TimedSocket(family, kind, protocol)
+    try:
+        sock.clock = clock
+        sock.deadline = deadline
+        sock.settimeout(min(sock.left(), share))
+        sock.connect(place)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    except BaseException:
+        sock.close()
+        raise
+    return sock

@@ -15,8 +15,6 @@ from typing import Any
 
 from .errors import InvalidRequestError
 
-__all__ = ["MEDIA_KINDS", "Part", "part_from_dict"]
-
 MEDIA_KINDS = ("image", "audio", "video", "document")
 
 _MAGIC = (

@@ -13,8 +13,6 @@ from .content import Part
 from .errors import InvalidRequestError
 from .records import ChatRequest, EmbedRequest, Message
 
-__all__ = ["DEFAULT_OUTPUT_TOKENS", "Estimate", "estimate_chat", "estimate_embed", "estimate_text"]
-
 DEFAULT_OUTPUT_TOKENS = 1024
 """Tokens reserved for an answer whose `max_tokens` is not given."""
 

@@ -9,19 +9,20 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import TextIO
 
-from .config import Config
-from .demo_cast import DemoClock, build_config, build_stand_ins
-from .demo_show import EventList, Show
-from .errors import InferRouterError
+from .account import AccountConfig, Auth
+from .config import Config, ModelMapping, ModelRef
+from .errors import InferRouterError, RateLimitedError, Rejection
+from .meter import ResultEvent, RouteEvent
+from .records import ChatRequest, Routing, Usage
 from .router import Router
-from .screen import Screen
-from .simulator import Simulator
-
-__all__ = ["run_demo"]
+from .simulator import KeyLimits, Simulator
+from .status import Explanation
+from .terminal import Screen
 
 HAIKU = "Write a haiku about a router."
 SUM = "  {:<12} {:>6} {:>8} {:>8}   {:<5} {:>10}"
@@ -149,3 +150,230 @@ def _past_any_proxy() -> Iterator[None]:
         del os.environ["no_proxy"]
         if before is not None:
             os.environ["no_proxy"] = before
+
+
+# --- from demo_cast: Who plays in the demo: the stand-in providers with their limits, the accounts at them, and the clock they share.
+#
+# Strategy: the clock starts at noon, so that no minute and no day ends by chance in the middle of the show. The
+# configuration is what a user would write, and leaves out the one limit that the demo wants to run into.
+# Must never know what is asked, or what is printed.
+#
+
+
+class DemoClock:
+    """The machine's pace from noon (UTC) of an ordinary day, for router and stand-ins alike; `skip` sets it ahead."""
+
+    def __init__(self) -> None:
+        self._ahead = 0.0
+        self._start = time.monotonic()
+        self._noon = time.time() // 86_400 * 86_400 + 43_200 + 15  # a minute's first quarter is over: 45 s to its end
+
+    def time(self) -> float:
+        """Epoch seconds."""
+        return self._noon + self.monotonic() - self._start
+
+    def monotonic(self) -> float:
+        """Seconds."""
+        return time.monotonic() + self._ahead
+
+    def sleep(self, seconds: float) -> None:
+        """Wait, by skipping."""
+        self.skip(seconds)
+
+    def skip(self, seconds: float) -> None:
+        """Set the clock ahead."""
+        self._ahead += seconds
+
+
+def build_stand_ins(clock: DemoClock, chunk_delay_s: float) -> dict[str, Simulator]:
+    """The providers by name, not started yet. Groq's limit by the minute is what the configuration does not know of."""
+    return {
+        "gemini": Simulator("gemini", name="gemini", keys={"demo-key-1": KeyLimits(rpd=5)}, clock=clock.time),
+        "groq": Simulator(
+            "openai",
+            name="groq",
+            keys={"demo-key-2": KeyLimits(rpm=2)},
+            clock=clock.time,
+            chunk_words=1,
+            chunk_delay_s=chunk_delay_s,
+        ),
+        "openai": Simulator("openai", name="openai", keys={"demo-key-3": KeyLimits(rpm=60)}, clock=clock.time),
+    }
+
+
+def build_config(stand_ins: Mapping[str, Simulator]) -> Config:
+    """What a user would write: two free accounts, a paid one, and one alias over all three."""
+    return Config(
+        allow_paid=True,
+        default_model="fast",
+        models=[
+            ModelMapping(
+                "fast",
+                [
+                    ModelRef("gemini", "gemini-3.5-flash"),
+                    ModelRef("groq", "openai/gpt-oss-20b"),
+                    ModelRef("openai", "gpt-4o-mini"),
+                ],
+            )
+        ],
+        accounts=[
+            AccountConfig(
+                provider="gemini",
+                id="gemini-free",
+                auth=Auth("demo-key-1"),
+                base_url=stand_ins["gemini"].base_url,
+                daily_free=5,
+                quota_unit="requests",
+            ),
+            AccountConfig(
+                provider="groq",
+                id="groq-free",
+                auth=Auth("demo-key-2"),
+                base_url=stand_ins["groq"].base_url,
+                daily_free=260,
+                quota_unit="tokens",
+            ),
+            AccountConfig(
+                provider="openai",
+                id="openai-paid",
+                auth=Auth("demo-key-3"),
+                base_url=stand_ins["openai"].base_url,
+                paid_enabled=True,
+                cost_per_input_token=1.5e-7,
+                cost_per_output_token=6e-7,
+                max_daily_spend=0.05,
+            ),
+        ],
+    )
+
+
+# --- from demo_show: The demo's stage: makes the calls, prints a line for each, and remembers which promises were not kept.
+#
+# Strategy: everything on a line is what the library itself says: the answer's routing and usage, `status()` for what is
+# left, and `explain()` before the call plus the meter's events during it for why it went where it went.
+# Must never know the order of the acts, nor make up a figure.
+#
+
+QUESTIONS = (
+    "Why is the sky blue?",
+    "Why is the sky blue, in one sentence?",
+    "Once more for the children: why is the sky blue?",
+    "What is the capital of France?",
+    "What is 2+2?",
+    "Tell me a joke.",
+    "Say hello.",
+    "Which joke would you tell at a wedding?",
+    "So why is the sky blue?",
+)
+ROW = "{:>3}  {:<11} {:>6}  {:>9} {:>6}  {:>5}  {}"
+
+
+class EventList:
+    """A meter that keeps every result."""
+
+    def __init__(self) -> None:
+        self.results: list[ResultEvent] = []
+
+    def on_route(self, event: RouteEvent) -> None:
+        """Nothing: what came of it is told soon."""
+
+    def on_result(self, event: ResultEvent) -> None:
+        """Keep it."""
+        self.results.append(event)
+
+
+class Show:
+    """The router on stage: makes calls, prints a line for each, and remembers what was promised in vain."""
+
+    def __init__(self, screen: Screen, router: Router, clock: DemoClock, events: EventList) -> None:
+        self.screen = screen
+        self.router = router
+        self.clock = clock
+        self._events = events
+        self._calls = 0
+        self._headed = False
+        self._broken: list[str] = []
+
+    def act(self, title: str, sentence: str) -> None:
+        """Say what comes."""
+        self._headed = False
+        self.screen.heading(title)
+        self.screen.paragraph(sentence)
+        self.screen.pause(0.3)
+        self.screen.line()
+
+    def call(self) -> Routing:
+        """Ask the next question, print who answered."""
+        request = ChatRequest(QUESTIONS[self._calls], max_tokens=60)
+        before, seen = self.router.explain(request), len(self._events.results)
+        answer = self.router.chat_completion(request)
+        self._row(answer.routing, answer.usage, self._why(before, self._events.results[seen:]))
+        return answer.routing
+
+    def stream(self, question: str) -> tuple[Routing, list[float]]:
+        """Ask for a stream and print it as it comes; the second part is when each piece came, in monotonic seconds."""
+        request = ChatRequest(question, max_tokens=60)
+        before, moments = self.router.explain(request), []
+        with self.router.stream(request) as stream:
+            self.screen.piece("     ")
+            for chunk in stream:
+                self.screen.piece(chunk.text.replace("\n", "\n     "), "green")
+                moments.append(time.monotonic())
+        self.screen.line("\n")
+        self._row(stream.response.routing, stream.response.usage, self._why(before, []))
+        return stream.response.routing, moments
+
+    def count(self, provider: str) -> tuple[int, int, int, float]:
+        """Calls answered, calls refused with 429, tokens, dollars."""
+        good = [event for event in self._events.results if event.provider == provider and event.success]
+        tokens = sum(event.usage.total_tokens for event in good)
+        return len(good), self.refusals(provider), tokens, sum(event.cost for event in good)
+
+    def refusals(self, provider: str) -> int:
+        """How often it answered 429."""
+        mine = [event.error for event in self._events.results if event.provider == provider]
+        return sum(isinstance(error, RateLimitedError) for error in mine)
+
+    def expect(self, kept: bool, promise: str) -> bool:
+        """Remember `promise` if it was not kept."""
+        if not kept:
+            self._broken.append(promise)
+        return kept
+
+    def verdict(self) -> int:
+        """The exit code; says what was not kept."""
+        for promise in self._broken:
+            self.screen.line(f"This did not happen: {promise}", "red")
+        return 1 if self._broken else 0
+
+    def _row(self, where: Routing, usage: Usage, why: str) -> None:
+        if not self._headed:
+            self._headed = True
+            self.screen.line(ROW.format("#", "answered by", "tokens", "cost", "gemini", "groq", "why"), "dim")
+        self._calls += 1
+        cost = "free" if where.free else f"${where.cost:.6f}"
+        left = [f"{self._share(account):.0%}" for account in ("gemini-free", "groq-free")]
+        style = "" if where.free else "yellow"
+        self.screen.line(ROW.format(self._calls, where.account_id, usage.total_tokens, cost, *left, why), style)
+        self.screen.pause(0.08)
+
+    def _share(self, account_id: str) -> float:
+        allowance = next(limit for limit in self.router.status()[account_id].limits if limit.name == "allowance")
+        return allowance.remaining / allowance.amount
+
+    def _why(self, before: Explanation, results: list[ResultEvent]) -> str:
+        for event in results:
+            if isinstance(event.error, RateLimitedError):
+                return f"{event.provider}: 429, rests {event.error.retry_after:.0f} s"
+        if before.rejections:
+            return ", ".join(map(self._absence, before.rejections))
+        first, second = before.candidates[:2]
+        if first.share == second.share:
+            return f"as good as {second.provider}, named first"
+        return f"{first.share:.0%} left beats {second.share:.0%}"
+
+    def _absence(self, rejection: Rejection) -> str:
+        if rejection.code == "held" and rejection.retry_at is not None:
+            return f"{rejection.provider} rests {rejection.retry_at - self.clock.time():.0f} s"
+        why = "spent" if rejection.code == "paid_not_allowed" else "left out"
+        return f"{rejection.provider} {why}"

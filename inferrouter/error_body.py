@@ -16,8 +16,6 @@ from .errors import MalformedResponseError
 from .frozen import EMPTY
 from .provider import clean_text, embedded_status, load_json
 
-__all__ = ["Said", "read_body"]
-
 READ_BYTES = 64 << 10
 """More of an error body than this is not looked at."""
 KEEP_CHARS = 16 << 10
@@ -27,7 +25,7 @@ _TITLE = re.compile(r"<title[^>]{0,100}>([^<]{1,300})<", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
+class ErrorBody:
     """What was read. `codes`: machine words in lower case, most specific place first; `status`: embedded number or 0."""
 
     text: str
@@ -44,21 +42,21 @@ class Said:
         return frozenset(self.codes)
 
 
-def read_body(body: bytes) -> Said:
+def read_body(body: bytes) -> ErrorBody:
     """`body` read as far as it can be. Never raises."""
     text = clean_text(body[:READ_BYTES].decode("utf-8", "replace")).strip()[:KEEP_CHARS]
     try:
         item = load_json(body[:READ_BYTES])
     except MalformedResponseError:
-        return Said(text, _cut(_from_page(text)))
+        return ErrorBody(text, _cut(_from_page(text)))
     if isinstance(item, list):
         item = next((entry for entry in item if isinstance(entry, Mapping)), item[0] if item else "")
     if not isinstance(item, Mapping):
-        return Said(text, _cut(item) if isinstance(item, str) else "")
+        return ErrorBody(text, _cut(item) if isinstance(item, str) else "")
     return _from_object(item, text)
 
 
-def _from_object(item: Mapping[str, Any], text: str) -> Said:
+def _from_object(item: Mapping[str, Any], text: str) -> ErrorBody:
     error = item.get("error")
     inner: Mapping[str, Any] = error if isinstance(error, Mapping) else EMPTY
     metadata = inner.get("metadata")
@@ -69,7 +67,7 @@ def _from_object(item: Mapping[str, Any], text: str) -> Said:
     if isinstance(raw, str) and raw and raw not in message:
         message = f"{message}: {raw}" if message else raw
     request_id = item.get("request_id")
-    return Said(
+    return ErrorBody(
         text,
         _cut(message),
         tuple(_codes(inner, item, *notes, metadata)),
@@ -119,3 +117,133 @@ def _from_page(text: str) -> str:
 
 def _cut(text: str) -> str:
     return " ".join(clean_text(text[:2000]).split())
+
+
+# --- from waiting: How long a server asks to wait, from headers and sentences; all results in seconds.
+#
+# Strategy: only plain ASCII decimal numbers count; words such as inf, nan or 1e3, signs, other scripts' digits and
+# hundreds of digits are refused, and what is read is clamped to a day. Must never read a clock (`now` comes in), nor judge
+# what the refusal means.
+#
+
+MAX_WAIT = 86400.0
+
+_NUMBER = re.compile(r"[0-9]{1,13}(?:\.[0-9]{1,12})?")
+_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_UNIT = r"milliseconds?|ms|seconds?|secs?|s|minutes?|mins?|m|hours?|h|days?|d"
+_PIECE = re.compile(rf"([0-9]{{1,9}}(?:\.[0-9]{{1,12}})?) ?({_UNIT})")
+_PIECES = rf"(?:[0-9]{{1,9}}(?:\.[0-9]{{1,12}})? ?(?:{_UNIT})[ ,]{{0,2}}){{1,5}}"
+_DURATION = re.compile(_PIECES)
+_ASKED = re.compile(rf"\b(?:retry|try again|wait)(?: [a-z]{{1,12}}){{0,3}} ({_PIECES})(?![a-z0-9])", re.IGNORECASE)
+_REMAINING = re.compile(r"((?:x|anthropic)-ratelimit)-(?:remaining(-[a-z-]+)?|([a-z-]+)-remaining)")
+_RFC3339 = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]{1,9})?(?:Z|[+-][0-9]{2}:[0-9]{2})")
+
+
+def retry_after_header(headers: Mapping[str, str], now: float) -> float | None:
+    """Seconds from `retry-after-ms` (if above 0) or `retry-after` (number or HTTP date against `now`); None if neither says."""
+    millis = _number(headers.get("retry-after-ms"))
+    if millis:
+        return _clamp(millis / 1000)
+    value = headers.get("retry-after")
+    seconds = _number(value)
+    if seconds is not None:
+        return _clamp(seconds)
+    moment = _http_date(value) if isinstance(value, str) else None
+    return None if moment is None else _clamp(moment - now)
+
+
+def retry_after_text(message: str, retry_delay: str = "") -> float | None:
+    """Seconds from a sentence such as "Please try again in 9m38.016s", else from Gemini's `retryDelay` ("48s")."""
+    asked = _ASKED.search(message)
+    return duration(asked.group(1)) if asked else duration(retry_delay)
+
+
+def spent_window(headers: Mapping[str, str], now: float) -> float | None:
+    """Seconds until every window whose remaining count is 0 in the rate-limit headers is refilled; None if none is spent."""
+    return max(_resets(headers, now), default=None)
+
+
+def duration(text: str) -> float | None:
+    """Seconds of "12ms", "1m12.5s", "20 seconds"; None for anything else."""
+    text = text.strip().lower()
+    if len(text) > 80 or not _DURATION.fullmatch(text):
+        return None
+    return _clamp(sum(float(number) * _UNITS[_short(unit)] for number, unit in _PIECE.findall(text)))
+
+
+def body_epoch(metadata: Mapping[str, Any]) -> float | None:
+    """Epoch seconds of the reset that OpenRouter puts into an error's metadata as the headers it would have sent."""
+    headers = metadata.get("headers")
+    if not isinstance(headers, Mapping):
+        return None
+    found = {name.lower(): value for name, value in headers.items() if isinstance(name, str)}
+    value = found.get("x-ratelimit-reset")
+    if type(value) is int and value >= 0:
+        value = str(value)
+    number = _number(value)
+    return _epoch(number) if number is not None else None
+
+
+def _resets(headers: Mapping[str, str], now: float) -> Iterator[float]:
+    for name, remaining in headers.items():
+        found = _REMAINING.fullmatch(name)
+        if not found or _number(remaining) != 0:
+            continue
+        family, after, before = found.groups()
+        value = headers.get(f"{family}-{before}-reset" if before else f"{family}-reset{after or ''}")
+        wait = _until(value, now)
+        if wait is not None:
+            yield wait
+
+
+def _until(value: Any, now: float) -> float | None:
+    """Seconds until a reset written as a duration, bare seconds, an epoch in s or ms, or an RFC 3339 moment."""
+    number = _number(value)
+    if number is not None:
+        moment = _epoch(number)
+        return _clamp(number if moment is None else moment - now)
+    if not isinstance(value, str):
+        return None
+    if _RFC3339.fullmatch(value):
+        from datetime import datetime
+
+        try:
+            return _clamp(datetime.fromisoformat(value).timestamp() - now)
+        except (ValueError, OverflowError):
+            return None
+    return duration(value)
+
+
+def _epoch(number: float) -> float | None:
+    """Epoch seconds if the number is large enough to be an epoch: in milliseconds from 1e11, in seconds from 1e9."""
+    if number >= 1e11:
+        return number / 1000
+    return number if number >= 1e9 else None
+
+
+def _number(value: Any) -> float | None:
+    text = value.strip() if isinstance(value, str) else ""
+    return float(text) if _NUMBER.fullmatch(text) else None
+
+
+def _http_date(value: str) -> float | None:
+    from email.utils import mktime_tz, parsedate_tz
+
+    try:
+        parsed = parsedate_tz(value[:100])
+        if parsed is None:
+            return None
+        # A date without a zone is meant as GMT, not as this machine's time.
+        return float(mktime_tz((*parsed[:9], parsed[9] or 0)))
+    except (TypeError, ValueError, OverflowError, IndexError):
+        return None
+
+
+def _short(unit: str) -> str:
+    if unit.startswith("mi"):
+        return "ms" if unit.startswith("mil") else "m"
+    return unit if unit == "ms" else unit[0]
+
+
+def _clamp(seconds: float) -> float:
+    return min(max(0.0, seconds), MAX_WAIT)

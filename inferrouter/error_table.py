@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from .error_body import Said, read_body
+from .error_body import MAX_WAIT, ErrorBody, body_epoch, read_body, retry_after_header, retry_after_text, spent_window
 from .errors import (
     AuthenticationError,
     ConfigError,
@@ -26,9 +26,6 @@ from .errors import (
     RateLimitedError,
 )
 from .limits import next_reset
-from .waiting import MAX_WAIT, body_epoch, retry_after_header, retry_after_text, spent_window
-
-__all__ = ["classify"]
 
 REQUEST_IDS = ("x-request-id", "request-id", "apim-request-id", "x-kong-request-id", "x-amzn-requestid", "nvcf-reqid")
 
@@ -123,36 +120,38 @@ def classify(
     `headers` have lower-case names; `now` is in epoch seconds, 0 where it is not known (inside a stream). `provider` and
     `model` are only noted in the error.
     """
-    said = read_body(body)
-    effective = _status(status, said)
-    kind = _kind(effective, said)
+    error_body = read_body(body)
+    effective = _status(status, error_body)
+    kind = _kind(effective, error_body)
     facts: dict[str, Any] = {
-        "message": said.message[:500],
-        "request_id": _request_id(headers, said),
-        "scope": "model" if kind is ModelNotFoundError or PER_MODEL.search(said.text) else "account",
+        "message": error_body.message[:500],
+        "request_id": _request_id(headers, error_body),
+        "scope": "model" if kind is ModelNotFoundError or PER_MODEL.search(error_body.text) else "account",
     }
     if kind is QuotaExceededError:
-        facts.update(_quota(effective, headers, said, now))
+        facts.update(_quota(effective, headers, error_body, now))
     elif effective:
-        facts["retry_after"] = _retry_after(headers, said, now)
-        if headers.get("x-should-retry") == "false" or (kind is RateLimitedError and REQUEST_TOO_LARGE.search(said.message)):
+        facts["retry_after"] = _retry_after(headers, error_body, now)
+        if headers.get("x-should-retry") == "false" or (
+            kind is RateLimitedError and REQUEST_TOO_LARGE.search(error_body.message)
+        ):
             facts["retryable"] = False
-    return kind(provider, "", model, effective or status, said.text[:2048], **facts)
+    return kind(provider, "", model, effective or status, error_body.text[:2048], **facts)
 
 
-def _status(status: int, said: Said) -> int:
+def _status(status: int, error_body: ErrorBody) -> int:
     """The status that counts: an error inside a 2xx names its own, by number or by word; 0 if it names none."""
     if status >= 400:
         return status
-    return said.status or next((STATUS_OF_CODE[code] for code in said.codes if code in STATUS_OF_CODE), 0)
+    return error_body.status or next((STATUS_OF_CODE[code] for code in error_body.codes if code in STATUS_OF_CODE), 0)
 
 
-def _kind(status: int, said: Said) -> type[ProviderError]:
-    codes, text = said.code_set, said.message
+def _kind(status: int, error_body: ErrorBody) -> type[ProviderError]:
+    codes, text = error_body.code_set, error_body.message
     if CAPACITY.search(text) or "overloaded_error" in codes:
         return ProviderUnavailableError
     if status in (400, 403, 413, 422):
-        return _kind_by_body(status, said)
+        return _kind_by_body(status, error_body)
     if status == 401:
         return AuthenticationError
     if status == 402:
@@ -160,7 +159,7 @@ def _kind(status: int, said: Said) -> type[ProviderError]:
     if status == 404:
         return ModelNotFoundError
     if status == 429:
-        spent = not codes.isdisjoint(FINAL_CODES) or FINAL.search(text) or DAILY.search(said.text)
+        spent = not codes.isdisjoint(FINAL_CODES) or FINAL.search(text) or DAILY.search(error_body.text)
         return QuotaExceededError if spent else RateLimitedError
     if status == 500 and not codes.isdisjoint(CONTEXT_CODES):
         return ContextWindowError
@@ -169,8 +168,8 @@ def _kind(status: int, said: Said) -> type[ProviderError]:
     return InvalidRequestError if status else MalformedResponseError
 
 
-def _kind_by_body(status: int, said: Said) -> type[ProviderError]:
-    codes, text = said.code_set, said.message
+def _kind_by_body(status: int, error_body: ErrorBody) -> type[ProviderError]:
+    codes, text = error_body.code_set, error_body.message
     if not codes.isdisjoint(FINAL_CODES) or FINAL.search(text):
         return QuotaExceededError
     if codes & {"rate_limited", "rate_limit_error"}:
@@ -178,7 +177,7 @@ def _kind_by_body(status: int, said: Said) -> type[ProviderError]:
     if not codes.isdisjoint(MODEL_CODES) or MODEL.search(text):
         return ModelNotFoundError
     if status == 403:
-        return InvalidRequestError if MODERATION.search(said.text) else AuthenticationError
+        return InvalidRequestError if MODERATION.search(error_body.text) else AuthenticationError
     if not codes.isdisjoint(KEY_CODES) or KEY.search(text):
         return AuthenticationError
     if not codes.isdisjoint(CONTEXT_CODES) or CONTEXT.search(text):
@@ -186,16 +185,19 @@ def _kind_by_body(status: int, said: Said) -> type[ProviderError]:
     return InvalidRequestError
 
 
-def _quota(status: int, headers: Mapping[str, str], said: Said, now: float) -> dict[str, Any]:
+def _quota(status: int, headers: Mapping[str, str], error_body: ErrorBody, now: float) -> dict[str, Any]:
     """When a spent quota comes back: never by itself, at the midnight it names, or after the delay it names."""
-    if status == 402 or not said.code_set.isdisjoint(FINAL_CODES) or FINAL.search(said.message):
+    if status == 402 or not error_body.code_set.isdisjoint(FINAL_CODES) or FINAL.search(error_body.message):
         return {"retryable": False, "retry_after": retry_after_header(headers, now)}
     if now <= 0:
-        return {"resets_at": body_epoch(said.metadata), "retry_after": retry_after_text(said.message, said.retry_delay)}
-    resets_at = _midnight(now) if "PerDay" in said.text else body_epoch(said.metadata)
+        return {
+            "resets_at": body_epoch(error_body.metadata),
+            "retry_after": retry_after_text(error_body.message, error_body.retry_delay),
+        }
+    resets_at = _midnight(now) if "PerDay" in error_body.text else body_epoch(error_body.metadata)
     if resets_at is not None:
         return {"resets_at": resets_at, "retry_after": min(max(0.0, resets_at - now), MAX_WAIT)}
-    wait = _retry_after(headers, said, now)
+    wait = _retry_after(headers, error_body, now)
     return {"retry_after": wait, "resets_at": None if wait is None else now + wait}
 
 
@@ -207,19 +209,19 @@ def _midnight(now: float) -> float:
         return now + 3600.0
 
 
-def _retry_after(headers: Mapping[str, str], said: Said, now: float) -> float | None:
-    for found in (retry_after_header(headers, now), retry_after_text(said.message, said.retry_delay)):
+def _retry_after(headers: Mapping[str, str], error_body: ErrorBody, now: float) -> float | None:
+    for found in (retry_after_header(headers, now), retry_after_text(error_body.message, error_body.retry_delay)):
         if found is not None:
             return found
-    epoch = body_epoch(said.metadata)
+    epoch = body_epoch(error_body.metadata)
     if epoch is not None and now > 0:
         return min(max(0.0, epoch - now), MAX_WAIT)
     return spent_window(headers, now)
 
 
-def _request_id(headers: Mapping[str, str], said: Said) -> str | None:
+def _request_id(headers: Mapping[str, str], error_body: ErrorBody) -> str | None:
     for name in REQUEST_IDS:
         value = headers.get(name)
         if isinstance(value, str) and value.isprintable() and value:
             return value[:200]
-    return said.request_id
+    return error_body.request_id

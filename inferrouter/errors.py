@@ -15,29 +15,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-__all__ = [
-    "AllCandidatesFailedError",
-    "Attempt",
-    "AttemptTimeoutError",
-    "AuthenticationError",
-    "ConfigError",
-    "ContextWindowError",
-    "InferRouterError",
-    "InvalidRequestError",
-    "MalformedResponseError",
-    "ModelNotFoundError",
-    "MultimodalUnavailableError",
-    "NoCandidatesError",
-    "ProviderError",
-    "ProviderUnavailableError",
-    "QuotaExceededError",
-    "QuotaStoreError",
-    "RateLimitedError",
-    "Rejection",
-    "StreamInterruptedError",
-    "UnknownModelError",
-]
-
 
 class InferRouterError(Exception):
     """Base of everything this library raises on purpose.

@@ -1,16 +1,14 @@
-"""What an error means: what it costs, whether the walk goes on, who rests and until when.
+"""Says what each error means for the walk: what is charged, what is held and until when, whether the next candidate is tried.
 
 Strategy: one table over the error classes, the first that fits decides; faults of the transport become errors here and nowhere
-else, with the facts of who failed and without any key. Must never settle, hold or retry by itself.
+else. Must never settle, hold or retry by itself.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable
 from typing import NamedTuple
 
-from .answers import ChatResponse
 from .candidates import Candidate
 from .errors import (
     AttemptTimeoutError,
@@ -26,72 +24,36 @@ from .errors import (
 )
 from .health import Verdict
 from .limits import next_reset
-from .secret import Secret, redact
-from .wire import WireFault, quotes
+from .redaction import _secrets, strip_tracebacks
+from .secret import redact
+from .wire import WireFault
 
-__all__ = ["BROKEN", "Cost", "bare", "cost_of_error", "foreign", "reason_of", "rest_key", "signed", "translated", "unquoted"]
-
-AUTH_REST = 600.0
-MODEL_REST = 3600.0
-QUOTA_REST = 3600.0
-RATE_REST = (1.0, 10.0, 86_400.0)
+AUTH_HOLD_S = 600.0
+MODEL_HOLD_S = 3600.0
+QUOTA_HOLD_S = 3600.0
+RATE_HOLD_S = (1.0, 10.0, 86_400.0)
 """Seconds a rate-limited account rests: at least, when the provider did not say, at most."""
 
 
-class Cost(NamedTuple):
-    """What an error means for the rest of the walk. `charge`: nothing | request | reservation; `rest`: hold or None."""
+class FailureRule(NamedTuple):
+    """What an error means for the rest of the walk. `charge`: nothing | request | reservation; `hold`: hold or None."""
 
     charge: str
     verdict: Verdict
     fatal: bool
-    rest: Callable[[ProviderError, Candidate, float], float] | None = None
+    hold: Callable[[ProviderError, Candidate, float], float] | None = None
 
 
-def cost_of_error(error: ProviderError, auth_next: bool) -> Cost:
+def rule_for(error: ProviderError, auth_next: bool) -> FailureRule:
     """The table of what each answer costs; the first class that fits decides."""
     if isinstance(error, AuthenticationError):
         return _AUTH._replace(fatal=not auth_next)
     if isinstance(error, ProviderUnavailableError) and error.status is None:
-        return _LOST
-    return next(cost for kind, cost in _COSTS if isinstance(error, kind))
+        return UNKNOWN_OUTCOME
+    return next(cost for kind, cost in _RULES if isinstance(error, kind))
 
 
-def _rate_rest(error: ProviderError, candidate: Candidate, now: float) -> float:
-    least, unsaid, most = RATE_REST
-    return now + min(max(least, unsaid if error.retry_after is None else error.retry_after), most)
-
-
-def _quota_rest(error: ProviderError, candidate: Candidate, now: float) -> float:
-    if error.resets_at is not None and error.resets_at > now:
-        return error.resets_at
-    if error.retryable and error.retry_after:
-        return now + max(1.0, error.retry_after)
-    if error.retryable and candidate.slot.seat.account.reset != "rolling":
-        return next_reset(now, "day", candidate.slot.seat.account.reset)
-    return now + QUOTA_REST
-
-
-_FAULTS: dict[str, type[ProviderError]] = {
-    "timeout": AttemptTimeoutError,
-    "encoding": MalformedResponseError,
-    "too_large": MalformedResponseError,
-}
-_AUTH = Cost("nothing", Verdict.NEUTRAL, True, lambda error, candidate, now: now + AUTH_REST)
-BROKEN = Cost("reservation", Verdict.FAILURE, False)
-_LOST = Cost("reservation", Verdict.FAILURE, False)
-_NOT_SENT = Cost("nothing", Verdict.FAILURE, False)
-_COSTS: tuple[tuple[type[ProviderError], Cost], ...] = (
-    (ContextWindowError, Cost("nothing", Verdict.NEUTRAL, False)),
-    (InvalidRequestError, Cost("nothing", Verdict.NEUTRAL, True)),
-    (QuotaExceededError, Cost("nothing", Verdict.NEUTRAL, False, _quota_rest)),
-    (ModelNotFoundError, Cost("nothing", Verdict.NEUTRAL, False, lambda error, candidate, now: now + MODEL_REST)),
-    (RateLimitedError, Cost("request", Verdict.NEUTRAL, False, _rate_rest)),
-    (ProviderUnavailableError, Cost("request", Verdict.FAILURE, False)),
-    (ProviderError, BROKEN),
-)
-
-
-def translated(fault: WireFault, candidate: Candidate) -> tuple[ProviderError, Cost]:
+def error_from_fault(fault: WireFault, candidate: Candidate) -> tuple[ProviderError, FailureRule]:
     """What the transport's fault means here, and what it costs."""
     kind = _FAULTS.get(fault.kind, ProviderUnavailableError)
     error = kind(
@@ -100,68 +62,14 @@ def translated(fault: WireFault, candidate: Candidate) -> tuple[ProviderError, C
         candidate.model,
         message=redact(fault.message, _secrets(candidate)),
     )
-    error.__cause__ = bare(fault)
-    return error, _LOST if fault.sent else _NOT_SENT
+    error.__cause__ = strip_tracebacks(fault)
+    return error, UNKNOWN_OUTCOME if fault.sent else _NOT_SENT
 
 
-def foreign(exc: Exception, found: Candidate) -> ProviderError:
-    """What an exception from a provider's own code means."""
-    error = ProviderUnavailableError(
-        found.provider, found.account_id, found.model, message=f"{type(exc).__name__} inside the provider's own code"
-    )
-    error.__cause__ = _hushed(exc, _secrets(found))
-    return error
-
-
-def signed(error: ProviderError, candidate: Candidate) -> ProviderError:
-    """`error` with the facts of who failed, and without the account's key should the provider have echoed it.
-
-    Its texts were cut by whoever made it, perhaps in the middle of the key.
-    """
-    secrets = _secrets(candidate)
-    error.provider = candidate.provider
-    error.account_id = candidate.account_id
-    error.model = candidate.model
-    error.message = redact(error.message, secrets, cut=True)
-    error.body = redact(error.body, secrets, cut=True)
-    error.request_id = redact(error.request_id, secrets, cut=True) if error.request_id else None
-    bare(error)
-    if isinstance(error.__cause__, Exception):
-        error.__cause__ = _hushed(error.__cause__, secrets)
-    return error
-
-
-def unquoted(partial: ChatResponse, candidate: Candidate) -> ChatResponse:
-    """What came of a stream that broke off, without the account's key should the provider have echoed it."""
-
-    def clean(text: str) -> str:
-        return redact(text, secrets, cut=True)
-
-    secrets = _secrets(candidate)
-    choices = []
-    for choice in partial.choices:
-        message = choice.message
-        calls = tuple(replace(call, arguments=clean(call.arguments)) for call in message.tool_calls)
-        said = replace(message, content=clean(message.text), reasoning=clean(message.reasoning), tool_calls=calls)
-        choices.append(replace(choice, message=said))
-    return replace(partial, choices=tuple(choices), source=tuple(map(clean, partial.source)))
-
-
-def bare(exc: Exception) -> Exception:
-    """`exc` and what is behind it, without their frames: local variables there hold bodies that may echo a key."""
-    link: BaseException | None = exc
-    while link is not None:
-        link.__traceback__ = None
-        if link.__suppress_context__:
-            link.__context__ = None
-        link = link.__cause__ or link.__context__
-    return exc
-
-
-def rest_key(error: ProviderError, candidate: Candidate) -> str:
+def hold_key(error: ProviderError, candidate: Candidate) -> str:
     """What must rest: the account, everything that shares its quota, or one model there."""
-    seat = candidate.slot.seat
-    owner = seat.account.id if isinstance(error, (AuthenticationError, ModelNotFoundError)) else seat.scope
+    bound = candidate.deployment.bound
+    owner = bound.account.id if isinstance(error, (AuthenticationError, ModelNotFoundError)) else bound.scope
     model_only = error.scope == "model" or isinstance(error, ModelNotFoundError)
     return f"{owner}|{candidate.model}" if model_only else owner
 
@@ -173,12 +81,41 @@ def reason_of(error: ProviderError) -> str:
     return f"{type(error).__name__.removesuffix('Error')}{status}{mend}"
 
 
-def _secrets(candidate: Candidate) -> tuple[Secret, ...]:
-    """What must not be shown of an account: its key, and headers given as secrets."""
-    account = candidate.slot.seat.account
-    return (account.auth.api_key, *(value for value in account.headers.values() if isinstance(value, Secret)))
+def _rate_hold(error: ProviderError, candidate: Candidate, now: float) -> float:
+    least, unsaid, most = RATE_HOLD_S
+    return now + min(max(least, unsaid if error.retry_after is None else error.retry_after), most)
 
 
-def _hushed(exc: Exception, secrets: Sequence[Secret]) -> Exception | None:
-    """`exc` without frames, or None if it or what is behind it quotes one of `secrets`."""
-    return None if quotes(bare(exc), secrets) else exc
+def _quota_hold(error: ProviderError, candidate: Candidate, now: float) -> float:
+    if error.resets_at is not None and error.resets_at > now:
+        return error.resets_at
+    if error.retryable and error.retry_after:
+        return now + max(1.0, error.retry_after)
+    if error.retryable and candidate.deployment.bound.account.reset != "rolling":
+        return next_reset(now, "day", candidate.deployment.bound.account.reset)
+    return now + QUOTA_HOLD_S
+
+
+_FAULTS: dict[str, type[ProviderError]] = {
+    "timeout": AttemptTimeoutError,
+    "encoding": MalformedResponseError,
+    "too_large": MalformedResponseError,
+}
+
+
+_AUTH = FailureRule("nothing", Verdict.IGNORED, True, lambda error, candidate, now: now + AUTH_HOLD_S)
+
+
+UNKNOWN_OUTCOME = FailureRule("reservation", Verdict.FAILURE, False)
+_NOT_SENT = FailureRule("nothing", Verdict.FAILURE, False)
+
+
+_RULES: tuple[tuple[type[ProviderError], FailureRule], ...] = (
+    (ContextWindowError, FailureRule("nothing", Verdict.IGNORED, False)),
+    (InvalidRequestError, FailureRule("nothing", Verdict.IGNORED, True)),
+    (QuotaExceededError, FailureRule("nothing", Verdict.IGNORED, False, _quota_hold)),
+    (ModelNotFoundError, FailureRule("nothing", Verdict.IGNORED, False, lambda error, candidate, now: now + MODEL_HOLD_S)),
+    (RateLimitedError, FailureRule("request", Verdict.IGNORED, False, _rate_hold)),
+    (ProviderUnavailableError, FailureRule("request", Verdict.FAILURE, False)),
+    (ProviderError, UNKNOWN_OUTCOME),
+)

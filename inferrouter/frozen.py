@@ -9,8 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NoReturn, TypeVar
 
-__all__ = ["EMPTY", "FrozenDict", "freeze"]
-
 K = TypeVar("K")
 V = TypeVar("V")
 

@@ -10,16 +10,14 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from itertools import groupby
-from typing import Any, NoReturn
+from typing import Any
 
-from .answers import NOTHING_NEW, ChatChunk, ChatResponse, Choice, ChunkChoice, Delta, ToolCallDelta
-from .dialect import dump_json
 from .errors import MalformedResponseError
 from .frozen import EMPTY, FrozenDict
 from .provider import Provider, StreamDecoder, clean_text, tokens
-from .records import Message, Native, ToolCall, Usage
-
-__all__ = ["GeminiDecoder", "read_answer", "read_usage"]
+from .records import Message, NativeTurn, ToolCall, Usage
+from .responses import NOTHING_NEW, ChatChunk, ChatResponse, Choice, ChunkChoice, Delta, ToolCallDelta
+from .wire_json import dump_json, malformed
 
 FINISHES = {
     "STOP": "stop",
@@ -44,11 +42,11 @@ def read_answer(item: Any, model: str, provider: str, source: str) -> ChatRespon
         index = _index(candidate, place)
         turn.take(candidate, index)
         if turn.reason is None and not turn.parts:
-            _refuse("a candidate has neither content nor finishReason")
+            malformed("a candidate has neither content nor finishReason")
         choices.append(turn.choice(index, provider))
     if not choices:
         if not _blocked(item):
-            _refuse("the answer has no candidates")
+            malformed("the answer has no candidates")
         choices.append(Choice(0, Message("assistant", ""), "content_filter"))
     choices.sort(key=_order)
     usage = read_usage(item.get("usageMetadata")) or Usage()
@@ -102,7 +100,7 @@ class GeminiDecoder(StreamDecoder):
         model = _string(item, "modelVersion") or self._model
         return [ChatChunk(_string(item, "responseId"), model, choices, usage, source)]
 
-    def whole(self, item: Any, source: str) -> list[ChatChunk]:
+    def decode_unary_body(self, item: Any, source: str) -> list[ChatChunk]:
         """See `StreamDecoder.whole`; without `alt=sse` a server sends the chunks as one array."""
         items = item if isinstance(item, list) else [item]
         if not all(isinstance(each, dict) and ("candidates" in each or _blocked(each)) for each in items):
@@ -110,7 +108,7 @@ class GeminiDecoder(StreamDecoder):
         sources = [source] if len(items) == 1 else map(dump_json, items)
         return [chunk for each, text in zip(items, sources, strict=True) for chunk in self.read("", each, text)]
 
-    def natives(self) -> Mapping[int, Native]:
+    def natives(self) -> Mapping[int, NativeTurn]:
         """See `StreamDecoder.natives`."""
         found = {index: turn.native(self._provider.name) for index, turn in self._turns.items()}
         return {index: native for index, native in found.items() if native is not None}
@@ -138,17 +136,17 @@ class _Turn:
     def take(self, candidate: Any, index: int) -> ChunkChoice:
         """Add a candidate object, or a piece of one; returns what it adds."""
         if not isinstance(candidate, dict):
-            _refuse("a candidate is no object")
+            malformed("a candidate is no object")
         text = reasoning = ""
         calls_before = len(self.calls)
         for part in _parts(candidate):
             if not isinstance(part, dict):
-                _refuse("a content part is no object")
+                malformed("a content part is no object")
             self.parts.append(part)
             piece = part.get("text")
             if piece is not None:
                 if not isinstance(piece, str):
-                    _refuse("a part's text is no string")
+                    malformed("a part's text is no string")
                 piece = piece if piece.isascii() else clean_text(piece)
                 if part.get("thought"):
                     reasoning += piece
@@ -164,7 +162,7 @@ class _Turn:
         reason = candidate.get("finishReason")
         if reason is not None:
             if not isinstance(reason, str):
-                _refuse("finishReason is no string")
+                malformed("finishReason is no string")
             self.reason = clean_text(reason)
         finish = self.finish() if reason or (fresh and self.reason) else None
         return ChunkChoice(index, Delta(text, reasoning, _deltas(fresh, calls_before) if fresh else ()), finish)
@@ -183,7 +181,7 @@ class _Turn:
         message = Message("assistant", "".join(self.text), calls, reasoning=reasoning, native=self.native(provider))
         return Choice(index, message, self.finish())
 
-    def native(self, provider: str) -> Native | None:
+    def native(self, provider: str) -> NativeTurn | None:
         """The turn to give back verbatim, None if plain text says it all. Neighbouring plain pieces are joined."""
         if all(_plain(part) for part in self.parts):
             return None
@@ -197,19 +195,19 @@ class _Turn:
             if joined["text"]:
                 kept.append(joined)
         try:
-            return Native("gemini", provider, dump_json(kept), "".join(self.text), tuple(self.calls))
+            return NativeTurn("gemini", provider, dump_json(kept), "".join(self.text), tuple(self.calls))
         except MalformedResponseError:
             return None  # it can still be said in our words
 
 
 def _candidates(item: Any) -> list[Any]:
     if not isinstance(item, dict):
-        _refuse("the answer is no JSON object")
+        malformed("the answer is no JSON object")
     candidates = item.get("candidates")
     if candidates is None:
         return []
     if not isinstance(candidates, list):
-        _refuse("candidates is no list")
+        malformed("candidates is no list")
     return candidates
 
 
@@ -219,12 +217,12 @@ def _parts(candidate: dict[str, Any]) -> list[Any]:
     if content is None:
         return []
     if not isinstance(content, dict):
-        _refuse("a candidate's content is no object")
+        malformed("a candidate's content is no object")
     parts = content.get("parts")
     if parts is None:
         return []
     if not isinstance(parts, list):
-        _refuse("a content's parts are no list")
+        malformed("a content's parts are no list")
     return parts
 
 
@@ -232,10 +230,10 @@ def _call(part: dict[str, Any]) -> ToolCall:
     function = part["functionCall"]
     name = function.get("name") if isinstance(function, dict) else None
     if not isinstance(name, str):
-        _refuse("a functionCall has no name")
+        malformed("a functionCall has no name")
     arguments = function.get("args")
     if arguments is not None and not isinstance(arguments, dict):
-        _refuse("a functionCall's args are no object")
+        malformed("a functionCall's args are no object")
     return ToolCall(
         _string(function, "id") or f"call_{os.urandom(8).hex()}",
         clean_text(name),
@@ -290,7 +288,3 @@ def _index(candidate: Any, place: int) -> int:
     """The candidate's own number, or its place in the list."""
     given = candidate.get("index") if isinstance(candidate, dict) else None
     return given if type(given) is int else place
-
-
-def _refuse(why: str) -> NoReturn:
-    raise MalformedResponseError(message=why)

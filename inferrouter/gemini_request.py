@@ -12,11 +12,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from .content import Part
-from .dialect import as_object, merge_extra
 from .errors import InvalidRequestError
 from .records import ChatRequest, Message
-
-__all__ = ["chat_body", "unsupported"]
+from .wire_json import as_object, merge_extra
 
 Json = dict[str, Any]
 
@@ -34,33 +32,33 @@ def unsupported(request: ChatRequest, model: str) -> tuple[str, ...]:
     """The names of `request`'s parameters that `model` cannot be told in this format."""
     family, version = _family(model)
     small = family == "gemma" and version < (4, 0)
-    lost = []
+    dropped = []
     if small and request.tools:
-        lost.append("tools")
+        dropped.append("tools")
     if request.tool_choice and (small or not request.tools):
-        lost.append("tool_choice")
+        dropped.append("tool_choice")
     form: Any = request.response_format
     # Before Gemini 3 an answer is either calls or JSON.
     if form and form["type"] != "text" and (small or (request.tools and family == "gemini" and version < (3, 0))):
-        lost.append("response_format")
+        dropped.append("response_format")
     effort = request.reasoning_effort
     if effort is not None and (effort not in BUDGETS or family == "gemma" or (family and version < (2, 5))):
-        lost.append("reasoning_effort")
-    return tuple(lost)
+        dropped.append("reasoning_effort")
+    return tuple(dropped)
 
 
 def chat_body(request: ChatRequest, model: str) -> Json:
     """The JSON object to send; `request.extra` comes last, objects of one key merged. Raises `InvalidRequestError`."""
-    lost = unsupported(request, model) if request.tools or request.response_format or request.reasoning_effort else ()
+    dropped = unsupported(request, model) if request.tools or request.response_format or request.reasoning_effort else ()
     system, contents = _turns(request.messages, signed=_checks_signatures(model))
     if system and (not contents or model.startswith("gemma-")):
         _prepend(system, contents)
     body: Json = {"contents": contents}
     if system:
         body["systemInstruction"] = {"parts": system}
-    if request.tools and "tools" not in lost:
+    if request.tools and "tools" not in dropped:
         body.update(_tools(request))
-    generation = _generation(request, model, lost)
+    generation = _generation(request, model, dropped)
     if generation:
         body["generationConfig"] = generation
     if request.extra:
@@ -194,7 +192,7 @@ def _tools(request: ChatRequest) -> Json:
     return made
 
 
-def _generation(request: ChatRequest, model: str, lost: Sequence[str]) -> Json:
+def _generation(request: ChatRequest, model: str, dropped: Sequence[str]) -> Json:
     made: Json = {}
     if request.temperature is not None:
         made["temperature"] = request.temperature
@@ -206,9 +204,9 @@ def _generation(request: ChatRequest, model: str, lost: Sequence[str]) -> Json:
         made["stopSequences"] = request.stop
     if request.seed is not None:
         made["seed"] = request.seed
-    if request.response_format and "response_format" not in lost:
+    if request.response_format and "response_format" not in dropped:
         made.update(_format(request.response_format))
-    if request.reasoning_effort is not None and "reasoning_effort" not in lost:
+    if request.reasoning_effort is not None and "reasoning_effort" not in dropped:
         made["thinkingConfig"] = _thinking(request.reasoning_effort, model)
     return made
 

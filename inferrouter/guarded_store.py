@@ -14,16 +14,15 @@ from typing import TypeVar
 
 from .errors import QuotaStoreError
 from .limits import Limit
-from .quota import Bucket, Headroom, Hold, MemoryQuotaStore, QuotaStore, Refusal, Reservation
-
-__all__ = ["Ledger"]
+from .quota import Bucket, Headroom, Hold, QuotaStore, Refusal, Reservation
+from .quota_memory import MemoryQuotaStore
 
 T = TypeVar("T")
 
 KEPT_SETTLEMENTS = 10_000
 
 
-class Ledger:
+class GuardedStore:
     """Verbs of the store, made safe. Every one raises `QuotaStoreError` or nothing."""
 
     def __init__(self, store: QuotaStore, on_error: str = "refuse") -> None:
@@ -44,7 +43,7 @@ class Ledger:
         try:
             return self.store.headroom(keys, now)
         except Exception as exc:
-            return self._spared(exc).headroom(keys, now)
+            return self.fallback_or_raise(exc).headroom(keys, now)
 
     def limit_of(self, key: str, now: float) -> Limit | None:
         """The limit that the store itself counts under `key`, None if it knows none or cannot say."""
@@ -58,7 +57,7 @@ class Ledger:
         try:
             return self.store.holds(now)
         except Exception as exc:
-            return self._spared(exc).holds(now)
+            return self.fallback_or_raise(exc).holds(now)
 
     def reserve(self, wants: Sequence[tuple[str, float]], now: float) -> tuple[QuotaStore, Reservation] | Refusal:
         """All of `wants` or nothing; with the reservation comes the store that it must be settled with."""
@@ -68,7 +67,7 @@ class Ledger:
         try:
             answer = store.reserve(wants, now)
         except Exception as exc:
-            store = self._spared(exc)
+            store = self.fallback_or_raise(exc)
             answer = store.reserve(wants, now)
         return answer if isinstance(answer, Refusal) else (store, answer)
 
@@ -100,9 +99,9 @@ class Ledger:
         try:
             return verb(self.store)
         except Exception as exc:
-            return verb(self._spared(exc))
+            return verb(self.fallback_or_raise(exc))
 
-    def _spared(self, exc: Exception) -> QuotaStore:
+    def fallback_or_raise(self, exc: Exception) -> QuotaStore:
         self.degraded += 1
         if self._spare is not None:
             return self._spare

@@ -1,7 +1,7 @@
 """The circuit breaker of each account, and how many calls are under way on it.
 
 Strategy: one table of (state, event) -> next state, with `now` (monotonic seconds) passed in. Every admitted call holds a
-`Pass` and ends it exactly once; a pass from before the last change of state moves nothing, and a probe that ends without a
+`Permit` and ends it exactly once; a pass from before the last change of state moves nothing, and a probe that ends without a
 verdict gives its turn back. Must never know why a call failed.
 """
 
@@ -13,8 +13,6 @@ from dataclasses import dataclass
 from enum import Enum
 
 from .errors import ConfigError
-
-__all__ = ["BreakerState", "Health", "HealthConfig", "Pass", "Verdict"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,25 +47,25 @@ class BreakerState(Enum):
 
 
 class Verdict(Enum):
-    """What a call says of its account's health; NEUTRAL is nobody's fault, or the caller's."""
+    """What a call says of its account's health; IGNORED is nobody's fault, or the caller's."""
 
     SUCCESS = "success"
     FAILURE = "failure"
-    NEUTRAL = "neutral"
+    IGNORED = "neutral"
 
 
 # What a verdict does in the state its call was admitted in: the next state, or None to stay.
 _NEXT: dict[tuple[BreakerState, Verdict], BreakerState | None] = {
     (BreakerState.CLOSED, Verdict.SUCCESS): None,
-    (BreakerState.CLOSED, Verdict.NEUTRAL): None,
+    (BreakerState.CLOSED, Verdict.IGNORED): None,
     (BreakerState.CLOSED, Verdict.FAILURE): BreakerState.OPEN,  # once the threshold is reached
     (BreakerState.HALF_OPEN, Verdict.SUCCESS): BreakerState.CLOSED,
     (BreakerState.HALF_OPEN, Verdict.FAILURE): BreakerState.OPEN,
-    (BreakerState.HALF_OPEN, Verdict.NEUTRAL): None,
+    (BreakerState.HALF_OPEN, Verdict.IGNORED): None,
 }
 
 
-class Pass:
+class Permit:
     """An admitted call; give it back with `Health.leave`."""
 
     __slots__ = ("_breaker", "_ended", "_epoch", "_probe")
@@ -87,7 +85,7 @@ class Health:
         self._lock = threading.Lock()
         self._breakers: dict[str, _Breaker] = {}
 
-    def look(self, account_id: str, now: float) -> tuple[BreakerState, float, int]:
+    def peek(self, account_id: str, now: float) -> tuple[BreakerState, float, int]:
         """The state, the seconds until a call may be let through (0: now), and the calls in flight. Changes nothing."""
         breaker = self._breakers.get(account_id)
         if breaker is None:
@@ -95,20 +93,20 @@ class Health:
         with self._lock:
             return breaker.state_at(now), breaker.wait(now), breaker.in_flight
 
-    def enter(self, account_id: str, now: float) -> Pass | None:
+    def acquire(self, account_id: str, now: float) -> Permit | None:
         """Admit a call, or None while the breaker is open or its one probe is under way."""
         with self._lock:
             breaker = self._breakers.get(account_id)
             if breaker is None:
                 breaker = self._breakers[account_id] = _Breaker(self.config)
-            return breaker.enter(now)
+            return breaker.acquire(now)
 
-    def leave(self, admitted: Pass, verdict: Verdict, now: float) -> None:
+    def release(self, admitted: Permit, verdict: Verdict, now: float) -> None:
         """End an admitted call; a second end does nothing."""
         with self._lock:
             if not admitted._ended:
                 admitted._ended = True
-                admitted._breaker.leave(admitted, verdict, now)
+                admitted._breaker.release(admitted, verdict, now)
 
 
 class _Breaker:
@@ -133,7 +131,7 @@ class _Breaker:
             return self.open_until - now
         return 1.0 if self.probing else 0.0
 
-    def enter(self, now: float) -> Pass | None:
+    def acquire(self, now: float) -> Permit | None:
         if self.state is not BreakerState.CLOSED:
             if self.wait(now) > 0:
                 return None
@@ -141,9 +139,9 @@ class _Breaker:
                 self._move(BreakerState.HALF_OPEN)
             self.probing = True
         self.in_flight += 1
-        return Pass(self, self.probing)
+        return Permit(self, self.probing)
 
-    def leave(self, admitted: Pass, verdict: Verdict, now: float) -> None:
+    def release(self, admitted: Permit, verdict: Verdict, now: float) -> None:
         self.in_flight -= 1
         if admitted._epoch != self.epoch:
             return

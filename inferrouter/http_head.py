@@ -8,14 +8,15 @@ Must never know requests, pools or keys. Loaded on first use, because `http.clie
 
 from __future__ import annotations
 
+import io
 import re
 from http.client import BadStatusLine, HTTPException, HTTPResponse, IncompleteRead, LineTooLong, RemoteDisconnected
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .sockets import Inlet
+    import socket
 
-__all__ = ["Response"]
+    from _typeshed import WriteableBuffer
 
 _LONGEST_LINE = 64 << 10  # bytes, its end included
 _MOST_FIELDS = 100
@@ -27,18 +28,18 @@ _NO_BODY = frozenset({204, 304})
 
 
 class Response(HTTPResponse):
-    """An answer that comes in through `inlet`. `fields`: its headers by lower-case name, said twice joined by ", ".
+    """An answer that comes in through `reader`. `fields`: its headers by lower-case name, said twice joined by ", ".
 
-    `contradictory`: what it says about its length is no number, or not all there is to it.
+    `ambiguous_length`: what it says about its length is no number, or not all there is to it.
     """
 
     fp: Any  # an Inlet until it is given back, then None
 
-    def __init__(self, inlet: Inlet, method: str) -> None:
-        super().__init__(inlet, method=method)  # type: ignore[arg-type]  # all it asks of a socket is makefile
+    def __init__(self, reader: BodyReader, method: str) -> None:
+        super().__init__(reader, method=method)  # type: ignore[arg-type]  # all it asks of a socket is makefile
         self._bodiless = method == "HEAD"
         self.fields: dict[str, str] = {}
-        self.contradictory = False
+        self.ambiguous_length = False
 
     def begin(self) -> None:
         """Reads the head. Raises OSError or HTTPException, IncompleteRead if the connection ends within."""
@@ -56,8 +57,8 @@ class Response(HTTPResponse):
     def close(self) -> None:
         """Gives the inlet back. Idempotent. Less work than http.client's, which flushes what is only read."""
         if self.fp is not None:
-            inlet, self.fp = self.fp, None
-            inlet.close()
+            reader, self.fp = self.fp, None
+            reader.close()
 
     def _set_length(self, said: str | None, transfer: str | None) -> None:
         self.chunked = transfer is not None and _agreed(transfer).lower() == "chunked"
@@ -65,8 +66,8 @@ class Response(HTTPResponse):
         self.length = None
         if said is not None:
             digits = _agreed(said)
-            self.contradictory = transfer is not None or not (digits.isascii() and digits.isdigit())
-            self.length = None if self.contradictory else int(digits)
+            self.ambiguous_length = transfer is not None or not (digits.isascii() and digits.isdigit())
+            self.length = None if self.ambiguous_length else int(digits)
         if self.status < 200 or self.status in _NO_BODY or self._bodiless:
             self.length = 0
 
@@ -95,6 +96,60 @@ class Response(HTTPResponse):
             if len(lines) > _MOST_FIELDS:
                 raise HTTPException(f"more than {_MOST_FIELDS} headers")
         return _parsed(b"".join(lines).decode("latin-1"), len(lines))
+
+
+class BodyReader(io.BufferedReader):
+    """What a socket receives, through one buffer for all the answers it will ever carry.
+
+    Each answer takes it as the file it reads and closes it at its end; that closes nothing, but looks whether bytes were
+    left behind. `out_of_sync`: some were, or some are missing: the next bytes to come are not the beginning of an answer.
+    """
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._tap = SocketReader(sock)
+        self._left_over = False
+        super().__init__(self._tap)
+
+    @property
+    def out_of_sync(self) -> bool:
+        """Whether this is the end of the connection's use."""
+        return self._tap.lost or self._left_over
+
+    def makefile(self, mode: str) -> BodyReader:
+        """Itself: what http.client asks of a socket."""
+        return self
+
+    def close(self) -> None:
+        """Ends one answer."""
+        self._tap.shut = True
+        try:
+            self._left_over = bool(self.peek(1))
+        finally:
+            self._tap.shut = False
+
+
+class SocketReader(io.RawIOBase):
+    """The unbuffered side. `shut`: nothing more comes in; `lost`: a read failed, so that bytes may be missing."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+        self.shut = False
+        self.lost = False
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: WriteableBuffer) -> int | None:
+        if self.shut:
+            return None
+        try:
+            return self._sock.recv_into(buffer)
+        except BlockingIOError:  # only with no patience at all; whoever reads on takes it for the end
+            self.lost = True
+            return None
+        except BaseException:
+            self.lost = True
+            raise
 
 
 def _parsed(text: str, lines: int) -> dict[str, str]:

@@ -17,14 +17,11 @@ from http.client import HTTPException
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
-from .pool import Connection, Pool, Route
-from .response import Response
+from .connections import Connection, Destination, Pool, TimedSocket, connect, secure, tls_context
+from .http_head import BodyReader, Response
 from .secret import Secret
-from .sockets import Inlet, TimedSocket, connect, secure, tls_context
-from .urls import check_header_name, check_header_value, check_url
-from .wire import Progress, WireFault, WireRequest
-
-__all__ = ["Answer", "Call", "PooledHandler", "build_opener", "prepare"]
+from .validation import check_header_name, check_header_value, check_url
+from .wire import RequestPhase, WireFault, WireRequest
 
 _DEFAULTS = {"User-agent": "inferrouter", "Accept-encoding": "identity"}  # gateways turn urllib's own name away
 _OURS = frozenset({"connection", "content-length", "expect", "host", "transfer-encoding"})
@@ -32,42 +29,42 @@ _PORTS = {"http": 80, "https": 443}
 _EARLY_ANSWER_S = 0.05  # how long to look for an answer after the server stopped taking the request
 
 
-class Answer(NamedTuple):
+class OpenResponse(NamedTuple):
     """A response whose head is read, and the connection its body will come from."""
 
     response: Response
     connection: Connection
 
 
-class Call(urllib.request.Request):
+class OutgoingRequest(urllib.request.Request):
     """A `WireRequest` on its way. `deadline`: on the transport's clock."""
 
-    def __init__(self, address: Address, request: WireRequest, deadline: float, fresh: bool) -> None:
-        vars(self).update(vars(address))  # the URL is parsed already
+    def __init__(self, parsed: ParsedUrl, request: WireRequest, deadline: float, new_connection: bool) -> None:
+        vars(self).update(vars(parsed))  # the URL is parsed already
         self.headers = {}
         self.unredirected_hdrs: dict[str, str] = {}
-        self.route = address.route
-        self.netloc = address.host
+        self.destination = parsed.destination
+        self.netloc = parsed.host
         self.method: str = request.method
         self.body = request.body
         self.deadline = deadline
-        self.fresh = fresh
-        self.progress = Progress(address.host)
+        self.new_connection = new_connection
+        self.phase = RequestPhase(parsed.host)
         self.request = request
 
     @property
-    def keyed(self) -> bool:
+    def carries_key(self) -> bool:
         """Whether it carries a key."""
         return any(isinstance(value, Secret) for _, value in self.request.headers)
 
 
-class Address(urllib.request.Request):
+class ParsedUrl(urllib.request.Request):
     """A URL that was checked and parsed, to be used again and again."""
 
     def __init__(self, url: str) -> None:
         super().__init__(url)
         parts = urlsplit(url)
-        self.route = Route(parts.scheme, parts.hostname or "", parts.port or _PORTS[parts.scheme])
+        self.destination = Destination(parts.scheme, parts.hostname or "", parts.port or _PORTS[parts.scheme])
 
 
 class PooledHandler(urllib.request.BaseHandler):
@@ -80,35 +77,35 @@ class PooledHandler(urllib.request.BaseHandler):
         self._context: ssl.SSLContext | None = None
         self._lock = threading.Lock()
 
-    def http_open(self, call: Call) -> Answer:
-        """The answer to `call`, its head read. Raises whatever the stdlib raises, or `WireFault`."""
-        if self._clock() >= call.deadline:
+    def http_open(self, outgoing: OutgoingRequest) -> OpenResponse:
+        """The answer to `outgoing`, its head read. Raises whatever the stdlib raises, or `WireFault`."""
+        if self._clock() >= outgoing.deadline:
             raise TimeoutError("no time is left to begin")
-        route, authorization = _route(call)
-        connection = None if call.fresh else self._pool.take(route)
+        destination, authorization = _destination(outgoing)
+        connection = None if outgoing.new_connection else self._pool.take(destination)
         if connection is None:
-            connection = Connection(route, self._dial(route, call, authorization))
-        connection.sock.deadline = call.deadline
+            connection = Connection(destination, self._dial(destination, outgoing, authorization))
+        connection.sock.deadline = outgoing.deadline
         connection.sock.idle = math.inf
-        return _exchange(connection, call)
+        return _exchange(connection, outgoing)
 
     https_open = http_open
 
-    def _dial(self, route: Route, call: Call, authorization: str) -> TimedSocket:
-        """A new connection along `route`: straight, or through a proxy, with TLS where it is asked for."""
-        progress = call.progress
-        if not route.proxy:
-            progress.phase = "connect"
-            sock = connect(route.host, route.port, call.deadline, self._clock)
-            return secure(sock, self._tls(), route.host) if route.scheme == "https" else sock
-        progress.phase = "proxy"
-        kind, _, netloc = route.proxy.partition(":")
+    def _dial(self, destination: Destination, outgoing: OutgoingRequest, authorization: str) -> TimedSocket:
+        """A new connection along `destination`: straight, or through a proxy, with TLS where it is asked for."""
+        phase = outgoing.phase
+        if not destination.proxy:
+            phase.phase = "connect"
+            sock = connect(destination.host, destination.port, outgoing.deadline, self._clock)
+            return secure(sock, self._tls(), destination.host) if destination.scheme == "https" else sock
+        phase.phase = "proxy"
+        kind, _, netloc = destination.proxy.partition(":")
         parts = urlsplit(f"//{netloc}")
-        sock = connect(parts.hostname or "", parts.port or _PORTS[kind], call.deadline, self._clock)
-        if route.scheme == "https":
-            _tunnel(sock, route, authorization)
-            progress.phase = "connect"
-            return secure(sock, self._tls(), route.host)
+        sock = connect(parts.hostname or "", parts.port or _PORTS[kind], outgoing.deadline, self._clock)
+        if destination.scheme == "https":
+            _tunnel(sock, destination, authorization)
+            phase.phase = "connect"
+            return secure(sock, self._tls(), destination.host)
         return secure(sock, self._tls(), parts.hostname or "") if kind == "https" else sock
 
     def _tls(self) -> ssl.SSLContext:
@@ -126,13 +123,13 @@ def build_opener(handler: PooledHandler) -> urllib.request.OpenerDirector:
     return opener
 
 
-def prepare(request: WireRequest, deadline: float, allow_http: bool, fresh: bool) -> Call:
+def prepare(request: WireRequest, deadline: float, allow_http: bool, new_connection: bool) -> OutgoingRequest:
     """`request` in `urllib`'s terms. Raises `WireFault` "setup" if its URL, method or a header cannot be used."""
     if check_header_name(request.method):
         raise WireFault("setup", "the method is no HTTP method", sent=False)
-    call = Call(_address(request.url, allow_http), request, deadline, fresh)
-    call.unredirected_hdrs = _plain_headers(request, call.netloc)
-    return call
+    outgoing = OutgoingRequest(_address(request.url, allow_http), request, deadline, new_connection)
+    outgoing.unredirected_hdrs = _plain_headers(request, outgoing.netloc)
+    return outgoing
 
 
 def _plain_headers(request: WireRequest, host: str) -> dict[str, str]:
@@ -158,64 +155,64 @@ def _spelled(name: str) -> tuple[str, str | None]:
 
 
 @functools.lru_cache(maxsize=256)
-def _address(url: str, allow_http: bool) -> Address:
+def _address(url: str, allow_http: bool) -> ParsedUrl:
     problem = check_url(url, allow_http)
     if problem is not None:
         raise WireFault("setup", f"the URL {problem}", sent=False)
-    return Address(url)
+    return ParsedUrl(url)
 
 
-def _route(call: Call) -> tuple[Route, str]:
-    """Where `call` goes, after urllib's proxy handler has seen it, and what it says to the proxy of a tunnel."""
-    if call.host == call.netloc:
-        return call.route, ""
-    if call.type not in _PORTS:
+def _destination(outgoing: OutgoingRequest) -> tuple[Destination, str]:
+    """Where `outgoing` goes, after urllib's proxy handler has seen it, and what it says to the proxy of a tunnel."""
+    if outgoing.host == outgoing.netloc:
+        return outgoing.destination, ""
+    if outgoing.type not in _PORTS:
         raise WireFault("proxy", "the environment names a proxy of a kind that cannot be used", sent=False)
-    route = call.route._replace(proxy=f"{call.type}:{call.host}")
-    if route.scheme == "https":
-        return route, call.headers.pop("Proxy-authorization", "")
-    if call.keyed:
+    destination = outgoing.destination._replace(proxy=f"{outgoing.type}:{outgoing.host}")
+    if destination.scheme == "https":
+        return destination, outgoing.headers.pop("Proxy-authorization", "")
+    if outgoing.carries_key:
         raise WireFault("proxy", "a key would pass the proxy in the clear; use https, or no_proxy", sent=False)
-    return route, ""
+    return destination, ""
 
 
-def _exchange(connection: Connection, call: Call) -> Answer:
-    """Sends `call` and reads the head of its answer; closes the connection if that fails."""
-    method = call.method
-    progress = call.progress
-    progress.phase = "exchange"
+def _exchange(connection: Connection, outgoing: OutgoingRequest) -> OpenResponse:
+    """Sends `outgoing` and reads the head of its answer; closes the connection if that fails."""
+    method = outgoing.method
+    phase = outgoing.phase
+    phase.phase = "exchange"
     try:
         try:
-            connection.transmit(_head(method, call), call.body)
+            connection.transmit(_head(method, outgoing), outgoing.body)
         except (BrokenPipeError, ConnectionResetError) as exc:
-            return Answer(_early_answer(connection, method, exc), connection)
-        return Answer(connection.receive(method), connection)
+            return OpenResponse(_early_answer(connection, method, exc), connection)
+        return OpenResponse(connection.receive(method), connection)
     except BaseException:
-        progress.reused = connection.used and not connection.sock.received
+        phase.reused = connection.used and not connection.sock.received
         connection.close()
         raise
 
 
-def _head(method: str, call: Call) -> bytes:
-    lines = [f"{method} {call.selector or '/'} HTTP/1.1"]
-    lines += [f"{name}: {value}" for name, value in call.header_items()]
+def _head(method: str, outgoing: OutgoingRequest) -> bytes:
+    lines = [f"{method} {outgoing.selector or '/'} HTTP/1.1"]
+    lines += [f"{name}: {value}" for name, value in outgoing.header_items()]
     return "\r\n".join([*lines, "", ""]).encode("ascii")
 
 
-def _tunnel(sock: TimedSocket, route: Route, authorization: str) -> None:
+def _tunnel(sock: TimedSocket, destination: Destination, authorization: str) -> None:
     """Asks the proxy at the other end of `sock` for a tunnel; closes `sock` if it is not granted."""
-    host = f"[{route.host}]" if ":" in route.host else route.host
+    host = f"[{destination.host}]" if ":" in destination.host else destination.host
     try:
-        head = f"CONNECT {host}:{route.port} HTTP/1.1\r\nHost: {host}:{route.port}\r\n"
+        head = f"CONNECT {host}:{destination.port} HTTP/1.1\r\nHost: {host}:{destination.port}\r\n"
         head += f"Proxy-Authorization: {authorization}\r\n" if authorization else ""
         sock.sendall(f"{head}\r\n".encode("ascii"))
-        inlet = Inlet(sock)
-        response = Response(inlet, "CONNECT")
+        reader = BodyReader(sock)
+        response = Response(reader, "CONNECT")
         try:
             response.begin()
         finally:
             response.close()
-        if not 200 <= response.status < 300 or inlet.spilled:
+        if not 200 <= response.status < 300 or reader.out_of_sync:
             raise WireFault("proxy", f"the proxy answered {response.status} to CONNECT", sent=False)
     except BaseException:
         sock.close()

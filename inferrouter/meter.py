@@ -7,13 +7,12 @@ never breaks a call; whoever calls it sees to that. Must never hold a key or a m
 from __future__ import annotations
 
 import logging
+import time as stdlib_time
 from dataclasses import dataclass
 from typing import Protocol
 
 from .errors import InferRouterError
 from .records import Usage
-
-__all__ = ["LogMeter", "Meter", "NoopMeter", "ResultEvent", "RouteEvent"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,3 +99,34 @@ class LogMeter:
             self._logger.warning(
                 "%s/%s %s failed after %.3f s: %s", event.provider, event.account_id, event.model, event.duration, event.error
             )
+
+
+# --- from clock: Time as the router sees it, so that tests and simulations can bring their own.
+#
+# Strategy: wall time for calendars and holds, monotonic time for durations, and sleep, in one object that is handed down. Must
+# never be asked by a store, a parser or a state machine: those are told the time.
+#
+
+
+class Clock(Protocol):
+    """`time()`: epoch seconds; `monotonic()`: seconds; `sleep(seconds)`."""
+
+    def time(self) -> float:
+        """Epoch seconds."""
+        ...
+
+    def monotonic(self) -> float:
+        """Seconds that never go back."""
+        ...
+
+    def sleep(self, seconds: float, /) -> None:
+        """Wait."""
+        ...
+
+
+class SystemClock:
+    """The machine's own."""
+
+    time = staticmethod(stdlib_time.time)
+    monotonic = staticmethod(stdlib_time.monotonic)
+    sleep = staticmethod(stdlib_time.sleep)

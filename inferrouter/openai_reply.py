@@ -7,29 +7,19 @@ but this library's errors on any JSON value.
 
 from __future__ import annotations
 
+import binascii
+import math
 import os
+import struct
 from collections.abc import Mapping
-from typing import Any, NoReturn
+from typing import Any
 
-from .answers import ChatResponse, Choice
-from .dialect import dump_json
-from .errors import MalformedResponseError
 from .frozen import EMPTY, FrozenDict
+from .openai_request import ServerQuirks
 from .provider import clean_text, tokens
-from .records import Message, Native, ToolCall, Usage
-
-__all__ = [
-    "arguments_of",
-    "broken",
-    "finish_of",
-    "function_of",
-    "hidden_error",
-    "new_call_id",
-    "read_answer",
-    "read_usage",
-    "split_content",
-    "word",
-]
+from .records import EmbedRequest, Message, NativeTurn, ToolCall, Usage
+from .responses import ChatResponse, Choice, EmbedResponse
+from .wire_json import dump_json, malformed
 
 NO_USAGE = Usage()
 KEPT = ("reasoning_details", "extra_content")
@@ -41,19 +31,19 @@ def read_answer(item: Any, source: str, provider: str, audio_in_total: bool) -> 
     """A whole answer. Raises `MalformedResponseError` if there is none in it."""
     choices = item.get("choices") if isinstance(item, dict) else None
     if not isinstance(choices, list) or not choices:
-        broken("the answer has no choices", source)
+        malformed("the answer has no choices", source)
     made = tuple([_choice(choice, position, source, provider) for position, choice in enumerate(choices)])
     usage = item.get("usage")
     return ChatResponse(
-        word(item.get("id")),
-        word(item.get("model")),
+        text_or_empty(item.get("id")),
+        text_or_empty(item.get("model")),
         made,
         read_usage(usage, audio_in_total) if isinstance(usage, dict) else NO_USAGE,
         source=(source,),
     )
 
 
-def hidden_error(item: Any) -> dict[str, Any] | None:
+def embedded_error(item: Any) -> dict[str, Any] | None:
     """The error in an answer that has no `error` at its top: a flat one (vLLM), or one in the first choice (OpenRouter)."""
     if not isinstance(item, dict):
         return None
@@ -88,35 +78,35 @@ def read_usage(usage: Mapping[str, Any], audio_in_total: bool = False) -> Usage:
 def split_content(content: Any) -> tuple[str, str]:
     """Text and reasoning of a content value: a string, None, or a list of typed objects (Mistral's thinking among them)."""
     if isinstance(content, str):
-        return word(content), ""
+        return text_or_empty(content), ""
     if content is None:
         return "", ""
     if not isinstance(content, list):
-        broken("the content is neither text nor a list")
+        malformed("the content is neither text nor a list")
     text, thinking = [], []
     for part in content:
         if isinstance(part, str):
             text.append(part)
         elif isinstance(part, dict) and part.get("type") in ("text", "output_text"):
-            text.append(word(part.get("text")))
+            text.append(text_or_empty(part.get("text")))
         elif isinstance(part, dict) and part.get("type") in ("thinking", "reasoning"):
             thinking.append(_thinking(part.get("thinking") or part.get("summary") or part.get("text")))
-    return word("".join(text)), word("".join(thinking))
+    return text_or_empty("".join(text)), text_or_empty("".join(thinking))
 
 
 def finish_of(value: Any) -> str | None:
     """Why a choice ended: the server's word in lower case, None for none yet."""
-    return word(value).lower() or None
+    return text_or_empty(value).lower() or None
 
 
 def arguments_of(value: Any) -> str:
     """A call's arguments (or a piece of them) as text; servers that send an object mean its JSON."""
     if isinstance(value, str):
-        return word(value)
+        return text_or_empty(value)
     if value is None:
         return ""
     if not isinstance(value, (dict, list)):
-        broken("a tool call's arguments are neither text nor an object")
+        malformed("a tool call's arguments are neither text nor an object")
     return clean_text(dump_json(value))
 
 
@@ -129,7 +119,7 @@ def function_of(call: Mapping[str, Any]) -> Mapping[str, Any]:
     if isinstance(custom, dict):
         return {"name": custom.get("name"), "arguments": custom.get("input")}
     if function is not None:
-        broken("a tool call's function is no object")
+        malformed("a tool call's function is no object")
     return EMPTY
 
 
@@ -138,16 +128,11 @@ def new_call_id() -> str:
     return "call_" + os.urandom(12).hex()
 
 
-def word(value: Any) -> str:
+def text_or_empty(value: Any) -> str:
     """A string that can be printed, anything else as ""."""
     if not isinstance(value, str):
         return ""
     return value if value.isascii() else clean_text(value)
-
-
-def broken(message: str, source: str = "") -> NoReturn:
-    """Raise `MalformedResponseError`."""
-    raise MalformedResponseError(message=message, body=source[:2048])
 
 
 def _choice(choice: Any, position: int, source: str, provider: str) -> Choice:
@@ -155,10 +140,10 @@ def _choice(choice: Any, position: int, source: str, provider: str) -> Choice:
     if message is None and isinstance(choice, dict) and choice.get("finish_reason") == "content_filter":
         message = EMPTY  # Azure leaves out what its filter took away
     if not isinstance(message, Mapping):
-        broken(f"choices[{position}] holds no message", source)
+        malformed(f"choices[{position}] holds no message", source)
     index = choice.get("index")
     text, reasoning = split_content(message.get("content"))
-    reasoning += word(message.get("reasoning") or message.get("reasoning_content"))
+    reasoning += text_or_empty(message.get("reasoning") or message.get("reasoning_content"))
     calls = _calls(message.get("tool_calls"), source)
     native = _native(message, text, calls, provider)
     made = Message("assistant", text, calls, reasoning=reasoning, native=native)
@@ -169,18 +154,18 @@ def _calls(calls: Any, source: str) -> tuple[ToolCall, ...]:
     if not calls:
         return ()
     if not isinstance(calls, list):
-        broken("tool_calls is no list", source)
+        malformed("tool_calls is no list", source)
     made = []
     for call in calls:
         function = function_of(call) if isinstance(call, dict) else EMPTY
         if not isinstance(function.get("name"), str):
-            broken("a tool call names no function", source)
+            malformed("a tool call names no function", source)
         arguments = arguments_of(function.get("arguments"))
-        made.append(ToolCall(word(call.get("id")) or new_call_id(), word(function["name"]), arguments or "{}"))
+        made.append(ToolCall(text_or_empty(call.get("id")) or new_call_id(), text_or_empty(function["name"]), arguments or "{}"))
     return tuple(made)
 
 
-def _native(message: Mapping[str, Any], text: str, calls: tuple[ToolCall, ...], provider: str) -> Native | None:
+def _native(message: Mapping[str, Any], text: str, calls: tuple[ToolCall, ...], provider: str) -> NativeTurn | None:
     """The turn in the server's own words if it must get it back: opaque reasoning, signatures, Mistral's thinking."""
     if not calls and type(message.get("content")) is str and KEPT_KEYS.isdisjoint(message):
         return None
@@ -194,7 +179,7 @@ def _native(message: Mapping[str, Any], text: str, calls: tuple[ToolCall, ...], 
     data: dict[str, Any] = {"role": "assistant", "content": content, **kept}
     if calls:
         data["tool_calls"] = [{**raw, "id": call.id} for raw, call in zip(raw_calls, calls, strict=True)]
-    return Native("openai", provider, dump_json(data), text, calls)
+    return NativeTurn("openai", provider, dump_json(data), text, calls)
 
 
 def _breakdown(details: Mapping[str, Any], prompt: int) -> Mapping[str, int]:
@@ -213,5 +198,72 @@ def _breakdown(details: Mapping[str, Any], prompt: int) -> Mapping[str, int]:
 
 def _thinking(value: Any) -> str:
     if isinstance(value, list):
-        return "".join(word(part.get("text")) for part in value if isinstance(part, dict))
-    return word(value)
+        return "".join(text_or_empty(part.get("text")) for part in value if isinstance(part, dict))
+    return text_or_empty(value)
+
+
+# --- from openai_vectors: Vectors in OpenAI's format: the request body, and the answer as floats or as base64.
+#
+# Strategy: results are put in order by their index; whoever asked checks how many there are. Must never know HTTP.
+#
+
+
+def embed_body(request: EmbedRequest, model: str, server: ServerQuirks) -> dict[str, Any]:
+    """The body that asks for vectors."""
+    body: dict[str, Any] = {"model": model, "input": list(request.inputs)}
+    if server.embed_format:
+        body["encoding_format"] = "float"
+    if request.dimensions is not None:
+        body[server.dimensions_key] = request.dimensions
+    if request.extra:
+        body.update(request.extra)
+    return body
+
+
+def read_vectors(item: Any, source: str, int8: bool = False) -> EmbedResponse:
+    """A whole answer with vectors, in base64 of floats or, if `int8`, of signed bytes. Raises `MalformedResponseError`."""
+    data = item.get("data") if isinstance(item, dict) else None
+    if not isinstance(data, list) or not data:
+        malformed("the answer holds no vectors", source)
+    placed = []
+    for position, entry in enumerate(data):
+        if not isinstance(entry, dict):
+            malformed(f"data[{position}] is no object", source)
+        index = entry.get("index")
+        placed.append((index if type(index) is int else position, _vector(entry.get("embedding"), position, source, int8)))
+    placed.sort(key=lambda pair: pair[0])
+    usage = item.get("usage")
+    counted = read_usage(usage) if isinstance(usage, dict) else Usage()
+    # Vectors have no output; servers that report only a total mean the input.
+    whole = max(counted.prompt_tokens, counted.total_tokens)
+    return EmbedResponse(
+        tuple(vector for _, vector in placed),
+        text_or_empty(item.get("model")),
+        Usage(whole, 0, whole, counted.cached_tokens, 0, counted.input_breakdown),
+        source=(source,),
+    )
+
+
+def _vector(value: Any, position: int, source: str, int8: bool) -> tuple[float, ...]:
+    if isinstance(value, str):
+        return _unpacked(value, position, source, int8)
+    if not isinstance(value, list) or not value or not all(type(number) in (float, int) for number in value):
+        malformed(f"data[{position}] holds no vector", source)
+    try:
+        return tuple([float(number) for number in value])
+    except OverflowError:
+        malformed(f"data[{position}] holds a number that is none", source)
+
+
+def _unpacked(text: str, position: int, source: str, int8: bool) -> tuple[float, ...]:
+    try:
+        raw = binascii.a2b_base64(text)
+    except (binascii.Error, ValueError):
+        raw = b""
+    size, code = (1, "b") if int8 else (4, "f")
+    if not raw or len(raw) % size:
+        malformed(f"data[{position}] is neither a list of numbers nor base64 numbers", source)
+    vector = tuple(map(float, struct.unpack(f"<{len(raw) // size}{code}", raw)))
+    if not all(map(math.isfinite, vector)):
+        malformed(f"data[{position}] holds numbers that are none", source)
+    return vector

@@ -7,22 +7,22 @@ Strategy: build a plain dict from the request in one pass, asking the server's r
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from fnmatch import fnmatchcase
+from functools import lru_cache
 from typing import Any
 
 from .content import Part
-from .dialect import merge_extra
-from .openai_servers import Server, lacking, limit_word
+from .frozen import EMPTY, FrozenDict
 from .records import ChatRequest, Message, ToolCall
-
-__all__ = ["chat_body", "unsupported"]
+from .wire_json import merge_extra
 
 _PLAIN = ("temperature", "top_p", "seed", "tool_choice", "response_format", "reasoning_effort", "stop")
 _LETTERS = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
-def chat_body(request: ChatRequest, model: str, server: Server, provider: str, stream: bool) -> dict[str, Any]:
+def chat_body(request: ChatRequest, model: str, server: ServerQuirks, provider: str, stream: bool) -> dict[str, Any]:
     """The body for `request`; what the server has no word for is left out (see `unsupported`)."""
     body: dict[str, Any] = {
         "model": model,
@@ -33,8 +33,8 @@ def chat_body(request: ChatRequest, model: str, server: Server, provider: str, s
         if server.stream_usage:
             body["stream_options"] = {"include_usage": True}
     if request.max_tokens is not None:
-        body[limit_word(server, model)] = request.max_tokens
-    refused = lacking(server, model)
+        body[max_tokens_key(server, model)] = request.max_tokens
+    refused = unsupported_by(server, model)
     if request.tools and "tools" not in refused:
         body["tools"] = [tool.to_dict() for tool in request.tools]
     for name in _PLAIN:
@@ -46,9 +46,9 @@ def chat_body(request: ChatRequest, model: str, server: Server, provider: str, s
     return body
 
 
-def unsupported(request: ChatRequest, model: str, server: Server) -> tuple[str, ...]:
+def unsupported(request: ChatRequest, model: str, server: ServerQuirks) -> tuple[str, ...]:
     """The parameters of `request` that `model` on this server has no word for."""
-    refused = lacking(server, model)
+    refused = unsupported_by(server, model)
     if not refused:
         return ()
     given = {name: getattr(request, name) for name in _PLAIN}
@@ -61,15 +61,13 @@ def unsupported(request: ChatRequest, model: str, server: Server) -> tuple[str, 
 def _refused(name: str, value: Any, refused: frozenset[str]) -> bool:
     if value == 1 and name in ("temperature", "top_p"):
         return False  # as such models sample anyway
-    return name in refused or (
-        name == "response_format" and "json_schema" in refused and bool(value["type"] == "json_schema")
-    )
+    return name in refused or (name == "response_format" and "json_schema" in refused and bool(value["type"] == "json_schema"))
 
 
-def _set(body: dict[str, Any], name: str, value: Any, server: Server) -> None:
+def _set(body: dict[str, Any], name: str, value: Any, server: ServerQuirks) -> None:
     if name == "seed":
-        body[server.seed_word] = value
-    elif name == "reasoning_effort" and server.effort_word == "reasoning":
+        body[server.seed_key] = value
+    elif name == "reasoning_effort" and server.effort_key == "reasoning":
         body["reasoning"] = {"effort": value}
     elif name == "response_format" and value["type"] == "json_schema" and "name" not in value["json_schema"]:
         body[name] = {**value, "json_schema": {"name": "answer", **value["json_schema"]}}
@@ -77,7 +75,7 @@ def _set(body: dict[str, Any], name: str, value: Any, server: Server) -> None:
         body[name] = value
 
 
-def _turns(messages: Sequence[Any], server: Server, provider: str) -> list[dict[str, Any]]:
+def _turns(messages: Sequence[Any], server: ServerQuirks, provider: str) -> list[dict[str, Any]]:
     """The messages. Media among tools' results follow them in a user message: a tool message holds text only, save Mistral's."""
     made: list[dict[str, Any]] = []
     shown: list[dict[str, Any]] = []
@@ -93,7 +91,7 @@ def _turns(messages: Sequence[Any], server: Server, provider: str) -> list[dict[
     return [*made, {"role": "user", "content": shown}] if shown else made
 
 
-def _message(message: Message, server: Server, provider: str) -> dict[str, Any]:
+def _message(message: Message, server: ServerQuirks, provider: str) -> dict[str, Any]:
     role = message.role
     if role == "assistant":
         return _assistant(message, server, provider)
@@ -107,7 +105,7 @@ def _message(message: Message, server: Server, provider: str) -> dict[str, Any]:
     return made
 
 
-def _assistant(message: Message, server: Server, provider: str) -> dict[str, Any]:
+def _assistant(message: Message, server: ServerQuirks, provider: str) -> dict[str, Any]:
     if message.native is not None:
         kept = message.native_for("openai", provider)
         if isinstance(kept, dict):
@@ -127,7 +125,7 @@ def _assistant(message: Message, server: Server, provider: str) -> dict[str, Any
     return made
 
 
-def _content(message: Message, server: Server) -> str | list[dict[str, Any]]:
+def _content(message: Message, server: ServerQuirks) -> str | list[dict[str, Any]]:
     content = message.content
     if isinstance(content, str):
         return content
@@ -145,9 +143,143 @@ def _mistral_part(part: Part) -> dict[str, Any]:
     return part.to_dict()
 
 
-def _call_id(call_id: str, server: Server) -> str:
+def _call_id(call_id: str, server: ServerQuirks) -> str:
     """The id as the server takes it; the same id always maps to the same, so a result still meets its call."""
     if not server.short_ids or (len(call_id) == 9 and call_id.isascii() and call_id.isalnum()):
         return call_id
     digest = hashlib.blake2b(call_id.encode("utf-8", "surrogatepass"), digest_size=9).digest()
     return "".join(_LETTERS[byte % 62] for byte in digest)
+
+
+# --- from openai_servers: How the servers that speak OpenAI's format differ from it, one row a server.
+#
+# Strategy: a table of frozen rows looked up by the provider's name; a server without a row gets the plain format. No other
+# module compares provider names. Must never know a request's content, nor an account.
+#
+
+IMAGE = frozenset({"image"})
+USUAL = frozenset({"image", "audio", "document"})
+ALL = USUAL | {"video"}
+
+# OpenAI's models that think before they answer; the second set refuses to be sampled otherwise than it likes, the third to
+# stop at given words.
+REASONING_MODELS = ("o[1-9]*", "gpt-5*", "*/o[1-9]*", "*/gpt-5*")
+NO_SAMPLING = ("o[1-9]*", "gpt-5", "gpt-5-[!c]*", "*/o[1-9]*", "*/gpt-5", "*/gpt-5-[!c]*")
+NO_STOP = ("o[1245-9]*", "o3", "o3-[!m]*", "gpt-5", "gpt-5-[!c]*", "*/o[1-9]*", "*/gpt-5", "*/gpt-5-[!c]*")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ServerQuirks:
+    """One server's ways.
+
+    `refuses`: parameters (and "json_schema", a kind of one) it has no word for, each with patterns of the models that
+    refuse. `effort_models`: who takes a reasoning effort; `effort_key`: under which key. `long_limit_models`: who wants
+    `max_completion_tokens`. `stream_usage`: whether it must be asked for usage on streams, and does not refuse the question.
+    `names`: whether it takes a name on a message. `short_ids`: it takes tool call ids of nine letters and digits only.
+    `audio_in_total`: spoken input counts in its total alone. `int8_vectors`: the base64 of its vectors holds signed bytes.
+    """
+
+    media: frozenset[str] = USUAL
+    refuses: Mapping[str, tuple[str, ...]] = field(default=EMPTY)
+    effort_models: tuple[str, ...] = ("*",)
+    effort_key: str = "reasoning_effort"
+    long_limit_models: tuple[str, ...] = ()
+    stream_usage: bool = True
+    names: bool = True
+    developer_role: bool = False
+    short_ids: bool = False
+    seed_key: str = "seed"
+    key_header: str = "Authorization"
+    mistral_media: bool = False
+    audio_in_total: bool = False
+    embed_format: bool = True
+    dimensions_key: str = "dimensions"
+    int8_vectors: bool = False
+
+
+def server(name: str) -> ServerQuirks:
+    """The ways of the provider `name`."""
+    return _SERVERS.get(name, _PLAIN_SERVER)
+
+
+@lru_cache(maxsize=1024)
+def unsupported_by(server: ServerQuirks, model: str) -> frozenset[str]:
+    """The parameters that `model` on this server refuses, "json_schema" among them."""
+    found = {name for name, patterns in server.refuses.items() if _any(model, patterns)}
+    if not _any(model, server.effort_models):
+        found.add("reasoning_effort")
+    return frozenset(found)
+
+
+@lru_cache(maxsize=1024)
+def max_tokens_key(server: ServerQuirks, model: str) -> str:
+    """Under which key `model` on this server takes the bound of its answer."""
+    return "max_completion_tokens" if _any(model, server.long_limit_models) else "max_tokens"
+
+
+def _any(model: str, patterns: tuple[str, ...]) -> bool:
+    return any(fnmatchcase(model, pattern) for pattern in patterns)
+
+
+_PLAIN_SERVER = ServerQuirks()
+_OPENAI = ServerQuirks(
+    refuses=FrozenDict(temperature=NO_SAMPLING, top_p=NO_SAMPLING, stop=NO_STOP),
+    effort_models=REASONING_MODELS,
+    long_limit_models=REASONING_MODELS,
+    developer_role=True,
+)
+_GROK = ServerQuirks(
+    media=IMAGE,
+    refuses=FrozenDict(stop=("grok-3-mini*", "grok-4*")),
+    effort_models=("grok-3-mini*", "grok-4.2*multi-agent*", "grok-4.3*"),
+)
+_CEREBRAS = ServerQuirks(media=IMAGE, effort_models=("*gpt-oss*", "zai-glm*"))
+_MISTRAL = ServerQuirks(
+    effort_models=("mistral-small*", "mistral-medium*"),
+    stream_usage=False,
+    names=False,
+    short_ids=True,
+    seed_key="random_seed",
+    mistral_media=True,
+    audio_in_total=True,
+    dimensions_key="output_dimension",
+)
+_AZURE = ServerQuirks(
+    refuses=_OPENAI.refuses,
+    effort_models=REASONING_MODELS,
+    long_limit_models=REASONING_MODELS,
+    developer_role=True,
+    key_header="api-key",
+)
+_SERVERS: Mapping[str, ServerQuirks] = FrozenDict(
+    {
+        "openai": _OPENAI,
+        "azure_openai": _AZURE,
+        "github-models": ServerQuirks(
+            media=frozenset({"image", "audio"}),
+            refuses=_OPENAI.refuses,
+            effort_models=REASONING_MODELS,
+            long_limit_models=REASONING_MODELS,
+        ),
+        "grok": _GROK,
+        "xai": _GROK,
+        "cerebras": _CEREBRAS,
+        "cerebro": _CEREBRAS,
+        "groq": ServerQuirks(media=IMAGE, effort_models=("*gpt-oss*", "*qwen3*"), names=False),
+        "openrouter": ServerQuirks(media=ALL, effort_key="reasoning"),
+        "vercel-ai-gateway": ServerQuirks(effort_key="reasoning"),
+        "mistral": _MISTRAL,
+        "deepseek": ServerQuirks(media=frozenset(), refuses=FrozenDict(json_schema=("*",))),
+        "perplexity": ServerQuirks(
+            media=frozenset({"image", "document"}),
+            refuses=FrozenDict(tools=("*",), tool_choice=("*",), seed=("*",)),
+            stream_usage=False,
+            embed_format=False,
+            int8_vectors=True,
+        ),
+        "voyage": ServerQuirks(embed_format=False, dimensions_key="output_dimension"),
+        "ollama": ServerQuirks(media=IMAGE),
+        "ollama-cloud": ServerQuirks(media=IMAGE),
+        **dict.fromkeys(("together", "zai", "huggingface", "siliconflow", "modelscope", "vllm"), ServerQuirks(media=ALL)),
+    }
+)

@@ -10,14 +10,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from .answers import NOTHING_NEW, ChatChunk, ChunkChoice, Delta, ToolCallDelta
-from .dialect import dump_json
 from .errors import MalformedResponseError
-from .openai_reply import arguments_of, broken, finish_of, function_of, new_call_id, read_usage, split_content, word
+from .openai_reply import arguments_of, finish_of, function_of, new_call_id, read_usage, split_content, text_or_empty
 from .provider import Provider, StreamDecoder, clean_text, load_json
-from .records import Native, ToolCall
-
-__all__ = ["OpenAIDecoder"]
+from .records import NativeTurn, ToolCall
+from .responses import NOTHING_NEW, ChatChunk, ChunkChoice, Delta, ToolCallDelta
+from .wire_json import dump_json, malformed
 
 NO_DELTA = Delta()
 GROWING = ("text", "summary", "data")
@@ -38,21 +36,21 @@ class OpenAIDecoder(StreamDecoder):
     def read(self, event: str, item: Any, source: str) -> list[ChatChunk]:
         """See `StreamDecoder.read`."""
         if type(item) is not dict:
-            broken("a chunk of the stream is no object", source)
+            malformed("a chunk of the stream is no object", source)
         choices = item.get("choices")
         if not choices:
             if item.get("object") == "error":
                 self.fail(item)
         elif type(choices) is not list:
-            broken("a chunk's choices are no list", source)
+            malformed("a chunk's choices are no list", source)
         made = tuple([self._choice(choice, source) for choice in choices]) if choices else NOTHING_NEW
         usage = item.get("usage")
         if not usage and "x_groq" in item:
             usage = item["x_groq"].get("usage") if isinstance(item["x_groq"], dict) else None
         counted = read_usage(usage, self._audio_in_total) if type(usage) is dict and usage else None
-        return [ChatChunk(word(item.get("id")), word(item.get("model")), made, counted, source)]
+        return [ChatChunk(text_or_empty(item.get("id")), text_or_empty(item.get("model")), made, counted, source)]
 
-    def whole(self, item: Any, source: str) -> list[ChatChunk]:
+    def decode_unary_body(self, item: Any, source: str) -> list[ChatChunk]:
         """See `StreamDecoder.whole`."""
         if not isinstance(item, dict) or not item.get("choices"):
             return []
@@ -64,17 +62,17 @@ class OpenAIDecoder(StreamDecoder):
         """See `StreamDecoder.end`. Raises `MalformedResponseError` for a stream that ended well but held no answer."""
         chunks = super().end()
         if self.complete and not self._tracks:
-            broken("the stream held no answer")
+            malformed("the stream held no answer")
         return chunks
 
-    def natives(self) -> Mapping[int, Native]:
+    def natives(self) -> Mapping[int, NativeTurn]:
         """See `StreamDecoder.natives`."""
         made = {index: track.native(self._provider.name) for index, track in self._tracks.items()}
         return {index: native for index, native in made.items() if native is not None}
 
     def _choice(self, choice: Any, source: str) -> ChunkChoice:
         if type(choice) is not dict:
-            broken("a chunk's choice is no object", source)
+            malformed("a chunk's choice is no object", source)
         index = choice.get("index")
         if type(index) is not int:
             index = 0
@@ -93,7 +91,7 @@ class OpenAIDecoder(StreamDecoder):
         if not delta:
             return ChunkChoice(index, NO_DELTA, finish)
         if type(delta) is not dict:
-            broken("a chunk's delta is no object", source)
+            malformed("a chunk's delta is no object", source)
         return ChunkChoice(index, track.take(delta, source), finish)
 
 
@@ -138,7 +136,7 @@ class _Track:
             elif not text.isascii():
                 text = clean_text(text)
             self.text.append(text)
-        shown = word(get("reasoning") or get("reasoning_content"))
+        shown = text_or_empty(get("reasoning") or get("reasoning_content"))
         if shown:
             reasoning += shown
             self.returned = self.returned or "reasoning_content" in delta
@@ -150,10 +148,10 @@ class _Track:
         if not calls:
             return Delta(text or "", reasoning)
         if type(calls) is not list:
-            broken("tool_calls is no list", source)
+            malformed("tool_calls is no list", source)
         return Delta(text or "", reasoning, tuple([self._call(call, source) for call in calls]))
 
-    def native(self, provider: str) -> Native | None:
+    def native(self, provider: str) -> NativeTurn | None:
         """The turn in the server's own words, if it must get it back."""
         calls = tuple(ToolCall(call.id, call.name, "".join(call.arguments) or "{}") for call in self.calls)
         kept, text = dict(self.kept), "".join(self.text)
@@ -172,13 +170,13 @@ class _Track:
                 {**made.to_dict(), **({"extra_content": call.extra} if call.extra else {})}
                 for made, call in zip(calls, self.calls, strict=True)
             ]
-        return Native("openai", provider, dump_json(data), text, calls)
+        return NativeTurn("openai", provider, dump_json(data), text, calls)
 
     def _call(self, fragment: Any, source: str) -> ToolCallDelta:
         if type(fragment) is not dict:
-            broken("a tool call fragment is no object", source)
+            malformed("a tool call fragment is no object", source)
         function = function_of(fragment)
-        given, name = word(fragment.get("id")), word(function.get("name"))
+        given, name = text_or_empty(fragment.get("id")), text_or_empty(function.get("name"))
         arguments = arguments_of(function.get("arguments"))
         call = self._find(fragment.get("index"), given, name, arguments)
         fresh = not call.id

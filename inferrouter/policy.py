@@ -13,8 +13,6 @@ from typing import Protocol, TypeVar
 
 from .errors import ConfigError
 
-__all__ = ["CostFirstPolicy", "DeclaredOrderPolicy", "FreeFirstPolicy", "LeastBusyPolicy", "Policy", "Rankable", "policy_named"]
-
 
 class Rankable(Protocol):
     """What a policy sees of a candidate.

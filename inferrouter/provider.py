@@ -12,15 +12,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, NoReturn, Protocol
 
-from .answers import ChatChunk, ChatResponse, EmbedResponse
 from .errors import MalformedResponseError, ProviderError
 from .frozen import EMPTY
-from .records import ChatRequest, EmbedRequest, Native
+from .records import ChatRequest, EmbedRequest, NativeTurn
+from .responses import ChatChunk, ChatResponse, EmbedResponse
 from .secret import Secret
 from .sse import Event, Reader, SSETooLarge
-from .transport import WireRequest
-
-__all__ = ["Endpoint", "Provider", "StreamDecoder", "clean_text", "load_json", "tokens"]
+from .wire import WireRequest
 
 SNIFF_BYTES = 1 << 20
 
@@ -80,20 +78,20 @@ class Provider(Protocol):
 
 
 class StreamDecoder:
-    """Bytes of one streamed answer in, chunks out. A dialect overrides `read` (and `whole`, `natives`).
+    """Bytes of one streamed answer in, chunks out. A dialect overrides `read` (and `decode_unary_body`, `natives`).
 
     `complete`: the terminal marker was seen, so whatever happens now the answer is whole. `done`: nothing more will come, stop
     reading. An error object inside the stream is raised as what `Provider.error` makes of it; if chunks came before it in the
     same bytes, they are given first and the error stays in `failure`, for the next `feed` or `end` to raise.
     """
 
-    __slots__ = ("_ended", "_events", "_provider", "_reader", "_sniffed", "complete", "done", "failure")
+    __slots__ = ("_ended", "_events", "_prefix", "_provider", "_reader", "complete", "done", "failure")
 
     def __init__(self, provider: Provider) -> None:
         self._provider = provider
         self._reader = Reader()
         self._events = 0
-        self._sniffed = bytearray()
+        self._prefix = bytearray()
         self._ended = False
         self.complete = False
         self.done = False
@@ -113,8 +111,8 @@ class StreamDecoder:
             self._fail_after(chunks, MalformedResponseError(message="a stream event is larger than 8 MiB"))
         except ProviderError as exc:
             self._fail_after(chunks, exc)
-        if not self._events and len(self._sniffed) < SNIFF_BYTES:
-            self._sniffed += data
+        if not self._events and len(self._prefix) < SNIFF_BYTES:
+            self._prefix += data
         return chunks
 
     def end(self) -> list[ChatChunk]:
@@ -127,8 +125,8 @@ class StreamDecoder:
             pending = self._reader.pending()
             if pending is not None:
                 self._take_unterminated(pending, chunks)
-            elif not self._events and self._sniffed.strip():
-                self._take_bare(chunks)
+            elif not self._events and self._prefix.strip():
+                self._take_plain_json(chunks)
         return chunks
 
     def _fail_after(self, chunks: list[ChatChunk], error: ProviderError) -> None:
@@ -140,11 +138,11 @@ class StreamDecoder:
         """The chunks of one event whose data is the JSON value `item`."""
         raise NotImplementedError
 
-    def whole(self, item: Any, source: str) -> list[ChatChunk]:
+    def decode_unary_body(self, item: Any, source: str) -> list[ChatChunk]:
         """The chunks of a whole unary answer, sent by a server that ignores `stream`; none if it is not one."""
         return []
 
-    def natives(self) -> Mapping[int, Native]:
+    def natives(self) -> Mapping[int, NativeTurn]:
         """Per choice, the turn in the provider's own words, once complete; empty if it need not be kept."""
         return {}
 
@@ -180,17 +178,17 @@ class StreamDecoder:
                 return
         self._take(pending, chunks)
 
-    def _take_bare(self, chunks: list[ChatChunk]) -> None:
+    def _take_plain_json(self, chunks: list[ChatChunk]) -> None:
         try:
-            item = load_json(bytes(self._sniffed))
+            item = load_json(bytes(self._prefix))
         except MalformedResponseError as exc:
             exc.message = "the answer to a stream request is no event stream"
-            exc.body = clean_text(bytes(self._sniffed[:2048]).decode("utf-8", "replace"))
+            exc.body = clean_text(bytes(self._prefix[:2048]).decode("utf-8", "replace"))
             raise
         first = item[0] if isinstance(item, list) and item else item
         if isinstance(first, Mapping) and first.get("error"):
             self.fail(item)
-        found = self.whole(item, self._sniffed.decode("utf-8", "replace"))
+        found = self.decode_unary_body(item, self._prefix.decode("utf-8", "replace"))
         if not found:
             self.fail(item)
         chunks.extend(found)

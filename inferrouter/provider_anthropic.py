@@ -9,16 +9,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from . import anthropic_request
-from .answers import ChatResponse, EmbedResponse
 from .anthropic_reply import AnthropicDecoder, read_answer
-from .dialect import checked, declared, decoded, json_headers, write_json
 from .error_table import classify
 from .errors import InvalidRequestError, MalformedResponseError, ProviderError
 from .provider import Endpoint, StreamDecoder
 from .records import ChatRequest, EmbedRequest
-from .transport import WireRequest
-
-__all__ = ["AnthropicProvider"]
+from .responses import ChatResponse, EmbedResponse
+from .wire import WireRequest
+from .wire_json import decoded, json_headers, matches_any, validated_args, write_json
 
 PATTERNS = ("claude-*",)
 VERSION = ("anthropic-version", "2023-06-01")
@@ -40,7 +38,7 @@ class AnthropicProvider:
         name: str = "anthropic",
         models: Sequence[str] | str | None = None,
     ) -> None:
-        self.name, self.base_url, patterns = checked(name, base_url, models)
+        self.name, self.base_url, patterns = validated_args(name, base_url, models)
         self.models: tuple[str, ...] = PATTERNS if patterns is None else patterns
 
     def __repr__(self) -> str:
@@ -48,7 +46,7 @@ class AnthropicProvider:
 
     def declares(self, model: str) -> bool | None:
         """See `Provider.declares`."""
-        return declared(self.models, model)
+        return matches_any(self.models, model)
 
     def unsupported(self, request: ChatRequest, model: str) -> tuple[str, ...]:
         """See `Provider.unsupported`."""

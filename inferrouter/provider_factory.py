@@ -8,16 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
+from .account import AccountConfig, Auth
 from .catalog import ALIASES, PRESETS, preset
-from .config import AccountConfig, Auth, Config
+from .config import Config
 from .errors import ConfigError
 from .provider import Provider
 from .provider_anthropic import AnthropicProvider
 from .provider_gemini import GeminiProvider
 from .provider_openai import OpenAICompatProvider
 from .secret import Secret
-
-__all__ = ["KNOWN_PROVIDERS", "accounts_in", "config_over", "keyless", "providers_for"]
 
 KNOWN_PROVIDERS = frozenset((*PRESETS, *ALIASES))
 
@@ -36,7 +35,7 @@ def providers_for(config: Config, given: Iterable[Provider] | None) -> dict[str,
     return brought
 
 
-def accounts_in(env: Mapping[str, str]) -> list[AccountConfig]:
+def accounts_from_env(env: Mapping[str, str]) -> list[AccountConfig]:
     """An account for each known key in `env`, with the catalog's free limits; paid where the catalog knows of none.
 
     Raises nothing: a traceback that shows local variables would show every key of `env`.
@@ -49,15 +48,15 @@ def accounts_in(env: Mapping[str, str]) -> list[AccountConfig]:
     return found
 
 
-def config_over(accounts: Sequence[AccountConfig], allow_paid: bool = False) -> Config:
-    """A configuration of what `accounts_in` found. Raises `ConfigError` if that is nothing, or a key is unusable."""
+def config_for(accounts: Sequence[AccountConfig], allow_paid: bool = False) -> Config:
+    """A configuration of what `accounts_from_env` found. Raises `ConfigError` if that is nothing, or a key is unusable."""
     if not accounts:
         names = sorted({name for row in PRESETS.values() for name in row.env})
         raise ConfigError(f"the environment holds none of the known keys; set one of {', '.join(names)}")
     return Config(accounts=accounts, allow_paid=allow_paid)
 
 
-def keyless(config: Config) -> list[str]:
+def missing_key_warnings(config: Config) -> list[str]:
     """A warning for each account without a key at a provider that asks for one."""
     return [
         f"accounts[{i}].auth: account {account.id!r} has no api_key, which {account.provider!r} asks for"

@@ -13,16 +13,14 @@ from typing import Any
 from urllib.parse import quote
 
 from . import gemini_request
-from .answers import ChatResponse, EmbedResponse
-from .dialect import checked, declared, decoded, json_headers, load_answer, write_json
 from .error_table import classify
 from .errors import InvalidRequestError, MalformedResponseError, ProviderError
 from .gemini_reply import GeminiDecoder, read_answer, read_usage
 from .provider import Endpoint, StreamDecoder
 from .records import ChatRequest, EmbedRequest, Usage
-from .transport import WireRequest
-
-__all__ = ["GeminiProvider"]
+from .responses import ChatResponse, EmbedResponse
+from .wire import WireRequest
+from .wire_json import decoded, json_headers, load_answer, matches_any, validated_args, write_json
 
 # "text-embedding-0*" and not more: text-embedding-3-* are OpenAI's.
 PATTERNS = ("gemini-*", "gemma-*", "learnlm-*", "embedding-*", "text-embedding-0*", "models/*", "tunedModels/*")
@@ -43,7 +41,7 @@ class GeminiProvider:
         name: str = "gemini",
         models: Sequence[str] | str | None = None,
     ) -> None:
-        self.name, self.base_url, patterns = checked(name, base_url, models)
+        self.name, self.base_url, patterns = validated_args(name, base_url, models)
         self.models: tuple[str, ...] = PATTERNS if patterns is None else patterns
 
     def __repr__(self) -> str:
@@ -51,7 +49,7 @@ class GeminiProvider:
 
     def declares(self, model: str) -> bool | None:
         """See `Provider.declares`; a leading `models/` is Google's own and means nothing."""
-        return declared(self.models, model, model.removeprefix("models/"))
+        return matches_any(self.models, model, model.removeprefix("models/"))
 
     def unsupported(self, request: ChatRequest, model: str) -> tuple[str, ...]:
         """See `Provider.unsupported`."""

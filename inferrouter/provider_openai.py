@@ -8,22 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from .answers import ChatResponse, EmbedResponse
 from .catalog import preset
-from .dialect import checked, declared, dump_json, json_headers, load_answer, write_json
 from .error_table import classify
 from .errors import ConfigError, ProviderError
-from .openai_reply import hidden_error, read_answer
-from .openai_request import chat_body, unsupported
-from .openai_servers import server
+from .openai_reply import embed_body, embedded_error, read_answer, read_vectors
+from .openai_request import chat_body, server, unsupported
 from .openai_stream import OpenAIDecoder
-from .openai_vectors import embed_body, read_vectors
 from .provider import Endpoint, StreamDecoder, embedded_status
 from .records import ChatRequest, EmbedRequest
+from .responses import ChatResponse, EmbedResponse
 from .secret import Secret
-from .transport import WireRequest
-
-__all__ = ["OpenAICompatProvider"]
+from .wire import WireRequest
+from .wire_json import dump_json, json_headers, load_answer, matches_any, validated_args, write_json
 
 
 class OpenAICompatProvider:
@@ -37,7 +33,7 @@ class OpenAICompatProvider:
 
     def __init__(self, name: str, base_url: str, models: Sequence[str] | str | None = None) -> None:
         self.models: tuple[str, ...] | None
-        self.name, self.base_url, self.models = checked(name, base_url, models)
+        self.name, self.base_url, self.models = validated_args(name, base_url, models)
         self._server = server(name)
         self.media = self._server.media
 
@@ -74,7 +70,7 @@ class OpenAICompatProvider:
 
     def declares(self, model: str) -> bool | None:
         """See `Provider`."""
-        return declared(self.models, model) if self.models is not None else None
+        return matches_any(self.models, model) if self.models is not None else None
 
     def unsupported(self, request: ChatRequest, model: str) -> tuple[str, ...]:
         """See `Provider`."""
@@ -88,7 +84,7 @@ class OpenAICompatProvider:
     def decode(self, body: bytes, model: str) -> ChatResponse:
         """See `Provider`."""
         source, item = load_answer(self, body)
-        failure = hidden_error(item)
+        failure = embedded_error(item)
         if failure is not None:
             raise self.error(embedded_status(failure, 200), {}, dump_json(failure).encode("utf-8", "replace"), 0.0)
         return read_answer(item, source, self.name, self._server.audio_in_total)

@@ -12,8 +12,6 @@ import stat
 
 from .errors import QuotaStoreError
 
-__all__ = ["QuotaFile"]
-
 SHORTEST = 512
 """Bytes of the smallest database there is; SQLite takes some shorter files for empty ones and writes over them."""
 
@@ -89,8 +87,8 @@ _DAMAGES = (1, 11, 26)
 """SQLite's codes for a damaged file and for none of its own, and for a table or a column that is missing."""
 _REMEDIES = {
     3: ("cannot be written", "make the file and its folder writable, or name another"),
-    5: ("was locked by others all the time", "look for a process that is stuck, or raise patience"),
-    6: ("was locked by others all the time", "look for a process that is stuck, or raise patience"),
+    5: ("was locked by others all the time", "look for a process that is stuck, or raise busy_timeout"),
+    6: ("was locked by others all the time", "look for a process that is stuck, or raise busy_timeout"),
     8: ("cannot be written", "make the file and its folder writable, or name another"),
     10: ("cannot be read or written (disk error)", "check the disk, and that -wal and -shm beside it were not removed"),
     13: ("cannot grow, the disk is full", "free some space; then the same call works again"),

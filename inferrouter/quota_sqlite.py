@@ -20,32 +20,26 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from .checks import check_path, check_word
 from .errors import ConfigError, QuotaStoreError
-from .limits import Limit, tally_unpacked
-from .quota import (
-    Bucket,
-    Entry,
-    Headroom,
-    Hold,
-    Refusal,
-    Reservation,
+from .limits import Limit
+from .quota import Bucket, Headroom, Hold, Refusal, Reservation, allowance_key
+from .quota_counting import (
+    BucketState,
     admit,
-    allowance_key,
-    caught_up,
+    counter_unpacked,
     headroom_of,
     live_hold,
     merged_hold,
     redefined,
+    release_after_clock_step,
     settle,
     with_quota,
 )
 from .quota_file import QuotaFile
+from .validation import check_choice, check_path
 
 if TYPE_CHECKING:
     import sqlite3
-
-__all__ = ["SQLiteQuotaStore"]
 
 T = TypeVar("T")
 
@@ -70,7 +64,7 @@ class SQLiteQuotaStore:
     """Counts in the file `path`, created (mode 0600) if there is none; its folder must exist and be on a local disk.
 
     `synchronous`: "NORMAL" survives any crash of a process, "FULL" also the loss of power, at about a tenth of the speed.
-    `patience`: seconds to wait for other processes' locks before a verb gives up. `sleep`: how to wait, in seconds.
+    `busy_timeout`: seconds to wait for other processes' locks before a verb gives up. `sleep`: how to wait, in seconds.
     An empty file is taken as new. Raises ConfigError for a wrong path or `synchronous`, QuotaStoreError for a file that
     cannot be used, saying why and what to do.
     """
@@ -80,24 +74,24 @@ class SQLiteQuotaStore:
         path: str | os.PathLike[str],
         synchronous: str = "NORMAL",
         *,
-        patience: float = 5.0,
+        busy_timeout: float = 5.0,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        problems = {"path": check_path(path), "synchronous": check_word(synchronous, ("NORMAL", "FULL"))}
+        problems = {"path": check_path(path), "synchronous": check_choice(synchronous, ("NORMAL", "FULL"))}
         if any(problems.values()):
             raise ConfigError([f"quota.{name}: {problem}" for name, problem in problems.items() if problem])
         self._file = QuotaFile(os.path.abspath(os.path.expanduser(os.fsdecode(path))))
         self._synchronous = synchronous
-        self._patience = patience
+        self._busy_timeout = busy_timeout
         self._sleep = sleep
         self._lock = threading.Lock()
         self._db: sqlite3.Connection | None = None
         self._cursor: sqlite3.Cursor | None = None
         self._pid = os.getpid()
         self._closed = False
-        self._entries: dict[str, Entry] = {}
+        self._states: dict[str, BucketState] = {}
         self._rows: dict[str, int] = {}
-        self._behind: dict[str, float] = {}
+        self._ahead_since: dict[str, float] = {}
         self._version = 0
         self._idents = _idents()
         self._verb(lambda db: None)
@@ -106,33 +100,33 @@ class SQLiteQuotaStore:
     def define(self, buckets: Sequence[Bucket], now: float) -> None:
         def work(db: sqlite3.Cursor) -> None:
             for bucket in buckets:
-                self._redefine(db, redefined(self._entry(db, bucket.key), bucket, now))
+                self._redefine(db, redefined(self._state(db, bucket.key), bucket, now))
 
         self._verb(work)
 
     def headroom(self, keys: Sequence[str], now: float) -> list[Headroom]:
         def work(db: sqlite3.Cursor) -> tuple[list[Headroom], bool]:
-            entries = self._load(db, keys)
-            rooms = [headroom_of(entries, key, now) for key in keys]
-            return rooms, any(now < entries[key].tally.begin < math.inf for key in keys)
+            states = self._load(db, keys)
+            headrooms = [headroom_of(states, key, now) for key in keys]
+            return headrooms, any(now < states[key].counter.begin < math.inf for key in keys)
 
-        rooms, ahead = self._verb(work, "BEGIN")
-        looks = ahead or bool(self._behind)
+        headrooms, ahead = self._verb(work, "BEGIN")
+        looks = ahead or bool(self._ahead_since)
         if looks and self._verb(lambda db: self._catch_up(db, keys, now)):
-            rooms, _ = self._verb(work, "BEGIN")
-        return rooms
+            headrooms, _ = self._verb(work, "BEGIN")
+        return headrooms
 
     def reserve(self, wants: Sequence[tuple[str, float]], now: float) -> Reservation | Refusal:
         def work(db: sqlite3.Cursor) -> Reservation | Refusal:
-            entries = self._load(db, [key for key, _ in wants])
-            taken = admit(entries, wants, now, next(self._idents))
-            if isinstance(taken, Refusal) or self._behind:
+            states = self._load(db, [key for key, _ in wants])
+            taken = admit(states, wants, now, next(self._idents))
+            if isinstance(taken, Refusal) or self._ahead_since:
                 freed = self._catch_up(db, [key for key, _ in wants], now)
                 if freed and isinstance(taken, Refusal):
-                    taken = admit(entries, wants, now, next(self._idents))
+                    taken = admit(states, wants, now, next(self._idents))
             if isinstance(taken, Reservation):
-                charged = [entries[key] for key, _ in wants]
-                taken.until = max([now, *[entry.tally.gone for entry in charged]])
+                charged = [states[key] for key, _ in wants]
+                taken.until = max([now, *[state.counter.expires_at for state in charged]])
                 self._save(db, charged)
                 db.execute("INSERT INTO reservation VALUES (?, ?)", (taken.until, taken.id))
                 if taken.id % _PRUNE_EVERY == 0:
@@ -182,7 +176,7 @@ class SQLiteQuotaStore:
         key = allowance_key(account_id)
 
         def work(db: sqlite3.Cursor) -> None:
-            self._redefine(db, with_quota(self._entry(db, key), key, amount, unit))
+            self._redefine(db, with_quota(self._state(db, key), key, amount, unit))
 
         self._verb(work)
 
@@ -214,7 +208,7 @@ class SQLiteQuotaStore:
                 try:
                     return self._transaction(work, begin, looks)
                 except (sqlite3.Error, UnicodeError, OverflowError) as exc:
-                    if not _is_busy(exc) or waited >= self._patience:
+                    if not _is_busy(exc) or waited >= self._busy_timeout:
                         raise self._file.explained(exc) from exc
                 longest = 0.002 if waited < 0.02 else 0.0005  # who has waited long looks more often
                 pause = random.uniform(0.0002, longest)  # noqa: S311 - spreads waiters, guards nothing
@@ -229,7 +223,7 @@ class SQLiteQuotaStore:
                 self._file.check()
             version = db.execute("PRAGMA data_version").fetchone()[0]
             if version != self._version:  # another connection has written since
-                self._entries.clear()
+                self._states.clear()
                 self._version = version
             result = work(db)
             db.execute("COMMIT")
@@ -240,52 +234,52 @@ class SQLiteQuotaStore:
             raise
         return result
 
-    def _entry(self, db: sqlite3.Cursor, key: str) -> Entry | None:
-        entry = self._entries.get(key)
-        if entry is None:
+    def _state(self, db: sqlite3.Cursor, key: str) -> BucketState | None:
+        state = self._states.get(key)
+        if state is None:
             row = db.execute("SELECT id, amount, kind, state FROM bucket WHERE key = ?", (key,)).fetchone()
             if row is not None:
                 self._rows[key], *stored = row
-                entry = self._entries[key] = self._read(key, *stored)
-        return entry
+                state = self._states[key] = self._read(key, *stored)
+        return state
 
-    def _read(self, key: str, amount: Any, kind: Any, state: Any) -> Entry:
+    def _read(self, key: str, amount: Any, kind: Any, state: Any) -> BucketState:
         try:
-            return Entry(key, tally_unpacked(_limit(amount, kind), state), kind.endswith(" set"))
+            return BucketState(key, counter_unpacked(_limit(amount, kind), state), kind.endswith(" set"))
         except (ValueError, TypeError, AttributeError, ConfigError, QuotaStoreError) as exc:
             raise self._file.damaged(f"bucket {key!r} cannot be read") from exc
 
-    def _load(self, db: sqlite3.Cursor, keys: Iterable[str]) -> dict[str, Entry]:
+    def _load(self, db: sqlite3.Cursor, keys: Iterable[str]) -> dict[str, BucketState]:
         """Every entry that was read since the file was last changed by others, those of `keys` among them."""
         for key in keys:
-            if key not in self._entries:
-                self._entry(db, key)
-        return self._entries
+            if key not in self._states:
+                self._state(db, key)
+        return self._states
 
-    def _redefine(self, db: sqlite3.Cursor, entry: Entry) -> None:
-        limit = entry.limit
-        if self._entries.get(entry.key) is not entry:
-            pinned = " set" if entry.pinned else ""
+    def _redefine(self, db: sqlite3.Cursor, state: BucketState) -> None:
+        limit = state.limit
+        if self._states.get(state.key) is not state:
+            pinned = " set" if state.pinned else ""
             kind = f"{limit.unit} {limit.window} {'rolling' if limit.rolling else 'calendar'} {limit.zone}{pinned}"
-            row = (float(limit.amount), kind, entry.tally.pack(), entry.key)
-            if entry.key in self._rows:
+            row = (float(limit.amount), kind, state.counter.pack(), state.key)
+            if state.key in self._rows:
                 db.execute("UPDATE bucket SET amount = ?, kind = ?, state = ? WHERE key = ?", row)
             else:
                 db.execute("INSERT INTO bucket (amount, kind, state, key) VALUES (?, ?, ?, ?)", row)
-                self._rows[entry.key] = db.lastrowid or 0
-            self._entries[entry.key] = entry
+                self._rows[state.key] = db.lastrowid or 0
+            self._states[state.key] = state
 
-    def _save(self, db: sqlite3.Cursor, entries: Iterable[Entry]) -> None:
-        rows = [(entry.tally.pack(), self._rows[entry.key]) for entry in entries]
+    def _save(self, db: sqlite3.Cursor, states: Iterable[BucketState]) -> None:
+        rows = [(state.counter.pack(), self._rows[state.key]) for state in states]
         db.executemany("UPDATE bucket SET state = ? WHERE id = ?", rows)
 
     def _catch_up(self, db: sqlite3.Cursor, keys: Sequence[str], now: float) -> bool:
-        freed = caught_up(self._load(db, keys), keys, now, self._behind)
+        freed = release_after_clock_step(self._load(db, keys), keys, now, self._ahead_since)
         self._save(db, freed)
         return bool(freed)
 
     def _forget(self) -> None:
-        self._entries.clear()
+        self._states.clear()
         self._rows.clear()
 
     def _connected(self) -> sqlite3.Cursor:
@@ -360,8 +354,7 @@ class SQLiteQuotaStore:
 
 
 _PRUNE = (
-    "DELETE FROM reservation WHERE (until, id) IN"
-    " (SELECT until, id FROM reservation WHERE until <= ? ORDER BY until LIMIT ?)"
+    "DELETE FROM reservation WHERE (until, id) IN (SELECT until, id FROM reservation WHERE until <= ? ORDER BY until LIMIT ?)"
 )
 _OPENING = threading.Lock()
 _STORES: weakref.WeakSet[SQLiteQuotaStore] = weakref.WeakSet()

@@ -16,8 +16,6 @@ from .errors import InvalidRequestError
 from .frozen import EMPTY, freeze
 from .tool import Tool, tool_from_dict
 
-__all__ = ["ChatRequest", "EmbedRequest", "Message", "Native", "Routing", "ToolCall", "Usage"]
-
 NO_MEDIA: frozenset[str] = frozenset()
 ROLES = ("system", "developer", "user", "assistant", "tool")
 OPTIONAL = ("temperature", "max_tokens", "top_p", "stop", "seed", "tools", "tool_choice", "response_format", "reasoning_effort")
@@ -74,7 +72,7 @@ class ToolCall:
 
 
 @dataclass(frozen=True, slots=True)
-class Native:
+class NativeTurn:
     """A turn in its provider's own words, kept to be given back unchanged (thinking signatures live in it).
 
     `data`: JSON text that only `dialect` (for OpenAI-compatible servers: of `provider`) understands; `text` and `calls`: what it
@@ -102,7 +100,7 @@ class Message:
     tool_call_id: str | None = None
     name: str | None = None
     reasoning: str = field(default="", repr=False)
-    native: Native | None = field(default=None, repr=False, compare=False)
+    native: NativeTurn | None = field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if self.role not in ROLES:

@@ -12,33 +12,30 @@ from functools import wraps
 from types import TracebackType
 from typing import ParamSpec, Self, TypeVar
 
-from .admission import Kit
-from .answers import ChatResponse, EmbedResponse
-from .attempt import left_out, ordered, walk
-from .candidates import Situation, survey
-from .chat import chat_verb
-from .clock import Clock, SystemClock
+from .attempt import Runtime
+from .calls import chat_operation, embed_all
+from .candidates import CallNeeds, find_candidates
 from .config import Config, QuotaConfig
 from .config_file import load_config
-from .embed import embed_all
+from .costs import estimate_chat
 from .errors import ConfigError, InferRouterError, InvalidRequestError, UnknownModelError
-from .estimate import estimate_chat
 from .frozen import FrozenDict
+from .guarded_store import GuardedStore
 from .health import Health, HealthConfig
-from .ledger import Ledger
-from .meter import Meter, NoopMeter
-from .outcome import bare
+from .meter import Clock, Meter, NoopMeter, SystemClock
 from .policy import Policy, policy_named
 from .provider import Provider
-from .quota import MemoryQuotaStore, QuotaStore
+from .provider_factory import KNOWN_PROVIDERS, accounts_from_env, config_for, missing_key_warnings, providers_for
+from .quota import QuotaStore
+from .quota_memory import MemoryQuotaStore
 from .records import ChatRequest, EmbedRequest
-from .registry import KNOWN_PROVIDERS, accounts_in, config_over, keyless, providers_for
-from .roster import Plan, Roster
+from .redaction import strip_tracebacks
+from .responses import ChatResponse, EmbedResponse
+from .routes import Route, RouteTable
 from .status import AccountStatus, Explanation, account_states
-from .stream import ChatStream, stream_verb
+from .stream import ChatStream, stream_operation
 from .transport import Transport
-
-__all__ = ["Router"]
+from .walk import left_out, ordered, walk
 
 LONGEST = 1e9
 """Seconds; no call and no wait is longer, infinite ones included."""
@@ -48,7 +45,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
-def _ours(method: Callable[P, T]) -> Callable[P, T]:
+def only_library_errors(method: Callable[P, T]) -> Callable[P, T]:
     """`method`, which lets out this library's errors alone: what a caller's own provider, policy or clock raises becomes one."""
 
     @wraps(method)
@@ -61,7 +58,7 @@ def _ours(method: Callable[P, T]) -> Callable[P, T]:
             kind = type(exc).__name__
             raise InferRouterError(
                 f"{kind} in a provider, policy or clock of yours, or in this library: see the cause"
-            ) from bare(exc)
+            ) from strip_tracebacks(exc)
 
     return guarded
 
@@ -93,9 +90,9 @@ class Router:
         known = providers_for(config, providers)
         self._own_store = quota_store is None
         store = _store(config.quota) if quota_store is None else quota_store
-        self._ledger = Ledger(store, config.on_store_error or config.quota.on_store_error)
+        self._ledger = GuardedStore(store, config.on_store_error or config.quota.on_store_error)
         self._transport = Transport()
-        self._kit = Kit(
+        self._runtime = Runtime(
             clock or SystemClock(),
             self._ledger,
             Health(health),
@@ -104,9 +101,13 @@ class Router:
             config.attempt_timeout,
             config.auth_errors == "next",
         )
-        self._roster = Roster(config, known, self._transport, self._ledger)
+        self._routes = RouteTable(config, known, self._transport, self._ledger)
         self._begin()
-        self.warnings: tuple[str, ...] = (*config.warnings(self._roster.direct()), *keyless(config), *self._default_unknown())
+        self.warnings: tuple[str, ...] = (
+            *config.warnings(self._routes.directly_addressable()),
+            *missing_key_warnings(config),
+            *self._default_unknown(),
+        )
         self._closed = False
 
     @classmethod
@@ -126,11 +127,11 @@ class Router:
         `env`: None: the process's own. A provider without a free tier in the catalog counts as paid and is used only with
         `allow_paid`. `parts` as for the constructor. Raises `ConfigError` that names the variables if none is set.
         """
-        accounts = accounts_in(os.environ if env is None else env)
+        accounts = accounts_from_env(os.environ if env is None else env)
         del env  # a traceback with locals would show it
-        return cls(config_over(accounts, allow_paid), **parts)  # type: ignore[arg-type]  # as in from_file
+        return cls(config_for(accounts, allow_paid), **parts)  # type: ignore[arg-type]  # as in from_file
 
-    @_ours
+    @only_library_errors
     def chat_completion(
         self, request: ChatRequest, *, timeout: float | None = None, max_wait: float | None = None
     ) -> ChatResponse:
@@ -139,56 +140,56 @@ class Router:
         None: the configuration's. Raises errors of the `InferRouterError` tree only: `InvalidRequestError`, `UnknownModelError`,
         `NoCandidatesError`, `AllCandidatesFailedError`, `AuthenticationError`, `ContextWindowError`, `QuotaStoreError`.
         """
-        situation, deadline, patience = self._prepared(request, timeout, max_wait)
-        plan = self._plan(request.model)
-        return walk(plan, chat_verb(request, situation, deadline, patience), self._kit)
+        needs, deadline, max_wait = self._prepared(request, timeout, max_wait)
+        route = self._route(request.model)
+        return walk(route, chat_operation(request, needs, deadline, max_wait), self._runtime)
 
-    @_ours
+    @only_library_errors
     def stream(self, request: ChatRequest, *, timeout: float | None = None, max_wait: float | None = None) -> ChatStream:
         """An open stream, before its first content; see `ChatStream`. Parameters and errors as for `chat_completion`."""
-        situation, deadline, patience = self._prepared(request, timeout, max_wait)
-        plan = self._plan(request.model)
+        needs, deadline, max_wait = self._prepared(request, timeout, max_wait)
+        route = self._route(request.model)
         idle = self._config.idle_timeout or self._config.attempt_timeout
-        return walk(plan, stream_verb(request, situation, deadline, patience, idle), self._kit)
+        return walk(route, stream_operation(request, needs, deadline, max_wait, idle), self._runtime)
 
-    @_ours
+    @only_library_errors
     def embed(self, request: EmbedRequest, *, timeout: float | None = None, max_wait: float | None = None) -> EmbedResponse:
         """Vectors for texts, all of one model. Parameters and errors as for `chat_completion`."""
         self._check(request, EmbedRequest)
-        deadline, patience = self._bounds(timeout, max_wait)
-        plan = self._plan(request.model)
-        return embed_all(request, plan, self._kit, self._config.allow_paid, deadline, patience)
+        deadline, max_wait = self._bounds(timeout, max_wait)
+        route = self._route(request.model)
+        return embed_all(request, route, self._runtime, self._config.allow_paid, deadline, max_wait)
 
-    @_ours
+    @only_library_errors
     def explain(self, request: ChatRequest) -> Explanation:
         """What a call would do now: candidates in order, and why each other was left out. Nothing is reserved.
 
         Raises `UnknownModelError`, `InvalidRequestError`, `QuotaStoreError`, or `ConfigError` if the policy fails.
         """
-        situation, _, _ = self._prepared(request, None, None)
-        kit = self._kit
-        kit.settle_orphans()
-        plan = self._plan(request.model)
-        with kit.nest:
-            found = survey(plan, situation, kit.ledger, kit.health, kit.now())
-        queue = ordered(kit.policy, found.candidates)
-        return Explanation(plan.name, tuple(queue), (*found.rejections, *left_out(found.candidates, queue)))
+        needs, _, _ = self._prepared(request, None, None)
+        runtime = self._runtime
+        runtime.settle_dropped_streams()
+        route = self._route(request.model)
+        with runtime.nest:
+            found = find_candidates(route, needs, runtime.ledger, runtime.health, runtime.now())
+        queue = ordered(runtime.policy, found.candidates)
+        return Explanation(route.name, tuple(queue), (*found.rejections, *left_out(found.candidates, queue)))
 
-    @_ours
+    @only_library_errors
     def status(self) -> Mapping[str, AccountStatus]:
         """Every account's limits, holds, breaker and spend, by account id. Raises `QuotaStoreError`."""
-        kit = self._kit
-        kit.settle_orphans()
-        with kit.nest:
-            return FrozenDict(account_states(self._roster, self._ledger, kit.health, kit.now()))
+        runtime = self._runtime
+        runtime.settle_dropped_streams()
+        with runtime.nest:
+            return FrozenDict(account_states(self._routes, self._ledger, runtime.health, runtime.now()))
 
     def close(self) -> None:
         """Close idle connections, and the quota store if this router made it. May be called twice."""
         if self._closed:
             return
         self._closed = True
-        self._kit.settle_orphans()
-        self._ledger.close(self._kit.clock.time(), self._own_store)
+        self._runtime.settle_dropped_streams()
+        self._ledger.close(self._runtime.clock.time(), self._own_store)
         self._transport.close()
 
     def __enter__(self) -> Self:
@@ -200,34 +201,34 @@ class Router:
     def __repr__(self) -> str:
         if self._closed:  # or never opened, when a traceback shows it
             return "<Router: closed>"
-        return f"<Router: {len(self._roster.seats)} accounts, {len(self._roster.providers)} providers, open>"
+        return f"<Router: {len(self._routes.bound_accounts)} accounts, {len(self._routes.providers)} providers, open>"
 
-    @_ours
+    @only_library_errors
     def _begin(self) -> None:
-        self._roster.open(self._kit.clock.time())
+        self._routes.define_limits(self._runtime.clock.time())
 
     def _prepared(
         self, request: ChatRequest, timeout: float | None, max_wait: float | None
-    ) -> tuple[Situation, float | None, float]:
+    ) -> tuple[CallNeeds, float | None, float]:
         self._check(request, ChatRequest)
-        deadline, patience = self._bounds(timeout, max_wait)
-        situation = Situation(estimate_chat(request), self._config.allow_paid, request, request.media)
-        return situation, deadline, patience
+        deadline, max_wait = self._bounds(timeout, max_wait)
+        needs = CallNeeds(estimate_chat(request), self._config.allow_paid, request, request.media)
+        return needs, deadline, max_wait
 
     def _default_unknown(self) -> list[str]:
         try:
             if self._config.default_model:
-                self._plan("")
+                self._route("")
         except UnknownModelError as error:
             return [f"default_model: {error}"]
         return []
 
-    def _plan(self, name: str) -> Plan:
-        known = self._roster.known(name)
+    def _route(self, name: str) -> Route:
+        known = self._routes.cached(name)
         if known is not None:
             return known
-        with self._kit.nest:
-            return self._roster.resolve(name, self._kit.clock.time())
+        with self._runtime.nest:
+            return self._routes.resolve(name, self._runtime.clock.time())
 
     def _check(self, request: object, kind: type) -> None:
         if self._closed:
@@ -237,8 +238,8 @@ class Router:
 
     def _bounds(self, timeout: float | None, max_wait: float | None) -> tuple[float | None, float]:
         limit = self._config.timeout if timeout is None else _seconds("timeout", timeout)
-        patience = self._config.max_wait if max_wait is None else _seconds("max_wait", max_wait)
-        return None if limit is None else self._kit.clock.monotonic() + limit, patience
+        max_wait = self._config.max_wait if max_wait is None else _seconds("max_wait", max_wait)
+        return None if limit is None else self._runtime.clock.monotonic() + limit, max_wait
 
 
 def _check_parts(quota_store: object, policy: object, meter: object, health: object, clock: object) -> None:

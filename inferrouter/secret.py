@@ -10,8 +10,6 @@ import hmac
 from collections.abc import Iterable
 from typing import Any, NoReturn
 
-__all__ = ["Secret", "redact"]
-
 MASK = "***"
 SHORTEST = 4
 """Characters; fewer are no key, and would be found in ordinary words."""

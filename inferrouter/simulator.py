@@ -13,26 +13,23 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import parse_qsl, urlsplit
 
 from .errors import ConfigError
 from .secret import Secret
 from .simulator_anthropic import AnthropicWire
-from .simulator_faults import Fault, deliver, deliver_vectors, instead, json_body
 from .simulator_gemini import GeminiWire
-from .simulator_keys import KeyCounter, KeyLimits, KeyUsage
-from .simulator_mind import ReplyFunction, answer, make_id
+from .simulator_model import ReplyFunction, answer, make_id
 from .simulator_openai import OpenAIWire
-from .simulator_prompt import Memory, Prompt, Texts, count_tokens
-from .simulator_wire import Exchange, Outgoing, Refusal, Wire
+from .simulator_prompt import IssuedTokens, Prompt, Texts
+from .simulator_server import Fault, deliver, deliver_vectors, json_body, replacement
+from .simulator_wire import Exchange, LimitState, Refusal, ScriptedResponse, Wire
 
 if TYPE_CHECKING:
-    from .simulator_http import Server
+    from .simulator_server import Server
 
-__all__ = ["Fault", "KeyLimits", "KeyUsage", "Served", "Simulator", "count_tokens"]
-
-WIRES: dict[str, Callable[[Memory], Wire]] = {
+WIRES: dict[str, Callable[[IssuedTokens], Wire]] = {
     "openai": OpenAIWire,
     "gemini": GeminiWire,
     "anthropic": AnthropicWire,
@@ -40,7 +37,7 @@ WIRES: dict[str, Callable[[Memory], Wire]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Served:
+class LoggedRequest:
     """One request that came. `key`: the place of its key in `keys`, None if unknown; tokens are 0 if it was refused."""
 
     key: int | None
@@ -80,7 +77,7 @@ class Simulator:
         self.dialect = dialect
         self.name = name or dialect
         self.models = tuple(models)
-        self._wire = WIRES[dialect](Memory())
+        self._wire = WIRES[dialect](IssuedTokens())
         limits = keys if isinstance(keys, Mapping) else dict.fromkeys(keys)
         self._counters = [KeyCounter(limit) for limit in limits.values()]
         self._places = {Secret(key): place for place, key in enumerate(limits)}
@@ -92,7 +89,7 @@ class Simulator:
         self._chunk_delay = chunk_delay_s
         self._lock = threading.Lock()
         self._faults: deque[Fault | None] = deque()
-        self._log: list[Served] = []
+        self._log: list[LoggedRequest] = []
         self._numbers = 0
         self._server: Server | None = None
 
@@ -104,7 +101,7 @@ class Simulator:
         return f"http://127.0.0.1:{self._server.server_port}{self._wire.root}"
 
     @property
-    def log(self) -> tuple[Served, ...]:
+    def log(self) -> tuple[LoggedRequest, ...]:
         """Every request so far, in the order they were decided."""
         with self._lock:
             return tuple(self._log)
@@ -133,7 +130,7 @@ class Simulator:
     def start(self) -> Simulator:
         """Begin to serve on a free port; does nothing if it serves already."""
         if self._server is None:
-            from .simulator_http import Server
+            from .simulator_server import Server
 
             self._server = Server(self._respond)
             self._server.start()
@@ -151,15 +148,15 @@ class Simulator:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.stop()
 
-    def _respond(self, method: str, target: str, headers: Mapping[str, str], body: bytes) -> Outgoing:
+    def _respond(self, method: str, target: str, headers: Mapping[str, str], body: bytes) -> ScriptedResponse:
         url = urlsplit(target)
         query = dict(parse_qsl(url.query))
         place = self._places.get(self._wire.key(headers))
         error_type = self._wire.error_type(query)
         fault = self._next_fault(place)
-        replaced = instead(fault, self._wire, error_type) if fault else None
+        replaced = replacement(fault, self._wire, error_type) if fault else None
         if fault and replaced:
-            self._record(Served(place, "", replaced.status if fault.kind != "dropped" else 0, fault=fault.kind))
+            self._record(LoggedRequest(place, "", replaced.status if fault.kind != "dropped" else 0, fault=fault.kind))
             return replaced
         asked: Prompt | Texts | None = None  # known to the log as soon as it could be read
         try:
@@ -173,7 +170,7 @@ class Simulator:
             asked = self._read(path, query, headers, body)
             outgoing = self._answered(asked, place, fault)
         except Refusal as refusal:
-            self._record(Served(place, asked.model if asked else "", refusal.status, _streams(asked)))
+            self._record(LoggedRequest(place, asked.model if asked else "", refusal.status, _streams(asked)))
             outgoing = self._json(refusal.status, refusal.body, {"Content-Type": error_type, **refusal.headers})
         headers = {**self._request_id(), **outgoing.headers}
         return replace(outgoing, headers=headers, wait=outgoing.wait + self._latency, pause=self._chunk_delay)
@@ -184,7 +181,7 @@ class Simulator:
         except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
             raise self._wire.refusal(400, f"Invalid request: {error!r}") from error
 
-    def _answered(self, asked: Prompt | Texts, place: int, fault: Fault | None) -> Outgoing:
+    def _answered(self, asked: Prompt | Texts, place: int, fault: Fault | None) -> ScriptedResponse:
         if self.models and asked.model not in self.models:
             raise self._wire.refusal(404, model=asked.model)
         if isinstance(asked, Texts):
@@ -197,9 +194,7 @@ class Simulator:
         exchange = Exchange(asked, said, asked.tokens, f"{self.name}-{number}", self._clock(), self._chunk_words)
         return deliver(exchange, self._wire, fault, headers)
 
-    def _admit(
-        self, asked: Prompt | Texts, place: int, completion: int, fault: Fault | None
-    ) -> tuple[int, dict[str, str]]:
+    def _admit(self, asked: Prompt | Texts, place: int, completion: int, fault: Fault | None) -> tuple[int, dict[str, str]]:
         """Charge the key and log; returns the answer's number and its rate headers. Raises the wire's 429."""
         now, tokens = self._clock(), asked.tokens
         with self._lock:
@@ -209,7 +204,7 @@ class Simulator:
             if not spent:
                 self._numbers += 1
                 kind = fault.kind if fault else ""
-                self._log.append(Served(place, asked.model, 200, _streams(asked), tokens, completion, kind))
+                self._log.append(LoggedRequest(place, asked.model, 200, _streams(asked), tokens, completion, kind))
             number = self._numbers
         headers = self._wire.rate_headers(rooms, now)
         if spent:
@@ -217,14 +212,14 @@ class Simulator:
             raise Refusal(429, refusal.body, {**headers, **refusal.headers})
         return number, headers
 
-    def _listing(self, path: str, place: int) -> Outgoing:
+    def _listing(self, path: str, place: int) -> ScriptedResponse:
         if path != "/models":
             raise self._wire.refusal(404, f"Unknown path {path}")
-        self._record(Served(place, "", 200))
+        self._record(LoggedRequest(place, "", 200))
         return self._json(200, self._wire.listing(self.models), {})
 
-    def _json(self, status: int, value: Any, headers: Mapping[str, str]) -> Outgoing:
-        return Outgoing(status, {"Content-Type": "application/json", **headers}, json_body(value, self._wire.indent))
+    def _json(self, status: int, value: Any, headers: Mapping[str, str]) -> ScriptedResponse:
+        return ScriptedResponse(status, {"Content-Type": "application/json", **headers}, json_body(value, self._wire.indent))
 
     def _request_id(self) -> dict[str, str]:
         with self._lock:
@@ -232,7 +227,7 @@ class Simulator:
         name = self._wire.id_header
         return {name: make_id("req_", self.name, number)} if name else {}
 
-    def _record(self, served: Served) -> None:
+    def _record(self, served: LoggedRequest) -> None:
         with self._lock:
             self._log.append(served)
 
@@ -247,3 +242,90 @@ class Simulator:
 
 def _streams(asked: Prompt | Texts | None) -> bool:
     return isinstance(asked, Prompt) and asked.stream
+
+
+# --- from simulator_keys: What one key of a stand-in provider may use, has used, and has left.
+#
+# Strategy: real counting in fixed windows, the UTC minute and the UTC day, told by the caller's clock; a request is refused
+# when one more would not fit (its completion is not known yet and is not asked about), and a refused one leaves no trace.
+# Must never know which key it counts for. Not locked: the simulator holds its own lock around it.
+#
+
+SPAN = {"minute": 60.0, "day": 86400.0}  # seconds
+
+
+@dataclass(frozen=True, slots=True)
+class KeyLimits:
+    """Requests and tokens a key may use per minute and per day; None is no limit, 0 refuses everything."""
+
+    rpm: int | None = None
+    rpd: int | None = None
+    tpm: int | None = None
+    tpd: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class KeyUsage:
+    """What a key has used since the start. `requests`: served ones; `refused`: answered 429 because a limit was spent."""
+
+    requests: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    refused: int = 0
+
+    @property
+    def tokens(self) -> int:
+        """Prompt and completion tokens."""
+        return self.prompt_tokens + self.completion_tokens
+
+
+class KeyCounter:
+    """The windows of one key. Every method takes `now`, epoch seconds."""
+
+    def __init__(self, limits: KeyLimits | None) -> None:
+        self._limits = limits or KeyLimits()
+        self._windows: dict[str, tuple[int, int, int]] = {}  # name: number of the window, requests, tokens
+        self.usage = KeyUsage()
+
+    def admit(self, prompt_tokens: int, completion_tokens: int, now: float) -> list[LimitState]:
+        """Charge a request unless a limit is spent; returns the spent limits, empty when it was charged."""
+        spent = [room for room in self.rooms(now) if room.used + (prompt_tokens if room.unit == "tokens" else 1) > room.limit]
+        used = self.usage
+        if spent:
+            self.usage = KeyUsage(used.requests, used.prompt_tokens, used.completion_tokens, used.refused + 1)
+            return spent
+        self._charge(1, prompt_tokens + completion_tokens, now)
+        self.usage = KeyUsage(
+            used.requests + 1,
+            used.prompt_tokens + prompt_tokens,
+            used.completion_tokens + completion_tokens,
+            used.refused,
+        )
+        return []
+
+    def rooms(self, now: float) -> list[LimitState]:
+        """Every limit of the key and how much of it is used."""
+        limits = self._limits
+        asked: list[tuple[Literal["requests", "tokens"], Literal["minute", "day"], int | None]] = [
+            ("requests", "minute", limits.rpm),
+            ("requests", "day", limits.rpd),
+            ("tokens", "minute", limits.tpm),
+            ("tokens", "day", limits.tpd),
+        ]
+        found: list[LimitState] = []
+        for unit, window, limit in asked:
+            if limit is not None:
+                _, requests, tokens = self._window(window, now)
+                used = requests if unit == "requests" else tokens
+                found.append(LimitState(unit, window, limit, used, SPAN[window] - now % SPAN[window]))
+        return found
+
+    def _window(self, name: str, now: float) -> tuple[int, int, int]:
+        number = int(now // SPAN[name])
+        window = self._windows.get(name, (number, 0, 0))
+        return window if window[0] == number else (number, 0, 0)
+
+    def _charge(self, requests: int, tokens: int, now: float) -> None:
+        for name in SPAN:
+            number, so_far, spent = self._window(name, now)
+            self._windows[name] = (number, so_far + requests, spent + tokens)

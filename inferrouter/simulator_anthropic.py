@@ -13,11 +13,20 @@ from datetime import UTC, datetime
 from typing import Any
 
 from .secret import Secret
-from .simulator_mind import make_id, pieces, sign
-from .simulator_prompt import Call, Media, Memory, Prompt, Result, Texts, ToolSpec, Turn, compact
-from .simulator_wire import Body, Exchange, Refusal, Room, as_media, as_object, frame, link_media, names, stranger
-
-__all__ = ["AnthropicWire"]
+from .simulator_model import make_id, pieces, sign
+from .simulator_prompt import Call, IssuedTokens, Media, Prompt, Result, Texts, ToolSpec, Turn, compact
+from .simulator_wire import (
+    Body,
+    Exchange,
+    LimitState,
+    Refusal,
+    as_media,
+    as_object,
+    first_unknown_field,
+    frame,
+    link_media,
+    names,
+)
 
 FINISH = {"stop": "end_turn", "length": "max_tokens", "sequence": "stop_sequence", "calls": "tool_use"}
 TYPES = {
@@ -44,7 +53,7 @@ class AnthropicWire:
     indent: int | None = None
     id_header = "request-id"
 
-    def __init__(self, memory: Memory) -> None:
+    def __init__(self, memory: IssuedTokens) -> None:
         self._memory = memory
 
     def key(self, headers: Mapping[str, str]) -> Secret:
@@ -75,7 +84,7 @@ class AnthropicWire:
         headers = {"request-id": number, "x-should-retry": "true" if status in (429, 529) or status >= 500 else "false"}
         return Refusal(status, {"type": "error", "error": error, "request_id": number}, headers)
 
-    def limited(self, model: str, spent: list[Room], asked: int, now: float) -> Refusal:
+    def limited(self, model: str, spent: list[LimitState], asked: int, now: float) -> Refusal:
         """429 with retry-after until the last of the spent limits heals."""
         worst = max(spent, key=lambda room: room.resets_in)
         unit = "input tokens" if worst.unit == "tokens" else "requests"
@@ -85,7 +94,7 @@ class AnthropicWire:
         )
         return Refusal(429, refusal.body, {**refusal.headers, "retry-after": str(worst.wait)})
 
-    def rate_headers(self, rooms: list[Room], now: float) -> dict[str, str]:
+    def rate_headers(self, rooms: list[LimitState], now: float) -> dict[str, str]:
         """anthropic-ratelimit-*: the tightest limit of each unit, resets as RFC 3339 times."""
         headers: dict[str, str] = {}
         for unit in ("requests", "tokens"):
@@ -130,7 +139,7 @@ class AnthropicWire:
         """An error event."""
         return frame({"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}}, "error")
 
-    def hollow(self, exchange: Exchange) -> Any:
+    def empty_response(self, exchange: Exchange) -> Any:
         """A message without content or stop reason."""
         return {**_head(exchange), "stop_reason": None, "usage": _usage(exchange, 0)}
 
@@ -146,9 +155,7 @@ class AnthropicWire:
         answer = exchange.answer
         blocks: list[Body] = []
         if answer.thinking:
-            blocks.append(
-                {"type": "thinking", "thinking": answer.thinking, "signature": sign("thinking", answer.thinking)}
-            )
+            blocks.append({"type": "thinking", "thinking": answer.thinking, "signature": sign("thinking", answer.thinking)})
         if answer.text:
             blocks.append({"type": "text", "text": answer.text})
         for place, call in enumerate(answer.calls):
@@ -162,7 +169,7 @@ class AnthropicWire:
         for name in ("model", "messages", "max_tokens"):
             if name not in found:
                 raise self._bad(f"{name}: Field required")
-        odd = stranger(found, REQUEST)
+        odd = first_unknown_field(found, REQUEST)
         if odd is not None:
             raise self._bad(f"{odd}: Extra inputs are not permitted")
         limit, messages = found["max_tokens"], found["messages"]
@@ -238,9 +245,7 @@ class AnthropicWire:
             elif kind in ("image", "document"):
                 media.append(self._media(block.get("source") or {}, kind, here))
             elif kind == "tool_use":
-                if not re.fullmatch(r"[a-zA-Z0-9_-]+", str(block.get("id", ""))) or not isinstance(
-                    block["input"], dict
-                ):
+                if not re.fullmatch(r"[a-zA-Z0-9_-]+", str(block.get("id", ""))) or not isinstance(block["input"], dict):
                     raise self._bad(f"{here}.tool_use.id: String should match pattern '^[a-zA-Z0-9_-]+$'")
                 calls.append(Call(block["name"], block["input"], block["id"]))
             elif kind == "tool_result":
@@ -270,9 +275,7 @@ class AnthropicWire:
             waiting = [block["id"] for block in blocks if block["type"] == "tool_use"]
             thought = bool(blocks) and blocks[0]["type"] in ("thinking", "redacted_thinking")
             if thinking and not thought and any(number in self._memory for number in waiting):
-                raise self._bad(
-                    f"{where}.content.0.type: Expected `thinking` or `redacted_thinking` before `tool_use`."
-                )
+                raise self._bad(f"{where}.content.0.type: Expected `thinking` or `redacted_thinking` before `tool_use`.")
 
     def _media(self, source: Body, kind: str, where: str) -> Media:
         if source.get("type") == "base64":

@@ -15,11 +15,20 @@ from collections.abc import Mapping
 from typing import Any
 
 from .secret import Secret
-from .simulator_mind import make_id, pieces, sign, vector
-from .simulator_prompt import Call, Media, Memory, Prompt, Result, Texts, ToolSpec, Turn, compact
-from .simulator_wire import Body, Exchange, Refusal, Room, as_media, as_object, frame, link_media, names, stranger
-
-__all__ = ["GeminiWire"]
+from .simulator_model import make_id, pieces, sign, vector
+from .simulator_prompt import Call, IssuedTokens, Media, Prompt, Result, Texts, ToolSpec, Turn, compact
+from .simulator_wire import (
+    Body,
+    Exchange,
+    LimitState,
+    Refusal,
+    as_media,
+    as_object,
+    first_unknown_field,
+    frame,
+    link_media,
+    names,
+)
 
 ANY_SIGNATURE = "skip_thought_signature_validator"  # documented stand-in for history that another model wrote
 FINISH = {"stop": "STOP", "length": "MAX_TOKENS", "sequence": "STOP", "calls": "STOP"}
@@ -41,9 +50,7 @@ TYPE = "type.googleapis.com/google.rpc."
 DATA = names("text inlineData fileData functionCall functionResponse")
 PART = DATA | names("thought thoughtSignature videoMetadata mediaResolution")
 CONTENT = names("role parts")
-REQUEST = names(
-    "model contents systemInstruction tools toolConfig safetySettings generationConfig cachedContent labels"
-)
+REQUEST = names("model contents systemInstruction tools toolConfig safetySettings generationConfig cachedContent labels")
 CONFIG = names(
     "stopSequences responseMimeType responseSchema responseJsonSchema responseModalities candidateCount "
     "maxOutputTokens temperature topP topK seed presencePenalty frequencyPenalty responseLogprobs logprobs "
@@ -60,7 +67,7 @@ class GeminiWire:
     indent: int | None = 2
     id_header = ""
 
-    def __init__(self, memory: Memory) -> None:
+    def __init__(self, memory: IssuedTokens) -> None:
         self._memory = memory
 
     def key(self, headers: Mapping[str, str]) -> Secret:
@@ -99,7 +106,7 @@ class GeminiWire:
         }
         return Refusal(status, _error(status, message or usual.get(status, "An internal error has occurred.")))
 
-    def limited(self, model: str, spent: list[Room], asked: int, now: float) -> Refusal:
+    def limited(self, model: str, spent: list[LimitState], asked: int, now: float) -> Refusal:
         """429 with every violation; the delay is short even when a day is spent, and there is no Retry-After."""
         delay = min(room.wait for room in spent) if all(room.window == "minute" for room in spent) else 60 - now % 60
         violations = [
@@ -123,7 +130,7 @@ class GeminiWire:
         ]
         return Refusal(429, _error(429, said, details))
 
-    def rate_headers(self, rooms: list[Room], now: float) -> dict[str, str]:
+    def rate_headers(self, rooms: list[LimitState], now: float) -> dict[str, str]:
         """None: Gemini does not tell."""
         return {}
 
@@ -149,7 +156,7 @@ class GeminiWire:
         """An error object in a chunk's place."""
         return frame(self.refusal(503).body, end="\r\n")
 
-    def hollow(self, exchange: Exchange) -> Any:
+    def empty_response(self, exchange: Exchange) -> Any:
         """A response without candidates."""
         return {"usageMetadata": _usage(exchange, 0), "modelVersion": exchange.prompt.model}
 
@@ -172,9 +179,7 @@ class GeminiWire:
         content += [[part] for part in _call_parts(answer.calls)]
         total = answer.completion_tokens - answer.thinking_tokens
         grown = [total * place // max(1, len(content)) for place in range(1, len(content) + 1)]
-        chunks = [
-            _response(exchange, parts, None, tokens) for parts, tokens in zip(content, grown, strict=True) if parts
-        ]
+        chunks = [_response(exchange, parts, None, tokens) for parts, tokens in zip(content, grown, strict=True) if parts]
         signed = {"thoughtSignature": sign("text", answer.text)} if answer.thinking and answer.text else {}
         last = [{"text": "", **signed}] if answer.text or answer.calls else []
         return [*chunks, _response(exchange, last, FINISH[answer.finish], total)]
@@ -298,9 +303,7 @@ class GeminiWire:
         for each in declared:
             fields = self._fields(each, DECLARATION, "tools[0].function_declarations[0]")
             if not re.fullmatch(r"[A-Za-z_][\w.:-]{0,63}", str(fields.get("name", ""))):
-                raise self._bad(
-                    "* GenerateContentRequest.tools[0].function_declarations[0].name: Invalid function name."
-                )
+                raise self._bad("* GenerateContentRequest.tools[0].function_declarations[0].name: Invalid function name.")
             self._no_references(fields.get("parameters"), "tools[0].function_declarations[0].parameters")
             schema = fields.get("parameters") or fields.get("parametersJsonSchema") or {}
             tools.append(ToolSpec(fields["name"], schema, str(fields.get("description", ""))))
@@ -312,17 +315,13 @@ class GeminiWire:
             self._no_references(config.get("responseSchema"), "generation_config.response_schema")
             return schema or {}
         if schema:
-            raise self._bad(
-                "* generation_config.response_schema: only allowed with response_mime_type application/json"
-            )
+            raise self._bad("* generation_config.response_schema: only allowed with response_mime_type application/json")
         return None
 
     def _no_references(self, schema: Any, where: str) -> None:
         for name, value in schema.items() if isinstance(schema, dict) else enumerate(schema or ()):
             if str(name).startswith("$"):
-                raise self._bad(
-                    f"Invalid JSON payload received. Unknown name {name!r} at {where!r}: Cannot find field."
-                )
+                raise self._bad(f"Invalid JSON payload received. Unknown name {name!r} at {where!r}: Cannot find field.")
             if isinstance(value, (dict, list)):
                 self._no_references(value, where)
 
@@ -330,7 +329,7 @@ class GeminiWire:
         if not isinstance(found, dict):
             raise self._bad(f"Invalid value at {where!r}: expected an object.")
         fields = {re.sub(r"_(\w)", lambda match: match.group(1).upper(), name): value for name, value in found.items()}
-        odd = stranger(fields, known)
+        odd = first_unknown_field(fields, known)
         if odd is not None:
             place = f" at '{where}'" if where else ""
             raise self._bad(f'Invalid JSON payload received. Unknown name "{odd}"{place}: Cannot find field.')

@@ -14,11 +14,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from .secret import Secret
-from .simulator_mind import make_id, pieces, vector
-from .simulator_prompt import Call, Media, Memory, Prompt, Result, Texts, ToolSpec, Turn, compact
-from .simulator_wire import Body, Exchange, Refusal, Room, as_media, as_object, frame, link_media
-
-__all__ = ["OpenAIWire"]
+from .simulator_model import make_id, pieces, vector
+from .simulator_prompt import Call, IssuedTokens, Media, Prompt, Result, Texts, ToolSpec, Turn, compact
+from .simulator_wire import Body, Exchange, LimitState, Refusal, as_media, as_object, frame, link_media
 
 FINISH = {"stop": "stop", "length": "length", "sequence": "stop", "calls": "tool_calls"}
 TYPES = {429: "requests", 500: "server_error", 503: "server_error"}
@@ -33,7 +31,7 @@ class OpenAIWire:
     indent: int | None = None
     id_header = "x-request-id"
 
-    def __init__(self, memory: Memory) -> None:
+    def __init__(self, memory: IssuedTokens) -> None:
         self._memory = memory
 
     def key(self, headers: Mapping[str, str]) -> Secret:
@@ -66,7 +64,7 @@ class OpenAIWire:
         said = message or usual.get(status, "The server had an error while processing your request.")
         return Refusal(status, _error(said, TYPES.get(status, "invalid_request_error"), CODES.get(status)))
 
-    def limited(self, model: str, spent: list[Room], asked: int, now: float) -> Refusal:
+    def limited(self, model: str, spent: list[LimitState], asked: int, now: float) -> Refusal:
         """429 with retry-after; the message names the limit that heals last."""
         worst = max(spent, key=lambda room: room.resets_in)
         short = f"{worst.unit[0]}p{worst.window[0]}".upper()
@@ -77,7 +75,7 @@ class OpenAIWire:
         )
         return Refusal(429, _error(said, worst.unit, "rate_limit_exceeded"), {"retry-after": str(worst.wait)})
 
-    def rate_headers(self, rooms: list[Room], now: float) -> dict[str, str]:
+    def rate_headers(self, rooms: list[LimitState], now: float) -> dict[str, str]:
         """x-ratelimit-*: the tightest limit of each unit, resets as durations."""
         headers: dict[str, str] = {}
         for unit in ("requests", "tokens"):
@@ -136,7 +134,7 @@ class OpenAIWire:
         """An error object in a chunk's place."""
         return frame(self.refusal(503).body)
 
-    def hollow(self, exchange: Exchange) -> Any:
+    def empty_response(self, exchange: Exchange) -> Any:
         """A completion with no choices."""
         return {**_head(exchange, "chat.completion"), "choices": []}
 

@@ -14,21 +14,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-__all__ = [
-    "TOKEN",
-    "Answer",
-    "Call",
-    "Media",
-    "Memory",
-    "Prompt",
-    "Result",
-    "Texts",
-    "ToolSpec",
-    "Turn",
-    "compact",
-    "count_tokens",
-]
-
 Finish = Literal["stop", "length", "sequence", "calls"]
 
 MEDIA_TOKENS = {"image": 258, "audio": 320, "video": 1300, "document": 516}  # tokens each, whatever the size
@@ -171,7 +156,7 @@ class Answer:
         return self.thinking_tokens + count_tokens(self.text) + calls
 
 
-class Memory:
+class IssuedTokens:
     """What a stand-in has issued and wants to see again; safe to use from many threads."""
 
     def __init__(self) -> None:

@@ -1,28 +1,29 @@
 """The simulator's HTTP server: real sockets on 127.0.0.1, kept-alive connections, chunked streams, faults on purpose.
 
-Strategy: read a whole request, ask one function for an `Outgoing`, send it exactly as told, broken where it says so.
+Strategy: read a whole request, ask one function for an `ScriptedResponse`, send it exactly as told, broken where it says so.
 Open connections are known, so that stopping shuts every one and leaves no thread and no socket behind.
 Must never know a dialect, a key or a limit.
 """
 
 from __future__ import annotations
 
+import json
 import socket
 import sys
 import threading
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from socketserver import TCPServer
-from typing import Any
+from typing import Any, Literal
 
-from .simulator_wire import Outgoing
-
-__all__ = ["Server"]
+from .simulator_prompt import Texts
+from .simulator_wire import Exchange, ScriptedResponse, Wire
 
 MAX_BODY = 64 * 1024 * 1024  # bytes
 
 
-Respond = Callable[[str, str, Mapping[str, str], bytes], Outgoing]
+Respond = Callable[[str, str, Mapping[str, str], bytes], ScriptedResponse]
 
 
 class Server(ThreadingHTTPServer):
@@ -106,13 +107,13 @@ class _Handler(BaseHTTPRequestHandler):
         length = self.headers.get("content-length", "0")
         if not length.isdigit() or int(length) > MAX_BODY or self.headers.get("transfer-encoding"):
             self.close_connection = True
-            self._send(Outgoing(411 if self.headers.get("transfer-encoding") else 413))
+            self._send(ScriptedResponse(411 if self.headers.get("transfer-encoding") else 413))
             return
         body = self.rfile.read(int(length))
         headers = {name.lower(): value for name, value in self.headers.items()}
         self._send(self.server.respond(self.command, self.path, headers, body))
 
-    def _send(self, outgoing: Outgoing) -> None:
+    def _send(self, outgoing: ScriptedResponse) -> None:
         if self._waited(outgoing.wait) or outgoing.end == "dropped":
             self.close_connection = True
             return
@@ -124,7 +125,7 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             self._send_events(outgoing, outgoing.events)
 
-    def _send_body(self, outgoing: Outgoing) -> None:
+    def _send_body(self, outgoing: ScriptedResponse) -> None:
         body = outgoing.body
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
@@ -133,7 +134,7 @@ class _Handler(BaseHTTPRequestHandler):
             body = body[: len(body) // 2]
         self.wfile.write(body)
 
-    def _send_events(self, outgoing: Outgoing, events: tuple[bytes, ...]) -> None:
+    def _send_events(self, outgoing: ScriptedResponse, events: tuple[bytes, ...]) -> None:
         self.send_header("Transfer-Encoding", "chunked")
         self.end_headers()
         for place, event in enumerate(events):
@@ -150,3 +151,106 @@ class _Handler(BaseHTTPRequestHandler):
     def _waited(self, seconds: float) -> bool:
         """Wait; True if the server is stopping."""
         return seconds > 0 and self.server.stopping.wait(seconds)
+
+
+# --- from simulator_faults: How an answer of the simulator reaches the wire, whole or broken on purpose.
+#
+# Strategy: a `Fault` names one thing that goes wrong; `replacement` is the answer that replaces an exchange, `deliver` is an
+# exchange with whatever the fault does to it. Must never know sockets, keys or limits.
+#
+
+HTML = b"<!DOCTYPE html><html><head><title>Sign in</title></head><body><h1>Sign in to continue</h1></body></html>"
+FaultKind = Literal["status", "html", "broken_json", "empty", "error_inside", "cut", "unfinished", "slow", "stall", "dropped"]
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One thing that goes wrong, once.
+
+    - status: answer `status` with `body` (a string, or anything JSON; None is the provider's own) and `headers`
+    - html: a 200 that is a web page; broken_json: a 200 whose JSON breaks off; empty: a 200 without any answer
+    - error_inside: an error object in a 200, in a stream after `after` events
+    - cut: the connection closes in mid-body, in a stream after `after` events
+    - unfinished: a stream that ends cleanly without its terminal marker (a unary answer is cut)
+    - slow: `seconds` before the first byte; stall: `seconds` of silence after `after` events of a stream
+    - dropped: the connection closes without a byte
+
+    Status, html and dropped are not charged to the key. `key`: the place of the only key it is for, None for any.
+    """
+
+    kind: FaultKind = "status"
+    status: int = 503
+    body: Any = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+    after: int = 2
+    seconds: float = 1.0
+    key: int | None = None
+
+
+def replacement(fault: Fault, wire: Wire, error_type: str) -> ScriptedResponse | None:
+    """The answer that replaces the exchange, None if the fault needs a real answer to break."""
+    if fault.kind == "dropped":
+        return ScriptedResponse(end="dropped")
+    if fault.kind == "html":
+        return ScriptedResponse(200, {"Content-Type": "text/html; charset=utf-8"}, HTML)
+    if fault.kind != "status":
+        return None
+    usual = wire.refusal(fault.status)
+    headers = {"Content-Type": error_type, **(usual.headers if fault.body is None else {}), **fault.headers}
+    body = usual.body if fault.body is None else fault.body
+    status = usual.status if fault.body is None else fault.status
+    return ScriptedResponse(status, headers, body.encode() if isinstance(body, str) else json_body(body, wire.indent))
+
+
+def deliver(exchange: Exchange, wire: Wire, fault: Fault | None, headers: Mapping[str, str]) -> ScriptedResponse:
+    """The exchange's answer, whole or with the fault in it."""
+    if exchange.prompt.stream:
+        return _stream(exchange, wire, fault, {"Content-Type": "text/event-stream", **headers})
+    return _unary(wire.whole(exchange), wire.empty_response(exchange), wire, fault, headers)
+
+
+def deliver_vectors(texts: Texts, wire: Wire, fault: Fault | None, headers: Mapping[str, str]) -> ScriptedResponse:
+    """The embeddings, whole or with the fault in them."""
+    return _unary(wire.vectors(texts), {}, wire, fault, headers)
+
+
+def json_body(value: Any, indent: int | None) -> bytes:
+    """`value` as a JSON body."""
+    return json.dumps(value, ensure_ascii=False, indent=indent).encode()
+
+
+def _unary(value: Any, empty_response: Any, wire: Wire, fault: Fault | None, headers: Mapping[str, str]) -> ScriptedResponse:
+    kind = fault.kind if fault else ""
+    said = {"empty": empty_response, "error_inside": wire.refusal(503).body}.get(kind, value)
+    body = json_body(said, wire.indent)
+    if kind == "broken_json":
+        body = body[: len(body) // 2]
+    end: Literal["cut", "whole"] = "cut" if kind in ("cut", "unfinished") else "whole"
+    return ScriptedResponse(200, {"Content-Type": "application/json", **headers}, body, end=end, wait=_wait(fault))
+
+
+def _stream(exchange: Exchange, wire: Wire, fault: Fault | None, headers: dict[str, str]) -> ScriptedResponse:
+    content, ending = wire.stream(exchange)
+    if fault is None or fault.kind == "slow":
+        return ScriptedResponse(200, headers, events=(*content, *ending), wait=_wait(fault))
+    first = content[: fault.after]
+    broken: dict[str, list[bytes]] = {
+        "empty": [],
+        "unfinished": content,
+        "cut": first,
+        "broken_json": [*first, b'data: {"id": "br\n\n', *content[fault.after :], *ending],
+        "error_inside": [*first, wire.error_event()],
+        "stall": [*content, *ending],
+    }
+    return ScriptedResponse(
+        200,
+        headers,
+        events=tuple(broken[fault.kind]),
+        end="cut" if fault.kind == "cut" else "whole",
+        stall_at=fault.after,
+        stall=fault.seconds if fault.kind == "stall" else 0.0,
+    )
+
+
+def _wait(fault: Fault | None) -> float:
+    return fault.seconds if fault and fault.kind == "slow" else 0.0

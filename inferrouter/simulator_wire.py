@@ -18,21 +18,6 @@ from typing import Any, Literal, Protocol
 from .secret import Secret
 from .simulator_prompt import Answer, Media, Prompt, Texts
 
-__all__ = [
-    "Body",
-    "Exchange",
-    "Outgoing",
-    "Refusal",
-    "Room",
-    "Wire",
-    "as_media",
-    "as_object",
-    "frame",
-    "link_media",
-    "names",
-    "stranger",
-]
-
 Body = dict[str, Any]
 
 
@@ -47,7 +32,7 @@ class Refusal(Exception):  # noqa: N818  # it is an answer, not a fault of the s
 
 
 @dataclass(frozen=True, slots=True)
-class Room:
+class LimitState:
     """One limit of one key. `resets_in`: seconds until its window ends."""
 
     unit: Literal["requests", "tokens"]
@@ -85,7 +70,7 @@ class Exchange:
 
 
 @dataclass(frozen=True, slots=True)
-class Outgoing:
+class ScriptedResponse:
     """What to send. `events` None sends `body` with its length, else each event is a chunk.
 
     `end`: whole; cut (half a body, or the events without the last chunk, then the connection closes); dropped (closed
@@ -126,10 +111,10 @@ class Wire(Protocol):
     def refusal(self, status: int, message: str = "", model: str = "") -> Refusal:
         """The provider's usual body for `status`; 401 means a bad key and 404 an unknown model."""
 
-    def limited(self, model: str, spent: list[Room], asked: int, now: float) -> Refusal:
+    def limited(self, model: str, spent: list[LimitState], asked: int, now: float) -> Refusal:
         """The 429 for the limits in `spent`; `asked`: prompt tokens of the request."""
 
-    def rate_headers(self, rooms: list[Room], now: float) -> dict[str, str]:
+    def rate_headers(self, rooms: list[LimitState], now: float) -> dict[str, str]:
         """Headers that tell what is left."""
 
     def whole(self, exchange: Exchange) -> Any:
@@ -141,7 +126,7 @@ class Wire(Protocol):
     def error_event(self) -> bytes:
         """A framed event that reports a failure in mid-stream."""
 
-    def hollow(self, exchange: Exchange) -> Any:
+    def empty_response(self, exchange: Exchange) -> Any:
         """A body of a 200 that holds no answer at all."""
 
     def vectors(self, texts: Texts) -> Any:
@@ -190,7 +175,7 @@ def names(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 
-def stranger(found: Mapping[str, Any], known: frozenset[str]) -> str | None:
+def first_unknown_field(found: Mapping[str, Any], known: frozenset[str]) -> str | None:
     """The first name in `found` that is not in `known`, None if there is none."""
     return next((name for name in found if name not in known), None)
 

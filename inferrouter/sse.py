@@ -10,8 +10,6 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-__all__ = ["Event", "Reader", "SSETooLarge"]
-
 _BOM = b"\xef\xbb\xbf"
 _MAX_RETRY_DIGITS = 15  # far beyond any real delay, far below what int() refuses
 

@@ -10,14 +10,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from .candidates import Candidate, Now
+from .candidates import Candidate, Instant
 from .errors import Rejection
+from .guarded_store import GuardedStore
 from .health import Health
-from .ledger import Ledger
 from .quota import Headroom, Hold
-from .roster import NO_CAP, Roster, Seat
-
-__all__ = ["AccountStatus", "Explanation", "LimitStatus", "account_states"]
+from .routes import UNLIMITED, BoundAccount, RouteTable
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,28 +99,31 @@ def _said(amount: float, unit: str) -> str:
     return f"{amount:.{6 if unit == 'dollars' else 2}f}".rstrip("0").rstrip(".")
 
 
-def account_states(roster: Roster, ledger: Ledger, health: Health, now: Now) -> dict[str, AccountStatus]:
+def account_states(table: RouteTable, ledger: GuardedStore, health: Health, now: Instant) -> dict[str, AccountStatus]:
     """The state of every account, by id. Raises `QuotaStoreError`."""
-    keys = {seat.account.id: roster.keys_of(seat) for seat in roster.seats}
+    keys = {bound.account.id: table.keys_of(bound) for bound in table.bound_accounts}
     wanted = tuple(dict.fromkeys(key for owned in keys.values() for key in owned))
-    rooms = {room.key: room for room in ledger.headroom(wanted, now.wall)}
+    headrooms = {headroom.key: headroom for headroom in ledger.headroom(wanted, now.wall)}
     holds = ledger.holds(now.wall)
     return {
-        seat.account.id: _state(seat, [rooms[key] for key in keys[seat.account.id]], holds, health, now) for seat in roster.seats
+        bound.account.id: _state(bound, [headrooms[key] for key in keys[bound.account.id]], holds, health, now)
+        for bound in table.bound_accounts
     }
 
 
-def _state(seat: Seat, rooms: list[Headroom], holds: Mapping[str, Hold], health: Health, now: Now) -> AccountStatus:
-    account = seat.account
-    limits = tuple(_limit_status(room, seat.scope) for room in rooms)
-    own = tuple(hold for key, hold in holds.items() if key.split("|")[0] in (account.id, seat.scope))
-    breaker, _, in_flight = health.look(account.id, now.mono)
+def _state(
+    bound: BoundAccount, headrooms: list[Headroom], holds: Mapping[str, Hold], health: Health, now: Instant
+) -> AccountStatus:
+    account = bound.account
+    limits = tuple(_limit_status(headroom, bound.scope) for headroom in headrooms)
+    own = tuple(hold for key, hold in holds.items() if key.split("|")[0] in (account.id, bound.scope))
+    breaker, _, in_flight = health.peek(account.id, now.mono)
     spent = sum(limit.used for limit in limits if limit.name == "spend")
-    shown = tuple(limit for limit in limits if limit.amount != NO_CAP)
+    shown = tuple(limit for limit in limits if limit.amount != UNLIMITED)
     return AccountStatus(account.provider, account.id, shown, own, breaker.value, in_flight, spent)
 
 
-def _limit_status(room: Headroom, scope: str) -> LimitStatus:
-    limit = room.limit
-    name = room.key.removeprefix(scope).lstrip("|/")
-    return LimitStatus(name, limit.amount, limit.unit, limit.window, room.used, room.remaining, room.resets_at)
+def _limit_status(headroom: Headroom, scope: str) -> LimitStatus:
+    limit = headroom.limit
+    name = headroom.key.removeprefix(scope).lstrip("|/")
+    return LimitStatus(name, limit.amount, limit.unit, limit.window, headroom.used, headroom.remaining, headroom.resets_at)

@@ -13,43 +13,41 @@ from math import inf
 from types import TracebackType
 from typing import Self
 
-from .admission import Admission, Verb
-from .answers import ChatChunk, ChatResponse
-from .assemble import Assembler
-from .candidates import Situation
-from .chat import counted, dropped_by, encoder
+from .attempt import LiveAttempt, Operation
+from .calls import dropped_by, encoding_of, usage_or_estimate
+from .candidates import CallNeeds
+from .costs import Estimate, estimate_text
 from .errors import InferRouterError, MalformedResponseError, ProviderError, StreamInterruptedError
-from .estimate import Estimate, estimate_text
+from .failure_table import error_from_fault
 from .health import Verdict
-from .outcome import foreign, signed, translated, unquoted
 from .provider import StreamDecoder
 from .records import ChatRequest, Routing, Usage
+from .redaction import attributed, provider_bug, redacted_partial
+from .responses import Assembler, ChatChunk, ChatResponse
 from .transport import WireReply
 from .wire import WireFault
 
-__all__ = ["ChatStream", "stream_verb"]
-
-TAIL_SECONDS = 2.0
+USAGE_WAIT_S = 2.0
 """How long a stream whose answer is complete may keep its usage to itself before it is closed."""
 
-TOLD_TAIL_SECONDS = 0.25
+TOLD_USAGE_WAIT_S = 0.25
 """The same where the usage was told with the answer, so that nothing but a correction can follow."""
 
-LAST_PIECE_SECONDS = 0.02
+LAST_PIECE_WAIT_S = 0.02
 """How long the end of the body is waited for after the last event, so that the connection can be used again."""
 
-STALL_SECONDS = 600.0
+STALL_S = 600.0
 """How long a stream may send nothing but comments, where no timeout bounds it."""
 
 
-def stream_verb(
-    request: ChatRequest, situation: Situation, deadline: float | None, max_wait: float, idle_s: float
-) -> Verb[ChatStream]:
+def stream_operation(
+    request: ChatRequest, needs: CallNeeds, deadline: float | None, max_wait: float, idle_s: float
+) -> Operation[ChatStream]:
     """The verb of `Router.stream`. `deadline`: monotonic seconds or None; `idle_s`: longest silence in seconds."""
 
-    def run(admission: Admission, reply: WireReply) -> ChatStream:
-        found = admission.candidate
-        stream = ChatStream(admission, reply, found.slot.seat.provider.decoder(found.model), situation.need, idle_s)
+    def read(attempt: LiveAttempt, reply: WireReply) -> ChatStream:
+        found = attempt.candidate
+        stream = ChatStream(attempt, reply, found.deployment.bound.provider.decoder(found.model), needs.estimate, idle_s)
         try:
             stream._open()
         except BaseException:
@@ -58,7 +56,7 @@ def stream_verb(
             raise
         return stream
 
-    return Verb(situation, encoder(request, stream=True), run, deadline, max_wait, dropped_by(request))
+    return Operation(needs, encoding_of(request, stream=True), read, deadline, max_wait, dropped_by(request))
 
 
 class ChatStream:
@@ -68,23 +66,23 @@ class ChatStream:
     (with `.partial`) if the answer breaks off, and nothing else.
     """
 
-    def __init__(self, admission: Admission, reply: WireReply, decoder: StreamDecoder, need: Estimate, idle_s: float) -> None:
+    def __init__(self, attempt: LiveAttempt, reply: WireReply, decoder: StreamDecoder, estimate: Estimate, idle_s: float) -> None:
         self._ended = False
         self._stopped = False
         self._reading = False
         self._turn = threading.RLock()  # a signal handler may close the stream in whose middle it came
-        self._admission = admission
+        self._attempt = attempt
         self._reply = reply
         self._decoder = decoder
-        self._need = need
+        self._estimate = estimate
         self._idle_s = idle_s
         self._assembler = Assembler()
         self._ready: list[ChatChunk] = []
-        self._over = False
+        self._exhausted = False
         self._tail = inf
         self._last = 0.0
         self._response: ChatResponse | None = None
-        self.routing: Routing = admission.routing
+        self.routing: Routing = attempt.routing
 
     @property
     def response(self) -> ChatResponse:
@@ -118,7 +116,7 @@ class ChatStream:
                 return
             if self._reading:
                 self._stopped = True
-                self._reply.hang_up()
+                self._reply.shutdown()
                 return
             self._ended = True
         self._stop()
@@ -130,7 +128,7 @@ class ChatStream:
             self._ready.clear()
             usage = self._seen()
             self._response = self._assembled(usage, complete=False)
-            self._admission.succeed(usage)
+            self._attempt.succeed(usage)
 
     def __enter__(self) -> Self:
         return self
@@ -141,12 +139,12 @@ class ChatStream:
     def __del__(self) -> None:
         if getattr(self, "_ended", True):
             return
-        kit = self._admission.kit
-        if kit.nest.depth == 0:
+        runtime = self._attempt.runtime
+        if runtime.nest.depth == 0:
             self.close()
         else:
             self._reply.close()
-            kit.orphans.append(self.close)
+            runtime.unsettled_streams.append(self.close)
 
     def __repr__(self) -> str:
         state = "ended" if self._ended else "open"
@@ -155,16 +153,16 @@ class ChatStream:
     def _open(self) -> None:
         """Read up to the first content. Errors leave as they are, so that the walk goes on to the next candidate."""
         ready: list[ChatChunk] = []
-        while not self._over:
+        while not self._exhausted:
             chunks = self._pull()
             ready += chunks
             if any(map(_has_content, chunks)):
                 break
         self._ready = ready[::-1]
-        if not self._over:
+        if not self._exhausted:
             self._arm()
             if self._decoder.complete:
-                self._linger()
+                self._bound_trailer()
         elif self._assembler.empty:
             raise MalformedResponseError(message="the stream held no answer")
         else:
@@ -172,20 +170,20 @@ class ChatStream:
 
     def _arm(self) -> None:
         self._tail = inf
-        self._last = self._admission.kit.clock.monotonic()
-        self._reply.arm(self._left(), self._idle_s)
+        self._last = self._attempt.runtime.clock.monotonic()
+        self._reply.set_limits(self._left(), self._idle_s)
 
-    def _linger(self) -> None:
+    def _bound_trailer(self) -> None:
         """The answer is whole: bound, once, what may still come. Whatever trickles in after that prolongs nothing."""
-        tail = TAIL_SECONDS if self._assembler.usage is None else TOLD_TAIL_SECONDS
+        tail = USAGE_WAIT_S if self._assembler.usage is None else TOLD_USAGE_WAIT_S
         if tail < self._tail:
             self._tail = tail
             left = self._left()
-            self._reply.arm(tail if left is None else min(tail, left))
+            self._reply.set_limits(tail if left is None else min(tail, left))
 
     def _left(self) -> float | None:
-        deadline = self._admission.verb.deadline
-        return None if deadline is None else max(deadline - self._admission.kit.clock.monotonic(), 0.0)
+        deadline = self._attempt.operation.deadline
+        return None if deadline is None else max(deadline - self._attempt.runtime.clock.monotonic(), 0.0)
 
     def _more(self) -> None:
         with self._turn:
@@ -206,20 +204,20 @@ class ChatStream:
         try:
             chunks = self._pull()
         except WireFault as fault:
-            self._interrupt(translated(fault, self._admission.candidate)[0])
+            self._interrupt(error_from_fault(fault, self._attempt.candidate)[0])
         except ProviderError as error:
-            self._interrupt(signed(error, self._admission.candidate))
+            self._interrupt(attributed(error, self._attempt.candidate))
         except Exception as exc:
-            self._interrupt(foreign(exc, self._admission.candidate))
+            self._interrupt(provider_bug(exc, self._attempt.candidate))
         else:
             self._ready = chunks[::-1]
-            if self._over:
+            if self._exhausted:
                 self._finish()
-            elif self._admission.verb.deadline is None:
+            elif self._attempt.operation.deadline is None:
                 self._watch(bool(chunks))
 
     def _pull(self) -> list[ChatChunk]:
-        """The next chunks; sets `_over` when nothing more will come. Raises `WireFault` or `ProviderError` if too early."""
+        """The next chunks; sets `_exhausted` when nothing more will come. Raises `WireFault` or `ProviderError` if too early."""
         decoder = self._decoder
         try:
             piece = self._reply.read_some()
@@ -227,15 +225,15 @@ class ChatStream:
         except (WireFault, ProviderError):
             if not decoder.complete:
                 raise
-            self._over = True
+            self._exhausted = True
             return []
         for chunk in chunks:
             self._assembler.add(chunk)
         if decoder.complete:
             if decoder.done or not piece:
-                self._over = True
+                self._exhausted = True
             else:
-                self._linger()
+                self._bound_trailer()
         elif not piece and not chunks:
             raise MalformedResponseError(message="the stream ended before its terminal marker")
         elif self._tail < inf:  # another choice began after the last one had ended
@@ -243,25 +241,25 @@ class ChatStream:
         return chunks
 
     def _watch(self, content: bool) -> None:
-        now = self._admission.kit.clock.monotonic()
+        now = self._attempt.runtime.clock.monotonic()
         if content:
             self._last = now
-        elif now - self._last > STALL_SECONDS:
-            fault = WireFault("timeout", f"nothing but comments for {STALL_SECONDS:.0f} s", sent=True)
-            self._interrupt(translated(fault, self._admission.candidate)[0])
+        elif now - self._last > STALL_S:
+            fault = WireFault("timeout", f"nothing but comments for {STALL_S:.0f} s", sent=True)
+            self._interrupt(error_from_fault(fault, self._attempt.candidate)[0])
 
     def _finish(self) -> None:
         try:
-            self._reply.arm(LAST_PIECE_SECONDS)
+            self._reply.set_limits(LAST_PIECE_WAIT_S)
             while self._reply.read_some():
                 pass
         except WireFault:
             pass
         self._reply.close()
         self._ended = True
-        usage = counted(self._assembler.usage, self._need, produced=self._assembler.produced)
+        usage = usage_or_estimate(self._assembler.usage, self._estimate, produced=self._assembler.produced)
         self._response = self._assembled(usage, complete=True)
-        self._admission.succeed(self._assembler.usage or usage, usage)
+        self._attempt.succeed(self._assembler.usage or usage, usage)
 
     def _interrupt(self, error: ProviderError) -> None:
         if self._stopped:
@@ -270,20 +268,20 @@ class ChatStream:
         self._ended = True
         self._ready.clear()
         usage = self._seen()
-        self._admission.fail(error, "reservation", Verdict.FAILURE, usage)
-        partial = unquoted(self._assembled(usage, complete=False), self._admission.candidate)
+        self._attempt.fail(error, "reservation", Verdict.FAILURE, usage)
+        partial = redacted_partial(self._assembled(usage, complete=False), self._attempt.candidate)
         raise StreamInterruptedError(partial, error) from error
 
     def _seen(self) -> Usage:
         """What was used as far as anybody can tell: the provider's figures so far, or an own count where that is larger."""
         told = self._assembler.usage or Usage()
-        prompt = max(told.prompt_tokens, self._need.input_tokens)
+        prompt = max(told.prompt_tokens, self._estimate.input_tokens)
         output = max(told.completion_tokens, estimate_text(self._assembler.produced))
         return Usage(prompt, output, prompt + output)
 
     def _assembled(self, usage: Usage, complete: bool) -> ChatResponse:
         natives = self._decoder.natives() if complete else {}
-        return self._assembler.response(self._admission.routing_for(usage), usage, natives, complete)
+        return self._assembler.response(self._attempt.routing_for(usage), usage, natives, complete)
 
 
 def _has_content(chunk: ChatChunk) -> bool:

@@ -13,8 +13,6 @@ import time
 from collections.abc import Mapping
 from typing import TextIO
 
-__all__ = ["Screen"]
-
 WIDTH = 78  # columns; fits a terminal of 80
 STYLES = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33"}
 CONTROLS = {code: None for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"}

@@ -18,8 +18,6 @@ from typing import Any
 from .errors import InvalidRequestError
 from .frozen import EMPTY, FrozenDict, freeze
 
-__all__ = ["Tool", "tool_from_dict"]
-
 _SCALARS: dict[Any, str] = {str: "string", int: "integer", float: "number", bool: "boolean", type(None): "null"}
 
 

@@ -14,17 +14,15 @@ import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, TypeVar
 
-from .wire import Progress, WireFault, WireRequest, fault_from
+from .wire import RequestPhase, WireFault, WireRequest, fault_from
 
 if TYPE_CHECKING:
     import ssl
     import urllib.request
 
-    from .opener import Answer, Call
-    from .pool import Pool
-    from .response import Response
-
-__all__ = ["Transport", "WireFault", "WireReply", "WireRequest"]
+    from .connections import Pool
+    from .http_head import Response
+    from .http_opener import OpenResponse, OutgoingRequest
 
 _T = TypeVar("_T")
 _PIECE = 64 << 10  # bytes asked for at a time
@@ -55,15 +53,15 @@ class Transport:
         self._closed = False
 
     def send(
-        self, request: WireRequest, *, timeout_s: float, allow_http: bool = False, fresh: bool = False
+        self, request: WireRequest, *, timeout_s: float, allow_http: bool = False, new_connection: bool = False
     ) -> WireReply:
         """The reply to `request`, whatever its status, once its head is in. Redirects are faults.
 
         `timeout_s`: seconds for everything, the body included, until the reply is armed anew. `allow_http`: plain http also
-        to other machines. `fresh`: on a new connection. Raises `WireFault`.
+        to other machines. `new_connection`: on a new connection. Raises `WireFault`.
         """
         deadline = self._clock() + timeout_s
-        return _or_raise(self._try(request, deadline, allow_http, fresh))
+        return _or_raise(self._try(request, deadline, allow_http, new_connection))
 
     def close(self) -> None:
         """Closes every idle connection. Open replies may be read to their end; their connections are then closed."""
@@ -73,21 +71,21 @@ class Transport:
         if pool is not None:
             pool.close()
 
-    def _try(self, request: WireRequest, deadline: float, allow_http: bool, fresh: bool) -> WireReply | WireFault:
+    def _try(self, request: WireRequest, deadline: float, allow_http: bool, new_connection: bool) -> WireReply | WireFault:
         """Faults are returned, not raised, so that they are raised where no foreign frame is in sight."""
-        call = None
+        outgoing = None
         try:
-            call = _preparer()(request, deadline, allow_http, fresh)
-            return self._answer(request, call)
+            outgoing = _preparer()(request, deadline, allow_http, new_connection)
+            return self._answer(request, outgoing)
         except Exception as exc:
-            return fault_from(exc, call.progress if call else Progress(), request.headers)
+            return fault_from(exc, outgoing.phase if outgoing else RequestPhase(), request.headers)
         except BaseException as exc:
             raise exc.with_traceback(None)  # noqa: B904  an interrupt passes, without the frames that hold keys
 
-    def _answer(self, request: WireRequest, call: Call) -> WireReply:
+    def _answer(self, request: WireRequest, outgoing: OutgoingRequest) -> WireReply:
         opener, pool = self._start()
-        answer: Answer = opener.open(call)
-        reply = WireReply(answer, request, call.progress, pool)
+        answer: OpenResponse = opener.open(outgoing)
+        reply = WireReply(answer, request, outgoing.phase, pool)
         try:
             _check_head(reply.status, reply.headers, answer.response)
         except BaseException:
@@ -97,8 +95,8 @@ class Transport:
 
     def _start(self) -> tuple[urllib.request.OpenerDirector, Pool]:
         if self._opener is None or self._pool is None:
-            from .opener import PooledHandler, build_opener
-            from .pool import Pool
+            from .connections import Pool
+            from .http_opener import PooledHandler, build_opener
 
             with self._lock:
                 if self._opener is None or self._pool is None:
@@ -113,15 +111,26 @@ class WireReply:
     """An answer whose body is still to come. `headers`: by lower-case name. Close it, or use it in a `with`."""
 
     __slots__ = (
-        "__weakref__", "_connection", "_gate", "_left", "_open", "_pool", "_progress", "_response", "_sent_headers", "_sock",
-        "headers", "reused", "status",
+        "__weakref__",
+        "_connection",
+        "_gate",
+        "_left",
+        "_open",
+        "_phase",
+        "_pool",
+        "_response",
+        "_sent_headers",
+        "_sock",
+        "headers",
+        "reused",
+        "status",
     )  # fmt: skip
 
-    def __init__(self, answer: Answer, request: WireRequest, progress: Progress, pool: Pool) -> None:
+    def __init__(self, answer: OpenResponse, request: WireRequest, phase: RequestPhase, pool: Pool) -> None:
         self._response, self._connection = answer
         self._sock = self._connection.sock
         self._pool = pool
-        self._progress = progress
+        self._phase = phase
         self._sent_headers = request.headers
         self._left: int | None = self._response.length
         self._open = True
@@ -138,7 +147,7 @@ class WireReply:
         """The next piece of the body as soon as there is one, b"" only at its exact end. Raises `WireFault`."""
         return _or_raise(self._piece())
 
-    def arm(self, timeout_s: float | None, idle_s: float | None = None) -> None:
+    def set_limits(self, timeout_s: float | None, idle_s: float | None = None) -> None:
         """New limits, in seconds: for all that is left from now on, and for silence between pieces. None lifts one."""
         if self._open:
             endless = float("inf")
@@ -152,11 +161,11 @@ class WireReply:
             if self._piece() != b"":
                 self.abort()
 
-    def hang_up(self) -> None:
+    def shutdown(self) -> None:
         """For another thread than the reading one: a read that is under way fails at once, and nothing is put back."""
         with self._gate:  # or the connection could be in somebody else's hands already
             if self._open:
-                self._sock.hang_up()
+                self._sock.shutdown_both()
 
     def abort(self) -> None:
         """Closes the connection, whatever state it is in."""
@@ -200,7 +209,7 @@ class WireReply:
             return self._next()
         except Exception as exc:
             self.abort()
-            return fault_from(exc, self._progress, self._sent_headers)
+            return fault_from(exc, self._phase, self._sent_headers)
         except BaseException:  # interrupted in the middle of the framing: nobody knows where the stream stands
             self.abort()
             raise
@@ -210,7 +219,7 @@ class WireReply:
         if self._left is not None:
             self._left -= len(piece)
             if not piece and self._left:
-                raise WireFault("cut", f"the answer of {self._progress.host} ends {self._left} bytes too early")
+                raise WireFault("cut", f"the answer of {self._phase.host} ends {self._left} bytes too early")
         if not piece or self._left == 0:
             self._finish()
         return piece
@@ -220,7 +229,7 @@ class WireReply:
             self._open = False
         self._left = 0
         self._response.close()
-        if self._response.will_close or self._connection.inlet.spilled:
+        if self._response.will_close or self._connection.reader.out_of_sync:
             self._connection.close()
         else:
             self._connection.used = True
@@ -228,9 +237,9 @@ class WireReply:
 
 
 @functools.cache
-def _preparer() -> Callable[[WireRequest, float, bool, bool], Call]:
+def _preparer() -> Callable[[WireRequest, float, bool, bool], OutgoingRequest]:
     """`opener.prepare`, which comes with the first request: an import costs something even when there is nothing to load."""
-    from .opener import prepare
+    from .http_opener import prepare
 
     return prepare
 
@@ -257,7 +266,7 @@ def _check_head(status: int, headers: Mapping[str, str], response: Response) -> 
     transfer = headers.get("transfer-encoding")
     if transfer is not None and not response.chunked:
         raise WireFault("encoding", "the answer has a transfer encoding that was not asked for")
-    if response.contradictory:
+    if response.ambiguous_length:
         raise WireFault("protocol", "the answer contradicts itself about its length")
 
 

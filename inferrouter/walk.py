@@ -1,6 +1,6 @@
 """The one walk: candidates in the policy's order, each admitted, reserved, called and settled, until one answers.
 
-Strategy: chat, stream and embed differ only in what they do with an open connection, so they hand that in as `Verb.run`. What an
+Strategy: chat, stream and embed differ only in what they do with an open connection, so they hand that in as `Operation.run`. What an
 error costs and whether the walk goes on stands in the table of `outcome`. Must never know a wire format, nor sleep unless the
 caller allowed it.
 """
@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
-from .admission import Admission, Kit, Verb, tell
-from .candidates import Candidate, survey, wants_of
+from .attempt import LiveAttempt, Operation, Runtime, notify
+from .candidates import Candidate, amounts_needed, find_candidates
 from .errors import (
     AllCandidatesFailedError,
     Attempt,
@@ -27,95 +27,94 @@ from .errors import (
     RateLimitedError,
     Rejection,
 )
+from .failure_table import UNKNOWN_OUTCOME, FailureRule, error_from_fault, hold_key, reason_of, rule_for
 from .health import Verdict
 from .meter import RouteEvent
-from .outcome import BROKEN, Cost, bare, cost_of_error, foreign, reason_of, rest_key, signed, translated
 from .policy import Policy
 from .quota import Refusal
-from .roster import Plan
+from .redaction import attributed, provider_bug, strip_tracebacks
+from .routes import Route
 from .wire import WireFault, WireRequest
-
-__all__ = ["left_out", "ordered", "walk"]
 
 T = TypeVar("T")
 
 ERROR_BODY_BYTES = 64 * 1024
 
 
-def walk(plan: Plan, verb: Verb[T], kit: Kit) -> T:
-    """Try candidates until one answers, and return what `verb.run` made of it.
+def walk(route: Route, operation: Operation[T], runtime: Runtime) -> T:
+    """Try candidates until one answers, and return what `operation.run` made of it.
 
     Raises `NoCandidatesError`, `MultimodalUnavailableError`, `AllCandidatesFailedError`, `InvalidRequestError`,
-    `ContextWindowError`, `AuthenticationError`, `QuotaStoreError`, or what `run` raises to the caller.
+    `ContextWindowError`, `AuthenticationError`, `QuotaStoreError`, or what `read` raises to the caller.
     """
-    kit.nest.depth += 1
+    runtime.nest.depth += 1
     try:
-        return _walk(plan, verb, kit)
+        return _walk(route, operation, runtime)
     finally:
-        kit.nest.depth -= 1
-        if kit.orphans:
-            kit.settle_orphans()
+        runtime.nest.depth -= 1
+        if runtime.unsettled_streams:
+            runtime.settle_dropped_streams()
 
 
-def _walk(plan: Plan, verb: Verb[T], kit: Kit) -> T:
+def _walk(route: Route, operation: Operation[T], runtime: Runtime) -> T:
     attempts: list[Attempt] = []
     waited = 0.0
     while True:
-        round_ = _Round(plan, verb, kit, attempts)
-        answer = round_.go()
+        round_ = _Round(route, operation, runtime, attempts)
+        answer = round_.run()
         if answer is not None:
             found: T = answer[0]
             return found
-        pause = round_.pause(verb.max_wait - waited)
+        pause = round_.pause(operation.max_wait - waited)
         if pause is None:
-            raise round_.defeat()
-        kit.clock.sleep(pause)
+            raise round_.failure()
+        runtime.clock.sleep(pause)
         waited += pause
 
 
 class _Round:
     """One pass over the candidates. Failures of earlier rounds are in `attempts` already."""
 
-    def __init__(self, plan: Plan, verb: Verb[T], kit: Kit, attempts: list[Attempt]) -> None:
-        self.plan = plan
-        self.verb = verb
-        self.kit = kit
+    def __init__(self, route: Route, operation: Operation[T], runtime: Runtime, attempts: list[Attempt]) -> None:
+        self.route = route
+        self.operation = operation
+        self.runtime = runtime
         self.attempts = attempts
         self.rejections: list[Rejection] = []
         self.only_limits = True
         self.retry_at: list[float] = []
-        self._resting: set[str] = set()
+        self._held_keys: set[str] = set()
 
-    def go(self) -> tuple[Any] | None:
-        """What `run` returned, in a tuple, or None when no candidate is left."""
-        found = survey(self.plan, self.verb.situation, self.kit.ledger, self.kit.health, self.kit.now())
+    def run(self) -> tuple[Any] | None:
+        """What `read` returned, in a tuple, or None when no candidate is left."""
+        found = find_candidates(self.route, self.operation.needs, self.runtime.ledger, self.runtime.health, self.runtime.now())
         for rejection in found.rejections:
             self._reject(rejection)
-        queue = ordered(self.kit.policy, found.candidates)
+        queue = ordered(self.runtime.policy, found.candidates)
         for rejection in left_out(found.candidates, queue):
             self._reject(rejection)
-        turned: set[tuple[str, str]] = set()
+        retried_as_paid: set[tuple[str, str]] = set()
         while queue and self._time_left() > 0:
             candidate = queue.pop(0)
-            if self._rests(candidate):
+            if self._is_held(candidate):
                 continue
             answer, again = self._try(candidate)
             if answer is not None:
                 return answer
             place = (candidate.account_id, candidate.model)
-            if again and place not in turned:
-                turned.add(place)
-                queue = ordered(self.kit.policy, (*queue, *self._as_paid(candidate)))
+            if again and place not in retried_as_paid:
+                retried_as_paid.add(place)
+                queue = ordered(self.runtime.policy, (*queue, *self._as_paid(candidate)))
         return None
 
-    def pause(self, patience: float) -> float | None:
+    def pause(self, max_wait: float) -> float | None:
         """Seconds to sleep until the soonest slot, or None if waiting is not allowed or would not help."""
         if not self.only_limits or not self.retry_at:
             return None
-        pause = max(min(self.retry_at) - self.kit.clock.time(), 0.001)
-        return pause if pause <= min(patience, self._time_left()) else None
+        pause = max(min(self.retry_at) - self.runtime.clock.time(), 0.001)
+        return pause if pause <= min(max_wait, self._time_left()) else None
 
-    def defeat(self) -> InferRouterError:
+    def failure(self) -> InferRouterError:
         """The error that tells how this ended."""
         soonest = min(self.retry_at, default=None)
         if not self.attempts:
@@ -128,61 +127,61 @@ class _Round:
             return last
         return AllCandidatesFailedError(self.attempts, soonest, self.rejections)
 
-    def _try(self, candidate: Candidate, fresh: bool = False) -> tuple[tuple[Any] | None, bool]:
+    def _try(self, candidate: Candidate, new_connection: bool = False) -> tuple[tuple[Any] | None, bool]:
         """The answer of one candidate, or None; and whether it may come again as paid."""
-        kit, verb = self.kit, self.verb
-        account = candidate.slot.seat.account
+        runtime, operation = self.runtime, self.operation
+        account = candidate.deployment.bound.account
         request, dropped = self._encode(candidate)
-        passed = kit.health.enter(account.id, kit.clock.monotonic())
-        if passed is None:
-            state_wait = kit.health.look(account.id, kit.clock.monotonic())[1]
-            self._refuse(candidate, "breaker", "resting after repeated failures", kit.clock.time() + max(state_wait, 1.0))
+        permit = runtime.health.acquire(account.id, runtime.clock.monotonic())
+        if permit is None:
+            state_wait = runtime.health.peek(account.id, runtime.clock.monotonic())[1]
+            self._refuse(candidate, "breaker", "resting after repeated failures", runtime.clock.time() + max(state_wait, 1.0))
             return None, False
         try:
-            wants = wants_of(candidate, verb.situation.need)
-            held = kit.ledger.reserve(wants, kit.clock.time()) if wants else None
+            wants = amounts_needed(candidate, operation.needs.estimate)
+            reservation = runtime.ledger.reserve(wants, runtime.clock.time()) if wants else None
         except BaseException:
-            kit.health.leave(passed, Verdict.NEUTRAL, kit.clock.monotonic())
+            runtime.health.release(permit, Verdict.IGNORED, runtime.clock.monotonic())
             raise
-        if isinstance(held, Refusal):
-            kit.health.leave(passed, Verdict.NEUTRAL, kit.clock.monotonic())
-            self._refuse(candidate, "limit", str(held), held.retry_at)
-            allowance = candidate.slot.allowance
-            return None, candidate.free and allowance is not None and held.key == allowance[0]
+        if isinstance(reservation, Refusal):
+            runtime.health.release(permit, Verdict.IGNORED, runtime.clock.monotonic())
+            self._refuse(candidate, "limit", str(reservation), reservation.retry_at)
+            allowance = candidate.deployment.allowance
+            return None, candidate.free and allowance is not None and reservation.key == allowance[0]
         number = len(self.attempts) + 1
-        budget = min(account.attempt_timeout or kit.attempt_timeout, self._time_left())
-        admission = Admission(kit, verb, candidate, held, wants, passed, number, budget, dropped)
-        return self._call(admission, request, fresh)
+        budget = min(account.attempt_timeout or runtime.attempt_timeout, self._time_left())
+        attempt = LiveAttempt(runtime, operation, candidate, reservation, wants, permit, number, budget, dropped)
+        return self._call(attempt, request, new_connection)
 
-    def _call(self, admission: Admission, request: WireRequest, fresh: bool) -> tuple[tuple[Any] | None, bool]:
+    def _call(self, attempt: LiveAttempt, request: WireRequest, new_connection: bool) -> tuple[tuple[Any] | None, bool]:
         try:
-            return (exchange(admission, request, fresh),), False
+            return (exchange(attempt, request, new_connection),), False
         except WireFault as fault:
-            error, cost = translated(fault, admission.candidate)
-            reused = fault.reused and not fresh
+            error, cost = error_from_fault(fault, attempt.candidate)
+            reused = fault.reused and not new_connection
         except InferRouterError as exc:
             if not isinstance(exc, ProviderError):
-                admission.abandon()
+                attempt.abandon()
                 raise
-            error, cost, reused = signed(exc, admission.candidate), cost_of_error(exc, self.kit.auth_next), False
+            error, cost, reused = attributed(exc, attempt.candidate), rule_for(exc, self.runtime.auth_next), False
         except Exception as exc:
-            error, cost, reused = foreign(exc, admission.candidate), BROKEN, False
+            error, cost, reused = provider_bug(exc, attempt.candidate), UNKNOWN_OUTCOME, False
         except BaseException:
-            admission.abandon()
+            attempt.abandon()
             raise
-        self._record(admission, error, cost._replace(verdict=Verdict.NEUTRAL) if reused else cost)
+        self._record(attempt, error, cost._replace(verdict=Verdict.IGNORED) if reused else cost)
         if reused and self._time_left() > 0:
-            return self._try(admission.candidate, fresh=True)
+            return self._try(attempt.candidate, new_connection=True)
         return None, False
 
-    def _record(self, admission: Admission, error: ProviderError, cost: Cost) -> None:
-        candidate, kit = admission.candidate, self.kit
-        admission.fail(error, cost.charge, cost.verdict)
-        if cost.rest is not None:
-            until = cost.rest(error, candidate, kit.clock.time())
-            key = rest_key(error, candidate)
-            kit.ledger.hold(key, until, reason_of(error), kit.clock.time())
-            self._resting.add(key)
+    def _record(self, attempt: LiveAttempt, error: ProviderError, cost: FailureRule) -> None:
+        candidate, runtime = attempt.candidate, self.runtime
+        attempt.fail(error, cost.charge, cost.verdict)
+        if cost.hold is not None:
+            until = cost.hold(error, candidate, runtime.clock.time())
+            key = hold_key(error, candidate)
+            runtime.ledger.hold(key, until, reason_of(error), runtime.clock.time())
+            self._held_keys.add(key)
             if error.retryable:
                 self.retry_at.append(until)
         if cost.fatal:
@@ -194,9 +193,9 @@ class _Round:
     def _encode(self, candidate: Candidate) -> tuple[WireRequest, tuple[str, ...]]:
         """The request, and which of its parameters are left out there."""
         try:
-            return self.verb.encode(candidate), self.verb.dropped(candidate)
+            return self.operation.encode(candidate), self.operation.dropped(candidate)
         except InvalidRequestError as exc:
-            signed(exc, candidate)
+            attributed(exc, candidate)
             raise
         except InferRouterError:
             raise
@@ -206,17 +205,17 @@ class _Round:
                 candidate.account_id,
                 candidate.model,
                 message=f"the request cannot be encoded ({type(exc).__name__})",
-            ) from bare(exc)
+            ) from strip_tracebacks(exc)
 
     def _as_paid(self, candidate: Candidate) -> list[Candidate]:
         """The same slot looked at again, now that its allowance is gone."""
-        slot = candidate.slot
-        plan = Plan(self.plan.name, (slot,), slot.room_keys)
-        found = survey(plan, self.verb.situation, self.kit.ledger, self.kit.health, self.kit.now())
+        deployment = candidate.deployment
+        route = Route(self.route.name, (deployment,), deployment.bucket_keys)
+        found = find_candidates(route, self.operation.needs, self.runtime.ledger, self.runtime.health, self.runtime.now())
         return [again._replace(order=candidate.order) for again in found.candidates if not again.free]
 
-    def _rests(self, candidate: Candidate) -> bool:
-        return bool(self._resting) and not self._resting.isdisjoint(candidate.slot.hold_keys)
+    def _is_held(self, candidate: Candidate) -> bool:
+        return bool(self._held_keys) and not self._held_keys.isdisjoint(candidate.deployment.hold_keys)
 
     def _refuse(self, candidate: Candidate, code: str, reason: str, retry_at: float | None) -> None:
         self._reject(Rejection(candidate.provider, candidate.account_id, candidate.model, reason, retry_at, code))
@@ -227,8 +226,8 @@ class _Round:
             self.retry_at.append(rejection.retry_at)
 
     def _time_left(self) -> float:
-        deadline = self.verb.deadline
-        return float("inf") if deadline is None else deadline - self.kit.clock.monotonic()
+        deadline = self.operation.deadline
+        return float("inf") if deadline is None else deadline - self.runtime.clock.monotonic()
 
 
 def ordered(policy: Policy, candidates: Sequence[Candidate]) -> list[Candidate]:
@@ -258,19 +257,19 @@ def left_out(candidates: Sequence[Candidate], queue: Sequence[Candidate]) -> lis
     ]
 
 
-def exchange(admission: Admission, request: WireRequest, fresh: bool) -> Any:
+def exchange(attempt: LiveAttempt, request: WireRequest, new_connection: bool) -> Any:
     """Send, and hand a 2xx answer to the verb. Raises `WireFault` or the error the answer means."""
-    kit, found = admission.kit, admission.candidate
-    if kit.meter is not None:
+    runtime, found = attempt.runtime, attempt.candidate
+    if runtime.meter is not None:
         facts = (found.provider, found.account_id, found.model, found.free)
-        tell(kit.meter, "on_route", RouteEvent(*facts, admission.attempts, admission.verb.situation.need.total))
-    seat = found.slot.seat
-    reply = seat.wire.send(request, timeout_s=admission.budget, allow_http=seat.account.allow_http, fresh=fresh)
+        notify(runtime.meter, "on_route", RouteEvent(*facts, attempt.attempts, attempt.operation.needs.estimate.total))
+    bound = found.deployment.bound
+    reply = bound.wire.send(request, timeout_s=attempt.budget, allow_http=bound.account.allow_http, new_connection=new_connection)
     if 200 <= reply.status < 300:
-        return admission.verb.run(admission, reply)
+        return attempt.operation.read(attempt, reply)
     with reply:
         try:
             body = reply.read(ERROR_BODY_BYTES)
         except WireFault:
             body = b""
-    raise seat.provider.error(reply.status, reply.headers, body, kit.clock.time())
+    raise bound.provider.error(reply.status, reply.headers, body, runtime.clock.time())

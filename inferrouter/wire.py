@@ -12,10 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from .secret import Secret
-from .urls import check_url
-
-__all__ = ["Progress", "WireFault", "WireRequest", "fault_from", "quotes"]
-
+from .validation import check_url
 
 Headers = tuple[tuple[str, str | Secret], ...]
 
@@ -53,7 +50,7 @@ class WireFault(Exception):  # noqa: N818  a fault is what the transport calls i
         return self.message
 
 
-class Progress:
+class RequestPhase:
     """How far a request has come. `phase`: "setup", "proxy", "connect" or "exchange"; `reused`: on a kept-alive connection
     that has not answered with a single byte yet. `host`: for messages.
     """
@@ -66,24 +63,24 @@ class Progress:
         self.reused = False
 
 
-def fault_from(exc: Exception, progress: Progress, headers: Headers) -> WireFault:
+def fault_from(exc: Exception, phase: RequestPhase, headers: Headers) -> WireFault:
     """`exc` as a `WireFault`, with `exc` as its cause unless that quotes a secret of `headers`. No traceback survives."""
     if isinstance(exc, WireFault):
         fault = exc
         fault.__cause__ = fault.__context__ = None
-        if quotes(exc, _secrets(headers)):
+        if contains_secret(exc, _secrets(headers)):
             fault = WireFault(exc.kind, f"the server's answer is unusable ({exc.kind})", sent=exc.sent, reused=exc.reused)
     else:
-        kind, message = _explain(exc, progress)
-        sent = progress.phase == "exchange"
-        fault = WireFault(kind, message, sent=sent, reused=progress.reused and kind == "cut")
-        fault.__cause__ = None if quotes(exc, _secrets(headers)) else exc
+        kind, message = _explain(exc, phase)
+        sent = phase.phase == "exchange"
+        fault = WireFault(kind, message, sent=sent, reused=phase.reused and kind == "cut")
+        fault.__cause__ = None if contains_secret(exc, _secrets(headers)) else exc
     for link in _chain(exc):
         link.__traceback__ = None
     return fault
 
 
-def quotes(exc: BaseException, secrets: Sequence[Secret]) -> bool:
+def contains_secret(exc: BaseException, secrets: Sequence[Secret]) -> bool:
     """Whether `exc`, or anything behind it, shows one of `secrets` in its text, arguments or attributes."""
     for link in _chain(exc):
         text = f"{link!s} {link!r} {link.args!r} {vars(link)!r}"
@@ -92,16 +89,16 @@ def quotes(exc: BaseException, secrets: Sequence[Secret]) -> bool:
     return False
 
 
-def _explain(exc: Exception, progress: Progress) -> tuple[str, str]:
-    host = progress.host or "the server"
+def _explain(exc: Exception, phase: RequestPhase) -> tuple[str, str]:
+    host = phase.host or "the server"
     if isinstance(exc, TimeoutError):
-        doing = "answer of" if progress.phase == "exchange" else "connection to"
+        doing = "answer of" if phase.phase == "exchange" else "connection to"
         return "timeout", f"the time for the {doing} {host} is over"
-    if progress.phase == "exchange":
+    if phase.phase == "exchange":
         return _explain_exchange(exc, host)
-    if progress.phase == "proxy":
+    if phase.phase == "proxy":
         return "proxy", f"no connection to {host} through the proxy ({_reason(exc)})"
-    if progress.phase == "connect":
+    if phase.phase == "connect":
         return _explain_connect(exc, host)
     return "setup", f"the request cannot be sent ({type(exc).__name__})"
 

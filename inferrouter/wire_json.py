@@ -8,29 +8,27 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from fnmatch import fnmatchcase
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from .errors import ConfigError, InvalidRequestError, MalformedResponseError
 from .provider import Endpoint, Provider, clean_text, embedded_status, load_json
 from .secret import Secret
-from .urls import check_url
-
-__all__ = ["as_object", "checked", "declared", "decoded", "dump_json", "json_headers", "load_answer", "merge_extra", "write_json"]
+from .validation import check_url
 
 T = TypeVar("T")
 
 JSON_TYPE = ("Content-Type", "application/json")
 
 
-def checked(name: str, base_url: str, models: Sequence[str] | str | None) -> tuple[str, str, tuple[str, ...] | None]:
+def validated_args(name: str, base_url: str, models: Sequence[str] | str | None) -> tuple[str, str, tuple[str, ...] | None]:
     """What a provider was made of, in the form it is kept in. Raises `ConfigError` for a name, URL or list that is none.
 
     Whether a plain http address may be used is for the account to say.
     """
     if not isinstance(name, str) or not name:
-        raise ConfigError("provider: a name is needed, such as \"together\"")
+        raise ConfigError('provider: a name is needed, such as "together"')
     if not isinstance(base_url, str) or not base_url:
-        raise ConfigError(f"provider {name!r}: base_url is a URL such as \"https://api.example.com/v1\"")
+        raise ConfigError(f'provider {name!r}: base_url is a URL such as "https://api.example.com/v1"')
     problem = check_url(base_url, allow_http=True)
     if problem:
         raise ConfigError(f"provider {name!r}: base_url {problem}")
@@ -53,6 +51,11 @@ def merge_extra(body: dict[str, Any], extra: Mapping[str, Any] | None) -> None:
     for key, value in (extra or {}).items():
         known = body.get(key)
         body[key] = {**known, **value} if isinstance(known, dict) and isinstance(value, dict) else value
+
+
+def malformed(message: str, source: str = "") -> NoReturn:
+    """Raise `MalformedResponseError` with `message` and the beginning of `source`."""
+    raise MalformedResponseError(message=message, body=source[:2048])
 
 
 def as_object(text: str, key: str) -> dict[str, Any]:
@@ -103,7 +106,7 @@ def decoded(provider: Provider, body: bytes, read: Callable[[Any, str], T]) -> T
         raise
 
 
-def declared(models: Sequence[str], *names: str) -> bool | None:
+def matches_any(models: Sequence[str], *names: str) -> bool | None:
     """Whether one of `names` is among `models` (names or patterns, case counts); None if `models` is empty."""
     if not models:
         return None

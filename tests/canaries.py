@@ -22,8 +22,8 @@ from urllib.parse import quote
 
 from tests import ir, part
 from tests.fakes import FakeClock, ListMeter
+from tests.faults import KEY_HEADERS, PATIENCE_S, REDIRECTS, SILENT, TROUBLES, FaultServer, Script, provider, redirects
 from tests.servers import ScriptedServer, answering, environment
-from tests.trouble import KEY_HEADERS, PATIENCE_S, REDIRECTS, SILENT, TROUBLES, Script, Stand, provider, redirects
 
 Secret = part("secret").Secret
 
@@ -110,8 +110,8 @@ def _parts(value: object) -> Iterator[object]:
         yield from value.values()
     elif isinstance(value, (list, tuple, set, frozenset)):
         yield from value
-    slots = [name for kind in type(value).__mro__ for name in getattr(kind, "__slots__", ())]
-    for name in (*getattr(value, "__dict__", ()), *slots):
+    deployments = [name for kind in type(value).__mro__ for name in getattr(kind, "__slots__", ())]
+    for name in (*getattr(value, "__dict__", ()), *deployments):
         yield getattr(value, name, None)
 
 
@@ -202,8 +202,8 @@ def sweep(turns: Iterable[tuple[str, str]] | None = None) -> Sweep:
         tempfile.TemporaryDirectory() as folder,
         Records() as records,
         warnings.catch_warnings(record=True) as warned,
-        ScriptedServer(answering(b"")) as stranger,
-        Stand(stranger.url) as stand,
+        ScriptedServer(answering(b"")) as first_unknown_field,
+        FaultServer(first_unknown_field.url) as stand,
     ):
         warnings.simplefilter("always")
         for turn, (name, dialect) in enumerate(turns):
@@ -213,7 +213,7 @@ def sweep(turns: Iterable[tuple[str, str]] | None = None) -> Sweep:
             done.evidence.look_at("log record", vars(record))
         for warning in warned:
             done.evidence.look("warning", str(warning.message))
-        done.strangers = stranger.connections
+        done.strangers = first_unknown_field.connections
     return done
 
 
@@ -222,7 +222,7 @@ def scripts(elsewhere: str) -> dict[str, Script]:
     return TROUBLES | {f"redirect {status}": redirects(status, elsewhere) for status in REDIRECTS}
 
 
-def _one_account(done: Sweep, stand: Stand, dialect: str, key: str, path: Path) -> None:
+def _one_account(done: Sweep, stand: FaultServer, dialect: str, key: str, path: Path) -> None:
     clock, meter, evidence = FakeClock(), EveryMeter(), done.evidence
     before = len(stand.requests)
     with router_over(dialect, stand.server.url, key, path, clock, meter) as router:
@@ -258,8 +258,8 @@ def objects_of(router: Any) -> Iterator[object]:
     """What a router holds, as far as it can be reached."""
     config = router._config
     yield from (config, *config.accounts, *(account.auth for account in config.accounts))
-    yield from (router._ledger, router._kit, router._transport, router._roster, *router._roster.seats)
-    yield from router._roster.providers.values()
+    yield from (router._ledger, router._runtime, router._transport, router._routes, *router._routes.bound_accounts)
+    yield from router._routes.providers.values()
 
 
 def misplaced(requests: list[bytes], key: str, header: str) -> list[str]:

@@ -36,7 +36,7 @@ class Read:
 
     def __init__(self, provider: Any, body: bytes, cut: int = 1 << 30) -> None:
         self.decoder = provider.decoder("asked-model")
-        self.assembler = part("assemble").Assembler()
+        self.assembler = part("responses").Assembler()
         self.chunks: list[Any] = []
         for start in range(0, len(body), cut):
             self._take(self.decoder.feed(body[start : start + cut]))

@@ -1,7 +1,7 @@
 """A provider in any dialect that goes wrong in every way we know, over plain sockets.
 
 `TROUBLES` are scripts by name: each answers one request wrongly, quoting the caller's key wherever it can. `good` is the
-right answer. `Stand` serves them: the test says what comes next.
+right answer. `FaultServer` serves them: the test says what comes next.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Asked:
 Script = Callable[[Peer, Asked], object]
 
 
-class Stand:
+class FaultServer:
     """A server for all dialects. `script` answers the next requests; `elsewhere`: an address that it may redirect to."""
 
     def __init__(self, elsewhere: str = "http://127.0.0.1:9") -> None:
@@ -52,7 +52,7 @@ class Stand:
         self.server = ScriptedServer(self._serve)
         self.requests = self.server.requests
 
-    def __enter__(self) -> Stand:
+    def __enter__(self) -> FaultServer:
         self.server.__enter__()
         return self
 

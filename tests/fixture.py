@@ -7,8 +7,8 @@ from typing import Any
 
 from tests import part
 
-account, candidates, config, estimate = part("account"), part("candidates"), part("config"), part("estimate")
-health, ledger, quota, roster = part("health"), part("ledger"), part("quota"), part("roster")
+account, candidates, config, costs = part("account"), part("candidates"), part("config"), part("costs")
+health, guarded_store, quota, routes = part("health"), part("guarded_store"), part("quota"), part("routes")
 
 NOW = 1_700_000_000.0
 """2023-11-14 22:13:20 UTC."""
@@ -33,7 +33,7 @@ class FakeProvider:
         return self.cannot
 
 
-def seat(name: Any = "a", provider: Any = "p", **settings: Any) -> Any:
+def an_account(name: Any = "a", provider: Any = "p", **settings: Any) -> Any:
     """An account's configuration."""
     return account.AccountConfig(provider=provider, id=name, **settings)
 
@@ -43,7 +43,7 @@ def alias(name: str, *steps: str) -> Any:
     return config.ModelMapping(name, [config.ModelRef(*step.split("/", 1)) for step in steps])
 
 
-class Stage:
+class Fixture:
     """A roster over `accounts`, opened at `NOW`; `wire` stands where the transport would."""
 
     wire = object()
@@ -55,20 +55,22 @@ class Stage:
         for item in accounts:
             brought.setdefault(item.provider, FakeProvider(item.provider))
         self.providers = brought
-        self.store = store or quota.MemoryQuotaStore()
-        self.ledger = ledger.Ledger(self.store)
+        self.store = store or part("quota_memory").MemoryQuotaStore()
+        self.ledger = guarded_store.GuardedStore(self.store)
         self.health = health.Health()
         made = config.Config(accounts=accounts, models=models, **settings)
-        self.roster = roster.Roster(made, brought, self.wire, self.ledger)
-        self.roster.open(NOW)
+        self.table = routes.RouteTable(made, brought, self.wire, self.ledger)
+        self.table.define_limits(NOW)
 
-    def plan(self, name: str = "p/m") -> Any:
-        return self.roster.resolve(name, NOW)
+    def route(self, name: str = "p/m") -> Any:
+        return self.table.resolve(name, NOW)
 
-    def survey(self, name: str = "p/m", need: tuple[int, int] = (10, 20), paid: bool = False, request: Any = None) -> Any:
+    def find_candidates(
+        self, name: str = "p/m", estimate: tuple[int, int] = (10, 20), paid: bool = False, request: Any = None
+    ) -> Any:
         media = request.media if request is not None else frozenset()
-        situation = candidates.Situation(estimate.Estimate(*need), paid, request, media)
-        return candidates.survey(self.plan(name), situation, self.ledger, self.health, candidates.Now(NOW, 0.0))
+        needs = candidates.CallNeeds(costs.Estimate(*estimate), paid, request, media)
+        return candidates.find_candidates(self.route(name), needs, self.ledger, self.health, candidates.Instant(NOW, 0.0))
 
     def used(self, key: str, amount: float) -> None:
         """Use `amount` of the bucket `key` up."""

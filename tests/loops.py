@@ -16,12 +16,12 @@ from typing import Any
 
 from tests import ir, part
 from tests.fakes import FakeClock
+from tests.faults import KEY_HEADERS, PATIENCE_S, SILENT, TROUBLES, FaultServer, events, good, provider
 from tests.servers import environment
 from tests.test_transport_deadlines import GRACE_S, SLOW, TOTAL_S
-from tests.trouble import KEY_HEADERS, PATIENCE_S, SILENT, TROUBLES, Stand, events, good, provider
 from tests.wire_case import open_files, threads
 
-MockWireReply = part("mock_wire").MockWireReply
+MockWireReply = part("provider_mock").MockWireReply
 HELLO = ir.ChatRequest("Hello!", max_tokens=20)
 SAID = "Hello there."
 NEVER_OPEN = ir.HealthConfig(failure_threshold=10**6)
@@ -54,7 +54,11 @@ def mix(count: int, seed: int = 4) -> Mix:
     gc.collect()
     before = open_files(), threads()
     clock = FakeClock()
-    with environment(), Stand() as stand, router_of([provider(each, stand.server.url) for each in KEY_HEADERS], clock) as router:
+    with (
+        environment(),
+        FaultServer() as stand,
+        router_of([provider(each, stand.server.url) for each in KEY_HEADERS], clock) as router,
+    ):
         for number in range(count):
             name = "" if chance.random() < 1 / 3 else chance.choice([*TROUBLES])
             if name in SILENT and number % 8:  # each takes its whole timeout
@@ -160,7 +164,7 @@ def overshoot() -> Overshoot:
     with environment(), ExitStack() as stack, ThreadPoolExecutor(4) as pool:
         runs = []
         for name, script in SLOW:
-            stand = stack.enter_context(Stand())
+            stand = stack.enter_context(FaultServer())
             stand.server.script = script
             router = stack.enter_context(router_of([provider("openai", stand.server.url)]))
             request = ir.ChatRequest("x" * (8 << 20)) if "upload" in name else HELLO
@@ -191,5 +195,3 @@ def _lateness(router: Any, request: Any, verb: str) -> tuple[float, Exception | 
     except Exception as error:
         failure = error
     return time.monotonic() - start - TOTAL_S, failure
-
-

@@ -243,7 +243,7 @@ class BadAnswers(unittest.TestCase):
                 time.sleep(0.4)
                 peer.send(EVENTS[1].replace(b'"index": 0', b'"index": 1'))
 
-        with patch.object(part("stream"), "TAIL_SECONDS", 0.2), ScriptedServer(script) as server:
+        with patch.object(part("stream"), "USAGE_WAIT_S", 0.2), ScriptedServer(script) as server:
             with make_router({"a": server.url}) as router:
                 response = streamed(router)
         self.assertEqual([choice.message.text for choice in response.choices], ["fine", "fine"])
@@ -407,13 +407,13 @@ class EarlyStops(unittest.TestCase):
         meter = ListMeter()
         with ScriptedServer(self.endless) as server, make_router({"a": server.url}, meter=meter) as router:
             held = [router.stream(HELLO)]
-            with router._kit.nest:
+            with router._runtime.nest:
                 held.clear()
                 self.assertEqual(meter.results, [])
             self.assertEqual(router.status()["a"].in_flight, 0)
             self.assertEqual(len(meter.results), 1)
             held = [router.stream(HELLO)]
-            with router._kit.nest:
+            with router._runtime.nest:
                 held.clear()
             held = [router.stream(HELLO)]
             self.assertEqual(len(meter.results), 2, "the next call settles it too")

@@ -6,9 +6,9 @@ import unittest
 from typing import Any
 
 from tests import part
-from tests.stage import MIDNIGHT, NOW, FakeProvider, Stage, seat
+from tests.fixture import MIDNIGHT, NOW, FakeProvider, Fixture, an_account
 
-candidates, content, estimate, health = part("candidates"), part("content"), part("estimate"), part("health")
+candidates, content, costs, health = part("candidates"), part("content"), part("costs"), part("health")
 records, tool = part("records"), part("tool")
 
 PRICES = {"cost_per_input_token": 0.01, "cost_per_output_token": 0.02}
@@ -21,9 +21,9 @@ def ids(found: Any) -> list[tuple[str, bool]]:
 
 
 class Reasons(unittest.TestCase):
-    def only(self, stage: Stage, code: str, words: str, retry_at: float | None, **asked: Any) -> None:
+    def only(self, fixture: Fixture, code: str, words: str, retry_at: float | None, **asked: Any) -> None:
         """The stage's one slot is left out for this reason."""
-        found = stage.survey(**asked)
+        found = fixture.find_candidates(**asked)
         self.assertEqual(found.candidates, ())
         (rejection,) = found.rejections
         self.assertEqual((rejection.provider, rejection.account_id, rejection.model), ("p", "a", "m"))
@@ -33,110 +33,114 @@ class Reasons(unittest.TestCase):
     def test_held(self) -> None:
         """A hold on the account, its group, or the model at either leaves it out until the latest of them ends."""
         for key in ("a", "a|m", "group:g", "group:g|m"):
-            stage = Stage(seat(quota_group="g"))
-            stage.ledger.hold(key, NOW + 9, "RateLimited (429)", NOW)
-            self.only(stage, "held", "held: RateLimited (429)", NOW + 9)
-        stage = Stage(seat())
-        stage.ledger.hold("a|m", NOW + 90, "late", NOW)
-        stage.ledger.hold("a", NOW + 9, "early", NOW)
-        self.only(stage, "held", "held: late", NOW + 90)
-        stage.ledger.hold("a", NOW + 600, "Authentication (401), check auth.api_key", NOW)
-        self.only(stage, "held", "held: Authentication (401), check auth.api_key", None)
+            fixture = Fixture(an_account(quota_group="g"))
+            fixture.ledger.hold(key, NOW + 9, "RateLimited (429)", NOW)
+            self.only(fixture, "held", "held: RateLimited (429)", NOW + 9)
+        fixture = Fixture(an_account())
+        fixture.ledger.hold("a|m", NOW + 90, "late", NOW)
+        fixture.ledger.hold("a", NOW + 9, "early", NOW)
+        self.only(fixture, "held", "held: late", NOW + 90)
+        fixture.ledger.hold("a", NOW + 600, "Authentication (401), check auth.api_key", NOW)
+        self.only(fixture, "held", "held: Authentication (401), check auth.api_key", None)
 
     def test_another_models_hold_does_not_count(self) -> None:
         """A hold on another model or account leaves this one in."""
-        stage = Stage(seat())
+        fixture = Fixture(an_account())
         for key in ("a|n", "b", "p"):
-            stage.ledger.hold(key, NOW + 9, "why", NOW)
-        self.assertEqual(ids(stage.survey()), [("a", True)])
+            fixture.ledger.hold(key, NOW + 9, "why", NOW)
+        self.assertEqual(ids(fixture.find_candidates()), [("a", True)])
 
     def test_breaker_open(self) -> None:
         """An open breaker leaves the account out until its rest is over, a half-open one only while its probe runs."""
-        stage = Stage(seat())
+        fixture = Fixture(an_account())
         for _ in range(3):
-            stage.health.leave(stage.health.enter("a", -10.0), health.Verdict.FAILURE, -10.0)
-        self.only(stage, "breaker", "breaker open", NOW + 20)
-        stage.health._breakers["a"].open_until = 0.0
-        self.assertEqual(ids(stage.survey()), [("a", True)])
-        stage.health.enter("a", 0.0)
-        self.only(stage, "breaker", "breaker open", NOW + 1)
+            fixture.health.release(fixture.health.acquire("a", -10.0), health.Verdict.FAILURE, -10.0)
+        self.only(fixture, "breaker", "breaker open", NOW + 20)
+        fixture.health._breakers["a"].open_until = 0.0
+        self.assertEqual(ids(fixture.find_candidates()), [("a", True)])
+        fixture.health.acquire("a", 0.0)
+        self.only(fixture, "breaker", "breaker open", NOW + 1)
 
     def test_media_the_format_cannot_carry(self) -> None:
         """A wire format without pictures leaves the account out, whatever the model can."""
-        stage = Stage(seat(capabilities=["image"]), providers=[FakeProvider("p", media=())])
-        self.only(stage, "media", "the openai wire format carries no image", None, request=PICTURE)
+        fixture = Fixture(an_account(capabilities=["image"]), providers=[FakeProvider("p", media=())])
+        self.only(fixture, "media", "the openai wire format carries no image", None, request=PICTURE)
 
     def test_media_the_model_cannot_take(self) -> None:
         """A model that is declared or known not to see is left out, an unknown one too, with different words."""
-        self.only(Stage(seat(capabilities=["text"])), "media", "declared not to take image", None, request=PICTURE)
-        self.only(Stage(seat()), "media", "not known to take image; if it does, add 'image'", None, request=PICTURE)
-        self.assertEqual(ids(Stage(seat(capabilities=["image"])).survey(request=PICTURE)), [("a", True)])
+        self.only(Fixture(an_account(capabilities=["text"])), "media", "declared not to take image", None, request=PICTURE)
+        self.only(Fixture(an_account()), "media", "not known to take image; if it does, add 'image'", None, request=PICTURE)
+        self.assertEqual(ids(Fixture(an_account(capabilities=["image"])).find_candidates(request=PICTURE)), [("a", True)])
 
     def test_tools_the_model_cannot_take(self) -> None:
         """A model declared without tools is left out when there are tools; an unknown one is tried."""
-        self.only(Stage(seat(capabilities=["text"])), "tools", "does not take tools", None, request=TOOLS)
-        self.assertEqual(ids(Stage(seat()).survey(request=TOOLS)), [("a", True)])
-        self.assertEqual(ids(Stage(seat(capabilities=["tools"])).survey(request=TOOLS)), [("a", True)])
+        self.only(Fixture(an_account(capabilities=["text"])), "tools", "does not take tools", None, request=TOOLS)
+        self.assertEqual(ids(Fixture(an_account()).find_candidates(request=TOOLS)), [("a", True)])
+        self.assertEqual(ids(Fixture(an_account(capabilities=["tools"])).find_candidates(request=TOOLS)), [("a", True)])
         text = records.ChatRequest("x")
-        self.assertEqual(ids(Stage(seat(capabilities=["text"])).survey(request=text)), [("a", True)])
+        self.assertEqual(ids(Fixture(an_account(capabilities=["text"])).find_candidates(request=text)), [("a", True)])
 
     def test_parameters_that_are_required(self) -> None:
         """A format that cannot express a required parameter is left out; what is not required is dropped."""
         provider = FakeProvider("p")
         provider.cannot = ("seed", "top_p")
-        stage = Stage(seat(), providers=[provider])
-        self.only(stage, "required", "cannot express seed, which", None, request=records.ChatRequest("x", seed=1, require="seed"))
-        self.assertEqual(ids(stage.survey(request=records.ChatRequest("x", seed=1))), [("a", True)])
+        fixture = Fixture(an_account(), providers=[provider])
+        self.only(
+            fixture, "required", "cannot express seed, which", None, request=records.ChatRequest("x", seed=1, require="seed")
+        )
+        self.assertEqual(ids(fixture.find_candidates(request=records.ChatRequest("x", seed=1))), [("a", True)])
         other = records.ChatRequest("x", stop="a", require="stop")
-        self.assertEqual(ids(stage.survey(request=other)), [("a", True)])
+        self.assertEqual(ids(fixture.find_candidates(request=other)), [("a", True)])
 
     def test_paid_without_leave(self) -> None:
         """A paid account is left out if allow_paid is false, for good as waiting does not help."""
-        self.only(Stage(seat(paid_enabled=True)), "paid_not_allowed", "it is a paid account, and allow_paid is false", None)
+        self.only(
+            Fixture(an_account(paid_enabled=True)), "paid_not_allowed", "it is a paid account, and allow_paid is false", None
+        )
 
     def test_a_spent_allowance_without_leave(self) -> None:
         """A spent free account comes back at its reset; which of the two switches is off is said."""
         for settings, paid, missing in (({}, True, "paid_enabled"), ({"paid_enabled": True}, False, "allow_paid")):
-            stage = Stage(seat(daily_free=2, **settings))
-            stage.used("a/allowance", 2)
+            fixture = Fixture(an_account(daily_free=2, **settings))
+            fixture.used("a/allowance", 2)
             words = f"does not reach (0 requests left of 2 requests per day), and {missing} is false"
-            self.only(stage, "paid_not_allowed", words, MIDNIGHT, paid=paid)
+            self.only(fixture, "paid_not_allowed", words, MIDNIGHT, paid=paid)
 
     def test_a_call_larger_than_the_whole_allowance_does_not_come_back(self) -> None:
         """Where the call never fits, waiting for the reset is not suggested."""
-        stage = Stage(seat(daily_free=25, quota_unit="tokens"))
-        self.only(stage, "paid_not_allowed", "25 tokens left of 25 tokens per day", None)
-        nothing = Stage(seat(daily_free=0))
+        fixture = Fixture(an_account(daily_free=25, quota_unit="tokens"))
+        self.only(fixture, "paid_not_allowed", "25 tokens left of 25 tokens per day", None)
+        nothing = Fixture(an_account(daily_free=0))
         self.only(nothing, "paid_not_allowed", "allowance does not reach", None)
 
     def test_spend_cap(self) -> None:
         """A paid account whose cap does not reach for the call is left out until midnight UTC, with the figures."""
-        stage = Stage(seat(paid_enabled=True, max_daily_spend=1.0, **PRICES))
-        stage.used("a/spend", 0.6)
-        self.only(stage, "spend_cap", "$0.6000 of $1 spent today, about $0.5000 needed", MIDNIGHT, paid=True)
-        stage = Stage(seat(paid_enabled=True, max_daily_spend=0.4, **PRICES))
-        self.only(stage, "spend_cap", "max_daily_spend reached", None, paid=True)
-        stage = Stage(seat(paid_enabled=True, max_daily_spend=0.0))
-        self.only(stage, "spend_cap", "max_daily_spend reached", None, paid=True)
+        fixture = Fixture(an_account(paid_enabled=True, max_daily_spend=1.0, **PRICES))
+        fixture.used("a/spend", 0.6)
+        self.only(fixture, "spend_cap", "$0.6000 of $1 spent today, about $0.5000 needed", MIDNIGHT, paid=True)
+        fixture = Fixture(an_account(paid_enabled=True, max_daily_spend=0.4, **PRICES))
+        self.only(fixture, "spend_cap", "max_daily_spend reached", None, paid=True)
+        fixture = Fixture(an_account(paid_enabled=True, max_daily_spend=0.0))
+        self.only(fixture, "spend_cap", "max_daily_spend reached", None, paid=True)
 
     def test_a_cap_just_reached_lets_through(self) -> None:
         """A call that exactly fits the cap, or an allowance in dollars, may go, though cents do not add up in binary."""
         for amount, used in ((1.0, 0.5), (1.1, 0.1 + 0.2 + 0.3)):
-            stage = Stage(seat(paid_enabled=True, max_daily_spend=amount, **PRICES))
-            stage.used("a/spend", used)
-            self.assertEqual(ids(stage.survey(paid=True)), [("a", False)])
-            stage = Stage(seat(daily_free=amount, quota_unit="dollars", **PRICES))
-            stage.used("a/allowance", used)
-            self.assertEqual(ids(stage.survey()), [("a", True)])
+            fixture = Fixture(an_account(paid_enabled=True, max_daily_spend=amount, **PRICES))
+            fixture.used("a/spend", used)
+            self.assertEqual(ids(fixture.find_candidates(paid=True)), [("a", False)])
+            fixture = Fixture(an_account(daily_free=amount, quota_unit="dollars", **PRICES))
+            fixture.used("a/allowance", used)
+            self.assertEqual(ids(fixture.find_candidates()), [("a", True)])
 
     def test_reasons_are_asked_in_order(self) -> None:
         """A hold is told before an open breaker, and that before what the account cannot do."""
-        stage = Stage(seat(capabilities=["text"]))
+        fixture = Fixture(an_account(capabilities=["text"]))
         for _ in range(3):
-            stage.health.leave(stage.health.enter("a", 0.0), health.Verdict.FAILURE, 0.0)
-        self.assertEqual(stage.survey(request=TOOLS).rejections[0].code, "breaker")
-        stage.ledger.hold("a", NOW + 9, "why", NOW)
-        self.assertEqual(stage.survey(request=TOOLS).rejections[0].code, "held")
+            fixture.health.release(fixture.health.acquire("a", 0.0), health.Verdict.FAILURE, 0.0)
+        self.assertEqual(fixture.find_candidates(request=TOOLS).rejections[0].code, "breaker")
+        fixture.ledger.hold("a", NOW + 9, "why", NOW)
+        self.assertEqual(fixture.find_candidates(request=TOOLS).rejections[0].code, "held")
 
 
 class FreeOrPaid(unittest.TestCase):
@@ -156,26 +160,26 @@ class FreeOrPaid(unittest.TestCase):
             ({"daily_free": 0.49, "quota_unit": "dollars", "paid_enabled": True, **PRICES}, False),
         ]
         for settings, free in rows:
-            self.assertEqual(ids(Stage(seat(**settings)).survey(paid=True)), [("a", free)], settings)
+            self.assertEqual(ids(Fixture(an_account(**settings)).find_candidates(paid=True)), [("a", free)], settings)
 
     def test_a_spent_dollar_allowance_is_not_free_even_for_a_call_without_price(self) -> None:
         """Nothing left is nothing free, also when the call is worth nothing."""
-        stage = Stage(seat(daily_free=1, quota_unit="dollars", paid_enabled=True))
-        self.assertEqual(ids(stage.survey(paid=True)), [("a", True)])
-        stage.used("a/allowance", 1)
-        self.assertEqual(ids(stage.survey(paid=True)), [("a", False)])
+        fixture = Fixture(an_account(daily_free=1, quota_unit="dollars", paid_enabled=True))
+        self.assertEqual(ids(fixture.find_candidates(paid=True)), [("a", True)])
+        fixture.used("a/allowance", 1)
+        self.assertEqual(ids(fixture.find_candidates(paid=True)), [("a", False)])
 
     def test_wants_follow_the_kind(self) -> None:
         """A free call takes allowance and hard limits; a paid one hard limits and spend; each in its unit."""
         settings: dict[str, Any] = {"limits": {"rpm": 5, "tpm": 500}, "paid_enabled": True, "max_daily_spend": 1.0, **PRICES}
-        need = estimate.Estimate(10, 20)
+        estimate = costs.Estimate(10, 20)
         hard = (("a/rpm", 1), ("a/tpm", 30))
-        (free,) = Stage(seat(daily_free=3, **settings)).survey(paid=True).candidates
-        self.assertEqual(candidates.wants_of(free, need), (("a/allowance", 1), *hard))
-        (paid,) = Stage(seat(**settings)).survey(paid=True).candidates
-        self.assertEqual(candidates.wants_of(paid, need), (*hard, ("a/spend", 0.5)))
-        (bare,) = Stage(seat()).survey().candidates
-        self.assertEqual(candidates.wants_of(bare, need), ())
+        (free,) = Fixture(an_account(daily_free=3, **settings)).find_candidates(paid=True).candidates
+        self.assertEqual(candidates.amounts_needed(free, estimate), (("a/allowance", 1), *hard))
+        (paid,) = Fixture(an_account(**settings)).find_candidates(paid=True).candidates
+        self.assertEqual(candidates.amounts_needed(paid, estimate), (*hard, ("a/spend", 0.5)))
+        (bare,) = Fixture(an_account()).find_candidates().candidates
+        self.assertEqual(candidates.amounts_needed(bare, estimate), ())
 
 
 class Live(unittest.TestCase):
@@ -184,27 +188,27 @@ class Live(unittest.TestCase):
         settings: dict[str, Any] = {"limits": {"rpm": 10, "tpm": 1000}, "daily_free": 100, "paid_enabled": True}
         settings |= {"max_daily_spend": 2.0, **PRICES}
         rows = [("a/rpm", 1, 0.9), ("a/tpm", 200, 0.8), ("a/allowance", 75, 0.25)]
-        stage = Stage(seat(**settings))
-        self.assertEqual(stage.survey().candidates[0].share, 1.0)
+        fixture = Fixture(an_account(**settings))
+        self.assertEqual(fixture.find_candidates().candidates[0].share, 1.0)
         for key, amount, share in rows:
-            stage.used(key, amount)
-            self.assertAlmostEqual(stage.survey().candidates[0].share, share)
-        stage.used("a/spend", 1.9)
-        self.assertAlmostEqual(stage.survey().candidates[0].share, 0.25)
-        self.assertEqual(Stage(seat()).survey().candidates[0].share, 1.0)
+            fixture.used(key, amount)
+            self.assertAlmostEqual(fixture.find_candidates().candidates[0].share, share)
+        fixture.used("a/spend", 1.9)
+        self.assertAlmostEqual(fixture.find_candidates().candidates[0].share, 0.25)
+        self.assertEqual(Fixture(an_account()).find_candidates().candidates[0].share, 1.0)
 
     def test_a_paid_call_looks_at_spend_and_not_at_the_allowance(self) -> None:
         """The share of a paid candidate is that of its own limits."""
-        stage = Stage(seat(daily_free=1, paid_enabled=True, max_daily_spend=2.0, **PRICES))
-        stage.used("a/allowance", 1)
-        stage.used("a/spend", 1.0)
-        self.assertEqual(stage.survey(paid=True).candidates[0].share, 0.5)
+        fixture = Fixture(an_account(daily_free=1, paid_enabled=True, max_daily_spend=2.0, **PRICES))
+        fixture.used("a/allowance", 1)
+        fixture.used("a/spend", 1.0)
+        self.assertEqual(fixture.find_candidates(paid=True).candidates[0].share, 0.5)
 
     def test_candidates_carry_what_policies_need(self) -> None:
         """Declared place, price, calls in flight and model are told, and its text names them."""
-        stage = Stage(seat("a", paid_enabled=True, **PRICES), seat("b"))
-        stage.health.enter("b", 0.0)
-        first, second = stage.survey(paid=True).candidates
+        fixture = Fixture(an_account("a", paid_enabled=True, **PRICES), an_account("b"))
+        fixture.health.acquire("b", 0.0)
+        first, second = fixture.find_candidates(paid=True).candidates
         self.assertEqual((first.provider, first.model, first.order, second.order), ("p", "m", 0, 1))
         self.assertAlmostEqual(first.price, 0.05 / 3)
         self.assertEqual((second.price, first.in_flight, second.in_flight), (None, 0, 1))
@@ -213,27 +217,27 @@ class Live(unittest.TestCase):
 
     def test_declared_order_is_kept_and_places_are_of_the_whole_plan(self) -> None:
         """Left-out slots keep their place in the count."""
-        stage = Stage(seat("a"), seat("b"), seat("c"))
-        stage.ledger.hold("b", NOW + 9, "why", NOW)
-        found = stage.survey()
+        fixture = Fixture(an_account("a"), an_account("b"), an_account("c"))
+        fixture.ledger.hold("b", NOW + 9, "why", NOW)
+        found = fixture.find_candidates()
         self.assertEqual([(c.account_id, c.order) for c in found.candidates], [("a", 0), ("c", 2)])
         self.assertEqual([r.account_id for r in found.rejections], ["b"])
 
     def test_looking_changes_nothing(self) -> None:
         """A survey reserves nothing, however often it is made."""
-        stage = Stage(seat(daily_free=5, limits={"rpm": 3}))
-        before = stage.store.headroom(stage.plan().room_keys, NOW)
+        fixture = Fixture(an_account(daily_free=5, limits={"rpm": 3}))
+        before = fixture.store.headroom(fixture.route().bucket_keys, NOW)
         for _ in range(20):
-            stage.survey()
-        self.assertEqual(stage.store.headroom(stage.plan().room_keys, NOW), before)
-        self.assertEqual(stage.health._breakers, {})
+            fixture.find_candidates()
+        self.assertEqual(fixture.store.headroom(fixture.route().bucket_keys, NOW), before)
+        self.assertEqual(fixture.health._breakers, {})
 
     def test_a_failing_store_is_an_error_and_no_rejection(self) -> None:
         """A store that cannot be asked refuses the survey."""
-        stage = Stage(seat(daily_free=5))
-        stage.store.close()
+        fixture = Fixture(an_account(daily_free=5))
+        fixture.store.close()
         with self.assertRaises(part("errors").QuotaStoreError):
-            stage.survey()
+            fixture.find_candidates()
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ from typing import Any
 
 from tests import SHARED, part
 
-abilities = part("abilities")
 account = part("account")
 catalog = part("catalog")
 config = part("config")
@@ -153,7 +152,7 @@ class Abilities(unittest.TestCase):
 
     def test_every_row_uses_known_words(self) -> None:
         """No row has a word that the configuration would refuse."""
-        for _, pattern, words in abilities._ROWS:
+        for _, pattern, words in catalog._MODEL_ROWS:
             self.assertLessEqual(words, set(account.CAPABILITIES), pattern)
 
 

@@ -13,8 +13,9 @@ from typing import Any
 from tests import part
 
 config = part("config")
+account_module = part("account")
 errors = part("errors")
-AccountConfig, Auth, Config = config.AccountConfig, config.Auth, config.Config
+AccountConfig, Auth, Config = config.AccountConfig, account_module.Auth, config.Config
 ModelMapping, ModelRef, QuotaConfig = config.ModelMapping, config.ModelRef, config.QuotaConfig
 
 KEY = "sk-canary-0123456789"
@@ -85,8 +86,8 @@ class Values(unittest.TestCase):
 
     def test_a_set_of_capabilities_has_one_order(self) -> None:
         """Two equal sets give equal accounts."""
-        one = AccountConfig("openai", "a", capabilities=set(config.CAPABILITIES))
-        self.assertEqual(one.capabilities, tuple(sorted(config.CAPABILITIES)))
+        one = AccountConfig("openai", "a", capabilities=set(account_module.CAPABILITIES))
+        self.assertEqual(one.capabilities, tuple(sorted(account_module.CAPABILITIES)))
 
     def test_mappings_can_be_written_as_json_and_pickled(self) -> None:
         """Limits survive json and pickle as plain data."""
@@ -299,7 +300,7 @@ class Problems(unittest.TestCase):
             {"daily_free": 0},
             {"daily_free": 0.25, "quota_unit": "dollars"},
             {"daily_free": 1500.0},
-            {"limits": dict.fromkeys(config.LIMIT_KEYS, 0)},
+            {"limits": dict.fromkeys(account_module.LIMIT_KEYS, 0)},
             {"model_limits": {"*": {"rpm": 1}, "org/model:free": {"tpmonth": 5}}},
             {"reset": "rolling"},
             {"reset": "UTC"},
@@ -315,9 +316,7 @@ class Problems(unittest.TestCase):
 
     def test_an_unknown_provider_needs_a_base_url(self) -> None:
         """An account of an unknown provider without base_url is a problem with the nearest name; with one it is none."""
-        made = Config(
-            accounts=[AccountConfig("gemni", "a"), AccountConfig("own", "b", base_url="https://x.example/v1")]
-        )
+        made = Config(accounts=[AccountConfig("gemni", "a"), AccountConfig("own", "b", base_url="https://x.example/v1")])
         (found,) = made.problems_with({"gemini", "openai"})
         self.assertTrue(found.startswith("accounts[0].provider: 'gemni'"), found)
         self.assertIn("did you mean 'gemini'", found)

@@ -18,8 +18,9 @@ from unittest import mock
 from tests import part
 
 config = part("config")
+account_module = part("account")
 config_file = part("config_file")
-config_tables = part("config_tables")
+config_tables = part("config_file")
 errors = part("errors")
 
 KEY = "sk-canary-0123456789"
@@ -165,7 +166,7 @@ class Files(FileCase):
                 config.AccountConfig(
                     "gemini",
                     "gemini-1",
-                    config.Auth(KEY),
+                    account_module.Auth(KEY),
                     daily_free=1500,
                     limits={"rpm": 15, "tpm": 1_000_000},
                     model_limits={"g-flash": {"rpd": 20}, "*": {"rpd": 5}},

@@ -7,15 +7,15 @@ from typing import Any
 
 from tests import part
 
-content, errors, estimate, records, tool = (part(name) for name in ("content", "errors", "estimate", "records", "tool"))
+content, errors, costs, records, tool = (part(name) for name in ("content", "errors", "costs", "records", "tool"))
 ChatRequest, Message, Part = records.ChatRequest, records.Message, content.Part
-DEFAULT = estimate.DEFAULT_OUTPUT_TOKENS
+DEFAULT = costs.DEFAULT_OUTPUT_TOKENS
 
 
 def tokens_in(*parts: Any) -> int:
     """What these parts add to a message's input estimate."""
-    found: int = estimate.estimate_chat(ChatRequest([Message("user", list(parts))])).input_tokens
-    empty: int = estimate.estimate_chat(ChatRequest([Message("user", "")])).input_tokens
+    found: int = costs.estimate_chat(ChatRequest([Message("user", list(parts))])).input_tokens
+    empty: int = costs.estimate_chat(ChatRequest([Message("user", "")])).input_tokens
     return found - empty
 
 
@@ -23,21 +23,21 @@ class Texts(unittest.TestCase):
     def test_ascii_counts_two_tokens_for_seven_characters(self) -> None:
         """3.5 ASCII characters are a token, rounded up."""
         for size, expected in ((0, 0), (1, 1), (3, 1), (4, 2), (7, 2), (8, 3), (3500, 1000)):
-            self.assertEqual(estimate.estimate_text("x" * size), expected, size)
+            self.assertEqual(costs.estimate_text("x" * size), expected, size)
 
     def test_every_other_character_is_a_token(self) -> None:
         """Characters beyond ASCII count one each, besides the ASCII among them."""
-        self.assertEqual(estimate.estimate_text("日本語"), 3)
-        self.assertEqual(estimate.estimate_text("日本語 abc de"), 3 + 2)
-        self.assertEqual(estimate.estimate_text("\ud83d"), 1)
+        self.assertEqual(costs.estimate_text("日本語"), 3)
+        self.assertEqual(costs.estimate_text("日本語 abc de"), 3 + 2)
+        self.assertEqual(costs.estimate_text("\ud83d"), 1)
 
 
 class Chats(unittest.TestCase):
     def test_messages_cost_their_text_and_a_little_more(self) -> None:
         """Each message adds four tokens to its text, and a request three."""
-        self.assertEqual(estimate.estimate_chat(ChatRequest("x" * 7)).input_tokens, 3 + 4 + 2)
+        self.assertEqual(costs.estimate_chat(ChatRequest("x" * 7)).input_tokens, 3 + 4 + 2)
         two = ChatRequest([Message("system", "x" * 7), Message("user", ["x" * 7, "x" * 7])])
-        self.assertEqual(estimate.estimate_chat(two).input_tokens, 3 + 4 + 2 + 4 + 4)
+        self.assertEqual(costs.estimate_chat(two).input_tokens, 3 + 4 + 2 + 4 + 4)
 
     def test_the_answer_counts_as_large_as_it_may_become(self) -> None:
         """max_tokens, else the default, times the number of answers asked for."""
@@ -49,21 +49,21 @@ class Chats(unittest.TestCase):
         ]
         rows += [({"max_tokens": 10, "extra": {"n": wrong}}, 10) for wrong in (0, -1, 129, True, "3", None, 2.0)]
         for settings, expected in rows:
-            self.assertEqual(estimate.estimate_chat(ChatRequest("x", **settings)).output_tokens, expected, settings)
+            self.assertEqual(costs.estimate_chat(ChatRequest("x", **settings)).output_tokens, expected, settings)
 
     def test_total_is_both(self) -> None:
         """`total` is input and output together."""
-        self.assertEqual(estimate.Estimate(3, 4).total, 7)
+        self.assertEqual(costs.Estimate(3, 4).total, 7)
 
     def test_tools_calls_and_formats_count(self) -> None:
         """Tool declarations, tool calls and response formats add to the input."""
-        bare = estimate.estimate_chat(ChatRequest("x")).input_tokens
+        bare = costs.estimate_chat(ChatRequest("x")).input_tokens
         tools = [tool.Tool("f", "d" * 350, {"type": "object"})]
-        self.assertGreater(estimate.estimate_chat(ChatRequest("x", tools=tools)).input_tokens, bare + 100)
+        self.assertGreater(costs.estimate_chat(ChatRequest("x", tools=tools)).input_tokens, bare + 100)
         form = {"type": "json_schema", "json_schema": {"name": "n", "schema": {"description": "d" * 350}}}
-        self.assertGreater(estimate.estimate_chat(ChatRequest("x", response_format=form)).input_tokens, bare + 100)
+        self.assertGreater(costs.estimate_chat(ChatRequest("x", response_format=form)).input_tokens, bare + 100)
         calls = [records.ToolCall("c", "x" * 7, "x" * 70)]
-        turn = estimate.estimate_chat(ChatRequest([Message("assistant", "x", calls)])).input_tokens
+        turn = costs.estimate_chat(ChatRequest([Message("assistant", "x", calls)])).input_tokens
         self.assertEqual(turn, bare + 2 + 20 + 4)
 
     def test_media_count_by_kind_and_size(self) -> None:
@@ -83,18 +83,18 @@ class Chats(unittest.TestCase):
         endless["self"] = endless
         for value in (object(), {1, 2}, b"x", endless):
             with self.assertRaises(errors.InvalidRequestError) as caught:
-                estimate.estimate_chat(ChatRequest("x", tools=[tool.Tool("f", parameters={"x": value})]))
+                costs.estimate_chat(ChatRequest("x", tools=[tool.Tool("f", parameters={"x": value})]))
             self.assertIn("tool 'f'", str(caught.exception))
             form = {"type": "json_schema", "json_schema": {"schema": {"x": value}}}
             with self.assertRaises(errors.InvalidRequestError) as caught:
-                estimate.estimate_chat(ChatRequest("x", response_format=form))
+                costs.estimate_chat(ChatRequest("x", response_format=form))
             self.assertIn("response_format", str(caught.exception))
 
 
 class Embeds(unittest.TestCase):
     def test_all_texts_count_and_no_output(self) -> None:
         """Each text counts with one token more; vectors cost no output."""
-        found = estimate.estimate_embed(records.EmbedRequest(["x" * 7, "x" * 14]))
+        found = costs.estimate_embed(records.EmbedRequest(["x" * 7, "x" * 14]))
         self.assertEqual((found.input_tokens, found.output_tokens), (3 + 5, 0))
 
 

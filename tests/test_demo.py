@@ -132,7 +132,7 @@ class OnATerminalTest(unittest.TestCase):
     def test_colour_and_pauses(self) -> None:
         """A terminal gets colours and short pauses, which together stay under 4 seconds."""
         pauses: list[float] = []
-        with mock.patch.object(part("screen"), "time", SimpleNamespace(sleep=pauses.append)):
+        with mock.patch.object(part("terminal"), "time", SimpleNamespace(sleep=pauses.append)):
             with mock.patch.dict(os.environ, {"TERM": "xterm"}, clear=True):
                 code, out = shown(Terminal())
                 self.assertNotIn("no_proxy", os.environ)
@@ -144,7 +144,7 @@ class OnATerminalTest(unittest.TestCase):
     def test_no_colour(self) -> None:
         """NO_COLOR, a dumb terminal and a pipe each keep every escape code away."""
         for out, env in ((Terminal(), {"NO_COLOR": "1"}), (Terminal(), {"TERM": "dumb"}), (io.StringIO(), {})):
-            part("screen").Screen(out, env).heading("hello")
+            part("terminal").Screen(out, env).heading("hello")
             self.assertIn(" hello ", out.getvalue())
             self.assertNotIn("\x1b", out.getvalue())
 
@@ -185,12 +185,12 @@ class InterruptedTest(unittest.TestCase):
 class DemoClockTest(unittest.TestCase):
     def test_it_starts_before_noon_is_a_minute_old(self) -> None:
         """It begins in the first half minute after noon, so neither a minute nor a day ends within the show."""
-        clock = part("demo_cast").DemoClock()
+        clock = part("demo").DemoClock()
         self.assertTrue(43_200 <= clock.time() % 86_400 < 43_230)
 
     def test_skipping_moves_both_hands(self) -> None:
         """`skip` and `sleep` set wall and monotonic time ahead alike, without waiting."""
-        clock = part("demo_cast").DemoClock()
+        clock = part("demo").DemoClock()
         wall, mono = clock.time(), clock.monotonic()
         clock.skip(60)
         clock.sleep(40)
@@ -200,7 +200,7 @@ class DemoClockTest(unittest.TestCase):
     def test_the_router_takes_it(self) -> None:
         """It is a clock in the router's sense."""
         config = ir.Config(accounts=[ir.AccountConfig(provider="mock", id="a")], default_model="mock/any")
-        with ir.Router(config, [ir.MockProvider("mock", ["hi"])], clock=part("demo_cast").DemoClock()) as router:
+        with ir.Router(config, [ir.MockProvider("mock", ["hi"])], clock=part("demo").DemoClock()) as router:
             self.assertEqual(router.chat_completion(ir.ChatRequest("hello")).text, "hi")
 
 

@@ -6,7 +6,7 @@ import unittest
 
 from tests import part
 
-waiting = part("waiting")
+waiting = part("error_body")
 
 NOW = 1_786_190_000.0  # Sat, 08 Aug 2026 11:53:20 GMT
 

@@ -8,16 +8,22 @@ import unittest
 from typing import Any
 
 from tests import part
-from tests.stage import MIDNIGHT, NOW, Stage, seat
+from tests.fixture import MIDNIGHT, NOW, Fixture, an_account
 
-account, answers, errors, health = part("account"), part("answers"), part("errors"), part("health")
-outcome, records, secret, wire = part("outcome"), part("records"), part("secret"), part("wire")
-SUCCESS, FAILURE, NEUTRAL = health.Verdict.SUCCESS, health.Verdict.FAILURE, health.Verdict.NEUTRAL
+account, answers, errors, health = part("account"), part("responses"), part("errors"), part("health")
+failures, redaction, records, secret, wire = (
+    part("failure_table"),
+    part("redaction"),
+    part("records"),
+    part("secret"),
+    part("wire"),
+)
+SUCCESS, FAILURE, IGNORED = health.Verdict.SUCCESS, health.Verdict.FAILURE, health.Verdict.IGNORED
 KEY = "sk-canary-0123456789"
 
 
 def candidate(**settings: Any) -> Any:
-    (found,) = Stage(seat(auth=account.Auth(KEY), **settings)).survey().candidates
+    (found,) = Fixture(an_account(auth=account.Auth(KEY), **settings)).find_candidates().candidates
     return found
 
 
@@ -25,12 +31,12 @@ class Table(unittest.TestCase):
     def test_every_row(self) -> None:
         """Each class of answer has the charge, verdict, next step and rest of the documented table."""
         rows: list[tuple[Any, str, Any, bool, bool]] = [
-            (errors.InvalidRequestError(status=400), "nothing", NEUTRAL, True, False),
-            (errors.ContextWindowError(status=400), "nothing", NEUTRAL, False, False),
-            (errors.AuthenticationError(status=401), "nothing", NEUTRAL, True, True),
-            (errors.QuotaExceededError(status=402), "nothing", NEUTRAL, False, True),
-            (errors.ModelNotFoundError(status=404), "nothing", NEUTRAL, False, True),
-            (errors.RateLimitedError(status=429), "request", NEUTRAL, False, True),
+            (errors.InvalidRequestError(status=400), "nothing", IGNORED, True, False),
+            (errors.ContextWindowError(status=400), "nothing", IGNORED, False, False),
+            (errors.AuthenticationError(status=401), "nothing", IGNORED, True, True),
+            (errors.QuotaExceededError(status=402), "nothing", IGNORED, False, True),
+            (errors.ModelNotFoundError(status=404), "nothing", IGNORED, False, True),
+            (errors.RateLimitedError(status=429), "request", IGNORED, False, True),
             (errors.ProviderUnavailableError(status=503), "request", FAILURE, False, False),
             (errors.AttemptTimeoutError(status=504), "request", FAILURE, False, False),
             (errors.ProviderUnavailableError(), "reservation", FAILURE, False, False),
@@ -39,22 +45,22 @@ class Table(unittest.TestCase):
             (errors.ProviderError(status=418), "reservation", FAILURE, False, False),
         ]
         for error, charge, verdict, fatal, rests in rows:
-            cost = outcome.cost_of_error(error, auth_next=False)
-            found = (cost.charge, cost.verdict, cost.fatal, cost.rest is not None)
+            cost = failures.rule_for(error, auth_next=False)
+            found = (cost.charge, cost.verdict, cost.fatal, cost.hold is not None)
             self.assertEqual(found, (charge, verdict, fatal, rests), repr(error))
 
     def test_a_refused_key_may_move_on(self) -> None:
         """With auth_errors = "next" a refused key is not fatal and costs the same otherwise."""
-        stay, move = (outcome.cost_of_error(errors.AuthenticationError(), auth_next) for auth_next in (False, True))
+        stay, move = (failures.rule_for(errors.AuthenticationError(), auth_next) for auth_next in (False, True))
         self.assertEqual((stay.fatal, move.fatal), (True, False))
         self.assertEqual(stay._replace(fatal=False), move)
 
     def test_every_provider_error_has_a_row(self) -> None:
         """No class of the tree falls through the table."""
-        for name in errors.__all__:
+        for name in vars(errors):
             kind = getattr(errors, name)
             if isinstance(kind, type) and issubclass(kind, errors.ProviderError):
-                self.assertIsInstance(outcome.cost_of_error(kind(), False), outcome.Cost)
+                self.assertIsInstance(failures.rule_for(kind(), False), failures.FailureRule)
 
     def test_transport_faults(self) -> None:
         """Not sent gives everything back, sent charges the reservation; a timeout and an unusable body have their own classes."""
@@ -69,26 +75,26 @@ class Table(unittest.TestCase):
         ]
         for kind, sent, expected, charge in rows:
             fault = wire.WireFault(kind, f"why {KEY}", sent=sent)
-            error, cost = outcome.translated(fault, candidate())
+            error, cost = failures.error_from_fault(fault, candidate())
             self.assertIs(type(error), expected)
-            self.assertEqual((cost.charge, cost.verdict, cost.fatal, cost.rest), (charge, FAILURE, False, None))
+            self.assertEqual((cost.charge, cost.verdict, cost.fatal, cost.hold), (charge, FAILURE, False, None))
             self.assertEqual((error.provider, error.account_id, error.model), ("p", "a", "m"))
             self.assertEqual(error.message, "why ***")
             self.assertIs(error.__cause__, fault)
 
 
 class Rests(unittest.TestCase):
-    def rest(self, error: Any, **settings: Any) -> float:
+    def hold(self, error: Any, **settings: Any) -> float:
         """Seconds that `error` lets its candidate rest."""
         found = candidate(**settings)
-        cost = outcome.cost_of_error(error, False)
-        until: float = cost.rest(error, found, NOW)
+        cost = failures.rule_for(error, False)
+        until: float = cost.hold(error, found, NOW)
         return until - NOW
 
     def test_a_refused_key_rests_ten_minutes_and_a_model_an_hour(self) -> None:
         """401 and 404 have fixed rests."""
-        self.assertEqual(self.rest(errors.AuthenticationError()), 600)
-        self.assertEqual(self.rest(errors.ModelNotFoundError()), 3600)
+        self.assertEqual(self.hold(errors.AuthenticationError()), 600)
+        self.assertEqual(self.hold(errors.ModelNotFoundError()), 3600)
 
     def test_a_rate_limit_rests_as_told_within_bounds(self) -> None:
         """Retry-After counts between a second and a day; untold is ten seconds; nonsense is a second."""
@@ -104,7 +110,7 @@ class Rests(unittest.TestCase):
             (math.nan, 1.0),
         ]
         for told, expected in rows:
-            self.assertEqual(self.rest(errors.RateLimitedError(retry_after=told)), expected, told)
+            self.assertEqual(self.hold(errors.RateLimitedError(retry_after=told)), expected, told)
 
     def test_a_spent_quota_rests_until_its_reset(self) -> None:
         """A told reset counts, else the told wait, else the account's next midnight; without any of them an hour."""
@@ -123,7 +129,7 @@ class Rests(unittest.TestCase):
         ]
         for error, settings, expected in rows:
             try:
-                self.assertEqual(self.rest(error, **settings), expected, f"{error} {settings}")
+                self.assertEqual(self.hold(error, **settings), expected, f"{error} {settings}")
             except errors.ConfigError:
                 self.assertIn("reset", settings)  # a machine without time zones knows UTC only
 
@@ -140,23 +146,23 @@ class Rests(unittest.TestCase):
         ]
         for error, key in rows:
             found = candidate(quota_group="g")
-            self.assertEqual(outcome.rest_key(error, found), key)
-            self.assertIn(key, found.slot.hold_keys)
-        self.assertEqual(outcome.rest_key(errors.RateLimitedError(), candidate()), "a")
+            self.assertEqual(failures.hold_key(error, found), key)
+            self.assertIn(key, found.deployment.hold_keys)
+        self.assertEqual(failures.hold_key(errors.RateLimitedError(), candidate()), "a")
 
     def test_reasons_are_short(self) -> None:
         """A hold's reason is the class without "Error", and the status where there was one."""
-        self.assertEqual(outcome.reason_of(errors.RateLimitedError(status=429)), "RateLimited (429)")
-        self.assertEqual(outcome.reason_of(errors.QuotaExceededError()), "QuotaExceeded")
+        self.assertEqual(failures.reason_of(errors.RateLimitedError(status=429)), "RateLimited (429)")
+        self.assertEqual(failures.reason_of(errors.QuotaExceededError()), "QuotaExceeded")
         refused = errors.AuthenticationError(status=401)
-        self.assertEqual(outcome.reason_of(refused), "Authentication (401), check auth.api_key")
+        self.assertEqual(failures.reason_of(refused), "Authentication (401), check auth.api_key")
 
 
 class Bare(unittest.TestCase):
     def test_signing_adds_who_and_takes_the_key_out(self) -> None:
         """A signed error names account and model, and holds no key in message or body, even when echoed."""
         error = errors.AuthenticationError(body=f"bad key {KEY}", message=f"no {KEY}", status=401)
-        self.assertIs(outcome.signed(error, candidate()), error)
+        self.assertIs(redaction.attributed(error, candidate()), error)
         self.assertEqual((error.provider, error.account_id, error.model), ("p", "a", "m"))
         self.assertEqual((error.message, error.body), ("no ***", "bad key ***"))
         self.assertNotIn(KEY, f"{error!r} {vars(error)}")
@@ -165,9 +171,9 @@ class Bare(unittest.TestCase):
         """A secret header's value is masked in message, body, request id and where the text was cut inside it."""
         found = candidate(headers={"X-Own": secret.Secret("hd-canary-9876"), "X-Open": "public-value"})
         error = errors.ProviderError(body="hd-canary-9876 public-value hd-can", message="hd-canary-9876", request_id=f"r-{KEY}")
-        outcome.signed(error, found)
+        redaction.attributed(error, found)
         self.assertEqual((error.body, error.message, error.request_id), ("*** public-value ***", "***", "r-***"))
-        self.assertIsNone(outcome.signed(errors.ProviderError(), found).request_id)
+        self.assertIsNone(redaction.attributed(errors.ProviderError(), found).request_id)
 
     def test_a_cause_that_quotes_the_key_is_dropped(self) -> None:
         """What is behind an error stays unless it, or what is behind that, shows the key."""
@@ -176,7 +182,7 @@ class Bare(unittest.TestCase):
             cause.__cause__ = behind
             error = errors.MalformedResponseError()
             error.__cause__ = cause
-            return outcome.signed(error, candidate()).__cause__
+            return redaction.attributed(error, candidate()).__cause__
 
         clean = ValueError("clean")
         self.assertIs(with_cause(clean), clean)
@@ -186,13 +192,13 @@ class Bare(unittest.TestCase):
         telling = ValueError("clean")
         telling.doc = KEY  # type: ignore[attr-defined]  # as json.JSONDecodeError has it
         self.assertIsNone(with_cause(telling))
-        self.assertIsNone(outcome.foreign(ValueError(KEY), candidate()).__cause__)
+        self.assertIsNone(redaction.provider_bug(ValueError(KEY), candidate()).__cause__)
 
     def test_a_partial_answer_holds_no_key(self) -> None:
         """Text, reasoning and sources of what came of a broken stream are masked, the rest stays."""
         message = records.Message("assistant", f"a {KEY} b", reasoning=f"r {KEY[:10]}")
         partial = answers.ChatResponse("id", "m", (answers.Choice(0, message),), source=(f'{{"a": "{KEY}"}}',))
-        made = outcome.unquoted(partial, candidate())
+        made = redaction.redacted_partial(partial, candidate())
         self.assertEqual((made.text, made.reasoning, made.source), ("a *** b", "r ***", ('{"a": "***"}',)))
         self.assertEqual((made.id, made.model, len(made.choices)), ("id", "m", 1))
 
@@ -216,7 +222,7 @@ class Bare(unittest.TestCase):
             except KeyError:
                 raise LookupError("last")  # noqa: B904 - the implicit context is the point
         except LookupError as exc:
-            error = outcome.foreign(exc, candidate())
+            error = redaction.provider_bug(exc, candidate())
         self.assertIs(type(error), errors.ProviderUnavailableError)
         self.assertEqual(error.message, "LookupError inside the provider's own code")
         self.assertEqual((error.account_id, type(error.__cause__)), ("a", LookupError))
@@ -233,7 +239,7 @@ class Bare(unittest.TestCase):
             except ValueError:
                 raise KeyError("shown") from None
         except KeyError as exc:
-            found = outcome.bare(exc)
+            found = redaction.strip_tracebacks(exc)
         self.assertIsNone(found.__context__)
         self.assertIsNone(found.__traceback__)
 
@@ -242,7 +248,7 @@ class Bare(unittest.TestCase):
         error = errors.RateLimitedError()
         for _ in range(50):
             try:
-                raise outcome.signed(error, candidate())
+                raise redaction.attributed(error, candidate())
             except errors.RateLimitedError as exc:
                 depth = len(traceback.extract_tb(exc.__traceback__))
         self.assertEqual(depth, 1)

@@ -9,8 +9,8 @@ from typing import Any
 
 from tests import part
 
-errors, ledger, limits, quota = part("errors"), part("ledger"), part("limits"), part("quota")
-Bucket, Ledger, Limit = quota.Bucket, ledger.Ledger, limits.Limit
+errors, ledger, limits, quota = part("errors"), part("guarded_store"), part("limits"), part("quota")
+Bucket, GuardedStore, Limit = quota.Bucket, ledger.GuardedStore, limits.Limit
 NOW = 1_700_000_000.0
 BUCKETS = (Bucket("a", Limit(10, "requests", "day")),)
 WANTS = (("a", 4),)
@@ -20,7 +20,7 @@ class Flaky:
     """A memory store whose verbs fail while `broken` names them; "" breaks none and "*" all."""
 
     def __init__(self) -> None:
-        self._inner = quota.MemoryQuotaStore()
+        self._inner = part("quota_memory").MemoryQuotaStore()
         self.broken: set[str] = set()
         self.error: BaseException = OSError("disk gone")
         self.closed = False
@@ -40,7 +40,7 @@ class Flaky:
 def opened(on_error: str = "refuse") -> tuple[Any, Any]:
     """A store with one bucket, and its ledger."""
     store = Flaky()
-    made = Ledger(store, on_error)
+    made = GuardedStore(store, on_error)
     made.define(BUCKETS, NOW)
     return store, made
 

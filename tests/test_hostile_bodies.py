@@ -8,8 +8,8 @@ from typing import Any
 
 from tests import ir
 from tests.fakes import FakeClock, ListMeter, streamed, unary, used
+from tests.faults import HEAD, KEY_HEADERS, STREAM_HEAD, TROUBLES, Asked, FaultServer, Script, http, provider, whole
 from tests.servers import Peer, environment
-from tests.trouble import HEAD, KEY_HEADERS, STREAM_HEAD, TROUBLES, Asked, Script, Stand, http, provider, whole
 
 VERBS = {"unary": unary, "stream": streamed}
 HELLO = ir.ChatRequest("Hello!", model="m", max_tokens=30)
@@ -47,7 +47,7 @@ def counting(count: object) -> Script:
 class HostileBodies(unittest.TestCase):
     def setUp(self) -> None:
         self.enterContext(environment())
-        self.stand = self.enterContext(Stand())
+        self.stand = self.enterContext(FaultServer())
         self.meter = ListMeter()
 
     def router(self, dialect: str) -> Any:

@@ -13,7 +13,7 @@ from tests import part
 from tests.servers import Peer, ScriptedServer
 from tests.wire_case import WireCase
 
-response = part("response")
+response = part("http_head")
 
 OK = b"HTTP/1.1 200 OK\r\n"
 REFUSALS = (http.client.HTTPException, OSError, ValueError)
@@ -60,7 +60,7 @@ ALIKE: dict[str, bytes] = {
 # Heads that http.client takes, reading them otherwise than the standard does, and what they mean.
 BETTER: dict[bytes, dict[str, Any]] = {
     OK + b"X: y \t\r\n\r\n": {"fields": {"x": "y"}},
-    OK + b"Content-Length: 3 \r\n\r\n": {"length": 3, "contradictory": False},
+    OK + b"Content-Length: 3 \r\n\r\n": {"length": 3, "ambiguous_length": False},
     OK + b"Transfer-Encoding: chunked \r\n\r\n": {"chunked": True},
     OK + b"X: a\r\n b\r\n\tc \r\nY: d\r\n\r\n": {"fields": {"x": "a b c", "y": "d"}},
     OK + b"Transfer-Encoding:\r\n chunked\r\n\r\n": {"chunked": True},
@@ -168,7 +168,7 @@ class Heads(unittest.TestCase):
                 with self.subTest(name, method=method):
                     self.assertEqual(our_head(head + b"abc", method), their_head(head + b"abc", method))
             with self.subTest(name):
-                self.assertFalse(ours(head).contradictory)
+                self.assertFalse(ours(head).ambiguous_length)
 
     def test_better(self) -> None:
         """Blanks around a value, folded lines and headers said twice are read as the standard has it."""
@@ -182,10 +182,10 @@ class Heads(unittest.TestCase):
         for length in LENGTHS:
             with self.subTest(length):
                 made = ours(OK + b"Content-Length: " + length + b"\r\n\r\n")
-                self.assertEqual((made.contradictory, made.length, made.will_close), (True, None, True))
+                self.assertEqual((made.ambiguous_length, made.length, made.will_close), (True, None, True))
         for coding in (b"chunked", b"gzip", b""):
             made = ours(OK + b"Content-Length: 3\r\nTransfer-Encoding: " + coding + b"\r\n\r\n")
-            self.assertEqual((made.contradictory, made.length), (True, None), coding)
+            self.assertEqual((made.ambiguous_length, made.length), (True, None), coding)
 
     def test_refused(self) -> None:
         """What is no head is refused."""
@@ -269,13 +269,13 @@ class Inlets(WireCase):
 
     def test_a_reader_refuses_after_a_failed_read(self) -> None:
         """A connection on which a read failed is out of step for ever."""
-        sockets = part("sockets")
-        inlet = sockets.Inlet(mock.Mock(recv_into=mock.Mock(side_effect=TimeoutError)))
-        self.assertFalse(inlet.spilled)
+        sockets = part("connections")
+        reader = sockets.BodyReader(mock.Mock(recv_into=mock.Mock(side_effect=TimeoutError)))
+        self.assertFalse(reader.out_of_sync)
         with self.assertRaises(TimeoutError):
-            inlet.read1(1)
-        inlet.close()
-        self.assertTrue(inlet.spilled)
+            reader.read1(1)
+        reader.close()
+        self.assertTrue(reader.out_of_sync)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from tests import part
 
 errors = part("errors")
 limits = part("limits")
+counting = part("quota_counting")
 Limit = limits.Limit
 
 
@@ -142,64 +143,64 @@ class CalendarTest(unittest.TestCase):
             with self.assertRaises(errors.QuotaStoreError):
                 limits.window_bounds(now, "day")
             with self.assertRaises(errors.QuotaStoreError):
-                limits.tally_of(Limit(1, "tokens", "minute")).moved(now)
+                counting.counter_of(Limit(1, "tokens", "minute")).as_of(now)
         with self.assertRaises(errors.ConfigError):
             limits.next_reset(0, "week")
 
 
 class TallyTest(unittest.TestCase):
     def test_moving_leaves_the_old_count(self) -> None:
-        """`moved` gives a new count and leaves the old one as it was."""
+        """`as_of` gives a new count and leaves the old one as it was."""
         for window in ("minute", "day"):
-            tally = limits.tally_of(Limit(10, "tokens", window)).moved(1000.0)
-            tally.used += 4
-            later = tally.moved(1000.0 + 2 * 86400)
-            self.assertEqual((tally.used, later.used), (4, 0))
+            counter = counting.counter_of(Limit(10, "tokens", window)).as_of(1000.0)
+            counter.used += 4
+            later = counter.as_of(1000.0 + 2 * 86400)
+            self.assertEqual((counter.used, later.used), (4, 0))
             later.used += 1
-            self.assertEqual(tally.used, 4)
+            self.assertEqual(counter.used, 4)
 
     def test_gone(self) -> None:
-        """`gone` is the very time at which the newest slot's charge has passed."""
+        """`expires_at` is the very time at which the newest slot's charge has passed."""
         for window in ("minute", "hour", "day", "month"):
-            tally = limits.tally_of(Limit(10, "tokens", window)).moved(1.7e9)
-            tally.used += 4
-            self.assertEqual(tally.frees_at(0), tally.gone)
-            self.assertEqual(tally.moved(math.nextafter(tally.gone, 0)).used, 4)
-            self.assertEqual(tally.moved(tally.gone).used, 0)
+            counter = counting.counter_of(Limit(10, "tokens", window)).as_of(1.7e9)
+            counter.used += 4
+            self.assertEqual(counter.frees_at(0), counter.expires_at)
+            self.assertEqual(counter.as_of(math.nextafter(counter.expires_at, 0)).used, 4)
+            self.assertEqual(counter.as_of(counter.expires_at).used, 0)
 
     def test_packing(self) -> None:
         """A count survives packing, before and after use, as calendar and as ring."""
         rng = random.Random(7)
         for window in ("minute", "month"):
             limit = Limit(10, "tokens", window)
-            tally = limits.tally_of(limit)
-            self.assertEqual(limits.tally_unpacked(limit, tally.pack()).mark, None)
+            counter = counting.counter_of(limit)
+            self.assertEqual(counting.counter_unpacked(limit, counter.pack()).window_id, None)
             now = 1e9
             for _ in range(50):
                 now += rng.random() * 3
-                tally = tally.moved(now)
-                tally.used += rng.randrange(5)
-                again = limits.tally_unpacked(limit, tally.pack())
-                for name in ("begin", "end", "gone", "mark", "older", "used"):
-                    self.assertEqual(getattr(again, name), getattr(tally, name), name)
+                counter = counter.as_of(now)
+                counter.used += rng.randrange(5)
+                again = counting.counter_unpacked(limit, counter.pack())
+                for name in ("begin", "end", "expires_at", "window_id", "older", "used"):
+                    self.assertEqual(getattr(again, name), getattr(counter, name), name)
 
     def test_damaged(self) -> None:
         """Bytes that are no count raise QuotaStoreError."""
         for window in ("minute", "day"):
             with self.assertRaises(errors.QuotaStoreError):
-                limits.tally_unpacked(Limit(1, "tokens", window), b"xx")
+                counting.counter_unpacked(Limit(1, "tokens", window), b"xx")
 
     def test_giving_back_never_goes_below_zero(self) -> None:
         """A correction takes from its own slot only, so that the total stays the sum of the slots."""
-        tally = limits.tally_of(Limit(10, "tokens", "minute")).moved(0.0)
-        tally.used += 5
-        first = tally.mark
-        tally = tally.moved(1.0)
-        tally.used += 2
-        tally.correct(first, -9)
-        self.assertEqual((tally.used, tally.older), (2, 0))
-        tally.correct(tally.mark, -9)
-        self.assertEqual(tally.used, 0)
+        counter = counting.counter_of(Limit(10, "tokens", "minute")).as_of(0.0)
+        counter.used += 5
+        first = counter.window_id
+        counter = counter.as_of(1.0)
+        counter.used += 2
+        counter.correct(first, -9)
+        self.assertEqual((counter.used, counter.older), (2, 0))
+        counter.correct(counter.window_id, -9)
+        self.assertEqual(counter.used, 0)
 
 
 def at_int(text: str) -> int:

@@ -13,7 +13,7 @@ from tests import SHARED, part
 
 records = part("records")
 errors = part("errors")
-Assembler = part("assemble").Assembler
+Assembler = part("responses").Assembler
 OpenAICompatProvider = part("provider_openai").OpenAICompatProvider
 Endpoint = part("provider").Endpoint
 Secret = part("secret").Secret

@@ -93,7 +93,7 @@ def body_of(model: str = SONNET, messages: Any = "hi", **given: Any) -> dict[str
     return body
 
 
-def lost(model: str, messages: Any = "hi", **given: Any) -> tuple[str, ...]:
+def dropped(model: str, messages: Any = "hi", **given: Any) -> tuple[str, ...]:
     """What CLAUDE says it cannot express."""
     names: tuple[str, ...] = CLAUDE.unsupported(ChatRequest(messages, **given), model)
     return names
@@ -206,7 +206,7 @@ class Requests(unittest.TestCase):
         )
         for model, given, names, keys in cases:
             with self.subTest(model=model, given=given):
-                self.assertEqual(lost(model, **given), names)
+                self.assertEqual(dropped(model, **given), names)
                 self.assertFalse(set(keys) & set(body_of(model, **given)))
         self.assertEqual(body_of(stop=["\n", "END"])["stop_sequences"], ["END"])
 
@@ -252,7 +252,7 @@ class Requests(unittest.TestCase):
         schema = {"type": "object", "additionalProperties": {"type": "integer"}}
         opened = {"type": "json_schema", "json_schema": {"name": "n", "schema": schema}}
         self.assertEqual(body_of(SONNET, response_format=opened)["tools"][0]["input_schema"], schema)
-        self.assertEqual(lost("claude-fable-5", response_format=opened), ("response_format",))
+        self.assertEqual(dropped("claude-fable-5", response_format=opened), ("response_format",))
         with self.assertRaises(errors.InvalidRequestError):
             body_of(OLD, tools=[Tool("json_answer")])
 
@@ -368,9 +368,9 @@ class Tools(unittest.TestCase):
             Message("assistant", "", (ToolCall("c1", "f"),)),
             Message("tool", "x", tool_call_id="c1"),
         ]
-        self.assertEqual(lost(SONNET, open_turn, reasoning_effort="low"), ("reasoning_effort",))
-        self.assertEqual(lost(OPUS, open_turn, reasoning_effort="low"), ())
-        self.assertEqual(lost(SONNET, [*open_turn, Message("user", "so?")], reasoning_effort="low"), ())
+        self.assertEqual(dropped(SONNET, open_turn, reasoning_effort="low"), ("reasoning_effort",))
+        self.assertEqual(dropped(OPUS, open_turn, reasoning_effort="low"), ())
+        self.assertEqual(dropped(SONNET, [*open_turn, Message("user", "so?")], reasoning_effort="low"), ())
 
 
 class Answers(unittest.TestCase):

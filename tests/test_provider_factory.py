@@ -6,9 +6,9 @@ import unittest
 from typing import Any
 
 from tests import ir, part
-from tests.stage import FakeProvider, seat
+from tests.fixture import FakeProvider, an_account
 
-config, errors, mock, registry = part("config"), part("errors"), part("provider_mock"), part("registry")
+config, errors, mock, registry = part("config"), part("errors"), part("provider_mock"), part("provider_factory")
 Anthropic = part("provider_anthropic").AnthropicProvider
 Gemini = part("provider_gemini").GeminiProvider
 OpenAI = part("provider_openai").OpenAICompatProvider
@@ -19,7 +19,7 @@ def providers_for(*accounts: Any, given: Any = None) -> Any:
 
 
 def from_environment(env: dict[str, str]) -> Any:
-    return registry.config_over(registry.accounts_in(env))
+    return registry.config_for(registry.accounts_from_env(env))
 
 
 class Building(unittest.TestCase):
@@ -30,7 +30,7 @@ class Building(unittest.TestCase):
 
     def test_the_catalog_gives_each_provider_its_class_and_address(self) -> None:
         """Known names get their dialect's class under their own name, at the catalog's address."""
-        found = providers_for(*(seat(name, name) for name in ("openai", "gemini", "anthropic", "grok", "cerebro")))
+        found = providers_for(*(an_account(name, name) for name in ("openai", "gemini", "anthropic", "grok", "cerebro")))
         self.assertEqual(
             {name: type(made) for name, made in found.items() if type(made) is not OpenAI},
             {"gemini": Gemini, "anthropic": Anthropic},
@@ -44,32 +44,32 @@ class Building(unittest.TestCase):
         """Without a dialect it is OpenAI's, and it declares nothing."""
         url = "https://own.test/v1"
         for dialect, kind in ((None, OpenAI), ("openai", OpenAI), ("gemini", Gemini), ("anthropic", Anthropic)):
-            made = providers_for(seat("a", "own", base_url=url, dialect=dialect))["own"]
+            made = providers_for(an_account("a", "own", base_url=url, dialect=dialect))["own"]
             self.assertEqual((type(made), made.name, made.base_url), (kind, "own", url))
-        self.assertIsNone(providers_for(seat("a", "own", base_url=url))["own"].declares("m"))
+        self.assertIsNone(providers_for(an_account("a", "own", base_url=url))["own"].declares("m"))
 
     def test_an_account_may_speak_another_dialect_than_the_catalogs(self) -> None:
         """The account's dialect wins over the catalog's."""
         url = "https://own.test/v1beta/openai"
-        made = providers_for(seat("a", "gemini", base_url=url, dialect="openai"))["gemini"]
+        made = providers_for(an_account("a", "gemini", base_url=url, dialect="openai"))["gemini"]
         self.assertEqual((type(made), made.name, made.base_url), (OpenAI, "gemini", url))
 
     def test_a_known_name_at_another_address_keeps_its_preset(self) -> None:
         """A base_url of one account does not take the declared models from the provider."""
-        made = providers_for(seat("a", "openai", base_url="https://proxy.test/v1"))["openai"]
+        made = providers_for(an_account("a", "openai", base_url="https://proxy.test/v1"))["openai"]
         self.assertTrue(made.declares("gpt-4o"))
 
     def test_what_is_brought_wins(self) -> None:
         """A provider that was handed in serves its name, and is kept though no account uses it."""
         own, idle = FullProvider("openai"), FullProvider("idle")
-        found = providers_for(seat("a", "openai"), given=(made for made in (own, idle)))
+        found = providers_for(an_account("a", "openai"), given=(made for made in (own, idle)))
         self.assertEqual(found, {"openai": own, "idle": idle})
-        self.assertEqual(providers_for(seat("a", "mock"), given=[mock.MockProvider()])["mock"].name, "mock")
+        self.assertEqual(providers_for(an_account("a", "mock"), given=[mock.MockProvider()])["mock"].name, "mock")
 
     def test_every_problem_is_listed(self) -> None:
         """Things that are no providers, names that are taken, and unknown names come in one error."""
         given = [FullProvider("x"), FullProvider("x"), FakeProvider("half"), object()]
-        found = self.problems(seat("a", "openia"), given=given)
+        found = self.problems(an_account("a", "openia"), given=given)
         self.assertIn("providers[1]: the name 'x' is taken", found[0])
         self.assertIn("providers[2]: FakeProvider is no provider, it has no 'encode'", found[1])
         self.assertIn("providers[3]: object is no provider, it has no 'name'", found[2])
@@ -79,11 +79,11 @@ class Building(unittest.TestCase):
     def test_one_provider_instead_of_a_list(self) -> None:
         """A single provider, or anything else that is no list, is a ConfigError."""
         for given in (FullProvider("x"), 5):
-            self.assertIn("providers: must be a list of providers", self.problems(seat("a", "openai"), given=given)[0])
+            self.assertIn("providers: must be a list of providers", self.problems(an_account("a", "openai"), given=given)[0])
 
     def test_a_class_is_no_provider(self) -> None:
         """Handing in the class instead of an object is told."""
-        self.assertIn("it has no 'name'", self.problems(seat("a", "openai"), given=[OpenAI])[0])
+        self.assertIn("it has no 'name'", self.problems(an_account("a", "openai"), given=[OpenAI])[0])
 
 
 class Made(unittest.TestCase):

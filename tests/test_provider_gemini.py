@@ -165,10 +165,10 @@ class Requests(unittest.TestCase):
             (FLASH, {"tool_choice": "required"}, "tool_choice", "toolConfig"),
             (FLASH, {"tools": [WEATHER], "response_format": "json_object"}, "response_format", "generationConfig"),
         )
-        for model, given, lost, key in cases:
-            with self.subTest(model=model, lost=lost):
+        for model, given, dropped, key in cases:
+            with self.subTest(model=model, dropped=dropped):
                 request = ChatRequest("hi", **given)
-                self.assertEqual(GEMINI.unsupported(request, model), (lost,))
+                self.assertEqual(GEMINI.unsupported(request, model), (dropped,))
                 self.assertNotIn(key, dialects.sent(GEMINI, request, model))
         self.assertEqual(GEMINI.unsupported(ChatRequest("hi", tools=[WEATHER]), "gemma-4-31b-it"), ())
         self.assertEqual(GEMINI.unsupported(ChatRequest("hi", tools=[WEATHER], response_format="text"), FLASH), ())

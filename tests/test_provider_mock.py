@@ -60,7 +60,7 @@ class RepliesTest(unittest.TestCase):
 
     def test_a_whole_answer(self) -> None:
         """A ChatResponse comes out as it went in, whole and streamed."""
-        answers = part("answers")
+        answers = part("responses")
         message = records.Message("assistant", "Hi", [records.ToolCall("c1", "f", '{"a":1}')], reasoning="hm")
         usage = records.Usage(7, 5, 12, 3, 2, {"audio": 4, "text": 3})
         given = answers.ChatResponse("id-1", "m-2", (answers.Choice(0, message, "tool_calls"),), usage)

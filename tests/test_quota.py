@@ -12,6 +12,8 @@ conformance = part("conformance")
 errors = part("errors")
 limits = part("limits")
 quota = part("quota")
+counting = part("quota_counting")
+memory = part("quota_memory")
 NOON = conformance.NOON
 
 
@@ -19,14 +21,14 @@ class MemoryQuotaStoreTest(conformance.QuotaStoreConformance, unittest.TestCase)
     """The whole contract over the memory store."""
 
     def make_store(self) -> Any:
-        return quota.MemoryQuotaStore()
+        return memory.MemoryQuotaStore()
 
 
 class CountingStore:
     """What somebody else's store may look like: another class behind the same verbs, counting its calls."""
 
     def __init__(self) -> None:
-        self.inner = quota.MemoryQuotaStore()
+        self.inner = memory.MemoryQuotaStore()
         self.calls = 0
 
     def __getattr__(self, name: str) -> Any:
@@ -45,11 +47,11 @@ class ContractTest(unittest.TestCase):
     def test_the_suite_sees_faults(self) -> None:
         """The contract fails for stores that admit too much, charge refusals, settle twice or open spent windows."""
 
-        class Generous(quota.MemoryQuotaStore):
+        class Generous(memory.MemoryQuotaStore):
             def reserve(self, wants: Any, now: float) -> Any:
                 return super().reserve([(key, amount * 0.9) for key, amount in wants], now)
 
-        class Charging(quota.MemoryQuotaStore):
+        class Charging(memory.MemoryQuotaStore):
             def reserve(self, wants: Any, now: float) -> Any:
                 outcome = super().reserve(wants, now)
                 if isinstance(outcome, quota.Refusal):
@@ -57,17 +59,17 @@ class ContractTest(unittest.TestCase):
                         super().reserve([want], now)
                 return outcome
 
-        class Forgetful(quota.MemoryQuotaStore):
+        class Forgetful(memory.MemoryQuotaStore):
             def commit(self, reservation: Any, now: float, amounts: Any = None) -> bool:
                 reservation.settled = False
                 return super().commit(reservation, now, amounts)
 
-        class Believing(quota.MemoryQuotaStore):
+        class Believing(memory.MemoryQuotaStore):
             last = NOON
 
             def reserve(self, wants: Any, now: float) -> Any:
                 if now < self.last:
-                    self._entries = {k: quota.Entry(k, limits.tally_of(e.limit)) for k, e in self._entries.items()}
+                    self._states = {k: counting.BucketState(k, counting.counter_of(e.limit)) for k, e in self._states.items()}
                 self.last = now
                 return super().reserve(wants, now)
 
@@ -79,7 +81,7 @@ class ContractTest(unittest.TestCase):
 
     def test_protocol(self) -> None:
         """The memory store is a QuotaStore and a context manager that closes it."""
-        with quota.MemoryQuotaStore() as store:
+        with memory.MemoryQuotaStore() as store:
             self.assertIsInstance(store, quota.QuotaStore)
         with self.assertRaises(errors.QuotaStoreError):
             store.holds(NOON)
@@ -88,14 +90,14 @@ class ContractTest(unittest.TestCase):
         """Thousands of random verbs, clock steps included, agree with the naive model."""
         total: dict[str, int] = {}
         for seed in range(3):
-            with quota.MemoryQuotaStore() as store:
+            with memory.MemoryQuotaStore() as store:
                 for outcome, count in ledger_model.run(self, store, seed, 1500).items():
                     total[outcome] = total.get(outcome, 0) + count
         self.assertTrue(all(count > 25 for count in total.values()), total)
 
     def test_sixteen_threads(self) -> None:
         """Sixteen threads that reserve, settle and roll back never have more than the limit charged."""
-        store = quota.MemoryQuotaStore()
+        store = memory.MemoryQuotaStore()
         store.define([quota.Bucket("k", limits.Limit(20, "requests", "day"))], NOON)
         worst = []
 
@@ -121,9 +123,7 @@ class RefusalTest(unittest.TestCase):
         """A refusal tells what is left, what is needed, and when it frees, or that it never will."""
         minute = limits.Limit(15, "requests", "minute")
         waits = quota.Refusal("k", minute, 5, 3, NOON + 60.5)
-        self.assertEqual(
-            str(waits), "3 of 15 requests per minute left, needs 5 requests: frees at 2026-09-09 12:01:01 UTC"
-        )
+        self.assertEqual(str(waits), "3 of 15 requests per minute left, needs 5 requests: frees at 2026-09-09 12:01:01 UTC")
         never = quota.Refusal("k", limits.Limit(4000, "tokens", "minute"), 5000, 4000, None)
         self.assertEqual(str(never), "needs 5000 tokens, more than the whole limit of 4000 tokens per minute")
         dollars = quota.Refusal("k", limits.Limit(0.5, "dollars", "day"), 0.25, 0.125, NOON)
@@ -131,7 +131,7 @@ class RefusalTest(unittest.TestCase):
 
     def test_reservation_in_words(self) -> None:
         """A reservation shows what it took and whether it is settled, and nothing else."""
-        store = quota.MemoryQuotaStore()
+        store = memory.MemoryQuotaStore()
         store.define([quota.Bucket("k", limits.Limit(5, "tokens", "day"))], NOON)
         taken = store.reserve([("k", 2)], NOON)
         self.assertEqual(repr(taken), "<Reservation 1 open: k 2>")
@@ -143,7 +143,7 @@ class RefusalTest(unittest.TestCase):
 
     def test_zone_of_an_allowance_stays(self) -> None:
         """`set_quota` keeps the zone in which the account's day was defined."""
-        store = quota.MemoryQuotaStore()
+        store = memory.MemoryQuotaStore()
         key = quota.allowance_key("a")
         store.define([quota.Bucket(key, limits.Limit(5, "tokens", "day", zone="Asia/Tokyo"))], NOON)
         store.set_quota("a", 7, "tokens")

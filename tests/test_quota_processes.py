@@ -23,7 +23,7 @@ NOON = part("conformance").NOON
 WORKER = f"""
 import sys, threading
 from {PACKAGE} import quota, quota_sqlite
-store = quota_sqlite.SQLiteQuotaStore(sys.argv[1], patience=30.0)
+store = quota_sqlite.SQLiteQuotaStore(sys.argv[1], busy_timeout=30.0)
 admitted = []
 def work():
     for turn in range(20):
@@ -63,8 +63,7 @@ class ProcessTest(unittest.TestCase):
         folder = Path(ir.__file__).parent.parent
         command = [sys.executable, "-c", WORKER, str(self.path)]
         workers = [
-            subprocess.Popen(command, cwd=folder, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-            for _ in range(4)
+            subprocess.Popen(command, cwd=folder, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(4)
         ]
         admitted = 0
         for worker in workers:  # they are let go together, once each has started
@@ -142,7 +141,7 @@ class ProcessTest(unittest.TestCase):
             os.close(writer)
             return pid, reader
         try:
-            store = quota_sqlite.SQLiteQuotaStore(self.path, patience=30.0)
+            store = quota_sqlite.SQLiteQuotaStore(self.path, busy_timeout=30.0)
             while True:
                 if isinstance(store.reserve([("tight", 1)], NOON), quota.Reservation):
                     os.write(writer, b"T")

@@ -310,14 +310,14 @@ class FaultTest(Folder):
     def test_locked_too_long(self) -> None:
         """A lock that others keep is waited for with patience, then said; when it is gone, the same call works."""
         naps: list[float] = []
-        store = self.filled(patience=0.5, sleep=naps.append)
+        store = self.filled(busy_timeout=0.5, sleep=naps.append)
         taken = store.reserve([("k", 1)], NOON)
         db = sqlite3.connect(self.path, isolation_level=None)
         self.addCleanup(db.close)
         db.execute("BEGIN IMMEDIATE")
         with self.assertRaises(errors.QuotaStoreError) as caught:
             store.commit(taken, NOON, [0])
-        self.says(caught.exception, "locked by others", "patience")
+        self.says(caught.exception, "locked by others", "busy_timeout")
         self.assertIsInstance(caught.exception.__cause__, sqlite3.Error)
         self.assertGreaterEqual(sum(naps), 0.5)
         self.assertLess(max(naps), 0.01)

@@ -66,7 +66,7 @@ class BlocksTest(unittest.TestCase):
             row = real(name)
             return dataclasses.replace(row, base_url=urls[name]) if name in urls else row
 
-        for module in ("registry", "provider_gemini", "provider_openai"):
+        for module in ("provider_factory", "provider_gemini", "provider_openai"):
             if hasattr(part(module), "preset"):
                 self.parts.enter_context(mock.patch.object(part(module), "preset", preset))
 
@@ -101,7 +101,7 @@ class BlocksTest(unittest.TestCase):
         self.assertLessEqual(set(named), fields)
         self.assertGreaterEqual(len(named), 15)
         limits = re.findall(r"`(rpm [a-z ]*)`|`(tpm [a-z ]*)`", section("Configuration file"))
-        self.assertEqual({name for pair in limits for name in "".join(pair).split()}, set(part("config").LIMIT_KEYS))
+        self.assertEqual({name for pair in limits for name in "".join(pair).split()}, set(part("account").LIMIT_KEYS))
 
     def test_names_exist(self) -> None:
         """Every `ir.Name`, every error, every policy, every provider and every variable that is named exists."""
@@ -109,7 +109,7 @@ class BlocksTest(unittest.TestCase):
         for name in {*re.findall(r"\bir\.([A-Za-z_]+)", text), *re.findall(r"`([A-Za-z]+Error)\b", text)}:
             self.assertTrue(hasattr(ir, name), name)
         catalog = section("Adding providers").partition("catalog (")[2].partition(")")[0]
-        self.assertLessEqual(set(re.findall(r"`(.*?)`", catalog)), part("registry").KNOWN_PROVIDERS)
+        self.assertLessEqual(set(re.findall(r"`(.*?)`", catalog)), part("provider_factory").KNOWN_PROVIDERS)
         for policy in part("config").POLICIES:
             self.assertIn(f"`{policy}`", section("Policies"))
         known = {name for row in part("catalog").PRESETS.values() for name in row.env}
@@ -154,7 +154,7 @@ class ExamplesTest(unittest.TestCase):
         keys = {"GEMINI_API_KEY": "g", "GROQ_API_KEY": "q"}
         for env, accounts, warnings in ((keys, 3, 0), ({}, 1, 2)):
             config, found = part("config_file").load_config(
-                EXAMPLES / "inferrouter.toml", env=env, known_providers=part("registry").KNOWN_PROVIDERS
+                EXAMPLES / "inferrouter.toml", env=env, known_providers=part("provider_factory").KNOWN_PROVIDERS
             )
             self.assertEqual((len(config.accounts), len(found)), (accounts, warnings))
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from tests import part
 
-answers, content, errors, records, tool = (part(name) for name in ("answers", "content", "errors", "records", "tool"))
+responses, content, errors, records, tool = (part(name) for name in ("responses", "content", "errors", "records", "tool"))
 ChatRequest, EmbedRequest, Message, ToolCall = records.ChatRequest, records.EmbedRequest, records.Message, records.ToolCall
 Part = content.Part
 
@@ -77,7 +77,7 @@ class Messages(Refusing):
 
     def test_a_native_turn_is_used_only_where_it_came_from_and_unchanged(self) -> None:
         """`native_for` gives the kept turn to its own dialect and provider, and not once text or calls were edited."""
-        native = records.Native("openai", "groq", '{"k": 1}', "hi", ())
+        native = records.NativeTurn("openai", "groq", '{"k": 1}', "hi", ())
         made = Message("assistant", "hi", native=native)
         self.assertEqual(made.native_for("openai"), {"k": 1})
         self.assertEqual(made.native_for("openai", "groq"), {"k": 1})
@@ -189,8 +189,8 @@ class Requests(Refusing):
 
 class Answers(unittest.TestCase):
     def response(self, text: str, finish: str | None = "stop", **settings: Any) -> Any:
-        choice = answers.Choice(0, Message("assistant", text, [CALL], reasoning="hm"), finish)
-        return answers.ChatResponse("id", "m", (choice, answers.Choice(1, Message("assistant", "other"))), **settings)
+        choice = responses.Choice(0, Message("assistant", text, [CALL], reasoning="hm"), finish)
+        return responses.ChatResponse("id", "m", (choice, responses.Choice(1, Message("assistant", "other"))), **settings)
 
     def test_shortcuts_are_those_of_the_first_choice(self) -> None:
         """text, tool_calls, reasoning, message and finish_reason come from the first choice."""
@@ -205,8 +205,8 @@ class Answers(unittest.TestCase):
         made.raw["a"] = 2
         self.assertEqual(made.raw, {"a": 1})
         self.assertEqual(self.response("hi", source=("1", "2")).raw, [1, 2])
-        self.assertEqual(answers.EmbedResponse(((0.5,),), source=("1",)).raw, 1)
-        self.assertEqual(answers.EmbedResponse(((0.5,),), source=("1", "2")).raw, [1, 2])
+        self.assertEqual(responses.EmbedResponse(((0.5,),), source=("1",)).raw, 1)
+        self.assertEqual(responses.EmbedResponse(((0.5,),), source=("1", "2")).raw, [1, 2])
 
     def test_json_forgives_fences(self) -> None:
         """`json()` reads the text with or without code fences."""
@@ -230,22 +230,22 @@ class Answers(unittest.TestCase):
 
     def test_chunks_show_the_first_choice(self) -> None:
         """A chunk's text, reasoning and finish_reason are those of choice 0, wherever it stands."""
-        delta = answers.Delta("a", "r")
-        other = answers.ChunkChoice(1, answers.Delta("b", "s"), "length")
-        first = answers.ChunkChoice(0, delta, "stop")
-        both = answers.ChatChunk(choices=(other, first))
+        delta = responses.Delta("a", "r")
+        other = responses.ChunkChoice(1, responses.Delta("b", "s"), "length")
+        first = responses.ChunkChoice(0, delta, "stop")
+        both = responses.ChatChunk(choices=(other, first))
         self.assertEqual((both.text, both.reasoning, both.finish_reason), ("a", "r", "stop"))
-        self.assertEqual(answers.ChatChunk(choices=(first,)).text, "a")
-        alone = answers.ChatChunk(choices=(other,))
+        self.assertEqual(responses.ChatChunk(choices=(first,)).text, "a")
+        alone = responses.ChatChunk(choices=(other,))
         self.assertEqual((alone.text, alone.reasoning, alone.finish_reason), ("", "", None))
-        self.assertEqual(answers.ChatChunk().text, "")
-        self.assertEqual(answers.ChatChunk(source="[1]").raw, [1])
-        self.assertIsNone(answers.ChatChunk().raw)
+        self.assertEqual(responses.ChatChunk().text, "")
+        self.assertEqual(responses.ChatChunk(source="[1]").raw, [1])
+        self.assertIsNone(responses.ChatChunk().raw)
 
     def test_an_error_without_words_has_a_first_line(self) -> None:
         """An exception without a text is named by its type."""
-        self.assertEqual(answers._first_line(ValueError()), "ValueError")
-        self.assertEqual(answers._first_line(ValueError("a\nb")), "a")
+        self.assertEqual(responses._first_line(ValueError()), "ValueError")
+        self.assertEqual(responses._first_line(ValueError("a\nb")), "a")
 
 
 if __name__ == "__main__":

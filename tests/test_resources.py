@@ -9,10 +9,10 @@ from pathlib import Path
 
 from tests import ir
 from tests.fakes import FakeClock
-from tests.proofs import HELLO, SAID, cuts, mix, overshoot, router_of
+from tests.faults import KEY_HEADERS, Asked, FaultServer, chunked, events, provider
+from tests.loops import HELLO, SAID, cuts, mix, overshoot, router_of
 from tests.servers import Peer, environment
 from tests.test_transport_deadlines import GRACE_S
-from tests.trouble import KEY_HEADERS, Asked, Stand, chunked, events, provider
 from tests.wire_case import open_files, threads
 
 
@@ -29,11 +29,11 @@ class Resources(unittest.TestCase):
         """Fifty routers, opened, used for a call and for a stream that is dropped, and closed, leave nothing."""
         self.enterContext(environment())
         folder = Path(self.enterContext(tempfile.TemporaryDirectory()))
-        with Stand() as stand:
+        with FaultServer() as stand:
             self.use(router_of([provider("openai", stand.server.url)]))  # what loads once is loaded now
         gc.collect()
         before = open_files(), threads()
-        with Stand() as stand:
+        with FaultServer() as stand:
             for number in range(50):
                 dialect = list(KEY_HEADERS)[number % 3]
                 if number % 2:
@@ -60,7 +60,7 @@ class Resources(unittest.TestCase):
             gone.append(peer.gone())
             return False
 
-        with environment(), Stand() as stand, router_of([provider("openai", stand.server.url)]) as router:
+        with environment(), FaultServer() as stand, router_of([provider("openai", stand.server.url)]) as router:
             stand.script = script
             stream = router.stream(HELLO)
             next(stream)
@@ -72,7 +72,7 @@ class Resources(unittest.TestCase):
 
     def test_an_open_router_keeps_few(self) -> None:
         """One open router keeps its idle connections and nothing else, however many calls it has made."""
-        with environment(), Stand() as stand, router_of([provider("openai", stand.server.url)]) as router:
+        with environment(), FaultServer() as stand, router_of([provider("openai", stand.server.url)]) as router:
             router.chat_completion(HELLO)
             before = open_files(), threads()
             for _ in range(200):

@@ -7,7 +7,7 @@ from typing import Any
 
 from tests import part
 
-answers, assemble, records = part("answers"), part("assemble"), part("records")
+answers, assemble, records = part("responses"), part("responses"), part("records")
 ChatChunk, ChunkChoice, Delta, ToolCallDelta = answers.ChatChunk, answers.ChunkChoice, answers.Delta, answers.ToolCallDelta
 Usage, ToolCall = records.Usage, records.ToolCall
 
@@ -60,7 +60,7 @@ class Whole(unittest.TestCase):
 
     def test_a_native_turn_reaches_its_choice(self) -> None:
         """The kept turn of a choice is in its message."""
-        native = records.Native("openai", "p", "{}", "a", ())
+        native = records.NativeTurn("openai", "p", "{}", "a", ())
         made = response(chunk(content="a"), chunk(1, content="b"), natives={0: native})
         self.assertIs(made.choices[0].message.native, native)
         self.assertIsNone(made.choices[1].message.native)

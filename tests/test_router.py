@@ -269,9 +269,7 @@ class Looks(RouterCase):
         self.assertEqual((first.provider, first.used, first.remaining, first.resets_at), ("sim", 2, 8, MIDNIGHT))
         self.assertEqual([(hold.until, hold.reason) for hold in state["a"].holds], [(NOON + 7, "RateLimited (429)")])
         found = {limit.name: (limit.used, limit.remaining, limit.unit, limit.window) for limit in state["b"].limits}
-        self.assertEqual(
-            found, {"rpm": (1, 4, "requests", "minute"), "tpd": (second, 1000 - second, "tokens", "day")}
-        )
+        self.assertEqual(found, {"rpm": (1, 4, "requests", "minute"), "tpd": (second, 1000 - second, "tokens", "day")})
         self.assertEqual((state["b"].used, state["b"].breaker, state["b"].in_flight, tokens), (None, "closed", 0, second))
         self.assertIn("allowance: 2 of 10 requests per day", str(state["a"]))
         with self.assertRaises(TypeError):

@@ -33,8 +33,8 @@ from tests.canaries import (
     sweep,
 )
 from tests.fakes import FakeClock, dead_url
+from tests.faults import KEY_HEADERS, FaultServer
 from tests.servers import Peer, ScriptedServer, answering, environment
-from tests.trouble import KEY_HEADERS, Stand
 
 KEY = USABLE["plain"]
 
@@ -146,9 +146,9 @@ class NoAnswer(SecretsCase):
 
     def test_interrupts(self) -> None:
         """A Ctrl-C in the middle of a call shows no key in its traceback."""
-        with Stand() as stand:
+        with FaultServer() as stand:
             router = self.router("openai", stand.server.url)
-            with mock.patch.object(part("response").Response, "begin", side_effect=KeyboardInterrupt):
+            with mock.patch.object(part("http_head").Response, "begin", side_effect=KeyboardInterrupt):
 
                 def interrupted() -> None:
                     try:
@@ -165,15 +165,15 @@ class NoAnswer(SecretsCase):
     def test_failing_parts(self) -> None:
         """A policy, a meter, a store or a provider of the user's own that raises shows no key."""
         broken = mock.Mock(side_effect=RuntimeError("broken"))
-        with Stand() as stand:
+        with FaultServer() as stand:
             for name in ("encode", "decode", "decoder", "error"):
                 router = self.router("openai", stand.server.url)
-                with mock.patch.object(router._roster.providers["openai"], name, broken):
+                with mock.patch.object(router._routes.providers["openai"], name, broken):
                     stand.script = lambda peer, asked: peer.send(b"HTTP/1.1 500 No\r\nContent-Length: 0\r\n\r\n")
                     for verb, call in calls(router, "openai", 5.0).items():
                         self.fails(f"{name}, {verb}", call)
             router = self.router("openai", stand.server.url)
-            for holder, name in ((router._kit.policy, "select"), (router._ledger.store, "reserve")):
+            for holder, name in ((router._runtime.policy, "select"), (router._ledger.store, "reserve")):
                 with mock.patch.object(type(holder), name, broken):
                     for verb, call in calls(router, "openai", 5.0).items():
                         self.fails(f"{name}, {verb}", call)
@@ -187,7 +187,7 @@ class NoAnswer(SecretsCase):
 class Headers(unittest.TestCase):
     def test_no_header_travels_on(self) -> None:
         """Keys are in the headers that urllib would not give to a second host, should anybody ever teach it to follow."""
-        call = part("opener").prepare(wire_case.request("https://h.example/v1"), 0.0, False, False)
+        call = part("http_opener").prepare(wire_case.request("https://h.example/v1"), 0.0, False, False)
         self.assertEqual(call.headers, {})
         self.assertIn(wire_case.KEY, call.unredirected_hdrs["Authorization"])
 
@@ -195,7 +195,7 @@ class Headers(unittest.TestCase):
 class GoodAnswers(SecretsCase):
     def test_a_good_day(self) -> None:
         """When all goes well too, nothing that a program is handed shows the key, and no value takes it along in a pickle."""
-        with Stand() as stand:
+        with FaultServer() as stand:
             for dialect, header in KEY_HEADERS.items():
                 meter = EveryMeter()
                 router = self.router(dialect, stand.server.url, headers={"X-Other": ir.Secret(USABLE["with /+="])}, meter=meter)

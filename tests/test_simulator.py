@@ -12,6 +12,7 @@ from tests import part
 from tests.sim_client import Client
 
 sim = part("simulator")
+prompts = part("simulator_prompt")
 
 OPENAI = {"authorization": "Bearer sk-1"}
 GEMINI = {"x-goog-api-key": "sk-1"}
@@ -31,9 +32,7 @@ def ask(dialect: str, text: str = "Tell me of ships.", *, stream: bool = False) 
 
 def client(server: Any, key: str = "sk-1") -> Client:
     """A client with `key` in the header the dialect wants."""
-    return Client(
-        server.base_url, {name: value.replace("sk-1", key) for name, value in HEADERS[server.dialect].items()}
-    )
+    return Client(server.base_url, {name: value.replace("sk-1", key) for name, value in HEADERS[server.dialect].items()})
 
 
 class Clock:
@@ -179,8 +178,8 @@ class KeyTest(unittest.TestCase):
             first = http_client.post(*ask("openai", "What is the capital of France?")).json["usage"]
             second = http_client.post(*ask("openai", "one two three four five six"))
             usage = server.usage()[0]
-        self.assertEqual(first["prompt_tokens"], sim.count_tokens("What is the capital of France?"))
-        self.assertEqual(first["completion_tokens"], sim.count_tokens("The capital of France is Paris."))
+        self.assertEqual(first["prompt_tokens"], prompts.count_tokens("What is the capital of France?"))
+        self.assertEqual(first["completion_tokens"], prompts.count_tokens("The capital of France is Paris."))
         self.assertEqual(second.status, 429)
         self.assertEqual(usage.tokens, first["total_tokens"])
 
@@ -202,9 +201,9 @@ class KeyTest(unittest.TestCase):
             http_client.post("/chat/completions", {**ask("openai")[1], "model": "x"})
             log = server.log
         spent = (usage["prompt_tokens"], usage["completion_tokens"])
-        self.assertEqual(log[0], sim.Served(0, "m", 200, False, *spent))
-        self.assertEqual(log[1], sim.Served(0, "m", 200, True, *spent))
-        self.assertEqual(log[2], sim.Served(0, "x", 404))
+        self.assertEqual(log[0], sim.LoggedRequest(0, "m", 200, False, *spent))
+        self.assertEqual(log[1], sim.LoggedRequest(0, "m", 200, True, *spent))
+        self.assertEqual(log[2], sim.LoggedRequest(0, "x", 404))
 
     def test_keyless(self) -> None:
         """An empty key stands for a server that asks for none."""

@@ -11,6 +11,7 @@ from tests import part
 from tests.sim_client import Client, Reply
 
 sim = part("simulator")
+prompts = part("simulator_prompt")
 
 HEADERS = {"x-api-key": "k", "anthropic-version": "2023-06-01"}
 WEATHER = {"name": "get_weather", "input_schema": {"type": "object", "properties": {"city": {"type": "string"}}}}
@@ -45,8 +46,8 @@ class AnswerTest(AnthropicTest):
         self.assertEqual((found["type"], found["role"], found["model"]), ("message", "assistant", "c"))
         self.assertEqual(found["content"], [{"type": "text", "text": "Hello! How can I help you today?"}])
         self.assertEqual((found["stop_reason"], found["stop_sequence"]), ("end_turn", None))
-        self.assertEqual(found["usage"]["input_tokens"], sim.count_tokens("hello Be kind."))
-        self.assertEqual(found["usage"]["output_tokens"], sim.count_tokens(found["content"][0]["text"]))
+        self.assertEqual(found["usage"]["input_tokens"], prompts.count_tokens("hello Be kind."))
+        self.assertEqual(found["usage"]["output_tokens"], prompts.count_tokens(found["content"][0]["text"]))
         self.assertTrue(reply.headers["request-id"])
 
     def test_stream(self) -> None:
@@ -58,9 +59,7 @@ class AnswerTest(AnthropicTest):
         self.assertEqual(kinds[:3], ["message_start", "content_block_start", "ping"])
         self.assertEqual(kinds[3:-3], middle)
         self.assertEqual(kinds[-3:], ["content_block_stop", "message_delta", "message_stop"])
-        names = [
-            line.removeprefix("event: ") for line in reply.body.decode().splitlines() if line.startswith("event: ")
-        ]
+        names = [line.removeprefix("event: ") for line in reply.body.decode().splitlines() if line.startswith("event: ")]
         self.assertEqual(names, kinds)
         said = "".join(event["delta"]["text"] for event in reply.events if event["type"] == "content_block_delta")
         self.assertEqual(said, whole["content"][0]["text"])
@@ -80,7 +79,7 @@ class AnswerTest(AnthropicTest):
         whole = self.chat("hello", **THINKING).json
         thought, text = whole["content"]
         self.assertEqual((thought["type"], text["type"]), ("thinking", "text"))
-        spent = sim.count_tokens(thought["thinking"]) + sim.count_tokens(text["text"])
+        spent = prompts.count_tokens(thought["thinking"]) + prompts.count_tokens(text["text"])
         self.assertEqual(whole["usage"]["output_tokens"], spent)
         events = self.chat("hello", stream=True, **THINKING).events
         deltas = [event["delta"] for event in events if event["type"] == "content_block_delta" and event["index"] == 0]
@@ -123,9 +122,7 @@ class ToolTest(AnthropicTest):
         """A mentioned tool is used, and its result, text or blocks, is quoted."""
         found = self.chat("get weather please", tools=[TIME, WEATHER]).json
         (use,) = found["content"]
-        self.assertEqual(
-            (found["stop_reason"], use["name"], use["input"]), ("tool_use", "get_weather", {"city": "Paris"})
-        )
+        self.assertEqual((found["stop_reason"], use["name"], use["input"]), ("tool_use", "get_weather", {"city": "Paris"}))
         asked = {"role": "assistant", "content": found["content"]}
         for content in ("18 degrees", [{"type": "text", "text": "18 degrees"}]):
             back = {"role": "user", "content": [{"type": "tool_result", "tool_use_id": use["id"], "content": content}]}
@@ -243,9 +240,7 @@ class RefusalTest(AnthropicTest):
 
     def test_rate_limit(self) -> None:
         """A spent limit is 429 with retry-after, and what is left in anthropic-ratelimit-* with RFC 3339 resets."""
-        server = sim.Simulator(
-            "anthropic", keys={"k": sim.KeyLimits(rpm=9, tpm=12)}, clock=lambda: 1_800_000_000.0 + 48
-        )
+        server = sim.Simulator("anthropic", keys={"k": sim.KeyLimits(rpm=9, tpm=12)}, clock=lambda: 1_800_000_000.0 + 48)
         with server, Client(server.base_url, HEADERS) as client:
             body = {"model": "c", "max_tokens": 50, "messages": [{"role": "user", "content": "hello there, you"}]}
             served, refused = client.post("/messages", body), client.post("/messages", body)

@@ -11,6 +11,7 @@ from tests import part
 from tests.sim_client import Client, Reply
 
 sim = part("simulator")
+prompts = part("simulator_prompt")
 
 WEATHER = {"name": "get_weather", "parameters": {"type": "OBJECT", "properties": {"city": {"type": "STRING"}}}}
 TIME = {"name": "get_time", "parametersJsonSchema": {"type": "object", "properties": {}}}
@@ -52,7 +53,7 @@ class AnswerTest(GeminiTest):
         self.assertEqual(candidate["content"]["parts"], [{"text": "Hello! How can I help you today?"}])
         self.assertEqual((candidate["finishReason"], candidate["content"]["role"]), ("STOP", "model"))
         usage = found["usageMetadata"]
-        self.assertEqual(usage["promptTokenCount"], sim.count_tokens("hello Be kind."))
+        self.assertEqual(usage["promptTokenCount"], prompts.count_tokens("hello Be kind."))
         self.assertEqual(usage["totalTokenCount"], usage["promptTokenCount"] + usage["candidatesTokenCount"])
         self.assertEqual(found["modelVersion"], "g")
 
@@ -103,13 +104,11 @@ class AnswerTest(GeminiTest):
         usage = quiet["usageMetadata"]
         thoughts = usage["thoughtsTokenCount"]
         self.assertGreater(thoughts, 0)
-        self.assertEqual(
-            usage["totalTokenCount"], sum(usage[f"{n}TokenCount"] for n in ("prompt", "candidates", "thoughts"))
-        )
+        self.assertEqual(usage["totalTokenCount"], sum(usage[f"{n}TokenCount"] for n in ("prompt", "candidates", "thoughts")))
         shown = {"thinkingConfig": {"thinkingBudget": 10, "includeThoughts": True}}
         parts = self.chat("hello", generationConfig=shown).json["candidates"][0]["content"]["parts"]
         self.assertEqual([piece.get("thought") for piece in parts], [True, None])
-        self.assertEqual(sim.count_tokens(parts[0]["text"]), thoughts)
+        self.assertEqual(prompts.count_tokens(parts[0]["text"]), thoughts)
         events = self.chat("hello", generationConfig=shown, stream=True).events
         streamed = [piece for event in events for piece in event["candidates"][0]["content"]["parts"]]
         self.assertEqual("".join(each["text"] for each in streamed if each.get("thought")), parts[0]["text"])
@@ -144,8 +143,7 @@ class AnswerTest(GeminiTest):
     def test_embeddings(self) -> None:
         """A batch keeps order and dimensions; a single text gets a single embedding."""
         requests = [
-            {"model": "models/g", "content": {"parts": [{"text": text}]}, "outputDimensionality": 8}
-            for text in ("a", "b", "a")
+            {"model": "models/g", "content": {"parts": [{"text": text}]}, "outputDimensionality": 8} for text in ("a", "b", "a")
         ]
         found = self.client.post("/models/g:batchEmbedContents", {"requests": requests}).json["embeddings"]
         self.assertEqual([len(each["values"]) for each in found], [8, 8, 8])

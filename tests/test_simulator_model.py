@@ -7,7 +7,7 @@ from typing import Any
 
 from tests import part
 
-example = part("simulator_example").example
+example = part("simulator_model").example
 
 
 class ExampleTest(unittest.TestCase):

@@ -12,6 +12,7 @@ from tests import part
 from tests.sim_client import Client, Reply
 
 sim = part("simulator")
+prompts = part("simulator_prompt")
 
 PNG = b"\x89PNG" + bytes(64)
 WEATHER = {
@@ -89,7 +90,7 @@ class AnswerTest(OpenAITest):
         self.assertEqual([choice["index"] for choice in two["choices"]], [0, 1])
         self.assertEqual(two["usage"]["completion_tokens"], 2 * one["usage"]["completion_tokens"])
         both = self.chat("hello", n=2, reasoning_effort="low").json
-        reasoning = sim.count_tokens(both["choices"][0]["message"]["reasoning_content"])
+        reasoning = prompts.count_tokens(both["choices"][0]["message"]["reasoning_content"])
         self.assertEqual(both["usage"]["completion_tokens_details"]["reasoning_tokens"], 2 * reasoning)
         events = self.chat("hello", n=2, stream=True).events
         self.assertEqual([event["choices"][0]["index"] for event in events][:4], [0, 1, 0, 1])
@@ -115,9 +116,9 @@ class AnswerTest(OpenAITest):
         """reasoning_effort brings reasoning_content beside the text, counted inside completion_tokens."""
         found = self.chat("hello", reasoning_effort="low").json
         message, usage = found["choices"][0]["message"], found["usage"]
-        reasoning = sim.count_tokens(message["reasoning_content"])
+        reasoning = prompts.count_tokens(message["reasoning_content"])
         self.assertEqual(usage["completion_tokens_details"]["reasoning_tokens"], reasoning)
-        self.assertEqual(usage["completion_tokens"], reasoning + sim.count_tokens(message["content"]))
+        self.assertEqual(usage["completion_tokens"], reasoning + prompts.count_tokens(message["content"]))
         self.assertNotIn("reasoning_content", self.chat("hello").json["choices"][0]["message"])
 
     def test_media(self) -> None:

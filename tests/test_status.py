@@ -5,13 +5,13 @@ from __future__ import annotations
 import unittest
 
 from tests import part
-from tests.stage import MIDNIGHT, NOW, Stage, seat
+from tests.fixture import MIDNIGHT, NOW, Fixture, an_account
 
 account, candidates, health, status = part("account"), part("candidates"), part("health"), part("status")
 
 
-def states(stage: Stage) -> dict[str, object]:
-    found: dict[str, object] = status.account_states(stage.roster, stage.ledger, stage.health, candidates.Now(NOW, 0.0))
+def states(fixture: Fixture) -> dict[str, object]:
+    found: dict[str, object] = status.account_states(fixture.table, fixture.ledger, fixture.health, candidates.Instant(NOW, 0.0))
     return found
 
 
@@ -19,8 +19,8 @@ class States(unittest.TestCase):
     def test_an_account_shows_limits_holds_breaker_and_spend(self) -> None:
         """Every bucket has its short name and figures; holds of account and model, state, calls and spend are shown."""
         prices = {"cost_per_input_token": 1e-6, "cost_per_output_token": 1e-6}
-        stage = Stage(
-            seat(
+        fixture = Fixture(
+            an_account(
                 daily_free=100,
                 limits={"rpm": 3},
                 model_limits={"m": {"rpd": 9}},
@@ -28,15 +28,15 @@ class States(unittest.TestCase):
                 max_daily_spend=2.0,
                 **prices,
             ),
-            seat("b"),
+            an_account("b"),
         )
-        stage.plan()
-        stage.used("a/allowance", 40)
-        stage.used("a/spend", 0.5)
-        stage.ledger.hold("a|m", NOW + 60, "RateLimited (429)", NOW)
-        stage.ledger.hold("b", NOW + 60, "other", NOW)
-        stage.health.enter("a", 0.0)
-        made = states(stage)["a"]
+        fixture.route()
+        fixture.used("a/allowance", 40)
+        fixture.used("a/spend", 0.5)
+        fixture.ledger.hold("a|m", NOW + 60, "RateLimited (429)", NOW)
+        fixture.ledger.hold("b", NOW + 60, "other", NOW)
+        fixture.health.acquire("a", 0.0)
+        made = states(fixture)["a"]
         names = [limit.name for limit in made.limits]  # type: ignore[attr-defined]  # the package is reached by name
         self.assertEqual(names, ["rpm", "allowance", "spend", "m/rpd"])
         facts = ("provider", "account_id", "breaker", "in_flight", "spend_today", "used", "remaining", "resets_at")
@@ -50,42 +50,42 @@ class States(unittest.TestCase):
 
     def test_an_account_without_allowance_says_none(self) -> None:
         """Nothing stated is None, not 0; spend without a cap is counted but is no limit."""
-        stage = Stage(seat(paid_enabled=True, cost_per_input_token=1.0))
-        stage.used("a/spend", 3.0)
-        made = states(stage)["a"]
+        fixture = Fixture(an_account(paid_enabled=True, cost_per_input_token=1.0))
+        fixture.used("a/spend", 3.0)
+        made = states(fixture)["a"]
         found = [getattr(made, name) for name in ("used", "remaining", "resets_at", "spend_today", "limits", "holds")]
         self.assertEqual(found, [None, None, None, 3.0, (), ()])
 
     def test_a_group_is_shown_at_each_of_its_accounts(self) -> None:
         """Accounts of a group show the same buckets under the same short names, and the group's holds."""
-        stage = Stage(seat("a", quota_group="g", daily_free=5), seat("b", quota_group="g", daily_free=5))
-        stage.used("group:g/allowance", 2)
-        stage.ledger.hold("group:g", NOW + 60, "why", NOW)
-        for made in states(stage).values():
+        fixture = Fixture(an_account("a", quota_group="g", daily_free=5), an_account("b", quota_group="g", daily_free=5))
+        fixture.used("group:g/allowance", 2)
+        fixture.ledger.hold("group:g", NOW + 60, "why", NOW)
+        for made in states(fixture).values():
             self.assertEqual([getattr(made, name) for name in ("used", "remaining")], [2, 3])
             self.assertEqual([hold.reason for hold in made.holds], ["why"])  # type: ignore[attr-defined]  # as above
 
     def test_an_open_breaker_shows(self) -> None:
         """The breaker's state is told in words."""
-        stage = Stage(seat())
+        fixture = Fixture(an_account())
         for _ in range(3):
-            stage.health.leave(stage.health.enter("a", 0.0), health.Verdict.FAILURE, 0.0)
-        self.assertIn("open, 0 in flight", str(states(stage)["a"]))
+            fixture.health.release(fixture.health.acquire("a", 0.0), health.Verdict.FAILURE, 0.0)
+        self.assertIn("open, 0 in flight", str(states(fixture)["a"]))
 
     def test_no_key_is_shown(self) -> None:
         """Neither the state nor the roster behind it prints a key."""
-        stage = Stage(seat(auth=account.Auth("sk-canary-0123456789"), daily_free=5))
-        shown = f"{states(stage)} {states(stage)['a']} {stage.roster.seats!r} {stage.survey()!r}"
+        fixture = Fixture(an_account(auth=account.Auth("sk-canary-0123456789"), daily_free=5))
+        shown = f"{states(fixture)} {states(fixture)['a']} {fixture.table.bound_accounts!r} {fixture.find_candidates()!r}"
         self.assertNotIn("canary", shown)
 
 
 class Explanations(unittest.TestCase):
     def test_it_prints_order_and_reasons(self) -> None:
         """Candidates are numbered, with what is left and what is under way; rejections follow."""
-        stage = Stage(seat("a", daily_free=10), seat("b"), seat("c", paid_enabled=True))
-        stage.used("a/allowance", 5)
-        stage.health.enter("b", 0.0)
-        found = stage.survey()
+        fixture = Fixture(an_account("a", daily_free=10), an_account("b"), an_account("c", paid_enabled=True))
+        fixture.used("a/allowance", 5)
+        fixture.health.acquire("b", 0.0)
+        found = fixture.find_candidates()
         made = status.Explanation("p/m", found.candidates, found.rejections)
         self.assertEqual(
             str(made).splitlines(),

@@ -81,7 +81,7 @@ class Requests(WireCase):
 
     def test_an_answer_left_behind_is_found(self) -> None:
         """The answer of a server that broke the connection during the upload is given, and the connection is not kept."""
-        timed = part("sockets").TimedSocket
+        timed = part("connections").TimedSocket
         whole = timed.sendall
 
         def broken(sock: Any, data: bytes, flags: int = 0) -> None:
@@ -168,10 +168,10 @@ class Pool(WireCase):
                 self.assertEqual(server.connections, 1)
 
     def test_fresh_takes_a_new_connection(self) -> None:
-        """`fresh` opens a connection although one is idle."""
+        """`new_connection` opens a connection although one is idle."""
         with ScriptedServer(echo) as server:
             self.send(server.url).read()
-            self.assertFalse(self.send(server.url, fresh=True).reused)
+            self.assertFalse(self.send(server.url, new_connection=True).reused)
 
     def test_closed_while_idle(self) -> None:
         """A connection that the server closed while idle is not used: the next call goes out once, on a new one."""
@@ -194,6 +194,7 @@ class Pool(WireCase):
     def test_died_before_the_answer(self) -> None:
         """A kept connection that dies, by close or reset, after the request is a reused fault; nothing is sent again."""
         for end in (Peer.close, Peer.reset):
+
             def script(peer: Peer, end: Any = end) -> None:
                 peer.request()
                 peer.send(OK)
@@ -205,7 +206,7 @@ class Pool(WireCase):
                 fault = self.fault(server.url)
                 self.assertEqual((fault.kind, fault.sent, fault.reused), ("cut", True, True))
                 self.assertEqual(len(server.requests), 2)
-                self.assertEqual(self.send(server.url, fresh=True).read(), b"ok")
+                self.assertEqual(self.send(server.url, new_connection=True).read(), b"ok")
 
     def test_died_within_the_answer(self) -> None:
         """A kept connection that dies after a first byte of the answer is not called reused."""
@@ -414,7 +415,7 @@ class Opener(WireCase):
         """The context made by default verifies certificate and host name and takes TLS 1.2 or newer."""
         import ssl
 
-        context = part("sockets").tls_context()
+        context = part("connections").tls_context()
         self.assertEqual((context.verify_mode, context.check_hostname), (ssl.CERT_REQUIRED, True))
         self.assertGreaterEqual(context.minimum_version, ssl.TLSVersion.TLSv1_2)
         self.assertIs(request("http://h").headers[0][1].__class__, secret.Secret)

@@ -171,7 +171,7 @@ class Deadlines(WireCase):
 
         with ScriptedServer(script) as server:
             reply = self.send(server.url)
-            reply.arm(0.001, 0.001)  # enough: the body has come with the head
+            reply.set_limits(0.001, 0.001)  # enough: the body has come with the head
             reply.read()
             again = self.send(server.url)
             self.assertEqual((again.reused, again.read()), (True, b"ok"))
@@ -190,7 +190,7 @@ class Rearmed(WireCase):
     def test_silence(self) -> None:
         """A stream that is silent for longer than idle_s ends by it, although its total is far away."""
         with ScriptedServer(silent_in_body) as server, self.send(server.url) as reply:
-            reply.arm(30.0, 0.15)
+            reply.set_limits(30.0, 0.15)
             self.assertEqual(reply.read_some(), b"abc")
             start = time.monotonic()
             with self.assertRaises(transport.WireFault) as caught:
@@ -202,7 +202,7 @@ class Rearmed(WireCase):
         """Comments keep a stream alive past its idle time, until its total is over."""
         with ScriptedServer(pings) as server, self.send(server.url) as reply:
             start = time.monotonic()
-            reply.arm(0.5, 0.2)
+            reply.set_limits(0.5, 0.2)
             with self.assertRaises(transport.WireFault):
                 while reply.read_some():
                     pass
@@ -219,7 +219,7 @@ class Rearmed(WireCase):
             peer.send(b"k")
 
         with ScriptedServer(script) as server, self.send(server.url, timeout_s=0.2) as reply:
-            reply.arm(None)
+            reply.set_limits(None)
             self.assertEqual(reply.read(), b"ok")
 
 
@@ -261,7 +261,7 @@ class Patience(unittest.TestCase):
         """A wait is handed to the system when it shrank by more than a millisecond or grew at all, and no other time."""
         now = [0.0]
         near, far = socket.socketpair()
-        timed = part("sockets").TimedSocket(fileno=near.detach())
+        timed = part("connections").TimedSocket(fileno=near.detach())
         self.addCleanup(timed.close)
         self.addCleanup(far.close)
         timed.clock = lambda: now[0]

@@ -84,11 +84,11 @@ class Truncation(WireCase):
                         count += 1
                         with self.subTest(name, tls=tls, some=some):
                             if meant is None:
-                                fault = self.fault(server.url, some=some, fresh=True)
+                                fault = self.fault(server.url, some=some, new_connection=True)
                                 self.assertIn(fault.kind, ("cut", "protocol", "too_large"))
                                 self.assertTrue(fault.sent)
                             else:
-                                with self.send(server.url, fresh=True) as reply:
+                                with self.send(server.url, new_connection=True) as reply:
                                     self.assertEqual(read(reply, some), meant)
         self.assertEqual(count, 68)
 
@@ -159,7 +159,7 @@ class Caps(WireCase):
         for sent in (HEAD + b"Content-Length: 1001\r\n\r\n" + body, chunks, HEAD + b"\r\n" + body):
             with ScriptedServer(then_close(sent)) as server:
                 self.assertEqual(len(self.send(server.url).read(1001)), 1001)
-                with self.send(server.url, fresh=True) as reply, self.assertRaises(transport.WireFault) as caught:
+                with self.send(server.url, new_connection=True) as reply, self.assertRaises(transport.WireFault) as caught:
                     reply.read(1000)
                 self.assertEqual(caught.exception.kind, "too_large")
 
@@ -278,8 +278,8 @@ class Connecting(WireCase):
 
     def test_old_tls(self) -> None:
         """The default context does not go below TLS 1.2."""
-        context = part("sockets").tls_context()
-        self.assertIs(part("sockets").tls_context(context), context)
+        context = part("connections").tls_context()
+        self.assertIs(part("connections").tls_context(context), context)
         self.assertGreaterEqual(context.minimum_version, ssl.TLSVersion.TLSv1_2)
 
 
@@ -296,13 +296,13 @@ class Secrets(WireCase):
         """Ctrl-C, or an error, in the middle of sending leaves no frame that holds a key, and no open connection."""
         before = open_files()
         with ScriptedServer(answering(OK)) as server:
-            with mock.patch.object(part("sockets").TimedSocket, "sendall", side_effect=KeyboardInterrupt):
+            with mock.patch.object(part("connections").TimedSocket, "sendall", side_effect=KeyboardInterrupt):
                 try:
                     self.send(server.url)
                 except KeyboardInterrupt as interrupt:
                     self.assertIsNotNone(interrupt.__traceback__)
                     self.assertEqual(shown(interrupt, KEY), [])
-            with mock.patch.object(part("sockets").TimedSocket, "sendall", side_effect=OSError(5, "x")):
+            with mock.patch.object(part("connections").TimedSocket, "sendall", side_effect=OSError(5, "x")):
                 self.assertEqual(shown(self.fault(server.url), KEY), [])
         self.assertEqual(open_files(), before)
 
@@ -319,7 +319,7 @@ class Secrets(WireCase):
         for error, kept in ((ValueError(f"bad {KEY}"), False), (ValueError("bad"), True)):
             with (
                 ScriptedServer(answering(OK)) as server,
-                mock.patch.object(part("response").Response, "begin", side_effect=error),
+                mock.patch.object(part("http_head").Response, "begin", side_effect=error),
             ):
                 fault = self.fault(server.url)
                 self.assertEqual((fault.kind, fault.__cause__ is not None), ("protocol", kept))

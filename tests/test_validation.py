@@ -6,7 +6,7 @@ import unittest
 
 from tests import part
 
-urls = part("urls")
+urls = part("validation")
 secret = part("secret")
 
 KEY = "sk-canary-0123456789"

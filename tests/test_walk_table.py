@@ -362,7 +362,7 @@ class Streams(WalkCase):
             with self.assertRaises(ir.StreamInterruptedError) as caught:
                 VERBS["stream"](router)
             charged = {limit.name: limit.used for limit in router.status()["first"].limits}
-        seen = part("estimate").estimate_text(caught.exception.partial.text)
+        seen = part("costs").estimate_text(caught.exception.partial.text)
         self.assertGreater(seen, meter.routes[0].estimated_tokens)
         self.assertEqual(charged, {"rpd": 1, "tpd": seen + meter.routes[0].estimated_tokens - HELLO.max_tokens})
 

@@ -19,6 +19,7 @@ from tests import part
 
 limits = part("limits")
 quota = part("quota")
+memory = part("quota_memory")
 quota_sqlite = part("quota_sqlite")
 
 WINDOWS = ("minute", "day", "hour")
@@ -30,8 +31,8 @@ def main() -> None:
     seconds = float(sys.argv[1]) if len(sys.argv) > 1 else 1.0
     print(f"{'store':34}" + "".join(f"{count:>8} buckets: pairs/s, worst ms" for count in (1, 3, 8)))
     for label, bench in (
-        ("memory, 1 thread", lambda count: threads(quota.MemoryQuotaStore(), 1, count, seconds)),
-        ("memory, 8 threads", lambda count: threads(quota.MemoryQuotaStore(), 8, count, seconds)),
+        ("memory, 1 thread", lambda count: threads(memory.MemoryQuotaStore(), 1, count, seconds)),
+        ("memory, 8 threads", lambda count: threads(memory.MemoryQuotaStore(), 8, count, seconds)),
         ("sqlite NORMAL, 1 thread", on_file(lambda path, count: threads(opened(path), 1, count, seconds))),
         ("sqlite NORMAL, 8 threads", on_file(lambda path, count: threads(opened(path), 8, count, seconds))),
         ("sqlite NORMAL, 4 processes", on_file(lambda path, count: processes(path, "NORMAL", count, seconds))),
@@ -98,13 +99,11 @@ def on_file(bench: Callable[[str, int], Outcome]) -> Callable[[int], Outcome]:
 
 
 def opened(path: str, synchronous: str = "NORMAL") -> Any:
-    return quota_sqlite.SQLiteQuotaStore(path, synchronous, patience=60.0)
+    return quota_sqlite.SQLiteQuotaStore(path, synchronous, busy_timeout=60.0)
 
 
 def buckets(count: int) -> list[Any]:
-    return [
-        quota.Bucket(f"account/{number}", limits.Limit(1e12, "tokens", WINDOWS[number % 3])) for number in range(count)
-    ]
+    return [quota.Bucket(f"account/{number}", limits.Limit(1e12, "tokens", WINDOWS[number % 3])) for number in range(count)]
 
 
 if __name__ == "__main__":

@@ -93,7 +93,7 @@ class _Pieces:
     def read_some(self) -> bytes:
         return next(self._left, b"")
 
-    def arm(self, timeout_s: float | None, idle_s: float | None = None) -> None:
+    def set_limits(self, timeout_s: float | None, idle_s: float | None = None) -> None:
         """Time does not matter here."""
 
     def close(self) -> None:

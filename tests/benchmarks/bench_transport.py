@@ -27,7 +27,7 @@ BODY = b'{"model":"m","messages":[{"role":"user","content":"' + b"x" * 200 + b'"
 def main() -> None:
     for tls in (False, True):
         with bench_server(tls) as url:
-            bare, ours = _bare(url, tls), _ours(url, tls)
+            bare, ours = _bare(url, tls), only_library_errors(url, tls)
             figures = _interleaved(bare, ours)
             event, parse = _stream(url, tls)
         ratio = statistics.median(b / a for a, b in figures)
@@ -52,9 +52,7 @@ def _time(call: Callable[[], None]) -> float:
 
 def _bare(url: str, tls: bool) -> Callable[[], None]:
     netloc = urlsplit(url).netloc
-    connection = (
-        http.client.HTTPSConnection(netloc, context=client_context()) if tls else http.client.HTTPConnection(netloc)
-    )
+    connection = http.client.HTTPSConnection(netloc, context=client_context()) if tls else http.client.HTTPConnection(netloc)
     headers = {"Authorization": "Bearer sk-0123456789", "Content-Type": "application/json"}
 
     def call() -> None:
@@ -64,7 +62,7 @@ def _bare(url: str, tls: bool) -> Callable[[], None]:
     return call
 
 
-def _ours(url: str, tls: bool) -> Callable[[], None]:
+def only_library_errors(url: str, tls: bool) -> Callable[[], None]:
     wire = transport.Transport(ssl_context=client_context() if tls else None)
     headers = (("authorization", secret.Secret("sk-0123456789", "Bearer ")), ("content-type", "application/json"))
 

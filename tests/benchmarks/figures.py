@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 from tests.canaries import CANARIES, sweep
-from tests.proofs import cuts, mix, overshoot
+from tests.loops import cuts, mix, overshoot
 from tests.test_transport_deadlines import GRACE_S
 
 CALLS = 2000

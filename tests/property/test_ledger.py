@@ -27,7 +27,7 @@ class LedgerPropertyTest(unittest.TestCase):
     @given(seed=st.integers(0, 2**32), steps=st.integers(1, 400))
     def test_memory(self, seed: int, steps: int) -> None:
         """The memory store agrees with the model on any random run."""
-        with quota.MemoryQuotaStore() as store:
+        with part("quota_memory").MemoryQuotaStore() as store:
             ledger_model.run(self, store, seed, steps)
 
     @settings(max_examples=15, deadline=None)
@@ -47,7 +47,7 @@ class LedgerPropertyTest(unittest.TestCase):
     def test_no_span_holds_more(self, amount: int, window: str, gaps: list[float]) -> None:
         """However the calls fall, no span of a rolling window's length holds more than its amount."""
         length = limits.WINDOWS[window]
-        with quota.MemoryQuotaStore() as store:
+        with part("quota_memory").MemoryQuotaStore() as store:
             store.define([quota.Bucket("k", limits.Limit(amount, "requests", window, rolling=True))], 0.0)
             now, times = ledger_model.START, []
             for gap in gaps:

@@ -1,47 +1,43 @@
-"""One attempt's holdings: its reservation, its place in flight and its breaker pass, ended together and exactly once.
+"""Runs one attempt: one reservation and one permit, one exchange with one provider, ended exactly once.
 
-Strategy: whoever runs an attempt calls `succeed`, `fail` or `abandon` on every way out; the first call settles the ledger, tells
-the breaker and the meter, and later ones do nothing. Must never decide which candidate comes next.
+Strategy: `begin` takes the permit and the reservation or says why not; `exchange` sends and hands a 2xx answer to the operation;
+then `succeed`, `fail` or `abandon` settles the ledger, tells the breaker and the meter, and whatever comes later does nothing.
+Must never decide which candidate comes next, nor know a wire format.
 """
 
 from __future__ import annotations
 
-import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, NamedTuple, TypeVar
 
-from .candidates import CallNeeds, Candidate, Instant
-from .errors import InferRouterError
+from .candidates import CallNeeds, Candidate, Instant, amounts_needed
+from .errors import InferRouterError, InvalidRequestError, Rejection
+from .failure_table import FailureRule
 from .guarded_store import GuardedStore
 from .health import Health, Permit, Verdict
-from .meter import Clock, Meter, ResultEvent
+from .meter import Clock, Meter, ResultEvent, RouteEvent
 from .policy import Policy
-from .quota import QuotaStore, Reservation
-from .records import Routing, Usage
+from .quota import QuotaStore, Refusal, Reservation
+from .records import ChatRequest, EmbedRequest, Routing, Usage
+from .redaction import attributed, strip_tracebacks
 from .routes import Deployment, cost_of
 from .transport import WireReply
-from .wire import WireRequest
+from .wire import WireFault, WireRequest
 
 T = TypeVar("T")
 
-
-class Nest(threading.local):
-    """How deep this thread is inside the router, a `with` block a level: a finalizer that runs there must not ask for a lock."""
-
-    depth = 0
-
-    def __enter__(self) -> None:
-        self.depth += 1
-
-    def __exit__(self, *exc: object) -> None:
-        self.depth -= 1
+ERROR_BODY_BYTES = 64 * 1024
 
 
 @dataclass(frozen=True, slots=True)
 class Runtime:
-    """What every walk of a router works with. `attempt_timeout` in seconds; `auth_next`: a refused key moves on."""
+    """What every walk of a router works with. `attempt_timeout` in seconds; `auth_next`: a refused key moves on.
+
+    `unsettled_streams`: the settlements of streams that were collected as garbage. A finalizer may run anywhere, also inside a
+    lock of the store, so it leaves its settlement here for the next call to make.
+    """
 
     clock: Clock
     ledger: GuardedStore
@@ -50,7 +46,6 @@ class Runtime:
     meter: Meter | None
     attempt_timeout: float
     auth_next: bool
-    nest: Nest = field(default_factory=Nest, repr=False)
     unsettled_streams: deque[Callable[[], None]] = field(default_factory=deque, repr=False)
 
     def now(self) -> Instant:
@@ -58,28 +53,48 @@ class Runtime:
         return Instant(self.clock.time(), self.clock.monotonic())
 
     def settle_dropped_streams(self) -> None:
-        """Settle what was collected as garbage at a moment when locks may have been held."""
+        """Settle what finalizers left behind."""
         while self.unsettled_streams:
             self.unsettled_streams.popleft()()
 
 
 class Operation(NamedTuple, Generic[T]):
-    """One call: how it is encoded for a candidate, and what is done with its open 2xx answer.
+    """One call: what is asked, and what is done with an open 2xx answer.
 
-    `read` settles its admission with success, or raises a `ProviderError` or `WireFault`. `deadline`: monotonic seconds for the
+    `read` ends its attempt with `succeed`, or raises a `ProviderError` or `WireFault`. `deadline`: monotonic seconds for the
     whole walk, None: no bound; `max_wait`: seconds the walk may sleep in all.
     """
 
+    request: ChatRequest | EmbedRequest
     needs: CallNeeds
-    encode: Callable[[Candidate], WireRequest]
     read: Callable[[LiveAttempt, WireReply], T]
     deadline: float | None
     max_wait: float
-    dropped: Callable[[Candidate], tuple[str, ...]] = lambda candidate: ()
+    stream: bool = False
+
+    def encode(self, candidate: Candidate) -> tuple[WireRequest, tuple[str, ...]]:
+        """The request as `candidate` wants it, and which parameters it leaves out. Raises `InvalidRequestError` if it cannot be."""
+        bound, request = candidate.deployment.bound, self.request
+        try:
+            if isinstance(request, EmbedRequest):
+                return bound.provider.encode_embed(request, candidate.model, bound.endpoint), ()
+            encoded = bound.provider.encode(request, candidate.model, bound.endpoint, self.stream)
+            return encoded, bound.provider.unsupported(request, candidate.model)
+        except InvalidRequestError as exc:
+            attributed(exc, candidate)
+            raise
+        except InferRouterError:
+            raise
+        except Exception as exc:
+            message = f"the request cannot be encoded ({type(exc).__name__})"
+            place = (candidate.provider, candidate.account_id, candidate.model)
+            raise InvalidRequestError(*place, message=message) from strip_tracebacks(exc)
 
 
 class LiveAttempt:
-    """One attempt's reservation, place in flight and breaker pass. `succeed` or `fail` ends it; a second end does nothing."""
+    """One attempt under way. `number`: which of its call it is, from 1; `budget`: seconds it may take; `dropped`: what its
+    request leaves out. The first of `succeed`, `fail` and `abandon` ends it; a second end does nothing.
+    """
 
     __slots__ = (
         "_ended",
@@ -87,10 +102,10 @@ class LiveAttempt:
         "_reservation",
         "_started",
         "_wants",
-        "attempts",
         "budget",
         "candidate",
         "dropped",
+        "number",
         "operation",
         "runtime",
     )
@@ -103,14 +118,14 @@ class LiveAttempt:
         reservation: tuple[QuotaStore, Reservation] | None,
         wants: Sequence[tuple[str, float]],
         permit: Permit,
-        attempts: int,
+        number: int,
         budget: float,
         dropped: tuple[str, ...],
     ) -> None:
         self.runtime = runtime
         self.operation = operation
         self.candidate = candidate
-        self.attempts = attempts
+        self.number = number
         self.budget = budget
         self.dropped = dropped
         self._reservation = reservation
@@ -118,6 +133,53 @@ class LiveAttempt:
         self._permit = permit
         self._started = runtime.clock.monotonic()
         self._ended = False
+
+    @classmethod
+    def begin(
+        cls,
+        runtime: Runtime,
+        operation: Operation[Any],
+        candidate: Candidate,
+        number: int,
+        time_left: float,
+        dropped: tuple[str, ...],
+    ) -> LiveAttempt | Refusal | Rejection:
+        """Take the permit and the reservation; else what the store or the breaker said. Raises `QuotaStoreError`."""
+        account = candidate.deployment.bound.account
+        permit = runtime.health.acquire(account.id, runtime.clock.monotonic())
+        if permit is None:
+            wait = max(runtime.health.peek(account.id, runtime.clock.monotonic())[1], 1.0)
+            place = (candidate.provider, candidate.account_id, candidate.model)
+            return Rejection(*place, "the breaker is open after repeated failures", runtime.clock.time() + wait, "breaker")
+        try:
+            wants = amounts_needed(candidate, operation.needs.estimate)
+            reservation = runtime.ledger.reserve(wants, runtime.clock.time()) if wants else None
+        except BaseException:
+            runtime.health.release(permit, Verdict.IGNORED, runtime.clock.monotonic())
+            raise
+        if isinstance(reservation, Refusal):
+            runtime.health.release(permit, Verdict.IGNORED, runtime.clock.monotonic())
+            return reservation
+        budget = min(account.attempt_timeout or runtime.attempt_timeout, time_left)
+        return cls(runtime, operation, candidate, reservation, wants, permit, number, budget, dropped)
+
+    def exchange(self, request: WireRequest, new_connection: bool = False) -> Any:
+        """Send, and return what the operation read. Raises `WireFault`, the error the answer means, or what `read` raises."""
+        runtime, found = self.runtime, self.candidate
+        if runtime.meter is not None:
+            facts = (found.provider, found.account_id, found.model, found.free)
+            notify(runtime.meter, "on_route", RouteEvent(*facts, self.number, self.operation.needs.estimate.total))
+        bound = found.deployment.bound
+        allow_http = bound.account.allow_http
+        reply = bound.wire.send(request, timeout_s=self.budget, allow_http=allow_http, new_connection=new_connection)
+        if 200 <= reply.status < 300:
+            return self.operation.read(self, reply)
+        with reply:
+            try:
+                body = reply.read(ERROR_BODY_BYTES)
+            except WireFault:
+                body = b""
+        raise bound.provider.error(reply.status, reply.headers, body, runtime.clock.time())
 
     @property
     def routing(self) -> Routing:
@@ -128,7 +190,7 @@ class LiveAttempt:
         """Where the call went, with what `usage` cost in dollars."""
         found = self.candidate
         cost = self.cost(usage)
-        return Routing(found.provider, found.account_id, found.model, self.attempts, found.free, cost, self.dropped)
+        return Routing(found.provider, found.account_id, found.model, self.number, found.free, cost, self.dropped)
 
     def cost(self, usage: Usage) -> float:
         """Dollars; 0 for a free call."""
@@ -138,18 +200,18 @@ class LiveAttempt:
         """End with an answer: charge `charged`, by default `usage`."""
         self._end(Verdict.SUCCESS, self._amounts(charged or usage), usage, None)
 
-    def fail(self, error: InferRouterError, charge: str, verdict: Verdict, charged: Usage | None = None) -> None:
-        """End without one: charge "nothing", the "request", or the whole "reservation"; or the larger of it and `charged`."""
-        if charged is not None:
+    def fail(self, error: InferRouterError, rule: FailureRule, seen: Usage | None = None) -> None:
+        """End with an error: charge what `rule` says, or what was `seen` of the answer where that is more than reserved."""
+        if seen is not None:
             amounts: list[float] | None = [
-                max(reserved, amount) for (_, reserved), amount in zip(self._wants, self._amounts(charged), strict=True)
+                max(reserved, amount) for (_, reserved), amount in zip(self._wants, self._amounts(seen), strict=True)
             ]
-        elif charge == "reservation":
+        elif rule.charge == "reservation":
             amounts = None
         else:
-            kept = charge == "request"
+            kept = rule.charge == "request"
             amounts = [amount if kept and unit == "requests" else 0.0 for amount, unit in self._with_units()]
-        self._end(verdict, amounts, charged or Usage(), error)
+        self._end(rule.verdict, amounts, seen or Usage(), error)
 
     def abandon(self) -> None:
         """End without knowing how it went (an interrupt from outside): the reservation stays charged."""
@@ -159,14 +221,6 @@ class LiveAttempt:
         if self._ended:
             return
         self._ended = True
-        nest = self.runtime.nest
-        nest.depth += 1
-        try:
-            self._settle(verdict, amounts, usage, error)
-        finally:
-            nest.depth -= 1
-
-    def _settle(self, verdict: Verdict, amounts: list[float] | None, usage: Usage | None, error: InferRouterError | None) -> None:
         runtime = self.runtime
         now = runtime.now()
         runtime.health.release(self._permit, verdict, now.mono)

@@ -5,11 +5,11 @@ Strategy: everything hard is the walk's. Must never know a wire format.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 from .attempt import LiveAttempt, Operation, Runtime
-from .candidates import CallNeeds, Candidate
+from .candidates import CallNeeds
 from .costs import Estimate, estimate_embed, estimate_text
 from .errors import MalformedResponseError
 from .records import ChatRequest, EmbedRequest, Usage
@@ -17,11 +17,10 @@ from .responses import ChatResponse, EmbedResponse
 from .routes import Deployment, Route
 from .transport import WireReply
 from .walk import walk
-from .wire import WireRequest
 
 
 def chat_operation(request: ChatRequest, needs: CallNeeds, deadline: float | None, max_wait: float) -> Operation[ChatResponse]:
-    """The verb of `Router.chat_completion`. `deadline`: monotonic seconds or None; `max_wait`: seconds."""
+    """The operation of `Router.chat_completion`. `deadline`: monotonic seconds or None; `max_wait`: seconds."""
 
     def read(attempt: LiveAttempt, reply: WireReply) -> ChatResponse:
         with reply:
@@ -32,26 +31,7 @@ def chat_operation(request: ChatRequest, needs: CallNeeds, deadline: float | Non
         attempt.succeed(answer.usage, usage)
         return answer.routed(attempt.routing_for(usage))
 
-    return Operation(needs, encoding_of(request, stream=False), read, deadline, max_wait, dropped_by(request))
-
-
-def encoding_of(request: ChatRequest, stream: bool) -> Callable[[Candidate], WireRequest]:
-    """How `request` is put for a candidate."""
-
-    def encode(candidate: Candidate) -> WireRequest:
-        bound = candidate.deployment.bound
-        return bound.provider.encode(request, candidate.model, bound.endpoint, stream)
-
-    return encode
-
-
-def dropped_by(request: ChatRequest) -> Callable[[Candidate], tuple[str, ...]]:
-    """Which of the request's parameters a candidate's format leaves out."""
-
-    def dropped(candidate: Candidate) -> tuple[str, ...]:
-        return candidate.deployment.bound.provider.unsupported(request, candidate.model)
-
-    return dropped
+    return Operation(request, needs, read, deadline, max_wait)
 
 
 def usage_or_estimate(usage: Usage | None, estimate: Estimate, answer: ChatResponse | None = None, produced: str = "") -> Usage:
@@ -89,18 +69,15 @@ def embed_all(
     answers: list[EmbedResponse] = []
     for start in range(0, len(inputs), size):
         batch = replace(request, inputs=inputs[start : start + size])
-        answer = walk(route, _verb(batch, allow_paid, deadline, max_wait), runtime)
+        answer = walk(route, embed_operation(batch, allow_paid, deadline, max_wait), runtime)
         answers.append(answer)
         route = _only(route, answer.routing.provider, answer.routing.model)
     return answers[0] if len(answers) == 1 else _joined(answers)
 
 
-def _verb(request: EmbedRequest, allow_paid: bool, deadline: float | None, max_wait: float) -> Operation[EmbedResponse]:
+def embed_operation(request: EmbedRequest, allow_paid: bool, deadline: float | None, max_wait: float) -> Operation[EmbedResponse]:
+    """The operation of one batch of `Router.embed`. `deadline`: monotonic seconds or None; `max_wait`: seconds."""
     needs = CallNeeds(estimate_embed(request), allow_paid)
-
-    def encode(candidate: Candidate) -> WireRequest:
-        bound = candidate.deployment.bound
-        return bound.provider.encode_embed(request, candidate.model, bound.endpoint)
 
     def read(attempt: LiveAttempt, reply: WireReply) -> EmbedResponse:
         with reply:
@@ -114,7 +91,7 @@ def _verb(request: EmbedRequest, allow_paid: bool, deadline: float | None, max_w
         attempt.succeed(usage, charged)
         return replace(answer, routing=attempt.routing_for(charged))
 
-    return Operation(needs, encode, read, deadline, max_wait)
+    return Operation(request, needs, read, deadline, max_wait)
 
 
 def _batch(deployment: Deployment) -> int:

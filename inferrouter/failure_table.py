@@ -14,6 +14,7 @@ from .errors import (
     AttemptTimeoutError,
     AuthenticationError,
     ContextWindowError,
+    InferRouterError,
     InvalidRequestError,
     MalformedResponseError,
     ModelNotFoundError,
@@ -24,7 +25,7 @@ from .errors import (
 )
 from .health import Verdict
 from .limits import next_reset
-from .redaction import _secrets, strip_tracebacks
+from .redaction import _secrets, attributed, provider_bug, strip_tracebacks
 from .secret import redact
 from .wire import WireFault
 
@@ -44,17 +45,40 @@ class FailureRule(NamedTuple):
     hold: Callable[[ProviderError, Candidate, float], float] | None = None
 
 
+class Failure(NamedTuple):
+    """How an attempt failed: the error to show, what it means, and whether it broke on a kept connection before any answer."""
+
+    error: ProviderError
+    rule: FailureRule
+    reused: bool = False
+
+
+def failure_of(exc: Exception, candidate: Candidate, auth_next: bool = False) -> Failure | None:
+    """What `exc`, raised while `candidate` was called, means; None for an error of this library that no provider caused.
+
+    `auth_next`: whether a refused key lets the next candidate be tried.
+    """
+    if isinstance(exc, WireFault):
+        error = error_from_fault(exc, candidate)
+        return Failure(error, UNKNOWN_OUTCOME if exc.sent else _NOT_SENT, exc.reused)
+    if isinstance(exc, ProviderError):
+        return Failure(attributed(exc, candidate), rule_for(exc, auth_next))
+    if isinstance(exc, InferRouterError):
+        return None
+    return Failure(provider_bug(exc, candidate), UNKNOWN_OUTCOME)
+
+
 def rule_for(error: ProviderError, auth_next: bool) -> FailureRule:
-    """The table of what each answer costs; the first class that fits decides."""
+    """The row of the table for `error`: the first class that fits decides."""
     if isinstance(error, AuthenticationError):
         return _AUTH._replace(fatal=not auth_next)
     if isinstance(error, ProviderUnavailableError) and error.status is None:
         return UNKNOWN_OUTCOME
-    return next(cost for kind, cost in _RULES if isinstance(error, kind))
+    return next(rule for kind, rule in _RULES if isinstance(error, kind))
 
 
-def error_from_fault(fault: WireFault, candidate: Candidate) -> tuple[ProviderError, FailureRule]:
-    """What the transport's fault means here, and what it costs."""
+def error_from_fault(fault: WireFault, candidate: Candidate) -> ProviderError:
+    """What the transport's fault means here."""
     kind = _FAULTS.get(fault.kind, ProviderUnavailableError)
     error = kind(
         candidate.provider,
@@ -63,7 +87,7 @@ def error_from_fault(fault: WireFault, candidate: Candidate) -> tuple[ProviderEr
         message=redact(fault.message, _secrets(candidate)),
     )
     error.__cause__ = strip_tracebacks(fault)
-    return error, UNKNOWN_OUTCOME if fault.sent else _NOT_SENT
+    return error
 
 
 def hold_key(error: ProviderError, candidate: Candidate) -> str:

@@ -170,8 +170,7 @@ class Router:
         runtime = self._runtime
         runtime.settle_dropped_streams()
         route = self._route(request.model)
-        with runtime.nest:
-            found = find_candidates(route, needs, runtime.ledger, runtime.health, runtime.now())
+        found = find_candidates(route, needs, runtime.ledger, runtime.health, runtime.now())
         queue = ordered(runtime.policy, found.candidates)
         return Explanation(route.name, tuple(queue), (*found.rejections, *left_out(found.candidates, queue)))
 
@@ -180,8 +179,7 @@ class Router:
         """Every account's limits, holds, breaker and spend, by account id. Raises `QuotaStoreError`."""
         runtime = self._runtime
         runtime.settle_dropped_streams()
-        with runtime.nest:
-            return FrozenDict(account_states(self._routes, self._ledger, runtime.health, runtime.now()))
+        return FrozenDict(account_states(self._routes, self._ledger, runtime.health, runtime.now()))
 
     def close(self) -> None:
         """Close idle connections, and the quota store if this router made it. May be called twice."""
@@ -227,8 +225,7 @@ class Router:
         known = self._routes.cached(name)
         if known is not None:
             return known
-        with self._runtime.nest:
-            return self._routes.resolve(name, self._runtime.clock.time())
+        return self._routes.resolve(name, self._runtime.clock.time())
 
     def _check(self, request: object, kind: type) -> None:
         if self._closed:

@@ -14,15 +14,14 @@ from types import TracebackType
 from typing import Self
 
 from .attempt import LiveAttempt, Operation
-from .calls import dropped_by, encoding_of, usage_or_estimate
+from .calls import usage_or_estimate
 from .candidates import CallNeeds
 from .costs import Estimate, estimate_text
 from .errors import InferRouterError, MalformedResponseError, ProviderError, StreamInterruptedError
-from .failure_table import error_from_fault
-from .health import Verdict
+from .failure_table import UNKNOWN_OUTCOME, error_from_fault, failure_of
 from .provider import StreamDecoder
 from .records import ChatRequest, Routing, Usage
-from .redaction import attributed, provider_bug, redacted_partial
+from .redaction import provider_bug, redacted_partial
 from .responses import Assembler, ChatChunk, ChatResponse
 from .transport import WireReply
 from .wire import WireFault
@@ -43,7 +42,7 @@ STALL_S = 600.0
 def stream_operation(
     request: ChatRequest, needs: CallNeeds, deadline: float | None, max_wait: float, idle_s: float
 ) -> Operation[ChatStream]:
-    """The verb of `Router.stream`. `deadline`: monotonic seconds or None; `idle_s`: longest silence in seconds."""
+    """The operation of `Router.stream`. `deadline`: monotonic seconds or None; `idle_s`: longest silence in seconds."""
 
     def read(attempt: LiveAttempt, reply: WireReply) -> ChatStream:
         found = attempt.candidate
@@ -56,7 +55,7 @@ def stream_operation(
             raise
         return stream
 
-    return Operation(needs, encoding_of(request, stream=True), read, deadline, max_wait, dropped_by(request))
+    return Operation(request, needs, read, deadline, max_wait, stream=True)
 
 
 class ChatStream:
@@ -139,12 +138,9 @@ class ChatStream:
     def __del__(self) -> None:
         if getattr(self, "_ended", True):
             return
-        runtime = self._attempt.runtime
-        if runtime.nest.depth == 0:
-            self.close()
-        else:
-            self._reply.close()
-            runtime.unsettled_streams.append(self.close)
+        # A finalizer may run inside any lock: it frees the socket, and leaves the settlement to the next call.
+        self._reply.abort()
+        self._attempt.runtime.unsettled_streams.append(self.close)
 
     def __repr__(self) -> str:
         state = "ended" if self._ended else "open"
@@ -203,12 +199,9 @@ class ChatStream:
     def _read_on(self) -> None:
         try:
             chunks = self._pull()
-        except WireFault as fault:
-            self._interrupt(error_from_fault(fault, self._attempt.candidate)[0])
-        except ProviderError as error:
-            self._interrupt(attributed(error, self._attempt.candidate))
         except Exception as exc:
-            self._interrupt(provider_bug(exc, self._attempt.candidate))
+            failure = failure_of(exc, self._attempt.candidate)
+            self._interrupt(provider_bug(exc, self._attempt.candidate) if failure is None else failure.error)
         else:
             self._ready = chunks[::-1]
             if self._exhausted:
@@ -246,7 +239,7 @@ class ChatStream:
             self._last = now
         elif now - self._last > STALL_S:
             fault = WireFault("timeout", f"nothing but comments for {STALL_S:.0f} s", sent=True)
-            self._interrupt(error_from_fault(fault, self._attempt.candidate)[0])
+            self._interrupt(error_from_fault(fault, self._attempt.candidate))
 
     def _finish(self) -> None:
         try:
@@ -268,7 +261,7 @@ class ChatStream:
         self._ended = True
         self._ready.clear()
         usage = self._seen()
-        self._attempt.fail(error, "reservation", Verdict.FAILURE, usage)
+        self._attempt.fail(error, UNKNOWN_OUTCOME, usage)
         partial = redacted_partial(self._assembled(usage, complete=False), self._attempt.candidate)
         raise StreamInterruptedError(partial, error) from error
 

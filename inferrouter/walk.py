@@ -1,17 +1,19 @@
-"""The one walk: candidates in the policy's order, each admitted, reserved, called and settled, until one answers.
+"""Tries candidates in the policy's order until one answers; chat, streams and embeddings all go this way.
 
-Strategy: chat, stream and embed differ only in what they do with an open connection, so they hand that in as `Operation.run`. What an
-error costs and whether the walk goes on stands in the table of `outcome`. Must never know a wire format, nor sleep unless the
-caller allowed it.
+Strategy: judge all deployments of the route, put the candidates in order, attempt one after the other. What an error costs and
+whether the walk goes on stands in `failure_table`. Judgements age: after a failure the next candidate is judged again right
+before its turn, and a candidate whose allowance was taken by another call meanwhile is judged again at once, so that nobody pays
+or is refused while free capacity is left. Must never know a wire format, nor sleep unless the caller allowed it.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
-from typing import Any, TypeVar
+from typing import Generic, TypeVar
 
-from .attempt import LiveAttempt, Operation, Runtime, notify
-from .candidates import Candidate, amounts_needed, find_candidates
+from .attempt import LiveAttempt, Operation, Runtime
+from .candidates import Candidate, find_candidates
 from .errors import (
     AllCandidatesFailedError,
     Attempt,
@@ -19,215 +21,44 @@ from .errors import (
     ConfigError,
     ContextWindowError,
     InferRouterError,
-    InvalidRequestError,
     MultimodalUnavailableError,
     NoCandidatesError,
-    ProviderError,
     QuotaExceededError,
     RateLimitedError,
     Rejection,
 )
-from .failure_table import UNKNOWN_OUTCOME, FailureRule, error_from_fault, hold_key, reason_of, rule_for
+from .failure_table import Failure, failure_of, hold_key, reason_of
 from .health import Verdict
-from .meter import RouteEvent
 from .policy import Policy
 from .quota import Refusal
-from .redaction import attributed, provider_bug, strip_tracebacks
 from .routes import Route
-from .wire import WireFault, WireRequest
 
 T = TypeVar("T")
 
-ERROR_BODY_BYTES = 64 * 1024
+MAX_REFUSALS = 20
+"""How often one deployment is judged again in a round, should other calls take its allowance and give it back each time."""
 
 
 def walk(route: Route, operation: Operation[T], runtime: Runtime) -> T:
-    """Try candidates until one answers, and return what `operation.run` made of it.
+    """Try candidates until one answers, and return what `operation.read` made of it.
 
     Raises `NoCandidatesError`, `MultimodalUnavailableError`, `AllCandidatesFailedError`, `InvalidRequestError`,
     `ContextWindowError`, `AuthenticationError`, `QuotaStoreError`, or what `read` raises to the caller.
     """
-    runtime.nest.depth += 1
-    try:
-        return _walk(route, operation, runtime)
-    finally:
-        runtime.nest.depth -= 1
-        if runtime.unsettled_streams:
-            runtime.settle_dropped_streams()
-
-
-def _walk(route: Route, operation: Operation[T], runtime: Runtime) -> T:
+    if runtime.unsettled_streams:
+        runtime.settle_dropped_streams()
     attempts: list[Attempt] = []
     waited = 0.0
     while True:
         round_ = _Round(route, operation, runtime, attempts)
         answer = round_.run()
         if answer is not None:
-            found: T = answer[0]
-            return found
+            return answer
         pause = round_.pause(operation.max_wait - waited)
         if pause is None:
             raise round_.failure()
         runtime.clock.sleep(pause)
         waited += pause
-
-
-class _Round:
-    """One pass over the candidates. Failures of earlier rounds are in `attempts` already."""
-
-    def __init__(self, route: Route, operation: Operation[T], runtime: Runtime, attempts: list[Attempt]) -> None:
-        self.route = route
-        self.operation = operation
-        self.runtime = runtime
-        self.attempts = attempts
-        self.rejections: list[Rejection] = []
-        self.only_limits = True
-        self.retry_at: list[float] = []
-        self._held_keys: set[str] = set()
-
-    def run(self) -> tuple[Any] | None:
-        """What `read` returned, in a tuple, or None when no candidate is left."""
-        found = find_candidates(self.route, self.operation.needs, self.runtime.ledger, self.runtime.health, self.runtime.now())
-        for rejection in found.rejections:
-            self._reject(rejection)
-        queue = ordered(self.runtime.policy, found.candidates)
-        for rejection in left_out(found.candidates, queue):
-            self._reject(rejection)
-        retried_as_paid: set[tuple[str, str]] = set()
-        while queue and self._time_left() > 0:
-            candidate = queue.pop(0)
-            if self._is_held(candidate):
-                continue
-            answer, again = self._try(candidate)
-            if answer is not None:
-                return answer
-            place = (candidate.account_id, candidate.model)
-            if again and place not in retried_as_paid:
-                retried_as_paid.add(place)
-                queue = ordered(self.runtime.policy, (*queue, *self._as_paid(candidate)))
-        return None
-
-    def pause(self, max_wait: float) -> float | None:
-        """Seconds to sleep until the soonest slot, or None if waiting is not allowed or would not help."""
-        if not self.only_limits or not self.retry_at:
-            return None
-        pause = max(min(self.retry_at) - self.runtime.clock.time(), 0.001)
-        return pause if pause <= min(max_wait, self._time_left()) else None
-
-    def failure(self) -> InferRouterError:
-        """The error that tells how this ended."""
-        soonest = min(self.retry_at, default=None)
-        if not self.attempts:
-            if self._time_left() <= 0:
-                return AttemptTimeoutError(message="the call's timeout was over before anything could be tried")
-            media = bool(self.rejections) and all(rejection.code == "media" for rejection in self.rejections)
-            return (MultimodalUnavailableError if media else NoCandidatesError)(self.rejections, soonest)
-        last = self.attempts[-1].error
-        if all(isinstance(attempt.error, ContextWindowError) for attempt in self.attempts):
-            return last
-        return AllCandidatesFailedError(self.attempts, soonest, self.rejections)
-
-    def _try(self, candidate: Candidate, new_connection: bool = False) -> tuple[tuple[Any] | None, bool]:
-        """The answer of one candidate, or None; and whether it may come again as paid."""
-        runtime, operation = self.runtime, self.operation
-        account = candidate.deployment.bound.account
-        request, dropped = self._encode(candidate)
-        permit = runtime.health.acquire(account.id, runtime.clock.monotonic())
-        if permit is None:
-            state_wait = runtime.health.peek(account.id, runtime.clock.monotonic())[1]
-            self._refuse(candidate, "breaker", "resting after repeated failures", runtime.clock.time() + max(state_wait, 1.0))
-            return None, False
-        try:
-            wants = amounts_needed(candidate, operation.needs.estimate)
-            reservation = runtime.ledger.reserve(wants, runtime.clock.time()) if wants else None
-        except BaseException:
-            runtime.health.release(permit, Verdict.IGNORED, runtime.clock.monotonic())
-            raise
-        if isinstance(reservation, Refusal):
-            runtime.health.release(permit, Verdict.IGNORED, runtime.clock.monotonic())
-            self._refuse(candidate, "limit", str(reservation), reservation.retry_at)
-            allowance = candidate.deployment.allowance
-            return None, candidate.free and allowance is not None and reservation.key == allowance[0]
-        number = len(self.attempts) + 1
-        budget = min(account.attempt_timeout or runtime.attempt_timeout, self._time_left())
-        attempt = LiveAttempt(runtime, operation, candidate, reservation, wants, permit, number, budget, dropped)
-        return self._call(attempt, request, new_connection)
-
-    def _call(self, attempt: LiveAttempt, request: WireRequest, new_connection: bool) -> tuple[tuple[Any] | None, bool]:
-        try:
-            return (exchange(attempt, request, new_connection),), False
-        except WireFault as fault:
-            error, cost = error_from_fault(fault, attempt.candidate)
-            reused = fault.reused and not new_connection
-        except InferRouterError as exc:
-            if not isinstance(exc, ProviderError):
-                attempt.abandon()
-                raise
-            error, cost, reused = attributed(exc, attempt.candidate), rule_for(exc, self.runtime.auth_next), False
-        except Exception as exc:
-            error, cost, reused = provider_bug(exc, attempt.candidate), UNKNOWN_OUTCOME, False
-        except BaseException:
-            attempt.abandon()
-            raise
-        self._record(attempt, error, cost._replace(verdict=Verdict.IGNORED) if reused else cost)
-        if reused and self._time_left() > 0:
-            return self._try(attempt.candidate, new_connection=True)
-        return None, False
-
-    def _record(self, attempt: LiveAttempt, error: ProviderError, cost: FailureRule) -> None:
-        candidate, runtime = attempt.candidate, self.runtime
-        attempt.fail(error, cost.charge, cost.verdict)
-        if cost.hold is not None:
-            until = cost.hold(error, candidate, runtime.clock.time())
-            key = hold_key(error, candidate)
-            runtime.ledger.hold(key, until, reason_of(error), runtime.clock.time())
-            self._held_keys.add(key)
-            if error.retryable:
-                self.retry_at.append(until)
-        if cost.fatal:
-            raise error
-        if not isinstance(error, (RateLimitedError, QuotaExceededError)):
-            self.only_limits = False
-        self.attempts.append(Attempt(candidate.provider, candidate.account_id, candidate.model, error))
-
-    def _encode(self, candidate: Candidate) -> tuple[WireRequest, tuple[str, ...]]:
-        """The request, and which of its parameters are left out there."""
-        try:
-            return self.operation.encode(candidate), self.operation.dropped(candidate)
-        except InvalidRequestError as exc:
-            attributed(exc, candidate)
-            raise
-        except InferRouterError:
-            raise
-        except Exception as exc:
-            raise InvalidRequestError(
-                candidate.provider,
-                candidate.account_id,
-                candidate.model,
-                message=f"the request cannot be encoded ({type(exc).__name__})",
-            ) from strip_tracebacks(exc)
-
-    def _as_paid(self, candidate: Candidate) -> list[Candidate]:
-        """The same slot looked at again, now that its allowance is gone."""
-        deployment = candidate.deployment
-        route = Route(self.route.name, (deployment,), deployment.bucket_keys)
-        found = find_candidates(route, self.operation.needs, self.runtime.ledger, self.runtime.health, self.runtime.now())
-        return [again._replace(order=candidate.order) for again in found.candidates if not again.free]
-
-    def _is_held(self, candidate: Candidate) -> bool:
-        return bool(self._held_keys) and not self._held_keys.isdisjoint(candidate.deployment.hold_keys)
-
-    def _refuse(self, candidate: Candidate, code: str, reason: str, retry_at: float | None) -> None:
-        self._reject(Rejection(candidate.provider, candidate.account_id, candidate.model, reason, retry_at, code))
-
-    def _reject(self, rejection: Rejection) -> None:
-        self.rejections.append(rejection)
-        if rejection.retry_at is not None:
-            self.retry_at.append(rejection.retry_at)
-
-    def _time_left(self) -> float:
-        deadline = self.operation.deadline
-        return float("inf") if deadline is None else deadline - self.runtime.clock.monotonic()
 
 
 def ordered(policy: Policy, candidates: Sequence[Candidate]) -> list[Candidate]:
@@ -257,19 +88,143 @@ def left_out(candidates: Sequence[Candidate], queue: Sequence[Candidate]) -> lis
     ]
 
 
-def exchange(attempt: LiveAttempt, request: WireRequest, new_connection: bool) -> Any:
-    """Send, and hand a 2xx answer to the verb. Raises `WireFault` or the error the answer means."""
-    runtime, found = attempt.runtime, attempt.candidate
-    if runtime.meter is not None:
-        facts = (found.provider, found.account_id, found.model, found.free)
-        notify(runtime.meter, "on_route", RouteEvent(*facts, attempt.attempts, attempt.operation.needs.estimate.total))
-    bound = found.deployment.bound
-    reply = bound.wire.send(request, timeout_s=attempt.budget, allow_http=bound.account.allow_http, new_connection=new_connection)
-    if 200 <= reply.status < 300:
-        return attempt.operation.read(attempt, reply)
-    with reply:
+class _Round(Generic[T]):
+    """One pass over the candidates. Failures of earlier rounds are in `attempts` already."""
+
+    def __init__(self, route: Route, operation: Operation[T], runtime: Runtime, attempts: list[Attempt]) -> None:
+        self.route = route
+        self.operation = operation
+        self.runtime = runtime
+        self.attempts = attempts
+        self.queue: list[Candidate] = []
+        self.rejections: list[Rejection] = []
+        self.only_limits = True
+        self.retry_at: list[float] = []
+        self._held_keys: set[str] = set()
+        self._refusals: Counter[tuple[str, str]] = Counter()
+
+    def run(self) -> T | None:
+        """What `read` returned, or None when no candidate is left."""
+        runtime = self.runtime
+        found = find_candidates(self.route, self.operation.needs, runtime.ledger, runtime.health, runtime.now())
+        self.queue = ordered(runtime.policy, found.candidates)
+        for rejection in (*found.rejections, *left_out(found.candidates, self.queue)):
+            self._reject(rejection)
+        failed = len(self.attempts)
+        while self.queue and self._time_left() > 0:
+            first = self.queue.pop(0)
+            candidate = first if len(self.attempts) == failed else self._in_turn(first)
+            answer = self._try(candidate) if candidate is not None else None
+            if answer is not None:
+                return answer
+        return None
+
+    def pause(self, max_wait: float) -> float | None:
+        """Seconds to sleep until a candidate may be free again, or None if waiting is not allowed or would not help."""
+        if not self.only_limits or not self.retry_at:
+            return None
+        pause = max(min(self.retry_at) - self.runtime.clock.time(), 0.001)
+        return pause if pause <= min(max_wait, self._time_left()) else None
+
+    def failure(self) -> InferRouterError:
+        """The error that tells how this ended."""
+        soonest = min(self.retry_at, default=None)
+        if not self.attempts:
+            if self._time_left() <= 0:
+                return AttemptTimeoutError(message="the call's timeout was over before anything could be tried")
+            media = bool(self.rejections) and all(rejection.code == "media" for rejection in self.rejections)
+            return (MultimodalUnavailableError if media else NoCandidatesError)(self.rejections, soonest)
+        last = self.attempts[-1].error
+        if all(isinstance(attempt.error, ContextWindowError) for attempt in self.attempts):
+            return last
+        return AllCandidatesFailedError(self.attempts, soonest, self.rejections)
+
+    def _try(self, candidate: Candidate, new_connection: bool = False) -> T | None:
+        """The answer of one candidate, or None; then its failure or its rejection is on record."""
+        request, dropped = self.operation.encode(candidate)
+        number = len(self.attempts) + 1
+        attempt = LiveAttempt.begin(self.runtime, self.operation, candidate, number, self._time_left(), dropped)
+        if isinstance(attempt, Refusal):
+            self._refused(candidate, attempt)
+            return None
+        if isinstance(attempt, Rejection):
+            self._reject(attempt)
+            return None
         try:
-            body = reply.read(ERROR_BODY_BYTES)
-        except WireFault:
-            body = b""
-    raise bound.provider.error(reply.status, reply.headers, body, runtime.clock.time())
+            answer: T = attempt.exchange(request, new_connection)
+            return answer
+        except Exception as exc:
+            failure = failure_of(exc, candidate, self.runtime.auth_next)
+            if failure is None:
+                attempt.abandon()
+                raise
+        except BaseException:
+            attempt.abandon()
+            raise
+        if new_connection or not failure.reused:
+            self._record(attempt, failure)
+            return None
+        self._record(attempt, failure._replace(rule=failure.rule._replace(verdict=Verdict.IGNORED)))
+        return self._try(candidate, new_connection=True) if self._time_left() > 0 else None
+
+    def _record(self, attempt: LiveAttempt, failure: Failure) -> None:
+        """Settle a failed attempt, hold what must be held, and raise the error if nobody else may be tried."""
+        candidate, runtime, (error, rule, _) = attempt.candidate, self.runtime, failure
+        attempt.fail(error, rule)
+        if rule.hold is not None:
+            until = rule.hold(error, candidate, runtime.clock.time())
+            key = hold_key(error, candidate)
+            runtime.ledger.hold(key, until, reason_of(error), runtime.clock.time())
+            self._held_keys.add(key)
+            if error.retryable:
+                self.retry_at.append(until)
+        if rule.fatal:
+            raise error
+        if not isinstance(error, (RateLimitedError, QuotaExceededError)):
+            self.only_limits = False
+        self.attempts.append(Attempt(candidate.provider, candidate.account_id, candidate.model, error))
+
+    def _refused(self, candidate: Candidate, refusal: Refusal) -> None:
+        """The store had too little left. If other calls took what `candidate` was judged by, it is judged again: it may serve as
+        paid now, or for free after all."""
+        deployment = candidate.deployment
+        judged_by = deployment.allowance[0] if candidate.free and deployment.allowance else deployment.spend
+        self._refusals[candidate.account_id, candidate.model] += 1
+        if refusal.key == judged_by and self._refusals[candidate.account_id, candidate.model] <= MAX_REFUSALS:
+            again = self._judged_again(candidate)
+            if again is not None:
+                self._put_back(again)
+        else:
+            place = (candidate.provider, candidate.account_id, candidate.model)
+            self._reject(Rejection(*place, str(refusal), refusal.retry_at, "limit"))
+
+    def _in_turn(self, candidate: Candidate) -> Candidate | None:
+        """`candidate` as it is now that its turn has come, or None if it must not serve, or goes back since it would be paid."""
+        if not self._held_keys.isdisjoint(candidate.deployment.hold_keys):
+            return None
+        again = self._judged_again(candidate)
+        if again is not None and candidate.free and not again.free and self.queue:
+            self._put_back(again)
+            return None
+        return again
+
+    def _judged_again(self, candidate: Candidate) -> Candidate | None:
+        """`candidate` under the facts of this moment, or None: then its rejection is on record."""
+        runtime, deployment = self.runtime, candidate.deployment
+        route = Route(self.route.name, (deployment,), deployment.bucket_keys)
+        found = find_candidates(route, self.operation.needs, runtime.ledger, runtime.health, runtime.now())
+        for rejection in found.rejections:
+            self._reject(rejection)
+        return found.candidates[0]._replace(order=candidate.order) if found.candidates else None
+
+    def _put_back(self, candidate: Candidate) -> None:
+        self.queue = ordered(self.runtime.policy, (*self.queue, candidate))
+
+    def _reject(self, rejection: Rejection) -> None:
+        self.rejections.append(rejection)
+        if rejection.retry_at is not None:
+            self.retry_at.append(rejection.retry_at)
+
+    def _time_left(self) -> float:
+        deadline = self.operation.deadline
+        return float("inf") if deadline is None else deadline - self.runtime.clock.monotonic()

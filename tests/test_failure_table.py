@@ -75,7 +75,8 @@ class Table(unittest.TestCase):
         ]
         for kind, sent, expected, charge in rows:
             fault = wire.WireFault(kind, f"why {KEY}", sent=sent)
-            error, cost = failures.error_from_fault(fault, candidate())
+            error, cost, reused = failures.failure_of(fault, candidate())
+            self.assertFalse(reused)
             self.assertIs(type(error), expected)
             self.assertEqual((cost.charge, cost.verdict, cost.fatal, cost.hold), (charge, FAILURE, False, None))
             self.assertEqual((error.provider, error.account_id, error.model), ("p", "a", "m"))

@@ -35,6 +35,9 @@ from .routes import Route
 
 T = TypeVar("T")
 
+LIMITS = (RateLimitedError, QuotaExceededError)
+"""Errors that time alone mends."""
+
 MAX_REFUSALS = 20
 """How often one deployment is judged again in a round, should other calls take its allowance and give it back each time."""
 
@@ -100,7 +103,8 @@ class _Round(Generic[T]):
         self.rejections: list[Rejection] = []
         self.only_limits = True
         self.retry_at: list[float] = []
-        self._held_keys: set[str] = set()
+        self._held_until: dict[str, float] = {}
+        self._free_as_of = len(attempts)
         self._refusals: Counter[tuple[str, str]] = Counter()
 
     def run(self) -> T | None:
@@ -175,12 +179,12 @@ class _Round(Generic[T]):
             until = rule.hold(error, candidate, runtime.clock.time())
             key = hold_key(error, candidate)
             runtime.ledger.hold(key, until, reason_of(error), runtime.clock.time())
-            self._held_keys.add(key)
+            self._held_until[key] = until
             if error.retryable:
                 self.retry_at.append(until)
         if rule.fatal:
             raise error
-        if not isinstance(error, (RateLimitedError, QuotaExceededError)):
+        if not isinstance(error, LIMITS):
             self.only_limits = False
         self.attempts.append(Attempt(candidate.provider, candidate.account_id, candidate.model, error))
 
@@ -199,14 +203,24 @@ class _Round(Generic[T]):
             self._reject(Rejection(*place, str(refusal), refusal.retry_at, "limit"))
 
     def _in_turn(self, candidate: Candidate) -> Candidate | None:
-        """`candidate` as it is now that its turn has come, or None if it must not serve, or goes back since it would be paid."""
-        if not self._held_keys.isdisjoint(candidate.deployment.hold_keys):
+        """`candidate` as it is now, after failures that took time; or None: it must not serve, or goes behind what is free."""
+        now = self.runtime.clock.time()
+        if any(self._held_until.get(key, 0.0) > now for key in candidate.deployment.hold_keys):
             return None
         again = self._judged_again(candidate)
-        if again is not None and candidate.free and not again.free and self.queue:
-            self._put_back(again)
-            return None
-        return again
+        if again is None or again.free or self._free_as_of == len(self.attempts):
+            return again
+        self._free_as_of = len(self.attempts)
+        self._put_back(again, *self._free_again())
+        return None
+
+    def _free_again(self) -> list[Candidate]:
+        """What is free by now and not in the queue, apart from what failed by itself in this call."""
+        known = {(each.account_id, each.model) for each in self.queue}
+        known |= {(each.account_id, each.model) for each in self.attempts if not isinstance(each.error, LIMITS)}
+        runtime = self.runtime
+        found = find_candidates(self.route, self.operation.needs, runtime.ledger, runtime.health, runtime.now())
+        return [each for each in found.candidates if each.free and (each.account_id, each.model) not in known]
 
     def _judged_again(self, candidate: Candidate) -> Candidate | None:
         """`candidate` under the facts of this moment, or None: then its rejection is on record."""
@@ -217,8 +231,9 @@ class _Round(Generic[T]):
             self._reject(rejection)
         return found.candidates[0]._replace(order=candidate.order) if found.candidates else None
 
-    def _put_back(self, candidate: Candidate) -> None:
-        self.queue = ordered(self.runtime.policy, (*self.queue, candidate))
+    def _put_back(self, *candidates: Candidate) -> None:
+        declared = sorted((*self.queue, *candidates), key=lambda each: each.order)  # as every policy expects them
+        self.queue = ordered(self.runtime.policy, declared)
 
     def _reject(self, rejection: Rejection) -> None:
         self.rejections.append(rejection)

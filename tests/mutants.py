@@ -20,7 +20,7 @@ from tests import ir
 
 PACKAGE = Path(str(ir.__file__)).resolve().parent
 TESTS = Path(__file__).resolve().parent
-PATIENCE_S = 60.0
+TIME_LIMIT_S = 60.0
 """A mutant that takes longer is killed: it hangs."""
 
 
@@ -62,14 +62,14 @@ MUTANTS = (
     ),
     Mutant(
         "timeout per read only",
-        "sockets",
+        "connections",
         "min(self.left(), self.idle)",
         "min(1.0, self.idle)",
         ("test_transport_deadlines.Rearmed",),
     ),
     Mutant(
         "redirect handler",
-        "opener",
+        "http_opener",
         "    opener.add_handler(handler)\n",
         "    opener.add_handler(handler)\n    opener.add_handler(urllib.request.HTTPRedirectHandler())\n",
         ("test_transport.Opener",),
@@ -77,16 +77,16 @@ MUTANTS = (
     Mutant("redirects are answers", "transport", "if 300 <= status < 400:", "if False:", ("test_transport_faults.Heads",)),
     Mutant(
         "keys in headers that travel on",
-        "opener",
-        "call.unredirected_hdrs = _plain_headers(",
-        "call.headers = _plain_headers(",
+        "http_opener",
+        "outgoing.unredirected_hdrs = _plain_headers(",
+        "outgoing.headers = _plain_headers(",
         ("test_secrets.Headers",),
     ),
     Mutant(
         "only OSError is caught",
         "transport",
-        "        except Exception as exc:\n            return fault_from(exc, call",
-        "        except OSError as exc:\n            return fault_from(exc, call",
+        "        except Exception as exc:\n            return fault_from(exc, outgoing",
+        "        except OSError as exc:\n            return fault_from(exc, outgoing",
         ("test_transport_faults.Heads",),
     ),
     Mutant(
@@ -112,52 +112,54 @@ MUTANTS = (
     ),
     Mutant(
         "a full bucket is not filled",
-        "quota",
-        "tally.used + amount > entry.ceiling",
-        "tally.used + amount >= entry.ceiling",
+        "quota_counting",
+        "counter.used + amount > state.ceiling",
+        "counter.used + amount >= state.ceiling",
         ("test_quota",),
     ),
     Mutant(
         "a refusal is charged",
-        "quota",
-        "            refused.append(_refusal(entry, tally, amount))\n",
-        "            refused.append(_refusal(entry, tally, amount))\n            tally.charge(amount)\n",
+        "quota_counting",
+        "            refused.append(_refusal(state, counter, amount))\n",
+        "            refused.append(_refusal(state, counter, amount))\n            counter.charge(amount)\n",
         ("test_quota",),
     ),
-    Mutant("windows never pass", "quota", "if not tally.begin <= now < tally.end:", "if False:", ("test_quota",)),
+    Mutant("windows never pass", "quota_counting", "if not counter.begin <= now < counter.end:", "if False:", ("test_quota",)),
     Mutant(
         "an unknown outcome is free",
-        "outcome",
-        '_LOST = Cost("reservation"',
-        '_LOST = Cost("nothing"',
-        ("test_walk_table.Failures", "test_outcome"),
+        "failure_table",
+        'UNKNOWN_OUTCOME = FailureRule("reservation"',
+        'UNKNOWN_OUTCOME = FailureRule("nothing"',
+        ("test_walk_table.Failures", "test_failure_table"),
     ),
-    Mutant("commits twice", "quota", "if reservation.settled:", "if False:", ("test_quota",)),
+    Mutant("commits twice", "quota_memory", "if reservation.settled:", "if False:", ("test_quota",)),
     Mutant(
         "no pid check in the pool",
-        "pool",
+        "connections",
         "        if self._pid != os.getpid():\n            self._forget_parents()\n        while True:",
         "        while True:",
         ("test_transport.Pool",),
     ),
-    Mutant("breakers on the wall clock", "admission", "verdict, now.mono)", "verdict, now.wall)", ("test_walk_table.Breakers",)),
+    Mutant("breakers on the wall clock", "attempt", "verdict, now.mono)", "verdict, now.wall)", ("test_walk_table.Breakers",)),
     Mutant("half-open admits all", "health", "return 1.0 if self.probing else 0.0", "return 0.0", ("test_health",)),
     Mutant(
         "Retry-After is believed",
-        "outcome",
-        "RATE_REST = (1.0, 10.0, 86_400.0)",
-        "RATE_REST = (0.0, 10.0, 1e12)",
-        ("test_walk_table.RateLimits", "test_outcome"),
+        "failure_table",
+        "RATE_HOLD_S = (1.0, 10.0, 86_400.0)",
+        "RATE_HOLD_S = (0.0, 10.0, 1e12)",
+        ("test_walk_table.RateLimits", "test_failure_table"),
     ),
     Mutant("repr shows the key", "secret", "{MASK!r})", "{self._value!r})", ("test_secret",)),
     Mutant(
         "error bodies are not masked",
-        "outcome",
+        "redaction",
         "error.body = redact(error.body, secrets, cut=True)",
         "error.body = error.body",
         (SWEEP,),
     ),
-    Mutant("request ids are not masked", "outcome", "redact(error.request_id, secrets, cut=True)", "error.request_id", (SWEEP,)),
+    Mutant(
+        "request ids are not masked", "redaction", "redact(error.request_id, secrets, cut=True)", "error.request_id", (SWEEP,)
+    ),
     Mutant("cut keys are not masked", "secret", "            if cut:\n", "            if False:\n", (SWEEP,)),
     Mutant(
         "causes that quote are kept", "secret", "return len(self._value) >= SHORTEST and any(", "return False and any(", (SWEEP,)
@@ -167,15 +169,15 @@ MUTANTS = (
     ),
     Mutant(
         "a failing store admits",
-        "ledger",
+        "guarded_store",
         "            answer = store.reserve(wants, now)\n        return",
         "            return store, Reservation(0, (), ())\n        return",
-        ("test_ledger",),
+        ("test_guarded_store",),
     ),
     Mutant(
         "a refused reservation is a call",
-        "attempt",
-        "if isinstance(held, Refusal):",
+        "walk",
+        "if isinstance(attempt, Refusal):",
         "if False:",
         ("test_concurrency", "test_walk_table.RateLimits"),
     ),
@@ -189,8 +191,8 @@ MUTANTS = (
     Mutant("negative counts", "provider", "return value if value > 0 else 0", "return value", ("test_hostile_bodies",)),
     Mutant(
         "keys through plain proxies",
-        "opener",
-        "    if call.keyed:",
+        "http_opener",
+        "    if outgoing.carries_key:",
         "    if False:",
         ("test_secrets.NoAnswer.test_plain_proxies",),
     ),
@@ -229,9 +231,9 @@ def passes(mutant: Mutant | None, tests: Sequence[str]) -> bool:
             module = copy / f"{mutant.module}.py"
             module.write_text(module.read_text(encoding="utf-8").replace(mutant.old, mutant.new, 1), encoding="utf-8")
         command = [sys.executable, "-B", "-W", "error", "-m", "unittest", "-f", *(f"tests.{test}" for test in tests)]
-        patience = PATIENCE_S * (1 if mutant else 10)
+        limit_s = TIME_LIMIT_S * (1 if mutant else 10)
         try:
-            run = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=patience, check=False)
+            run = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=limit_s, check=False)
         except subprocess.TimeoutExpired:
             return False
     if mutant is None and run.returncode:

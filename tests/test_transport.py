@@ -318,6 +318,19 @@ class Pool(WireCase):
                 self.assertTrue(all(self._ask(server.url, b"parent %d" % i) for i in range(20)))
                 self.assertEqual(code(), 0)
 
+    def test_a_child_opens_its_own(self) -> None:
+        """A forked child takes none of its parent's idle connections; the parent goes on using them."""
+
+        def opened_anew(url: str) -> bool:
+            with self.send(url) as reply:
+                return not reply.reused and reply.read() == b""
+
+        with ScriptedServer(echo) as server:
+            self.send(server.url).read()
+            self.assertEqual(_in_child(lambda: opened_anew(server.url))(), 0)
+            with self.send(server.url) as reply:
+                self.assertTrue(reply.reused)
+
     def test_idle_too_long(self) -> None:
         """A connection idle for longer than idle_s is closed, whichever host it belongs to."""
         now = [1000.0]

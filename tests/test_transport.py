@@ -323,7 +323,8 @@ class Pool(WireCase):
 
         def opened_anew(url: str) -> bool:
             with self.send(url) as reply:
-                return not reply.reused and reply.read() == b""
+                reply.read()
+                return not reply.reused
 
         with ScriptedServer(echo) as server:
             self.send(server.url).read()

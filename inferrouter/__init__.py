@@ -1,4 +1,4 @@
-"""Route LLM requests over many accounts: free capacity first, never overrun, paid only when allowed.
+"""Routes LLM requests over many accounts: free capacity first, never overrun, paid only when allowed.
 
 Strategy: re-exports what a program needs and nothing else; modules inside never import from here. Must never load a heavy
 module of the stdlib, so that importing costs little.

@@ -1,4 +1,4 @@
-"""`python3 -m` on the package's folder, under whatever name it was copied.
+"""Runs the command line: `python3 -m` on the package's folder, under whatever name it was copied.
 
 Strategy: hand over to `cli` and turn its code into the process's.
 Must never do anything else, so that importing it does nothing.

@@ -1,4 +1,4 @@
-"""One account at a provider: its key, what it may use up, what it costs, and how it is reached.
+"""Describes one account at a provider: its key, what it may use up, what it costs, and how it is reached.
 
 Strategy: plain frozen data. An account never raises on what it is given, however wrong: `account_problems` says
 everything that is wrong with it at once, so that `Config` can list the faults of all accounts together.
@@ -252,7 +252,7 @@ def _header_problems(headers: object) -> _Found:
         return
     for name, value in headers.items():
         if not isinstance(name, str) or check_header_name(name):
-            yield "headers", f"{name!r} is no header name"
+            yield "headers", f"{name!r} is not a header name"
         elif name.lower() in _FRAMING:
             yield f"headers.{name}", "is set by the transport alone"
         elif not isinstance(value, (str, Secret)):

@@ -1,4 +1,4 @@
-"""Anthropic's answers in our words: whole answers, event streams, usage, stop reasons.
+"""Reads Anthropic's answers: whole ones, event streams, usage, stop reasons.
 
 Strategy: an answer is a list of content blocks, whole or in pieces. Text, thinking and tool_use are read, every other kind passes
 by; where there is more than plain text the blocks are kept verbatim to be given back, signatures included. Must never know
@@ -65,7 +65,7 @@ class AnthropicDecoder(StreamDecoder):
     def read(self, event: str, item: Any, source: str) -> list[ChatChunk]:
         """See `StreamDecoder.read`; events of an unknown type say nothing."""
         if not isinstance(item, dict):
-            malformed("a stream event is no JSON object")
+            malformed("a stream event is not a JSON object")
         kind = item.get("type") or event
         if kind == "content_block_delta":
             return [ChatChunk(self._id, self._model, self._delta(item), None, source)]
@@ -168,7 +168,7 @@ class _Block:
 
     def __init__(self, given: Any) -> None:
         if not isinstance(given, dict):
-            malformed("a content block is no object")
+            malformed("a content block is not an object")
         self.given: dict[str, Any] = given
         self.pieces: list[str] = []
         self.place = 0
@@ -185,7 +185,7 @@ class _Block:
         """Take the piece under `key` and return it."""
         piece = delta.get(key)
         if not isinstance(piece, str):
-            malformed(f"a delta's {key} is no string")
+            malformed(f"a delta's {key} is not a string")
         if piece:
             piece = piece if piece.isascii() else clean_text(piece)
             self.pieces.append(piece)
@@ -214,7 +214,7 @@ class _Block:
             return self.arguments()
         first = self.given.get(self.kind)
         if first is not None and not isinstance(first, str):
-            malformed(f"a {self.kind} block's {self.kind} is no string")
+            malformed(f"a {self.kind} block's {self.kind} is not a string")
         return "".join([clean_text(first or ""), *self.pieces])
 
     def arguments(self) -> str:
@@ -223,7 +223,7 @@ class _Block:
             return "".join(self.pieces)
         given = self.given.get("input")
         if given and not isinstance(given, dict):
-            malformed("a tool_use block's input is no object")
+            malformed("a tool_use block's input is not an object")
         return dump_json(given or {})
 
     def call(self) -> ToolCall:
@@ -259,7 +259,7 @@ def _finish(reason: Any, blocks: Any) -> str | None:
     if reason is None:
         return None
     if not isinstance(reason, str):
-        malformed("stop_reason is no string")
+        malformed("stop_reason is not a string")
     if reason == "tool_use":
         kinds = {block.kind for block in blocks}
         if "json" in kinds and "tool_use" not in kinds:

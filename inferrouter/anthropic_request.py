@@ -1,8 +1,11 @@
-"""A request in Anthropic's words: the body of /messages and what it cannot say.
+"""Writes a chat request as the body of Anthropic's /messages, and says what that cannot carry.
 
 Strategy: turns become messages of content blocks, neighbours of one role merged, so that the results of parallel calls share one
-message as demanded. A turn that Anthropic wrote goes back verbatim, with its thinking signatures. Model by model
-differences are read from `anthropic_models`. Must never know URLs, keys or answers.
+message as demanded. A turn that Anthropic wrote goes back verbatim, with its thinking signatures. What a model accepts is read
+from its name: one regular expression finds family and version, each trait compares versions, so that a new model of a known
+family needs no change; a name that is not Claude's belongs to a server that speaks the same format and gets the oldest, most
+widely spoken form. Strict schemas close their objects and lose keywords that are not enforced. Must never know URLs, keys or
+answers.
 """
 
 from __future__ import annotations
@@ -37,7 +40,7 @@ _ID = re.compile(r"[a-zA-Z0-9_-]+")
 
 
 @dataclass(frozen=True, slots=True)
-class _Plan:
+class _Fitted:
     """How a request is put to a model. `dropped`: parameters left out; `schema`: of its JSON output, by tool if `by_tool`."""
 
     dropped: tuple[str, ...]
@@ -49,30 +52,30 @@ class _Plan:
 
 
 def unsupported(request: ChatRequest, model: str) -> tuple[str, ...]:
-    """The names of `request`'s parameters that `model` cannot be told in this format."""
-    return _plan(request, traits(model)).dropped
+    """The names of `request`'s parameters that this format cannot carry to `model`."""
+    return _fitted(request, traits(model)).dropped
 
 
 def chat_body(request: ChatRequest, model: str, stream: bool) -> Json:
     """The JSON object to send; `request.extra` comes last. Raises `InvalidRequestError`."""
     known = traits(model)
-    plan = _plan(request, known)
+    fitted = _fitted(request, known)
     system, messages = _turns(request.messages)
     form: Any = request.response_format
     if form and form["type"] == "json_object":
         system.append(ASK_FOR_JSON)
     if not messages and system:
         messages = [{"role": "user", "content": [{"type": "text", "text": system.pop(0)}]}]
-    body: Json = {"model": model, "max_tokens": plan.max_tokens, "messages": messages}
+    body: Json = {"model": model, "max_tokens": fitted.max_tokens, "messages": messages}
     if system:
         body["system"] = "\n\n".join(system)
-    _add_sampling(body, request, plan)
-    _add_tools(body, request, plan, known)
-    if plan.thinking:
-        body["thinking"] = plan.thinking
-    output: Json = {"effort": plan.effort} if plan.effort else {}
-    if plan.schema is not None and not plan.by_tool:
-        output["format"] = {"type": "json_schema", "schema": plan.schema}
+    _add_sampling(body, request, fitted)
+    _add_tools(body, request, fitted, known)
+    if fitted.thinking:
+        body["thinking"] = fitted.thinking
+    output: Json = {"effort": fitted.effort} if fitted.effort else {}
+    if fitted.schema is not None and not fitted.by_tool:
+        output["format"] = {"type": "json_schema", "schema": fitted.schema}
     if output:
         body["output_config"] = output
     if stream:
@@ -82,7 +85,7 @@ def chat_body(request: ChatRequest, model: str, stream: bool) -> Json:
     return body
 
 
-def _plan(request: ChatRequest, known: Traits) -> _Plan:
+def _fitted(request: ChatRequest, known: Traits) -> _Fitted:
     schema, by_tool = _json_output(request, known)
     forced = bool(request.tools) and (request.forced_tool is not None or request.tool_choice == "required")
     thinking, effort, max_tokens = _thinking(request, known, forced=forced or by_tool)
@@ -98,7 +101,7 @@ def _plan(request: ChatRequest, known: Traits) -> _Plan:
         dropped.append("response_format")
     if word is not None and (not known.stops_thinking if word == "none" else thinking is None):
         dropped.append("reasoning_effort")
-    return _Plan(tuple(dropped), thinking, effort, schema, by_tool, max_tokens)
+    return _Fitted(tuple(dropped), thinking, effort, schema, by_tool, max_tokens)
 
 
 def _json_output(request: ChatRequest, known: Traits) -> tuple[Any, bool]:
@@ -159,17 +162,17 @@ def _lost_sampling(request: ChatRequest, known: Traits, thinking: Json | None) -
     return dropped
 
 
-def _add_sampling(body: Json, request: ChatRequest, plan: _Plan) -> None:
-    if request.temperature is not None and "temperature" not in plan.dropped:
+def _add_sampling(body: Json, request: ChatRequest, fitted: _Fitted) -> None:
+    if request.temperature is not None and "temperature" not in fitted.dropped:
         body["temperature"] = request.temperature
-    if request.top_p is not None and "top_p" not in plan.dropped:
+    if request.top_p is not None and "top_p" not in fitted.dropped:
         body["top_p"] = request.top_p
     words = [word for word in request.stop or () if word.strip()]
     if words:
         body["stop_sequences"] = words
 
 
-def _add_tools(body: Json, request: ChatRequest, plan: _Plan, known: Traits) -> None:
+def _add_tools(body: Json, request: ChatRequest, fitted: _Fitted, known: Traits) -> None:
     tools: list[Json] = []
     for tool in request.tools:
         if tool.name == JSON_TOOL:
@@ -182,9 +185,9 @@ def _add_tools(body: Json, request: ChatRequest, plan: _Plan, known: Traits) -> 
         if strict:
             made["strict"] = True
         tools.append(made)
-    choice = _choice(request) if request.tool_choice is not None and "tool_choice" not in plan.dropped else None
-    if plan.by_tool:
-        tools.append({"name": JSON_TOOL, "description": "Give your answer.", "input_schema": plan.schema})
+    choice = _choice(request) if request.tool_choice is not None and "tool_choice" not in fitted.dropped else None
+    if fitted.by_tool:
+        tools.append({"name": JSON_TOOL, "description": "Give your answer.", "input_schema": fitted.schema})
         if choice is None or choice["type"] != "tool":
             open_choice = bool(request.tools) and request.tool_choice != "none"
             choice = {"type": "any"} if open_choice else {"type": "tool", "name": JSON_TOOL}
@@ -283,13 +286,6 @@ def _source(part: Part, mime_type: str) -> Json:
     return {"type": "base64", "media_type": mime_type, "data": part.base64()}
 
 
-# --- from anthropic_models: What a Claude model's name tells about what it accepts.
-#
-# Strategy: one regular expression reads family and version; every trait is a line that compares versions, so that a new model
-# of a known kind needs no change. A name that is not Claude's belongs to a server that speaks the same format: it gets the
-# oldest, most widely spoken form of everything. Must never know requests.
-#
-
 _NAME = re.compile(r"claude-(?:([a-z]+)-)?(\d{1,2})(?!\d)(?:[-.](\d{1,2})(?!\d))?")
 NEWEST = (5, 0)  # what a Claude without a version in its name is taken for
 
@@ -299,8 +295,8 @@ class Traits:
     """`budgets`: thinks by a token budget; `adaptive`: thinks by effort; neither: not at all.
 
     `xhigh`: knows that effort. `stops_thinking`: how "none" is said ("omit", "disabled", or "" for never). `sampling`: takes
-    temperature and top_p; `one_sampling`: but not both. `json_format`: writes JSON by schema and checks strict tools. `can_force_tools`:
-    may be forced to call a tool. `shows_thinking`: only when asked to.
+    temperature and top_p; `one_sampling`: but not both. `json_format`: writes JSON by schema and checks strict tools.
+    `can_force_tools`: may be forced to call a tool. `shows_thinking`: only when asked to.
     """
 
     budgets: bool = True
@@ -339,12 +335,6 @@ def traits(model: str) -> Traits:
         shows_thinking=since_4_7,
     )
 
-
-# --- from strict_schema: JSON schemas the way providers want them that hold a model to every word of one.
-#
-# Strategy: objects are closed and keywords that are not enforced are left out, since such a provider refuses both. Must never
-# know a provider.
-#
 
 UNCHECKED = frozenset(
     (

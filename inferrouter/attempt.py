@@ -73,7 +73,7 @@ class Operation(NamedTuple, Generic[T]):
     stream: bool = False
 
     def encode(self, candidate: Candidate) -> tuple[WireRequest, tuple[str, ...]]:
-        """The request as `candidate` wants it, and which parameters it leaves out. Raises `InvalidRequestError` if it cannot be."""
+        """The request as `candidate` wants it, and which parameters it leaves out. Raises `InvalidRequestError`."""
         bound, request = candidate.deployment.bound, self.request
         try:
             if isinstance(request, EmbedRequest):

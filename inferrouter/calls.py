@@ -1,6 +1,8 @@
-"""The unary chat: the verb that reads one whole answer.
+"""Runs the calls that end with one whole answer: the chat, and the embedding of texts in batches.
 
-Strategy: everything hard is the walk's. Must never know a wire format.
+Strategy: each is an `Operation` that the walk carries out; here is only how its answer is read. A batch of texts is a walk of its
+own; from the second batch on only the model that served the first may serve, since vectors of different models cannot be
+compared. Must never know a wire format.
 """
 
 from __future__ import annotations
@@ -35,7 +37,7 @@ def chat_operation(request: ChatRequest, needs: CallNeeds, deadline: float | Non
 
 
 def usage_or_estimate(usage: Usage | None, estimate: Estimate, answer: ChatResponse | None = None, produced: str = "") -> Usage:
-    """`usage`, or where the provider told none an own count: the input's estimate and what the model wrote."""
+    """`usage`, or an own count where the provider gave none: the input's estimate and what the model wrote."""
     if usage is not None and (usage.total_tokens or usage.prompt_tokens or usage.completion_tokens):
         return usage
     written = produced
@@ -47,12 +49,6 @@ def usage_or_estimate(usage: Usage | None, estimate: Estimate, answer: ChatRespo
     output = estimate_text(written)
     return Usage(estimate.input_tokens, output, estimate.input_tokens + output)
 
-
-# --- from embed: Texts to vectors: the verb that reads one batch, and the rule that all batches of a call come from one model.
-#
-# Strategy: a batch is an ordinary call of the one walk; from the second batch on only the model that served the first may serve,
-# since vectors of different models cannot be compared. Must never know a wire format.
-#
 
 DEFAULT_BATCH = 100
 

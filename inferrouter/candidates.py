@@ -1,7 +1,7 @@
-"""Which accounts may take this call now, with the facts a policy needs, and why each of the others was left out.
+"""Finds the deployments that may take a call now, with the facts a policy needs, and says why each other may not.
 
-Strategy: one look at the ledger and the breakers for all slots of a plan, then one judgement a slot, in declared order. Nothing
-is reserved and nothing is changed here, so that a dry run is this and no more. Must never call a provider.
+Strategy: one look at the ledger and the breakers for all deployments of a route, then one judgement each, in declared order.
+Nothing is reserved and nothing is changed here, so that a dry run is this and no more. Must never call a provider.
 """
 
 from __future__ import annotations
@@ -62,14 +62,14 @@ class CallNeeds(NamedTuple):
 
 
 class Assessment(NamedTuple):
-    """Candidates in declared order, and a rejection for each other slot."""
+    """Candidates in declared order, and a rejection for each other deployment."""
 
     candidates: tuple[Candidate, ...]
     rejections: tuple[Rejection, ...]
 
 
 def find_candidates(route: Route, needs: CallNeeds, ledger: GuardedStore, health: Health, now: Instant) -> Assessment:
-    """Judge every slot of `route`. Raises `QuotaStoreError`."""
+    """Assess every deployment of `route`. Raises `QuotaStoreError`."""
     headrooms = {headroom.key: headroom for headroom in ledger.headroom(route.bucket_keys, now.wall)} if route.bucket_keys else {}
     holds = ledger.holds(now.wall)
     candidates: list[Candidate] = []
@@ -92,7 +92,7 @@ def assess(
     health: Health,
     now: Instant,
 ) -> Candidate | Rejection:
-    """The candidate a slot makes under these facts, or why it makes none."""
+    """The candidate that `deployment` makes under these facts, or why it makes none."""
     account = deployment.bound.account
     if holds:
         hold = max((holds[key] for key in deployment.hold_keys if key in holds), key=_until, default=None)
@@ -102,7 +102,7 @@ def assess(
             return _rejection(deployment, "held", f"held: {hold.reason}", until)
     state, wait, in_flight = health.peek(account.id, now.mono)
     if state is not BreakerState.CLOSED and wait > 0:
-        return _rejection(deployment, "breaker", "resting after repeated failures (breaker open)", now.wall + wait)
+        return _rejection(deployment, "breaker", "the breaker is open after repeated failures", now.wall + wait)
     unable = _unable(deployment, needs)
     if unable is not None:
         return unable
@@ -154,12 +154,10 @@ def _refused_paid(
         headroom = headrooms[deployment.spend]
         needed = amount_of(deployment, "dollars", needs.estimate)
         if headroom.used + needed > headroom.limit.ceiling or (headroom.remaining <= 0 and account.max_daily_spend is not None):
-            return _rejection(
-                deployment,
-                "spend_cap",
-                f"max_daily_spend reached: ${headroom.used:.4f} of ${headroom.limit.amount:g} spent today, about ${needed:.4f} needed",
-                headroom.resets_at if needed <= headroom.limit.ceiling and headroom.limit.amount > 0 else None,
-            )
+            spent_today = f"${headroom.used:.4f} of ${headroom.limit.amount:g} spent today"
+            reason = f"max_daily_spend reached: {spent_today}, about ${needed:.4f} needed"
+            fits_later = needed <= headroom.limit.ceiling and headroom.limit.amount > 0
+            return _rejection(deployment, "spend_cap", reason, headroom.resets_at if fits_later else None)
     return None
 
 

@@ -1,7 +1,8 @@
-"""Providers known by name: where they are, how they talk, what they give for free, and what their models can take.
+"""Lists the known providers: where they are, how they talk, what they give for free, and what well-known models can take.
 
 Strategy: rows of data. A number is here only if the provider documents it or users report it alike, with its date; it is
-what a free account starts from, and a configuration overrules it. Must never open a connection or read the environment.
+what a free account starts from, and a configuration overrules it. A model's row is found by name pattern, the first match
+counts; a name without a row is unknown, which is not the same as unable. Must never open a connection or read the environment.
 """
 
 from __future__ import annotations
@@ -242,14 +243,6 @@ _ROWS = (
     Preset("vllm", "http://localhost:8000/v1"),
 )
 PRESETS: Mapping[str, Preset] = FrozenDict({row.name: row for row in _ROWS})
-
-
-# --- from abilities: What well-known models can take: text, image, audio, video, document, tools, json.
-#
-# Strategy: rows of name patterns, the first match counts, the most particular stand first. The same model has the same
-# row at every provider, apart from a few. A name that no row knows is unknown, which is not the same as unable; whoever
-# knows better says so in the account's `capabilities`. Must never ask a provider.
-#
 
 
 @lru_cache(maxsize=1024)

@@ -1,4 +1,4 @@
-"""The command line: the demo, a look at a configuration, one question, and what is left of every account.
+"""Offers the command line: the demo, a check of a configuration, one question, and what is left of every account.
 
 Strategy: each command is a function that prints and returns an exit code: 0 done, 1 failed with one line on stderr that
 says what to do next, 2 misused, 130 interrupted. Errors end here as words, never as a traceback.
@@ -59,7 +59,7 @@ def demo(options: Namespace, streams: Streams) -> int:
 
 
 def check(options: Namespace, streams: Streams) -> int:
-    """Say what is wrong with a configuration, or who serves each alias. Counts and rests are not looked at."""
+    """Say what is wrong with a configuration, or who serves each alias. Counts and holds are not looked at."""
     out = streams.out
     try:
         config, warnings = load_config(options.file, known_providers=KNOWN_PROVIDERS)
@@ -98,7 +98,7 @@ def ask(options: Namespace, streams: Streams) -> int:
 
 
 def status(options: Namespace, streams: Streams) -> int:
-    """Limits, use and rests of every account."""
+    """Limits, use and holds of every account."""
     config, _ = load_config(options.config, known_providers=KNOWN_PROVIDERS)
     with Router(config) as router:
         for account in router.status().values():
@@ -180,7 +180,7 @@ def _parser() -> ArgumentParser:
     command.add_argument("--paid", action="store_true", help="without --config: accounts that cost money may be used")
     command.set_defaults(command=ask)
 
-    command = commands.add_parser("status", help="limits, use and rests of every account")
+    command = commands.add_parser("status", help="limits, use and holds of every account")
     command.add_argument("--config", metavar="FILE", required=True)
     command.set_defaults(command=status)
     return parser

@@ -1,4 +1,4 @@
-"""The whole configuration as values: accounts, aliases, and how the router behaves.
+"""Describes a router's whole configuration as values: accounts, aliases, and how the router behaves.
 
 Strategy: frozen data that is right once it exists. Parts accept anything; `Config` looks at all of them when it is made
 and raises one `ConfigError` with every fault and its path. What is legal but surprising is said by `warnings`, as data.
@@ -61,7 +61,7 @@ class Config:
 
     `default_model`: alias or model of a request that names none, "": there is none. `policy`: free_first | cost_first |
     least_busy | declared_order. `attempt_timeout`: seconds one attempt may take. `max_wait`: seconds a call may sleep
-    for a free slot, 0: not at all. `timeout`: seconds for a whole call, None: no bound but the attempts'.
+    for a candidate to be free again, 0: not at all. `timeout`: seconds for a whole call, None: no bound but the attempts'.
     `idle_timeout`: longest silence of a stream in seconds, None: as `attempt_timeout`. `auth_errors`: what follows a
     refused key: raise | next. `on_store_error`: refuse | ignore, None: the `quota`'s.
 
@@ -106,7 +106,7 @@ class Config:
 def provider_problems(accounts: Sequence[AccountConfig], known_providers: Collection[str]) -> list[str]:
     """See `Config.problems_with`; takes accounts that need not make a valid `Config`."""
     return [
-        f"accounts[{i}].provider: {account.provider!r} is no known provider{did_you_mean(account.provider, known_providers)}; "
+        f"accounts[{i}].provider: {account.provider!r} is not a known provider{did_you_mean(account.provider, known_providers)}; "
         "correct it, give the account a base_url, or pass that provider to the router"
         for i, account in enumerate(accounts)
         if account.base_url is None and isinstance(account.provider, str) and account.provider not in known_providers

@@ -1,8 +1,9 @@
-"""A configuration from a .toml or .json file.
+"""Reads a configuration from a .toml or .json file.
 
-Strategy: look at the file before opening it, read it whole up to a cap, parse it strictly, and leave the tables to
-`config_tables`. The parsers' errors hold the file's text, so they end here as words; the one `ConfigError` is raised
-where no local variable holds the text or the environment, since a traceback may show locals. Must never know a key.
+Strategy: look at the file before opening it, read it whole up to a cap, parse it strictly; then put the environment's variables
+into string values and build the parts, then the whole, gathering what is wrong on any of these levels. The parsers' errors
+hold the file's text, so they end here as words; the one `ConfigError` is raised where no local variable holds the text or the
+environment, since a traceback may show locals. Must never know a key, nor repeat a value in a problem.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ def load_config(
 
 
 class _UnusableError(Exception):
-    """Why a file is none of ours, in words that follow its path."""
+    """Why a file cannot be used, in words that follow its path."""
 
 
 def _read(path: object, env: Mapping[str, str] | None, known_providers: Collection[str]) -> TableReader:
@@ -75,7 +76,7 @@ def _bytes(file: Path) -> tuple[bytes, bool]:
     try:
         facts = os.stat(file)
         if not stat.S_ISREG(facts.st_mode):
-            kind = "a folder" if stat.S_ISDIR(facts.st_mode) else "no regular file"
+            kind = "a folder" if stat.S_ISDIR(facts.st_mode) else "not a regular file"
             raise _UnusableError(f"is {kind}; name a .toml or .json file")
         with open(file, "rb") as stream:
             raw = stream.read(MAX_FILE_BYTES + 1)
@@ -84,7 +85,7 @@ def _bytes(file: Path) -> tuple[bytes, bool]:
     except OSError as exc:
         raise _UnusableError(f"cannot be read: {exc.strerror}; check the path and its permissions") from exc
     except ValueError as exc:
-        raise _UnusableError("is no path of a file") from exc
+        raise _UnusableError("is not the path of a file") from exc
     if len(raw) > MAX_FILE_BYTES:
         raise _UnusableError(f"is larger than {MAX_FILE_BYTES} bytes, which no configuration is; check the path")
     # Windows has no such bits: it shows every file as readable by all.
@@ -106,7 +107,7 @@ def _parsed(raw: bytes, suffix: str, faults: list[str]) -> Any:
     except RecursionError as exc:
         raise _UnusableError("is nested too deeply") from exc
     except ValueError as exc:
-        raise _UnusableError(f"is no valid {suffix[1:].upper()}: {exc}") from exc
+        raise _UnusableError(f"is not valid {suffix[1:].upper()}: {exc}") from exc
     raise _UnusableError("has no known ending; it must be .toml or .json")
 
 
@@ -120,17 +121,10 @@ def _parsed_json(text: str, faults: list[str]) -> Any:
         return table
 
     def no_number(word: str) -> None:
-        faults.append(f"has {word}, which is no JSON number")
+        faults.append(f"has {word}, which is not a JSON number")
 
     return json.loads(text, object_pairs_hook=once, parse_constant=no_number)
 
-
-# --- from config_tables: A configuration out of the tables that a file holds: the same values that code builds.
-#
-# Strategy: put the environment's variables into string values, then build the parts, then the whole; what is wrong on
-# any of these levels is collected. One walk over the tables, no exception on the way, because a traceback may show
-# locals and these hold keys. Must never read a file, nor repeat a value in a problem.
-#
 
 MAX_DEPTH = 16
 

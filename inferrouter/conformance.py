@@ -1,4 +1,4 @@
-"""The contract of a quota store as a test suite, for the stores here and for anybody's own.
+"""Tests a quota store against its contract: the stores here, and anybody's own.
 
 Strategy: a mixin. Derive from it and `unittest.TestCase`, say in `make_store` how to make an empty store, and run it:
 
@@ -6,7 +6,7 @@ Strategy: a mixin. Derive from it and `unittest.TestCase`, say in `make_store` h
         def make_store(self): return MyStore(...)
 
 Time is passed in, so nothing sleeps. A store that passes counts exactly as the ones here do. Must never know how a
-store keeps its counts: it uses the protocol's verbs only.
+store keeps its counts: it uses the protocol's methods only.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class QuotaStoreConformance(_Base):
         self.take("k", 9)
         self.assertIsInstance(self.store.reserve([("k", 2)], NOON), Refusal)
         self.take("k", 1)
-        self.assertEqual(self.room("k").remaining, 0)
+        self.assertEqual(self.headroom("k").remaining, 0)
 
     def test_dollars_add_up(self) -> None:
         """Ten times ten cents fit into a dollar and three into thirty cents, though binary sums are a little off."""
@@ -72,7 +72,7 @@ class QuotaStoreConformance(_Base):
         """A limit of zero refuses for ever, and its share is zero."""
         self.define("k", Limit(0, "requests", "day"))
         self.assertIsNone(self.refused([("k", 1)]).retry_at)
-        self.assertEqual(self.room("k"), Headroom("k", Limit(0, "requests", "day"), 0, 0, 0.0, None))
+        self.assertEqual(self.headroom("k"), Headroom("k", Limit(0, "requests", "day"), 0, 0, 0.0, None))
 
     def test_asking_for_nothing(self) -> None:
         """An amount of zero is admitted by a full limit, as is a reservation of no bucket."""
@@ -87,14 +87,14 @@ class QuotaStoreConformance(_Base):
         self.assertEqual(self.refused([("k", 2), ("k", 2)]).needed, 4)
         taken = self.reserved([("k", 2), ("k", 1)])
         self.assertTrue(self.store.commit(taken, NOON, [1, 1]))
-        self.assertEqual(self.room("k").used, 2)
+        self.assertEqual(self.headroom("k").used, 2)
 
     def test_odd_keys(self) -> None:
         """Any text is a key."""
         for key in ("", "it's", 'a"b; DROP TABLE bucket', "nul\0nul", "nul\0", "schlüssel 鍵", "x" * 10_000):
             self.define(key, Limit(1, "requests", "day"))
             self.assertEqual(self.admitted(key, 2), 1, key[:20])
-            self.store.hold(key, NOON + 60, "rests", NOON)
+            self.store.hold(key, NOON + 60, "held", NOON)
             self.assertIn(key, self.store.holds(NOON))
 
     def test_refused_writes_nothing(self) -> None:
@@ -108,7 +108,7 @@ class QuotaStoreConformance(_Base):
         self.assertEqual(self.store.headroom(["wide", "narrow"], NOON), before)
 
     def test_refusal_says_when(self) -> None:
-        """A refusal names bucket, need, rest and time; at that time it fits, and not a moment before."""
+        """A refusal names bucket, need, what is left and time; at that time it fits, and not a moment before."""
         self.define("k", Limit(10, "tokens", "minute"))
         for second, amount in ((0, 4), (20, 4)):
             self.reserved([("k", amount)], NOON + second)
@@ -139,7 +139,7 @@ class QuotaStoreConformance(_Base):
         self.assertIn("more than the whole limit of 4000 tokens per minute", str(refusal))
 
     def test_nonsense_is_an_error(self) -> None:
-        """An unknown key and an amount that is no amount raise QuotaStoreError and change nothing."""
+        """An unknown key and an amount that is not one raise QuotaStoreError and change nothing."""
         self.define("k", Limit(10, "tokens", "day"))
         for amount in (-1, math.nan, math.inf, -math.inf, True, "1", None):
             with self.assertRaises(QuotaStoreError, msg=repr(amount)):
@@ -148,7 +148,7 @@ class QuotaStoreConformance(_Base):
             self.store.reserve([("k", 1), ("unknown", 1)], NOON)
         with self.assertRaises(QuotaStoreError):
             self.store.headroom(["k", "unknown"], NOON)
-        self.assertEqual(self.room("k").used, 0)
+        self.assertEqual(self.headroom("k").used, 0)
 
     def test_settles_to_what_was_used(self) -> None:
         """Less gives back, more is charged beyond the limit, None keeps the reservation, rolling back gives all back."""
@@ -157,11 +157,11 @@ class QuotaStoreConformance(_Base):
             self.define(key, Limit(10, "tokens", "day"))
             taken = self.reserved([(key, 8)])
             self.assertTrue(self.store.commit(taken, NOON, None if amounts is None else [amounts]))
-            self.assertEqual(self.room(key).used, used)
-            self.assertEqual(self.room(key).remaining, max(0, 10 - used))
+            self.assertEqual(self.headroom(key).used, used)
+            self.assertEqual(self.headroom(key).remaining, max(0, 10 - used))
         self.define("back", Limit(10, "tokens", "day"))
         self.assertTrue(self.store.rollback(self.reserved([("back", 8)]), NOON))
-        self.assertEqual(self.room("back").used, 0)
+        self.assertEqual(self.headroom("back").used, 0)
 
     def test_settles_once(self) -> None:
         """Settling again returns False and changes nothing, whichever way came first."""
@@ -172,7 +172,7 @@ class QuotaStoreConformance(_Base):
             self.assertFalse(self.store.commit(taken, NOON, [50]))
             self.assertFalse(self.store.commit(taken, NOON))
             self.assertFalse(self.store.rollback(taken, NOON))
-            self.assertEqual(self.room("k").used, 1, used)
+            self.assertEqual(self.headroom("k").used, 1, used)
 
     def test_nonsense_in_settling(self) -> None:
         """Wrong amounts raise QuotaStoreError and leave the reservation open, to be settled properly."""
@@ -181,19 +181,19 @@ class QuotaStoreConformance(_Base):
         for amounts in ([], [1, 1], [-1], [math.nan], [math.inf], [True]):
             with self.assertRaises(QuotaStoreError, msg=repr(amounts)):
                 self.store.commit(taken, NOON, amounts)
-        self.assertEqual(self.room("k").used, 10)
+        self.assertEqual(self.headroom("k").used, 10)
         self.assertTrue(self.store.commit(taken, NOON, [4]))
-        self.assertEqual(self.room("k").used, 4)
+        self.assertEqual(self.headroom("k").used, 4)
 
     def test_never_settled(self) -> None:
         """A reservation nobody settles stays charged until its windows pass."""
         self.define("minute", Limit(5, "requests", "minute"))
         self.define("day", Limit(5, "requests", "day"))
         self.reserved([("minute", 5), ("day", 5)])
-        self.assertEqual(self.room("minute", NOON + 60).used, 5)
-        self.assertEqual(self.room("minute", NOON + 62).used, 0)
-        self.assertEqual(self.room("day", NOON + 43_199).used, 5)
-        self.assertEqual(self.room("day", NOON + 43_200).used, 0)
+        self.assertEqual(self.headroom("minute", NOON + 60).used, 5)
+        self.assertEqual(self.headroom("minute", NOON + 62).used, 0)
+        self.assertEqual(self.headroom("day", NOON + 43_199).used, 5)
+        self.assertEqual(self.headroom("day", NOON + 43_200).used, 0)
 
     def test_late_settling_corrects_its_own_window_only(self) -> None:
         """A commit after one of its windows passed leaves the new one alone and still corrects the one that lasts."""
@@ -205,7 +205,7 @@ class QuotaStoreConformance(_Base):
         after = NOON + 43_200
         self.reserved([(key, 7) for key in keys], after)
         self.assertTrue(self.store.commit(late, after, [30, 30, 30]))
-        self.assertEqual([room.used for room in self.store.headroom(keys, after)], [7, 7, 37])
+        self.assertEqual([each.used for each in self.store.headroom(keys, after)], [7, 7, 37])
 
     def test_settling_after_everything_passed(self) -> None:
         """A first settling after all windows passed returns True and changes nothing."""
@@ -214,7 +214,7 @@ class QuotaStoreConformance(_Base):
         self.reserved([("k", 2)], NOON + 300)
         self.assertTrue(self.store.commit(late, NOON + 300, [4]))
         self.assertFalse(self.store.rollback(late, NOON + 300))
-        self.assertEqual(self.room("k", NOON + 300).used, 2)
+        self.assertEqual(self.headroom("k", NOON + 300).used, 2)
 
     def test_rolling_window_never_overruns(self) -> None:
         """No span of a minute holds more than the amount, however the calls fall, and 2 % of it at most is wasted."""
@@ -234,8 +234,8 @@ class QuotaStoreConformance(_Base):
         for window, seconds in (("minute", 60), ("hour", 3600), ("day", 86_400)):
             self.define(window, Limit(5, "requests", window, rolling=True))
             self.reserved([(window, 5)], NOON + 0.123)
-            self.assertEqual(self.room(window, NOON + seconds).used, 5)
-            self.assertEqual(self.room(window, NOON + 0.123 + seconds * 1.02).used, 0)
+            self.assertEqual(self.headroom(window, NOON + seconds).used, 5)
+            self.assertEqual(self.headroom(window, NOON + 0.123 + seconds * 1.02).used, 0)
 
     def test_calendar_day_ends_at_midnight_of_its_zone(self) -> None:
         """A day's limit is free again at midnight in UTC, and not a moment before."""
@@ -243,36 +243,36 @@ class QuotaStoreConformance(_Base):
         self.define("k", limit)
         midnight = next_reset(NOON, "day")
         self.assertEqual(self.admitted("k", 3, now=math.nextafter(midnight, 0)), 2)
-        self.assertEqual(self.room("k", math.nextafter(midnight, 0)).resets_at, midnight)
+        self.assertEqual(self.headroom("k", math.nextafter(midnight, 0)).resets_at, midnight)
         self.assertEqual(self.admitted("k", 3, now=midnight), 2)
 
     def test_headroom(self) -> None:
-        """Headroom tells use, rest, share and the next time something frees, in the order asked, and writes nothing."""
+        """Headroom says what is used and left, the share and when something frees, in the order asked, and writes nothing."""
         self.define("a", Limit(10, "requests", "day"))
         self.define("b", Limit(20, "tokens", "day"))
         self.take("b", 5)
-        rooms = self.store.headroom(["b", "a", "b"], NOON)
-        seen = [(room.key, room.used, room.remaining, room.share) for room in rooms]
+        found = self.store.headroom(["b", "a", "b"], NOON)
+        seen = [(each.key, each.used, each.remaining, each.share) for each in found]
         self.assertEqual(seen, [("b", 5, 15, 0.75), ("a", 0, 10, 1.0), ("b", 5, 15, 0.75)])
-        self.assertEqual([room.resets_at for room in rooms], [NOON + 43_200, None, NOON + 43_200])
-        self.assertEqual(self.room("b", NOON + 86_400).used, 0)
-        self.assertEqual(self.room("b", NOON).used, 5)
+        self.assertEqual([each.resets_at for each in found], [NOON + 43_200, None, NOON + 43_200])
+        self.assertEqual(self.headroom("b", NOON + 86_400).used, 0)
+        self.assertEqual(self.headroom("b", NOON).used, 5)
 
     def test_defining_again_keeps_what_is_used(self) -> None:
         """Defining is idempotent; a changed amount takes effect at once, and so does another window."""
         self.define("k", Limit(10, "requests", "day"))
         taken = self.reserved([("k", 6)])
         self.define("k", Limit(10, "requests", "day"))
-        self.assertEqual(self.room("k").used, 6)
+        self.assertEqual(self.headroom("k").used, 6)
         self.define("k", Limit(4, "requests", "day"))
-        self.assertEqual((self.room("k").used, self.room("k").remaining), (6, 0))
+        self.assertEqual((self.headroom("k").used, self.headroom("k").remaining), (6, 0))
         self.define("k", Limit(7, "requests", "day"))
         self.assertEqual(self.admitted("k", 3), 1)
         self.store.commit(taken, NOON, [2])
-        self.assertEqual(self.room("k").used, 3)
+        self.assertEqual(self.headroom("k").used, 3)
         self.define("k", Limit(7, "requests", "hour"))
-        self.assertEqual(self.room("k").used, 3)
-        self.assertEqual(self.room("k", NOON + 3800).used, 0)
+        self.assertEqual(self.headroom("k").used, 3)
+        self.assertEqual(self.headroom("k", NOON + 3800).used, 0)
 
     def test_set_quota(self) -> None:
         """`set_quota` makes or changes the daily allowance and outlasts a later define; the defined zone stays."""
@@ -280,13 +280,13 @@ class QuotaStoreConformance(_Base):
         self.store.set_quota("acc", 2, "requests")
         self.assertEqual(self.admitted(key, 3), 2)
         self.define(key, Limit(9, "tokens", "day", zone="UTC"))
-        self.assertEqual(self.room(key).limit, Limit(2, "requests", "day"))
+        self.assertEqual(self.headroom(key).limit, Limit(2, "requests", "day"))
         self.store.set_quota("acc", 3, "requests")
         self.assertEqual(self.admitted(key, 3), 1)
         rolling = allowance_key("rolling")
         self.define(rolling, Limit(9, "tokens", "day", rolling=True))
         self.store.set_quota("rolling", 4, "tokens")
-        self.assertEqual(self.room(rolling).limit, Limit(4, "tokens", "day", rolling=True))
+        self.assertEqual(self.headroom(rolling).limit, Limit(4, "tokens", "day", rolling=True))
 
     def test_holds(self) -> None:
         """A hold lasts until its time; the later of two wins; a time that has come releases."""
@@ -344,7 +344,7 @@ class QuotaStoreConformance(_Base):
             self.define(key, Limit(2, "requests", "minute"))
             self.assertEqual(self.admitted(key, 2), 2)
         back = NOON - 86_400
-        self.assertEqual((self.admitted("refused", 1, now=back), self.room("seen", back).remaining), (0, 0))
+        self.assertEqual((self.admitted("refused", 1, now=back), self.headroom("seen", back).remaining), (0, 0))
         self.assertEqual([self.admitted(key, 1, now=back + 60) for key in ("refused", "seen")], [0, 0])
         self.assertEqual([self.admitted(key, 3, now=back + 61.5) for key in ("refused", "seen")], [2, 2])
 
@@ -378,7 +378,7 @@ class QuotaStoreConformance(_Base):
             thread.join()
         self.assertEqual(sum(isinstance(outcome, Reservation) for outcome in outcomes), 50)
         self.assertEqual(len(outcomes), 80)
-        self.assertEqual([room.used for room in self.store.headroom(["requests", "tokens"], NOON)], [50, 350])
+        self.assertEqual([each.used for each in self.store.headroom(["requests", "tokens"], NOON)], [50, 350])
 
     def test_threads_settle_once(self) -> None:
         """Of eight threads that settle the same reservation, one does."""
@@ -391,15 +391,15 @@ class QuotaStoreConformance(_Base):
         for thread in threads:
             thread.join()
         self.assertEqual(sorted(outcomes), [False] * 7 + [True])
-        self.assertEqual(self.room("k").used, 1)
+        self.assertEqual(self.headroom("k").used, 1)
 
     def test_closed(self) -> None:
-        """A closed store refuses every verb with QuotaStoreError; closing again is fine."""
+        """A closed store refuses every method with QuotaStoreError; closing again is fine."""
         self.define("k", Limit(5, "requests", "day"))
         taken = self.reserved([("k", 1)])
         self.store.close()
         self.store.close()
-        for verb in (
+        for method in (
             lambda: self.store.define([], NOON),
             lambda: self.store.headroom(["k"], NOON),
             lambda: self.store.reserve([("k", 1)], NOON),
@@ -410,7 +410,7 @@ class QuotaStoreConformance(_Base):
             lambda: self.store.set_quota("k", 1, "requests"),
         ):
             with self.assertRaises(QuotaStoreError):
-                verb()
+                method()
 
     # what the claims are written with
 
@@ -418,7 +418,7 @@ class QuotaStoreConformance(_Base):
         """Defines one bucket."""
         self.store.define([Bucket(key, limit)], NOON)
 
-    def room(self, key: str, now: float = NOON) -> Headroom:
+    def headroom(self, key: str, now: float = NOON) -> Headroom:
         """The headroom of one bucket."""
         return self.store.headroom([key], now)[0]
 

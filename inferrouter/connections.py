@@ -1,9 +1,10 @@
-"""Kept-alive connections: one user at a time, back only in step, never past a fork.
+"""Keeps connections alive between requests, and makes sockets that end by a deadline, in plain and in TLS.
 
-Strategy: a stack of idle connections for each route (scheme, host, port, proxy); the last one back is the first one out,
-because it is the one most likely alive. Checked before use: anything readable on an idle connection means it is dead or
-out of step. The lock guards the lists only; sockets are probed and closed outside it.
-Must never know requests, answers or keys. Loaded on first use with `http.client`.
+Strategy: a stack of idle connections for each destination (scheme, host, port, proxy); the last one back is the first one out,
+because it is the one most likely alive. Anything readable on an idle connection means it is dead or out of step. The lock guards
+the lists only. A socket sets the time that is left before each blocking call, so that a peer who drips bytes cannot stretch a
+call; connecting divides it over the addresses of the name. The name look-up cannot be cut short without a thread; its time is
+charged. Must never know requests, answers or keys. Loaded on first use, because `ssl` and `socket` are slow to import.
 """
 
 from __future__ import annotations
@@ -181,14 +182,6 @@ def _probe(sock: TimedSocket) -> Callable[[], object]:
     poll.register(sock, select.POLLIN)
     return functools.partial(poll.poll, 0)
 
-
-# --- from sockets: Sockets that end by a deadline, in plain and in TLS.
-#
-# Strategy: a socket knows until when it may block, and sets the time that is left before each blocking call, so that a peer
-# who drips bytes cannot stretch a call. Connecting divides what is left over the addresses of the name. The name look-up
-# itself cannot be cut short without a thread; its time is charged to the deadline.
-# Must never know HTTP, pools or keys. Loaded on first use, because `ssl` and `socket` are slow to import.
-#
 
 _Address = tuple[Any, Any, int, str, Any]  # as getaddrinfo gives them
 _TOLERANCE = 0.001  # seconds that a deadline may be overrun to spare a system call

@@ -1,4 +1,4 @@
-"""What a message may carry besides plain text: a `Part` is one piece of text or media.
+"""Describes what a message may carry besides plain text: a `Part` is one piece of text or media.
 
 Strategy: a part holds either text, bytes, or a URL, with its MIME type; each dialect encodes it in its own way.
 OpenAI-style content objects are read here, once. Must never know a provider, nor fetch a URL.
@@ -50,7 +50,7 @@ class Part:
 
     @classmethod
     def text(cls, text: str) -> Part:
-        """Plain text. Raises `InvalidRequestError` if it is no string."""
+        """Plain text. Raises `InvalidRequestError` if it is not a string."""
         if not isinstance(text, str):
             raise InvalidRequestError(message=f"Part.text takes a string, not {type(text).__name__}")
         return cls("text", value=text)
@@ -79,7 +79,7 @@ class Part:
     def from_file(cls, path: str | os.PathLike[str]) -> Part:
         """The file at `path`, read now; its kind and MIME type come from its name, then from its first bytes.
 
-        Raises `InvalidRequestError` when it cannot be read or its type cannot be told.
+        Raises `InvalidRequestError` when it cannot be read or its type is unknown.
         """
         import mimetypes
 
@@ -145,7 +145,7 @@ def part_from_dict(item: Any, where: str) -> Part:
     except (KeyError, TypeError, AttributeError, ValueError) as exc:
         what = item.get("type") if isinstance(item, Mapping) else type(item).__name__
         raise InvalidRequestError(
-            message=f"{where} is no content part this library knows ({what!r}): use ir.Part or OpenAI's content objects"
+            message=f"{where} is not a content part this library knows ({what!r}): use ir.Part or OpenAI's content objects"
         ) from exc
 
 

@@ -1,4 +1,4 @@
-"""How many tokens a call may need, before anybody has counted them.
+"""Estimates how many tokens a call may need, before anybody has counted them.
 
 Strategy: a rough count that errs on the high side (about 3.5 ASCII characters or one other character a token, fixed
 sizes for media), since the reservation is corrected by the real usage afterwards. Must never know a provider.

@@ -1,8 +1,9 @@
-"""The demo: three stand-in providers with real limits on this machine, and a router that makes the most of them.
+"""Shows the router at work: three stand-in providers with real limits on this machine, and every free request of theirs used.
 
-Strategy: four acts over real HTTP, each with a sentence before it and a line for each call; then a table from the
-router's events, held against what the stand-ins counted. Every promise is checked, so a demo that shows something
-else fails. Must never need a key, a network, or anything that is not public.
+Strategy: four acts over real HTTP, each with a sentence before it and a line for each call; then a table from the router's
+events, held against what the stand-ins counted. Everything on a line is what the library itself says. The clock starts at noon,
+so that no minute and no day ends by chance. Every promise is checked, so a demo that shows something else fails. Must never need
+a key, a network, or anything that is not public, nor make up a figure.
 """
 
 from __future__ import annotations
@@ -79,13 +80,13 @@ def _free_first(show: Show) -> None:
 def _a_429(show: Show) -> None:
     show.act(
         "2. A 429 that fails over",
-        "Groq takes 2 requests a minute, and nobody told the router. Groq is next in turn and will answer 429; the "
+        "Groq takes 2 requests a minute, and the router does not know. Groq is next in turn and will answer 429; the "
         "same call then goes to Gemini, and Groq is left alone for as long as it asked.",
     )
     first, second = show.call(), show.call()
     show.expect(first.attempts == 2 and first.account_id == "gemini-free", "a call that Groq refuses goes on to Gemini")
     show.expect(show.refusals("groq") == 1, "Groq answers 429 once")
-    show.expect(second.attempts == 1 and second.account_id == "gemini-free", "Groq is not asked again while it rests")
+    show.expect(second.attempts == 1 and second.account_id == "gemini-free", "Groq is not asked again while it is held")
 
 
 def _paid_last(show: Show) -> None:
@@ -104,12 +105,12 @@ def _paid_last(show: Show) -> None:
 def _a_stream(show: Show) -> None:
     show.act(
         "4. A stream, free again",
-        "The demo sets its clock one minute ahead. Groq's rest is over, so it comes before the paid account again, "
+        "The demo sets its clock one minute ahead. Groq's hold is over, so it comes before the paid account again, "
         "this time word by word.",
     )
     show.clock.skip(60.0)
     where, moments = show.stream(HAIKU)
-    show.expect(where.account_id == "groq-free" and where.free, "Groq is free again after its rest")
+    show.expect(where.account_id == "groq-free" and where.free, "Groq is free again after its hold")
     show.expect(len(moments) > 5 and moments[-1] - moments[0] > 0.05, "the stream comes piece by piece")
 
 
@@ -150,14 +151,6 @@ def _past_any_proxy() -> Iterator[None]:
         del os.environ["no_proxy"]
         if before is not None:
             os.environ["no_proxy"] = before
-
-
-# --- from demo_cast: Who plays in the demo: the stand-in providers with their limits, the accounts at them, and the clock they share.
-#
-# Strategy: the clock starts at noon, so that no minute and no day ends by chance in the middle of the show. The
-# configuration is what a user would write, and leaves out the one limit that the demo wants to run into.
-# Must never know what is asked, or what is printed.
-#
 
 
 class DemoClock:
@@ -247,13 +240,6 @@ def build_config(stand_ins: Mapping[str, Simulator]) -> Config:
     )
 
 
-# --- from demo_show: The demo's stage: makes the calls, prints a line for each, and remembers which promises were not kept.
-#
-# Strategy: everything on a line is what the library itself says: the answer's routing and usage, `status()` for what is
-# left, and `explain()` before the call plus the meter's events during it for why it went where it went.
-# Must never know the order of the acts, nor make up a figure.
-#
-
 QUESTIONS = (
     "Why is the sky blue?",
     "Why is the sky blue, in one sentence?",
@@ -275,7 +261,7 @@ class EventList:
         self.results: list[ResultEvent] = []
 
     def on_route(self, event: RouteEvent) -> None:
-        """Nothing: what came of it is told soon."""
+        """Nothing: what came of it is shown soon."""
 
     def on_result(self, event: ResultEvent) -> None:
         """Keep it."""
@@ -283,7 +269,7 @@ class EventList:
 
 
 class Show:
-    """The router on stage: makes calls, prints a line for each, and remembers what was promised in vain."""
+    """The router at work: makes calls, prints a line for each, and remembers what was promised in vain."""
 
     def __init__(self, screen: Screen, router: Router, clock: DemoClock, events: EventList) -> None:
         self.screen = screen
@@ -364,7 +350,7 @@ class Show:
     def _why(self, before: Explanation, results: list[ResultEvent]) -> str:
         for event in results:
             if isinstance(event.error, RateLimitedError):
-                return f"{event.provider}: 429, rests {event.error.retry_after:.0f} s"
+                return f"{event.provider}: 429, held {event.error.retry_after:.0f} s"
         if before.rejections:
             return ", ".join(map(self._absence, before.rejections))
         first, second = before.candidates[:2]
@@ -374,6 +360,6 @@ class Show:
 
     def _absence(self, rejection: Rejection) -> str:
         if rejection.code == "held" and rejection.retry_at is not None:
-            return f"{rejection.provider} rests {rejection.retry_at - self.clock.time():.0f} s"
+            return f"{rejection.provider} held {rejection.retry_at - self.clock.time():.0f} s"
         why = "spent" if rejection.code == "paid_not_allowed" else "left out"
         return f"{rejection.provider} {why}"

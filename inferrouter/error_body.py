@@ -1,8 +1,9 @@
-"""What an error body says, whatever shape the server gave it.
+"""Reads what a provider's refusal says, whatever shape the server gave it, and how long it asks to wait.
 
-Strategy: one generic reading of dict, list, string and text: the sentence, the machine words (codes, types, reasons), a
-number that is a status, the delay and the metadata. Nothing is looked up by provider. Must never raise on foreign input,
-and must never judge: that is `error_table`.
+Strategy: one generic reading of dict, list, string and text: the sentence, the machine words (codes, types, reasons), a number
+that is a status, the delay and the metadata. Waits come from headers and sentences in seconds; only plain ASCII decimal numbers
+count, clamped to a day. Nothing is looked up by provider. Must never raise on foreign input, read a clock (`now` comes in), or
+judge what the refusal means: that is `error_table`.
 """
 
 from __future__ import annotations
@@ -118,13 +119,6 @@ def _from_page(text: str) -> str:
 def _cut(text: str) -> str:
     return " ".join(clean_text(text[:2000]).split())
 
-
-# --- from waiting: How long a server asks to wait, from headers and sentences; all results in seconds.
-#
-# Strategy: only plain ASCII decimal numbers count; words such as inf, nan or 1e3, signs, other scripts' digits and
-# hundreds of digits are refused, and what is read is clamped to a day. Must never read a clock (`now` comes in), nor judge
-# what the refusal means.
-#
 
 MAX_WAIT = 86400.0
 

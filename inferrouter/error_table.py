@@ -1,8 +1,8 @@
-"""The one table that says what a provider's refusal means.
+"""Says which of this library's errors a provider's refusal is.
 
-Strategy: the HTTP status decides; the body decides only where a status is ambiguous (a bad key as a 400, an error inside
-a 200, a spent day among 429s). `error_body` has read the body and `waiting` the delays before; what is here are rows: words
-servers use, and the class of this library's tree each stands for. Must never know accounts, and must never raise.
+Strategy: the HTTP status decides; the body decides only where a status is ambiguous (a bad key as a 400, an error inside a 200,
+a spent day among 429s). `error_body` has read body and delays before; what is here are rows: words servers use, and the class
+each stands for. Must never know accounts, and must never raise.
 """
 
 from __future__ import annotations

@@ -1,10 +1,9 @@
-"""The one error tree: everything that can leave a public call.
+"""Defines the one error tree: everything that can leave a public call.
 
-Strategy: a class says whose fault it was and how far the walk skips (request, model,
-account); attributes carry the facts; the message is built from the attributes each time it
-is asked for, so facts added later (which account, which model) are in it, and it always ends
-with what to do next. Must never know how a provider words its errors, and must never be
-handed a key: bodies arrive here redacted and cut.
+Strategy: a class says whose fault it was and how far the walk skips (request, model, account); attributes carry the facts; the
+message is built from the attributes each time it is asked for, so facts added later (which account, which model) are in it, and
+it always ends with what to do next. Must never know how a provider words its errors, and must never be handed a key: bodies
+arrive here redacted and cut.
 """
 
 from __future__ import annotations
@@ -88,7 +87,7 @@ class UnknownModelError(InferRouterError):
 
 
 class NoCandidatesError(InferRouterError):
-    """Nothing could be tried. `rejections`: a `Rejection` each; `retry_at`: epoch seconds of the soonest slot, or None."""
+    """Nothing could be tried. `rejections`: a `Rejection` each; `retry_at`: epoch seconds when the soonest may serve, or None."""
 
     def __init__(self, rejections: Sequence[Rejection] = (), retry_at: float | None = None) -> None:
         self.rejections: tuple[Rejection, ...] = tuple(rejections)
@@ -142,7 +141,7 @@ class ProviderError(InferRouterError):
 
     `status`: HTTP status, None if there was none. `body`: what it said, redacted and cut to 2 KiB.
     `retry_after`: seconds it asked to wait, None if it did not say. `resets_at`: epoch seconds when a spent quota
-    comes back, None if unknown. `scope`: what must rest, "account" or "model". `request_id`: the provider's own.
+    comes back, None if unknown. `scope`: what is held, "account" or "model". `request_id`: the provider's own.
     """
 
     hint = "See the provider's message."
@@ -206,7 +205,7 @@ class ContextWindowError(InvalidRequestError):
 
 
 class AuthenticationError(ProviderError):
-    """401, 403, or a body that means a bad key. The account rests for ten minutes."""
+    """401, 403, or a body that means a bad key. The account is held for ten minutes."""
 
     hint = "Check this account's auth.api_key and what the key is allowed to do."
 
@@ -230,7 +229,7 @@ class RateLimitedError(ProviderError):
 
 
 class ModelNotFoundError(ProviderError):
-    """404: this account does not serve that model. The model rests on this account for an hour."""
+    """404: this account does not serve that model. The model is held on this account for an hour."""
 
     hint = "Check the model's name with the provider, and that the account may use it."
 
@@ -249,7 +248,7 @@ class AttemptTimeoutError(ProviderUnavailableError):
 
 
 class MalformedResponseError(ProviderError):
-    """A 2xx answer that is no answer: cut, not JSON, without choices, too large, or with an error inside."""
+    """A 2xx answer that holds no answer: cut, not JSON, without choices, too large, or with an error inside."""
 
     retryable = True
     hint = "The provider broke its own format; look at body, and check base_url if it happens every time."
@@ -288,7 +287,7 @@ def _when(retry_at: float | None) -> str:
         moment = datetime.fromtimestamp(math.ceil(retry_at), UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
     except (OverflowError, ValueError, OSError):
         moment = f"{retry_at:.0f} s after the epoch"
-    return f"The soonest slot is at {moment}: wait (max_wait does it for you), or add an account."
+    return f"The soonest is free at {moment}: wait (max_wait does it for you), or add an account."
 
 
 def _rebuild(cls: type[InferRouterError], args: tuple[Any, ...], facts: dict[str, Any]) -> InferRouterError:

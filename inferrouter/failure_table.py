@@ -33,7 +33,7 @@ AUTH_HOLD_S = 600.0
 MODEL_HOLD_S = 3600.0
 QUOTA_HOLD_S = 3600.0
 RATE_HOLD_S = (1.0, 10.0, 86_400.0)
-"""Seconds a rate-limited account rests: at least, when the provider did not say, at most."""
+"""Seconds a rate-limited account is held: at least, when the provider did not say, at most."""
 
 
 class FailureRule(NamedTuple):
@@ -91,7 +91,7 @@ def error_from_fault(fault: WireFault, candidate: Candidate) -> ProviderError:
 
 
 def hold_key(error: ProviderError, candidate: Candidate) -> str:
-    """What must rest: the account, everything that shares its quota, or one model there."""
+    """What is held: the account, everything that shares its quota, or one model there."""
     bound = candidate.deployment.bound
     owner = bound.account.id if isinstance(error, (AuthenticationError, ModelNotFoundError)) else bound.scope
     model_only = error.scope == "model" or isinstance(error, ModelNotFoundError)
@@ -106,8 +106,8 @@ def reason_of(error: ProviderError) -> str:
 
 
 def _rate_hold(error: ProviderError, candidate: Candidate, now: float) -> float:
-    least, unsaid, most = RATE_HOLD_S
-    return now + min(max(least, unsaid if error.retry_after is None else error.retry_after), most)
+    least, default, most = RATE_HOLD_S
+    return now + min(max(least, default if error.retry_after is None else error.retry_after), most)
 
 
 def _quota_hold(error: ProviderError, candidate: Candidate, now: float) -> float:

@@ -1,4 +1,4 @@
-"""Immutable copies of what a caller hands in as dicts and lists.
+"""Makes immutable copies of what a caller hands in as dicts and lists.
 
 Strategy: a dict that refuses to change still is a dict to json, pickle and `==`, so values that hold one stay
 comparable and printable. Must never know what the data means.

@@ -1,4 +1,4 @@
-"""Gemini's answers in our words: whole answers, streams, usage, finish reasons.
+"""Reads Gemini's answers: whole ones, streams, usage, finish reasons.
 
 Strategy: a stream's chunk has the shape of a whole answer, so one reader serves both. A turn that holds more than plain
 text (calls, thought signatures, code runs, pictures) is kept verbatim, part by part, to be given back. Must never know
@@ -136,17 +136,17 @@ class _Turn:
     def take(self, candidate: Any, index: int) -> ChunkChoice:
         """Add a candidate object, or a piece of one; returns what it adds."""
         if not isinstance(candidate, dict):
-            malformed("a candidate is no object")
+            malformed("a candidate is not an object")
         text = reasoning = ""
         calls_before = len(self.calls)
         for part in _parts(candidate):
             if not isinstance(part, dict):
-                malformed("a content part is no object")
+                malformed("a content part is not an object")
             self.parts.append(part)
             piece = part.get("text")
             if piece is not None:
                 if not isinstance(piece, str):
-                    malformed("a part's text is no string")
+                    malformed("a part's text is not a string")
                 piece = piece if piece.isascii() else clean_text(piece)
                 if part.get("thought"):
                     reasoning += piece
@@ -162,7 +162,7 @@ class _Turn:
         reason = candidate.get("finishReason")
         if reason is not None:
             if not isinstance(reason, str):
-                malformed("finishReason is no string")
+                malformed("finishReason is not a string")
             self.reason = clean_text(reason)
         finish = self.finish() if reason or (fresh and self.reason) else None
         return ChunkChoice(index, Delta(text, reasoning, _deltas(fresh, calls_before) if fresh else ()), finish)
@@ -202,12 +202,12 @@ class _Turn:
 
 def _candidates(item: Any) -> list[Any]:
     if not isinstance(item, dict):
-        malformed("the answer is no JSON object")
+        malformed("the answer is not a JSON object")
     candidates = item.get("candidates")
     if candidates is None:
         return []
     if not isinstance(candidates, list):
-        malformed("candidates is no list")
+        malformed("candidates is not a list")
     return candidates
 
 
@@ -217,12 +217,12 @@ def _parts(candidate: dict[str, Any]) -> list[Any]:
     if content is None:
         return []
     if not isinstance(content, dict):
-        malformed("a candidate's content is no object")
+        malformed("a candidate's content is not an object")
     parts = content.get("parts")
     if parts is None:
         return []
     if not isinstance(parts, list):
-        malformed("a content's parts are no list")
+        malformed("a content's parts are not a list")
     return parts
 
 
@@ -233,7 +233,7 @@ def _call(part: dict[str, Any]) -> ToolCall:
         malformed("a functionCall has no name")
     arguments = function.get("args")
     if arguments is not None and not isinstance(arguments, dict):
-        malformed("a functionCall's args are no object")
+        malformed("a functionCall's args are not an object")
     return ToolCall(
         _string(function, "id") or f"call_{os.urandom(8).hex()}",
         clean_text(name),

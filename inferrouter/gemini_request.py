@@ -1,8 +1,8 @@
-"""A request in Gemini's words: the body of :generateContent and what it cannot say.
+"""Writes a chat request as the body of Gemini's :generateContent, and says what that cannot carry.
 
 Strategy: turns become contents one after the other, neighbours of one role merged, since Gemini wants them to alternate.
 A turn that Gemini itself wrote goes back verbatim, with its thought signatures; a turn of another provider is put into
-Gemini's words. Must never know URLs, keys or answers.
+Gemini's form. Must never know URLs, keys or answers.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _VERSION = re.compile(r"(gemini|gemma)-(\d+)(?:\.(\d+))?")
 
 
 def unsupported(request: ChatRequest, model: str) -> tuple[str, ...]:
-    """The names of `request`'s parameters that `model` cannot be told in this format."""
+    """The names of `request`'s parameters that this format cannot carry to `model`."""
     family, version = _family(model)
     small = family == "gemma" and version < (4, 0)
     dropped = []

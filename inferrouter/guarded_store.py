@@ -1,7 +1,7 @@
-"""The router's side of the quota store: one place where a failing store is dealt with.
+"""Guards the router against a failing quota store: the one place that says what such a failure means.
 
 Strategy: with `on_error="refuse"` a store that fails refuses the call; with "ignore" a store in memory takes over from there
-and the fact is kept in `degraded`. A settlement that fails is kept and tried again before the next reservation: until then
+and the fact is counted in `degraded`. A settlement that fails is kept and tried again before the next reservation: until then
 the reservation stays charged, which errs on the safe side. Must never know why an amount is what it is.
 """
 
@@ -23,7 +23,7 @@ KEPT_SETTLEMENTS = 10_000
 
 
 class GuardedStore:
-    """Verbs of the store, made safe. Every one raises `QuotaStoreError` or nothing."""
+    """The methods of a store, made safe. Each raises `QuotaStoreError` or nothing."""
 
     def __init__(self, store: QuotaStore, on_error: str = "refuse") -> None:
         self.store = store
@@ -80,7 +80,7 @@ class GuardedStore:
             self._unsettled.append((store, reservation, amounts))
 
     def hold(self, key: str, until: float, reason: str, now: float) -> None:
-        """Let an account or a model rest. Never raises: a hold that is lost costs one more refused call."""
+        """Hold an account or a model. Never raises: a hold that is lost costs one more refused call."""
         try:
             self._ask(lambda store: store.hold(key, until, reason, now))
         except QuotaStoreError:
@@ -95,11 +95,11 @@ class GuardedStore:
         except Exception:
             self.degraded += 1
 
-    def _ask(self, verb: Callable[[QuotaStore], T]) -> T:
+    def _ask(self, method: Callable[[QuotaStore], T]) -> T:
         try:
-            return verb(self.store)
+            return method(self.store)
         except Exception as exc:
-            return verb(self.fallback_or_raise(exc))
+            return method(self.fallback_or_raise(exc))
 
     def fallback_or_raise(self, exc: Exception) -> QuotaStore:
         self.degraded += 1

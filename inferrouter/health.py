@@ -1,7 +1,7 @@
-"""The circuit breaker of each account, and how many calls are under way on it.
+"""Breaks the circuit to an account that keeps failing, and counts the calls that are under way on each.
 
 Strategy: one table of (state, event) -> next state, with `now` (monotonic seconds) passed in. Every admitted call holds a
-`Permit` and ends it exactly once; a pass from before the last change of state moves nothing, and a probe that ends without a
+`Permit` and ends it exactly once; a permit from before the last change of state moves nothing, and a probe that ends without a
 verdict gives its turn back. Must never know why a call failed.
 """
 

@@ -1,7 +1,7 @@
-"""An `http.client` answer whose head is read by our own rules; its body is read as ever.
+"""Reads the head of an HTTP answer by our own rules; `http.client` reads the body as ever.
 
 Strategy: http.client hands each head to the email package, which costs more than all else in a small call and takes what
-is no header at all. Here a line is `name: value` or the answer is refused, and the names are lower-case from the start.
+is not a header at all. Here a line is `name: value` or the answer is refused, and the names are lower-case from the start.
 Only 100 Continue is skipped. Text of the peer's is put into no error but http.client's own.
 Must never know requests, pools or keys. Loaded on first use, because `http.client` is slow to import.
 """
@@ -30,7 +30,7 @@ _NO_BODY = frozenset({204, 304})
 class Response(HTTPResponse):
     """An answer that comes in through `reader`. `fields`: its headers by lower-case name, said twice joined by ", ".
 
-    `ambiguous_length`: what it says about its length is no number, or not all there is to it.
+    `ambiguous_length`: what it says about its length is not a number, or not all there is to it.
     """
 
     fp: Any  # an Inlet until it is given back, then None
@@ -159,7 +159,7 @@ def _parsed(text: str, lines: int) -> dict[str, str]:
         text = _FOLD.sub(" ", text)
         found = _FIELD.findall(text)
         if len(found) != text.count("\n"):
-            raise HTTPException("a line of the head is no header")
+            raise HTTPException("a line of the head is not a header")
     fields: dict[str, str] = {}
     for name, padded in found:
         key, value = name.lower(), padded.strip(" \t")

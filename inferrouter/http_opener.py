@@ -1,4 +1,4 @@
-"""Our own `urllib.request` opener: proxies as everywhere, HTTP and HTTPS over the pool, and nothing else.
+"""Opens requests through `urllib.request`: proxies as everywhere, HTTP and HTTPS over the pool, and nothing else.
 
 Strategy: one handler serves both schemes. It takes a connection from the pool or opens one, sends, and returns the answer
 as it is: no redirect, error, cookie, password, file, ftp or data handler exists, so nothing is followed or sent twice.
@@ -126,7 +126,7 @@ def build_opener(handler: PooledHandler) -> urllib.request.OpenerDirector:
 def prepare(request: WireRequest, deadline: float, allow_http: bool, new_connection: bool) -> OutgoingRequest:
     """`request` in `urllib`'s terms. Raises `WireFault` "setup" if its URL, method or a header cannot be used."""
     if check_header_name(request.method):
-        raise WireFault("setup", "the method is no HTTP method", sent=False)
+        raise WireFault("setup", "the method is not an HTTP method", sent=False)
     outgoing = OutgoingRequest(_address(request.url, allow_http), request, deadline, new_connection)
     outgoing.unredirected_hdrs = _plain_headers(request, outgoing.netloc)
     return outgoing

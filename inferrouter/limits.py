@@ -1,10 +1,7 @@
-"""Limits, calendar windows, and the count of what is used of one limit.
+"""Defines limits and their windows, and says when a calendar window begins and ends in its time zone.
 
-Strategy: pure arithmetic, time passed in as epoch seconds. A calendar window is one slot with a beginning and an end
-in its time zone. A rolling window is a ring of 64 slots and the running one; a slot stays charged until a whole window
-after its end, so that no span of the window's length ever holds more than the amount, and at most 1/65 of it is wasted.
-A count only moves forward: `moved` gives the count as of a time and leaves the old one as it was. Must never know of
-accounts, stores, locks or clocks.
+Strategy: frozen values and pure arithmetic, time passed in as epoch seconds. Must never know of accounts, stores, locks or
+clocks, nor what is used: that is `quota_counting`.
 """
 
 from __future__ import annotations
@@ -82,7 +79,7 @@ def window_bounds(now: float, window: str, zone: str = "UTC") -> tuple[float, fl
         begin = now // WINDOWS[window] * WINDOWS[window]
         return begin, begin + WINDOWS[window]
     if window not in WINDOWS:
-        raise ConfigError(f"window: {window!r} is none of {', '.join(WINDOWS)}")
+        raise ConfigError(f"window: {window!r} is not one of {', '.join(WINDOWS)}")
     place = _zone(zone)
     today = datetime.fromtimestamp(math.floor(now), place).date()
     first = today if window == "day" else today.replace(day=1)
@@ -93,9 +90,9 @@ def window_bounds(now: float, window: str, zone: str = "UTC") -> tuple[float, fl
 
 
 def check_time(now: float) -> float:
-    """`now` itself. Raises QuotaStoreError for what is no epoch time in seconds."""
+    """`now` itself. Raises QuotaStoreError for what is not an epoch time in seconds."""
     if not -_FARTHEST < now < _FARTHEST:
-        raise QuotaStoreError(f"the time {now!r} is no epoch time in seconds; check the clock that is passed in")
+        raise QuotaStoreError(f"the time {now!r} is not an epoch time in seconds; check the clock that is passed in")
     return now
 
 
@@ -120,7 +117,7 @@ def _zone(name: str) -> tzinfo:
         return zoneinfo.ZoneInfo(name)
     except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError) as exc:
         raise ConfigError(
-            f'zone: {name!r} is no known time zone; use "UTC" or a name such as "America/Los_Angeles"'
+            f'zone: {name!r} is not a known time zone; use "UTC" or a name such as "America/Los_Angeles"'
             ' (if this system has no time zone data: "pip install tzdata")'
         ) from exc
 
@@ -137,9 +134,9 @@ def _limit_problems(limit: Limit) -> list[str]:
     elif not 0 <= amount <= MAX_AMOUNT:
         problems.append("amount: must be a number from 0 to 2**53")
     if limit.unit not in UNITS:
-        problems.append(f"unit: {limit.unit!r} is none of {', '.join(UNITS)}")
+        problems.append(f"unit: {limit.unit!r} is not one of {', '.join(UNITS)}")
     if not isinstance(limit.window, str) or limit.window not in WINDOWS:
-        problems.append(f"window: {limit.window!r} is none of {', '.join(WINDOWS)}")
+        problems.append(f"window: {limit.window!r} is not one of {', '.join(WINDOWS)}")
     if limit.rolling is not None and not isinstance(limit.rolling, bool):
         problems.append(f"rolling: must be true or false, not {type(limit.rolling).__name__}")
     wrong_zone = zone_problem(limit.zone)

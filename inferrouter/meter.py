@@ -1,7 +1,8 @@
-"""What the router tells an observer: an event before each attempt and one after it.
+"""Tells an observer what the router does: an event before each attempt and one after it; and defines the router's clock.
 
-Strategy: frozen events, a two-method protocol, and one implementation on the stdlib's logging. A meter that raises
-never breaks a call; whoever calls it sees to that. Must never hold a key or a message's text.
+Strategy: frozen events, a two-method protocol, and one implementation on the stdlib's logging. A meter that raises never breaks a
+call; whoever calls it sees to that. A clock is wall time, monotonic time and sleep in one object that is handed down, so that
+tests and simulations bring their own. Must never hold a key or a message's text.
 """
 
 from __future__ import annotations
@@ -99,13 +100,6 @@ class LogMeter:
             self._logger.warning(
                 "%s/%s %s failed after %.3f s: %s", event.provider, event.account_id, event.model, event.duration, event.error
             )
-
-
-# --- from clock: Time as the router sees it, so that tests and simulations can bring their own.
-#
-# Strategy: wall time for calendars and holds, monotonic time for durations, and sleep, in one object that is handed down. Must
-# never be asked by a store, a parser or a state machine: those are told the time.
-#
 
 
 class Clock(Protocol):

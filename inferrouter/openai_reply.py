@@ -1,8 +1,9 @@
-"""Answers in OpenAI's format read into records: whole ones, chunks of a stream, and usage by one definition.
+"""Reads answers in OpenAI's format: whole ones, embeddings, and usage by one definition.
 
-Strategy: tolerant of what servers leave out or add, strict about types that would lie (a message that is no object). The
-table of servers decides nothing here but whose spoken input hides in the total. Must never know HTTP, nor raise anything
-but this library's errors on any JSON value.
+Strategy: tolerant of what servers leave out or add, strict about types that would lie (a message that is not an object). The
+table of servers decides nothing here but whose spoken input hides in the total. Vectors, as floats or base64, are put in order
+by their index; whoever asked checks how many there are. Must never know HTTP, nor raise anything but this library's errors on any
+JSON value.
 """
 
 from __future__ import annotations
@@ -119,7 +120,7 @@ def function_of(call: Mapping[str, Any]) -> Mapping[str, Any]:
     if isinstance(custom, dict):
         return {"name": custom.get("name"), "arguments": custom.get("input")}
     if function is not None:
-        malformed("a tool call's function is no object")
+        malformed("a tool call's function is not an object")
     return EMPTY
 
 
@@ -154,7 +155,7 @@ def _calls(calls: Any, source: str) -> tuple[ToolCall, ...]:
     if not calls:
         return ()
     if not isinstance(calls, list):
-        malformed("tool_calls is no list", source)
+        malformed("tool_calls is not a list", source)
     made = []
     for call in calls:
         function = function_of(call) if isinstance(call, dict) else EMPTY
@@ -202,12 +203,6 @@ def _thinking(value: Any) -> str:
     return text_or_empty(value)
 
 
-# --- from openai_vectors: Vectors in OpenAI's format: the request body, and the answer as floats or as base64.
-#
-# Strategy: results are put in order by their index; whoever asked checks how many there are. Must never know HTTP.
-#
-
-
 def embed_body(request: EmbedRequest, model: str, server: ServerQuirks) -> dict[str, Any]:
     """The body that asks for vectors."""
     body: dict[str, Any] = {"model": model, "input": list(request.inputs)}
@@ -228,7 +223,7 @@ def read_vectors(item: Any, source: str, int8: bool = False) -> EmbedResponse:
     placed = []
     for position, entry in enumerate(data):
         if not isinstance(entry, dict):
-            malformed(f"data[{position}] is no object", source)
+            malformed(f"data[{position}] is not an object", source)
         index = entry.get("index")
         placed.append((index if type(index) is int else position, _vector(entry.get("embedding"), position, source, int8)))
     placed.sort(key=lambda pair: pair[0])
@@ -252,7 +247,7 @@ def _vector(value: Any, position: int, source: str, int8: bool) -> tuple[float, 
     try:
         return tuple([float(number) for number in value])
     except OverflowError:
-        malformed(f"data[{position}] holds a number that is none", source)
+        malformed(f"data[{position}] holds something that is not a number", source)
 
 
 def _unpacked(text: str, position: int, source: str, int8: bool) -> tuple[float, ...]:

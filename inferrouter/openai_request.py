@@ -1,7 +1,8 @@
-"""A chat in OpenAI's words, as the JSON body that one of its many servers takes.
+"""Writes a chat request as the JSON body that one of the many servers of OpenAI's format takes.
 
-Strategy: build a plain dict from the request in one pass, asking the server's row where servers differ; the caller's
-`extra` goes in last, as it is. Must never know addresses or keys.
+Strategy: build a plain dict from the request in one pass, asking the server's row where servers differ; the caller's `extra` goes
+in last, as it is. The rows are a table looked up by the provider's name; a server without a row gets the plain format, and no
+other module compares provider names. Must never know addresses or keys.
 """
 
 from __future__ import annotations
@@ -150,12 +151,6 @@ def _call_id(call_id: str, server: ServerQuirks) -> str:
     digest = hashlib.blake2b(call_id.encode("utf-8", "surrogatepass"), digest_size=9).digest()
     return "".join(_LETTERS[byte % 62] for byte in digest)
 
-
-# --- from openai_servers: How the servers that speak OpenAI's format differ from it, one row a server.
-#
-# Strategy: a table of frozen rows looked up by the provider's name; a server without a row gets the plain format. No other
-# module compares provider names. Must never know a request's content, nor an account.
-#
 
 IMAGE = frozenset({"image"})
 USUAL = frozenset({"image", "audio", "document"})

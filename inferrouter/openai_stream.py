@@ -1,4 +1,4 @@
-"""A streamed answer in OpenAI's format, event by event.
+"""Reads a streamed answer in OpenAI's format, event by event.
 
 Strategy: one pass over each chunk. Tool-call fragments are told apart per choice by index, or by id where servers leave the
 index out or give several calls the same one. Usage is replaced, never added. The answer is complete when every choice has
@@ -36,13 +36,13 @@ class OpenAIDecoder(StreamDecoder):
     def read(self, event: str, item: Any, source: str) -> list[ChatChunk]:
         """See `StreamDecoder.read`."""
         if type(item) is not dict:
-            malformed("a chunk of the stream is no object", source)
+            malformed("a chunk of the stream is not an object", source)
         choices = item.get("choices")
         if not choices:
             if item.get("object") == "error":
                 self.fail(item)
         elif type(choices) is not list:
-            malformed("a chunk's choices are no list", source)
+            malformed("a chunk's choices are not a list", source)
         made = tuple([self._choice(choice, source) for choice in choices]) if choices else NOTHING_NEW
         usage = item.get("usage")
         if not usage and "x_groq" in item:
@@ -72,7 +72,7 @@ class OpenAIDecoder(StreamDecoder):
 
     def _choice(self, choice: Any, source: str) -> ChunkChoice:
         if type(choice) is not dict:
-            malformed("a chunk's choice is no object", source)
+            malformed("a chunk's choice is not an object", source)
         index = choice.get("index")
         if type(index) is not int:
             index = 0
@@ -91,7 +91,7 @@ class OpenAIDecoder(StreamDecoder):
         if not delta:
             return ChunkChoice(index, NO_DELTA, finish)
         if type(delta) is not dict:
-            malformed("a chunk's delta is no object", source)
+            malformed("a chunk's delta is not an object", source)
         return ChunkChoice(index, track.take(delta, source), finish)
 
 
@@ -148,7 +148,7 @@ class _Track:
         if not calls:
             return Delta(text or "", reasoning)
         if type(calls) is not list:
-            malformed("tool_calls is no list", source)
+            malformed("tool_calls is not a list", source)
         return Delta(text or "", reasoning, tuple([self._call(call, source) for call in calls]))
 
     def native(self, provider: str) -> NativeTurn | None:
@@ -174,7 +174,7 @@ class _Track:
 
     def _call(self, fragment: Any, source: str) -> ToolCallDelta:
         if type(fragment) is not dict:
-            malformed("a tool call fragment is no object", source)
+            malformed("a tool call fragment is not an object", source)
         function = function_of(fragment)
         given, name = text_or_empty(fragment.get("id")), text_or_empty(function.get("name"))
         arguments = arguments_of(function.get("arguments"))

@@ -1,4 +1,4 @@
-"""In which order candidates are tried.
+"""Puts candidates into the order in which they are tried.
 
 Strategy: a policy is any object with `select(candidates) -> sequence`; the four here are sort keys, and Python's stable sort
 keeps the declared order where a key sees no difference. A policy may leave candidates out, never add any. Must never

@@ -1,4 +1,4 @@
-"""The contract of a provider: a request becomes bytes and headers, bytes become records, an error becomes one of ours.
+"""Defines what a provider must do: a request becomes bytes and headers, bytes become records, an error becomes one of ours.
 
 Strategy: sans-I/O. A provider knows one wire format and nothing of sockets, accounts in plural, quota or retries. What all
 dialects share is here: strict JSON reading, honest token counts, and the stream decoder that feeds server-sent events to a
@@ -182,7 +182,7 @@ class StreamDecoder:
         try:
             item = load_json(bytes(self._prefix))
         except MalformedResponseError as exc:
-            exc.message = "the answer to a stream request is no event stream"
+            exc.message = "the answer to a stream request is not an event stream"
             exc.body = clean_text(bytes(self._prefix[:2048]).decode("utf-8", "replace"))
             raise
         first = item[0] if isinstance(item, list) and item else item
@@ -237,7 +237,7 @@ def embedded_status(item: Any, default: int) -> int:
 
 
 def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no JSON")
+    raise ValueError(f"{name} is not JSON")
 
 
 _DECODER = json.JSONDecoder(parse_constant=_refuse_constant)

@@ -1,4 +1,4 @@
-"""Anthropic's Messages API as a provider: URL, headers, and what its errors mean.
+"""Speaks Anthropic's Messages API: URL, headers, and what its errors mean.
 
 Strategy: the body is made by `anthropic_request`, the answer read by `anthropic_reply`. Serves every server that speaks the
 same format, under its own base_url and name. Must never know accounts in plural, quota or retries.
@@ -25,7 +25,7 @@ VERSION = ("anthropic-version", "2023-06-01")
 class AnthropicProvider:
     """Anthropic at `base_url`. `models`: names or patterns it serves; None = claude-*, () = none declared.
 
-    Raises `ConfigError` for a name, URL or list that is none.
+    Raises `ConfigError` for a name, URL or list that is not one.
     """
 
     dialect = "anthropic"

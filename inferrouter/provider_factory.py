@@ -1,6 +1,6 @@
-"""From names to providers: those the caller brought, and for every other account one built from its settings or the catalog.
+"""Builds the providers: those the caller gave, and for every other account one from its settings or the catalog.
 
-Strategy: what the caller brought wins; then the dialect an account names, at its own base_url; then the catalog's preset. All
+Strategy: what the caller gave wins; then the dialect an account names, at its own base_url; then the catalog's preset. All
 problems are gathered before anything is raised. Must never open a connection.
 """
 
@@ -25,14 +25,14 @@ _NEEDED = ("name", "dialect", "base_url", "media", "declares", "unsupported", "e
 
 def providers_for(config: Config, given: Iterable[Provider] | None) -> dict[str, Provider]:
     """Every provider that `config` needs, by name. Raises `ConfigError` listing every problem."""
-    brought, problems = _brought(given)
-    problems += config.problems_with(KNOWN_PROVIDERS | brought.keys())
+    given_ones, problems = _checked(given)
+    problems += config.problems_with(KNOWN_PROVIDERS | given_ones.keys())
     if problems:
         raise ConfigError(problems)
     for account in config.accounts:
-        if account.provider not in brought:
-            brought[account.provider] = _built(account)
-    return brought
+        if account.provider not in given_ones:
+            given_ones[account.provider] = _built(account)
+    return given_ones
 
 
 def accounts_from_env(env: Mapping[str, str]) -> list[AccountConfig]:
@@ -79,20 +79,20 @@ def _free_account(name: str, key: Secret) -> AccountConfig:
     )
 
 
-def _brought(given: Iterable[Provider] | None) -> tuple[dict[str, Provider], list[str]]:
-    brought: dict[str, Provider] = {}
+def _checked(given: Iterable[Provider] | None) -> tuple[dict[str, Provider], list[str]]:
+    given_ones: dict[str, Provider] = {}
     problems: list[str] = []
     if given is not None and not isinstance(given, Iterable):
-        return brought, [f"providers: must be a list of providers, not {type(given).__name__}"]
+        return given_ones, [f"providers: must be a list of providers, not {type(given).__name__}"]
     for index, provider in enumerate(given or ()):
         missing = [name for name in _NEEDED if not hasattr(provider, name)]
         if missing:
-            problems.append(f"providers[{index}]: {type(provider).__name__} is no provider, it has no {missing[0]!r}")
-        elif provider.name in brought:
+            problems.append(f"providers[{index}]: {type(provider).__name__} is not a provider: it has no {missing[0]!r}")
+        elif provider.name in given_ones:
             problems.append(f"providers[{index}]: the name {provider.name!r} is taken by an earlier provider")
         else:
-            brought[provider.name] = provider
-    return brought, problems
+            given_ones[provider.name] = provider
+    return given_ones, problems
 
 
 def _built(account: AccountConfig) -> Provider:

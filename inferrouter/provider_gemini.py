@@ -1,4 +1,4 @@
-"""Google's native Gemini API (v1beta) as a provider: URLs, headers, embeddings, and what its errors mean.
+"""Speaks Google's native Gemini API (v1beta): URLs, headers, embeddings, and what its errors mean.
 
 Strategy: the body is made by `gemini_request`, the answer read by `gemini_reply`. The key travels in the x-goog-api-key
 header, never in the URL. A stream is asked for with alt=sse. Must never know accounts in plural, quota or retries.
@@ -29,7 +29,7 @@ PATTERNS = ("gemini-*", "gemma-*", "learnlm-*", "embedding-*", "text-embedding-0
 class GeminiProvider:
     """Gemini at `base_url`. `models`: names or patterns it serves; None = Google's own naming, () = none declared.
 
-    Raises `ConfigError` for a name, URL or list that is none.
+    Raises `ConfigError` for a name, URL or list that is not one.
     """
 
     dialect = "gemini"
@@ -58,8 +58,8 @@ class GeminiProvider:
     def encode(self, request: ChatRequest, model: str, endpoint: Endpoint, stream: bool) -> WireRequest:
         """See `Provider.encode`."""
         body = gemini_request.chat_body(request, model.removeprefix("models/"))
-        verb = ":streamGenerateContent?alt=sse" if stream else ":generateContent"
-        return self._request(endpoint, _path(model) + verb, body)
+        method = ":streamGenerateContent?alt=sse" if stream else ":generateContent"
+        return self._request(endpoint, _path(model) + method, body)
 
     def decode(self, body: bytes, model: str) -> ChatResponse:
         """See `Provider.decode`."""
@@ -102,7 +102,7 @@ class GeminiProvider:
 def _path(model: str) -> str:
     """The URL path of a model; tuned models and the like bring their own collection. Raises `InvalidRequestError`."""
     if not {"", ".", ".."}.isdisjoint(model.split("/")):
-        raise InvalidRequestError(message=f"{model!r} is no name of a model: it would lead to another address")
+        raise InvalidRequestError(message=f"{model!r} is not the name of a model: it would lead to another address")
     collection = "" if "/" in model else "models/"
     return f"/{collection}{quote(model, safe='/@')}"
 
@@ -110,7 +110,7 @@ def _path(model: str) -> str:
 def _vector(item: Any, body: str) -> tuple[float, ...]:
     values = item.get("values") if isinstance(item, dict) else None
     if not isinstance(values, list) or not values or not {type(value) for value in values} <= {int, float}:
-        raise MalformedResponseError(message="an embedding is no list of numbers", body=body[:2048])
+        raise MalformedResponseError(message="an embedding is not a list of numbers", body=body[:2048])
     try:
         vector = tuple(map(float, values))
     except OverflowError as exc:

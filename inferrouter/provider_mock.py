@@ -1,7 +1,8 @@
-"""A provider that answers from a script, in process: for tests of programs that use this library.
+"""Answers from a script, in process: for tests of programs that use this library.
 
-Strategy: it is an OpenAI-format provider that brings its own wire, so that everything between the router and the socket is
-the real thing. Nothing sleeps unless a `sleep` is given. Must never open a connection.
+Strategy: it is an OpenAI-format provider that brings its own wire, so that everything between the router and the socket is the
+real thing. Token counts are this library's own estimates where the script gives none; vectors come from a hash of the text.
+Nothing sleeps unless a `sleep` is given. Must never open a connection.
 """
 
 from __future__ import annotations
@@ -178,12 +179,6 @@ def _reply(made: MockReply, call: MockCall) -> MockWireReply:
         pieces = answer_bytes(made, call.model, call.body, call.stream)
     return MockWireReply(made.status, made.headers, pieces, made.cut_after)
 
-
-# --- from mock_wire: What a scripted provider puts on its wire: replies as values, and the bytes a real server would have sent for them.
-#
-# Strategy: OpenAI's format, whole or as an event stream; token counts are this library's own estimates where the script gives
-# none, and vectors come from a hash of the text, so that the same text has the same vector. Must never read a clock.
-#
 
 VECTOR_LENGTH = 8
 

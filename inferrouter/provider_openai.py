@@ -1,7 +1,7 @@
-"""The OpenAI-compatible dialect: one provider class for every server that speaks it.
+"""Speaks the OpenAI-compatible format: one provider class for every server that takes it.
 
-Strategy: the format is in `openai_request`, `openai_reply`, `openai_stream` and `openai_vectors`, what servers do
-differently in `openai_servers`; this module puts them behind the `Provider` contract. Must never open a connection.
+Strategy: the format is in `openai_request` (with what servers do differently), `openai_reply` and `openai_stream`; this module
+puts them behind the `Provider` contract. Must never open a connection.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class OpenAICompatProvider:
     """A provider `name` at `base_url` (such as "https://api.openai.com/v1"). See `Provider` for what its methods do.
 
     `models`: names or shell-style patterns of what it serves; None: it declares none and takes any name.
-    Raises `ConfigError` for a name, URL or list that is none.
+    Raises `ConfigError` for a name, URL or list that is not one.
     """
 
     dialect = "openai"

@@ -1,10 +1,9 @@
-"""The quota store: every limit of a call is reserved in one step, and settled once with what was really used.
+"""Defines the quota store: every limit of a call is reserved in one step, and settled once with what was really used.
 
-Strategy: a store is seven verbs, each one round trip, over buckets that are named by a key and counted by a `Limit`.
+Strategy: a store is seven methods, each one round trip, over buckets that are named by a key and counted by a `Limit`.
 A refused reservation writes nothing. A reservation names its windows, so that settling late never touches a newer one;
-one that is never settled (a crash) stays charged until its windows pass. The bookkeeping (`admit`, `settle`, `redefined`)
-is pure and shared by the stores; `MemoryQuotaStore` is that bookkeeping under a lock. Stores take `now` (epoch seconds)
-from the caller, never read a clock, and never call back. Must never know of providers, requests or keys to an API.
+one that is never settled (a crash) stays charged until its windows pass. Stores take `now` (epoch seconds) from the caller, never
+read a clock, and never call back. Must never know of providers, requests or keys to an API.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from typing import NamedTuple, Protocol, runtime_checkable
 from .limits import Limit
 
 LONGEST_HOLD = 35 * 86400.0
-"""Seconds; a hold never rests longer than this, whatever a provider or a wrong clock says."""
+"""Seconds; a hold never lasts longer than this, whatever a provider or a wrong clock says."""
 
 Wants = Sequence[tuple[str, float]]
 
@@ -71,7 +70,7 @@ class Refusal:
 
 @dataclass(frozen=True, slots=True)
 class Hold:
-    """`key` (an account, or one of its models) must rest until `until` (epoch seconds), because of `reason`."""
+    """`key` (an account, or one of its models) is held until `until` (epoch seconds), because of `reason`."""
 
     key: str
     until: float
@@ -102,9 +101,9 @@ class Reservation:
 
 @runtime_checkable
 class QuotaStore(Protocol):
-    """What the router needs of a store. Every verb is atomic over threads (and processes, where the store is shared).
+    """What the router needs of a store. Every method is atomic over threads (and processes, where the store is shared).
 
-    Every verb raises QuotaStoreError where the store cannot be reached or trusted, was closed, or is asked nonsense
+    Every method raises QuotaStoreError where the store cannot be reached or trusted, was closed, or is asked nonsense
     (an unknown key, an amount that is negative, NaN, infinite or a bool); then nothing was changed, and the call may
     be repeated. `inferrouter.conformance` holds the suite that every store must pass.
     """
@@ -129,7 +128,7 @@ class QuotaStore(Protocol):
         """Gives everything back. Returns False, changing nothing, if it was settled before."""
 
     def hold(self, key: str, until: float, reason: str, now: float) -> None:
-        """Marks `key` as resting until `until` (epoch seconds). The later of two holds wins; `until <= now` releases.
+        """Holds `key` until `until` (epoch seconds). The later of two holds wins; `until <= now` releases.
 
         No hold has longer to go than `LONGEST_HOLD`, nor, after a clock's step back, than it had when it was made.
         """
@@ -145,7 +144,7 @@ class QuotaStore(Protocol):
         """
 
     def close(self) -> None:
-        """Ends the use of the store; every verb raises QuotaStoreError afterwards. May be called again."""
+        """Ends the use of the store; every method raises QuotaStoreError afterwards. May be called again."""
 
 
 def allowance_key(account_id: str) -> str:

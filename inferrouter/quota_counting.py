@@ -162,7 +162,7 @@ def counter_of(limit: Limit) -> WindowCounter:
 
 
 def counter_unpacked(limit: Limit, state: bytes) -> WindowCounter:
-    """The count that `pack` gave. Raises QuotaStoreError where `state` is no count of such a limit."""
+    """The count that `pack` gave. Raises QuotaStoreError where `state` is not a count of such a limit."""
     if not state:
         return counter_of(limit)
     try:
@@ -324,7 +324,7 @@ def with_quota(known: BucketState | None, key: str, amount: float, unit: str) ->
 def merged_hold(old: tuple[Hold, float] | None, new: Hold, now: float) -> tuple[Hold, float] | None:
     """Which of two holds stays, with the time it was made at; None if the new one releases."""
     if not isinstance(new.until, (int, float)) or not abs(new.until) <= math.inf:
-        raise QuotaStoreError(f"{new.until!r} is no time to hold {new.key!r} until; give epoch seconds")
+        raise QuotaStoreError(f"{new.until!r} is not a time to hold {new.key!r} until; give epoch seconds")
     check_time(now)
     if new.until <= now:
         return None
@@ -385,4 +385,4 @@ def _unknown(key: str) -> QuotaStoreError:
 
 
 def _nonsense(amount: object) -> QuotaStoreError:
-    return QuotaStoreError(f"{amount!r} is no amount that can be counted; give a finite number of 0 or more")
+    return QuotaStoreError(f"{amount!r} is not an amount that can be counted; give a finite number of 0 or more")

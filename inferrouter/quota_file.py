@@ -1,4 +1,4 @@
-"""The file under a quota store: whether it can be used and is still the one that was opened, and what to say where it is not.
+"""Guards the file under a quota store: whether it can be used, and whether it is still the one that was opened.
 
 Strategy: a file that is not ours, damaged, deleted or replaced is refused, never repaired or overwritten. What can be
 seen from outside is seen before SQLite opens the file, as it leaves files of its own beside one that it cannot write.
@@ -43,7 +43,7 @@ class QuotaFile:
         except OSError as exc:
             raise self.unusable(f"cannot be found ({exc.strerror})", "mend the link, or name another") from exc
         if not stat.S_ISREG(found.st_mode):
-            raise self.unusable("is no regular file", "name a file of its own")
+            raise self.unusable("is not a regular file", "name a file of its own")
         if not os.access(self.path, os.R_OK | os.W_OK):
             raise self.unusable(*_REMEDIES[8])
         if 0 < found.st_size < SHORTEST:

@@ -1,7 +1,7 @@
-"""The quota store in this process's memory: exact over threads, forgotten at exit.
+"""Keeps quota in this process's memory: exact over threads, forgotten at exit.
 
-Strategy: the bookkeeping of `quota_counting` under one lock. Must never read a clock, call back, or know of providers, requests or
-API keys.
+Strategy: the bookkeeping of `quota_counting` under one lock. Must never read a clock, call back, or know of providers, requests
+or API keys.
 """
 
 from __future__ import annotations

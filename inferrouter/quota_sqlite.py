@@ -1,9 +1,9 @@
-"""The quota store over one SQLite file: exact over threads and processes, and it survives a crash.
+"""Keeps quota in one SQLite file: exact over threads and processes, and it survives a crash.
 
 Strategy: one row a bucket holds its whole count, so that the file stays as small as the number of buckets; one row an
-open reservation is deleted when it is settled, or once its windows have passed. Every verb is one transaction that
+open reservation is deleted when it is settled, or once its windows have passed. Every method is one transaction that
 takes the write lock first (BEGIN IMMEDIATE) and waits for it in short random naps, so that no process is shut out.
-One connection a process behind a lock, closed over a fork. The bookkeeping itself is `quota`'s, the care for the file
+One connection a process behind a lock, closed over a fork. The bookkeeping is `quota_counting`'s, the care for the file
 `quota_file`'s. Must never know how counting works.
 """
 
@@ -64,7 +64,7 @@ class SQLiteQuotaStore:
     """Counts in the file `path`, created (mode 0600) if there is none; its folder must exist and be on a local disk.
 
     `synchronous`: "NORMAL" survives any crash of a process, "FULL" also the loss of power, at about a tenth of the speed.
-    `busy_timeout`: seconds to wait for other processes' locks before a verb gives up. `sleep`: how to wait, in seconds.
+    `busy_timeout`: seconds to wait for other processes' locks before a method gives up. `sleep`: how to wait, in seconds.
     An empty file is taken as new. Raises ConfigError for a wrong path or `synchronous`, QuotaStoreError for a file that
     cannot be used, saying why and what to do.
     """

@@ -1,6 +1,6 @@
-"""What goes in: messages, requests, and the small values that requests and answers share.
+"""Defines what goes in: messages, requests, and the small values that requests and answers share.
 
-Strategy: one vocabulary, OpenAI's words, for every dialect. Constructors accept what people write (strings, dicts,
+Strategy: one vocabulary, OpenAI's, for every dialect. Constructors accept what people write (strings, dicts,
 functions) and keep one immutable form, so that nothing below has to ask again. Must never know a provider.
 """
 
@@ -26,7 +26,7 @@ class Usage:
     """Tokens, one definition for all providers.
 
     prompt: all input, cached and tool-use prompt included; completion: all output, reasoning included; total: as reported.
-    `cached_tokens` and `reasoning_tokens` are parts of them. `input_breakdown`: input tokens by modality, where told.
+    `cached_tokens` and `reasoning_tokens` are parts of them. `input_breakdown`: input tokens by modality, where known.
     """
 
     prompt_tokens: int = 0

@@ -1,7 +1,8 @@
-"""What comes back: whole answers and the chunks of a stream, in OpenAI's words.
+"""Defines what comes back: whole answers, the chunks of a stream, and how chunks are put together into an answer.
 
-Strategy: built by the dialects from the provider's JSON, which stays reachable as text and is parsed afresh on each
-`raw`, so that a value holds nothing mutable. Must never know a provider.
+Strategy: built by the dialects from the provider's JSON, which stays reachable as text and is parsed afresh on each `raw`, so
+that a value holds nothing mutable. A stream's pieces are lists that are joined once, at the end; a tool call reaches the whole
+answer only when nothing of it can be missing. Must never know a provider.
 """
 
 from __future__ import annotations
@@ -74,7 +75,7 @@ class ChatResponse:
         return objects[0] if len(objects) == 1 else objects
 
     def json(self) -> Any:
-        """The text parsed as JSON, code fences around it forgiven. Raises `MalformedResponseError` when it is no JSON."""
+        """The text parsed as JSON, code fences around it forgiven. Raises `MalformedResponseError` when it is not JSON."""
         text = self.text.strip()
         if text.startswith("```") and text.endswith("```"):
             text = text[3:-3]
@@ -177,18 +178,11 @@ class EmbedResponse:
 
 
 def _no_constant(word: str) -> Any:
-    raise ValueError(f"{word} is no JSON")
+    raise ValueError(f"{word} is not JSON")
 
 
 def _first_line(exc: Exception) -> str:
     return str(exc).splitlines()[0] if str(exc) else type(exc).__name__
-
-
-# --- from assemble: A stream's chunks put together into one whole answer.
-#
-# Strategy: lists that are joined once, at the end. A tool call reaches the whole answer only when nothing of it can be
-# missing: a stream that was cut gives no half-written call away as a finished one. Must never know a provider.
-#
 
 
 class Assembler:

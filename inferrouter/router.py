@@ -1,4 +1,4 @@
-"""The router: the object a program holds.
+"""Holds a program's routing together: the object with `chat_completion`, `stream`, `embed`, `explain` and `status`.
 
 Strategy: builds the parts once and hands them down; every call resolves its model, states what it needs, and leaves the rest to
 the one walk. Starts no thread, and opens no connection before the first call. Must never know a wire format.
@@ -135,7 +135,7 @@ class Router:
     def chat_completion(
         self, request: ChatRequest, *, timeout: float | None = None, max_wait: float | None = None
     ) -> ChatResponse:
-        """One whole answer. `timeout`: seconds for everything; `max_wait`: seconds it may sleep for a free slot.
+        """One whole answer. `timeout`: seconds for everything; `max_wait`: seconds it may sleep until a candidate is free.
 
         None: the configuration's. Raises errors of the `InferRouterError` tree only: `InvalidRequestError`, `UnknownModelError`,
         `NoCandidatesError`, `AllCandidatesFailedError`, `AuthenticationError`, `ContextWindowError`, `QuotaStoreError`.

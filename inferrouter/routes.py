@@ -1,7 +1,8 @@
-"""Who there is: accounts joined with their providers, names resolved to them, and which buckets a call at each must pass.
+"""Resolves model names to deployments and their limits.
 
-Strategy: everything that does not change from call to call is worked out once and kept: a `Deployment` is one model at one account, a
-`Route` the slots that serve a name, in declared order. A typo never widens a plan. Must never know what is used or held now.
+Strategy: everything that does not change from call to call is worked out once and kept: a `Deployment` is one model at one
+account, a `Route` the deployments that serve a name, in declared order. A typo never widens a route. Must never know what is used
+or held now.
 """
 
 from __future__ import annotations
@@ -78,7 +79,7 @@ class Deployment:
         self.capabilities = _capabilities(account, model)
 
     def with_allowance(self, allowed: Limit) -> Deployment:
-        """This slot under the allowance that the store counts now, which `set_quota` may have changed: mostly itself."""
+        """This deployment under the allowance that the store counts now, which `set_quota` may have changed: mostly itself."""
         unit = None if allowed.amount == UNLIMITED else allowed.unit
         if unit == (self.allowance and self.allowance[1]):
             return self
@@ -91,7 +92,7 @@ class Deployment:
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """What serves a name: slots in declared order, and every bucket of theirs, each once."""
+    """What serves a name: deployments in declared order, and every bucket of theirs, each once."""
 
     name: str
     deployments: tuple[Deployment, ...]
@@ -99,7 +100,7 @@ class Route:
 
 
 class RouteTable:
-    """All seats of a router. `resolve` is thread-safe and cached."""
+    """Every account of a router with its deployments. `resolve` is thread-safe and cached."""
 
     def __init__(self, config: Config, providers: Mapping[str, Provider], transport: Transport, ledger: GuardedStore) -> None:
         self._config = config
@@ -123,7 +124,7 @@ class RouteTable:
                 self._ledger.define((Bucket(key, counted),), now)
 
     def resolve(self, name: str, now: float) -> Route:
-        """The plan of an alias, a declared model, or provider/model; "" is the default model. Raises `UnknownModelError`."""
+        """The route of an alias, a declared model, or provider/model; "" is the default model. Raises `UnknownModelError`."""
         name = name or self._config.default_model
         route = self.cached(name)
         if route is None:
@@ -139,7 +140,7 @@ class RouteTable:
         return route
 
     def cached(self, name: str) -> Route | None:
-        """The plan of a name that was resolved before; takes no lock."""
+        """The route of a name that was resolved before; takes no lock."""
         return self._routes.get(name or self._config.default_model)
 
     def keys_of(self, bound: BoundAccount) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""A key that does not show itself, and the eraser for texts that might hold one.
+"""Hides keys: a value that does not show itself, and the eraser for texts that might hold one.
 
 Strategy: the value leaves only through `reveal()`, which the transport alone calls, at the last moment before the
 socket. repr, str, format, vars, copies and pickles never hold it. Must never know what the key is for.
@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 
 MASK = "***"
 SHORTEST = 4
-"""Characters; fewer are no key, and would be found in ordinary words."""
+"""Characters; anything shorter is not a key, and would be found in ordinary words."""
 
 TELLING = 8
 """Characters; a text with so many of a key's first ones may be an abridged copy of it."""

@@ -1,8 +1,9 @@
-"""Stand-in LLM providers over real HTTP on 127.0.0.1: for tests, for the demo, for trying a configuration without a key.
+"""Stands in for LLM providers over real HTTP on 127.0.0.1: for tests, for the demo, for trying a configuration without a key.
 
-Strategy: one `Simulator` is one provider in one dialect ("openai", "gemini", "anthropic"), with real counting per key
-and the provider's own errors, headers and streams; its answers are the same on every run. Faults are scripted.
-It serves only between `start()` and `stop()`, which a `with` block calls. Must never know the router.
+Strategy: one `Simulator` is one provider in one dialect ("openai", "gemini", "anthropic"), with the provider's own errors,
+headers and streams; its answers are the same on every run. Each key is really counted, in fixed windows of the UTC minute and day
+by the caller's clock; a refused request leaves no trace. Faults are scripted. It serves only between `start()` and `stop()`,
+which a `with` block calls. Must never know the router.
 """
 
 from __future__ import annotations
@@ -73,7 +74,7 @@ class Simulator:
         chunk_delay_s: float = 0.0,
     ) -> None:
         if dialect not in WIRES:
-            raise ConfigError(f"dialect: {dialect!r} is none of {', '.join(WIRES)}")
+            raise ConfigError(f"dialect: {dialect!r} is not one of {', '.join(WIRES)}")
         self.dialect = dialect
         self.name = name or dialect
         self.models = tuple(models)
@@ -200,13 +201,13 @@ class Simulator:
         with self._lock:
             counter = self._counters[place]
             spent = counter.admit(tokens, completion, now)
-            rooms = counter.rooms(now)
+            limits = counter.limits(now)
             if not spent:
                 self._numbers += 1
                 kind = fault.kind if fault else ""
                 self._log.append(LoggedRequest(place, asked.model, 200, _streams(asked), tokens, completion, kind))
             number = self._numbers
-        headers = self._wire.rate_headers(rooms, now)
+        headers = self._wire.rate_headers(limits, now)
         if spent:
             refusal = self._wire.limited(asked.model, spent, tokens, now)
             raise Refusal(429, refusal.body, {**headers, **refusal.headers})
@@ -244,19 +245,12 @@ def _streams(asked: Prompt | Texts | None) -> bool:
     return isinstance(asked, Prompt) and asked.stream
 
 
-# --- from simulator_keys: What one key of a stand-in provider may use, has used, and has left.
-#
-# Strategy: real counting in fixed windows, the UTC minute and the UTC day, told by the caller's clock; a request is refused
-# when one more would not fit (its completion is not known yet and is not asked about), and a refused one leaves no trace.
-# Must never know which key it counts for. Not locked: the simulator holds its own lock around it.
-#
-
 SPAN = {"minute": 60.0, "day": 86400.0}  # seconds
 
 
 @dataclass(frozen=True, slots=True)
 class KeyLimits:
-    """Requests and tokens a key may use per minute and per day; None is no limit, 0 refuses everything."""
+    """Requests and tokens a key may use per minute and per day; None: no limit, 0 refuses everything."""
 
     rpm: int | None = None
     rpd: int | None = None
@@ -289,7 +283,7 @@ class KeyCounter:
 
     def admit(self, prompt_tokens: int, completion_tokens: int, now: float) -> list[LimitState]:
         """Charge a request unless a limit is spent; returns the spent limits, empty when it was charged."""
-        spent = [room for room in self.rooms(now) if room.used + (prompt_tokens if room.unit == "tokens" else 1) > room.limit]
+        spent = [each for each in self.limits(now) if each.used + (prompt_tokens if each.unit == "tokens" else 1) > each.limit]
         used = self.usage
         if spent:
             self.usage = KeyUsage(used.requests, used.prompt_tokens, used.completion_tokens, used.refused + 1)
@@ -303,7 +297,7 @@ class KeyCounter:
         )
         return []
 
-    def rooms(self, now: float) -> list[LimitState]:
+    def limits(self, now: float) -> list[LimitState]:
         """Every limit of the key and how much of it is used."""
         limits = self._limits
         asked: list[tuple[Literal["requests", "tokens"], Literal["minute", "day"], int | None]] = [

@@ -1,4 +1,4 @@
-"""The Anthropic wire of the simulator: messages and model list.
+"""Serves Anthropic's format in the simulator: messages and model list.
 
 Strategy: requests are read as strictly as the service reads them (required fields, unknown fields, tool results next to
 their calls, unchanged thinking signatures), answers have its whole event sequence with a ping, cumulative usage, and a
@@ -86,7 +86,7 @@ class AnthropicWire:
 
     def limited(self, model: str, spent: list[LimitState], asked: int, now: float) -> Refusal:
         """429 with retry-after until the last of the spent limits heals."""
-        worst = max(spent, key=lambda room: room.resets_in)
+        worst = max(spent, key=lambda each: each.resets_in)
         unit = "input tokens" if worst.unit == "tokens" else "requests"
         refusal = self.refusal(
             429,
@@ -94,13 +94,13 @@ class AnthropicWire:
         )
         return Refusal(429, refusal.body, {**refusal.headers, "retry-after": str(worst.wait)})
 
-    def rate_headers(self, rooms: list[LimitState], now: float) -> dict[str, str]:
+    def rate_headers(self, limits: list[LimitState], now: float) -> dict[str, str]:
         """anthropic-ratelimit-*: the tightest limit of each unit, resets as RFC 3339 times."""
         headers: dict[str, str] = {}
         for unit in ("requests", "tokens"):
-            of_unit = [room for room in rooms if room.unit == unit]
+            of_unit = [each for each in limits if each.unit == unit]
             if of_unit:
-                tight = min(of_unit, key=lambda room: room.remaining / max(1, room.limit))
+                tight = min(of_unit, key=lambda each: each.remaining / max(1, each.limit))
                 moment = datetime.fromtimestamp(int(now + tight.resets_in), UTC)
                 headers[f"anthropic-ratelimit-{unit}-limit"] = str(tight.limit)
                 headers[f"anthropic-ratelimit-{unit}-remaining"] = str(tight.remaining)

@@ -1,4 +1,4 @@
-"""The Gemini native wire of the simulator: generateContent, streamGenerateContent, embeddings, model list.
+"""Serves Gemini's native format in the simulator: generateContent, streamGenerateContent, embeddings, model list.
 
 Strategy: requests are read as strictly as the service reads them (unknown fields, empty parts, function calls without
 their answers and lost thought signatures are refused), answers have its habits: calls without an id and with STOP, a
@@ -79,18 +79,18 @@ class GeminiWire:
         return "text/event-stream" if query.get("alt") == "sse" else "application/json; charset=UTF-8"
 
     def read(self, path: str, query: Mapping[str, str], headers: Mapping[str, str], body: bytes) -> Prompt | Texts:
-        """The request behind /models/{model}:{verb}."""
+        """The request behind /models/{model}:{method}."""
         route = re.fullmatch(r"/models/([^:]+):(\w+)", path)
-        model, verb = route.groups() if route else ("", "")
+        model, method = route.groups() if route else ("", "")
         found = as_object(body)
         if found is None:
             raise self.refusal(400, "Invalid JSON payload received.")
-        if verb in ("generateContent", "streamGenerateContent"):
-            stream = verb == "streamGenerateContent"
+        if method in ("generateContent", "streamGenerateContent"):
+            stream = method == "streamGenerateContent"
             return self._prompt(model, found, sse=stream and query.get("alt") == "sse", array=stream)
-        if verb == "embedContent":
+        if method == "embedContent":
             return self._texts(model, [found], frozenset(["single"]))
-        if verb == "batchEmbedContents":
+        if method == "batchEmbedContents":
             return self._texts(model, found.get("requests") or [], frozenset())
         raise self.refusal(404, "Requested entity was not found.")
 
@@ -108,21 +108,21 @@ class GeminiWire:
 
     def limited(self, model: str, spent: list[LimitState], asked: int, now: float) -> Refusal:
         """429 with every violation; the delay is short even when a day is spent, and there is no Retry-After."""
-        delay = min(room.wait for room in spent) if all(room.window == "minute" for room in spent) else 60 - now % 60
+        delay = min(each.wait for each in spent) if all(each.window == "minute" for each in spent) else 60 - now % 60
         violations = [
             {
-                "quotaMetric": f"generativelanguage.googleapis.com/{METRICS[room.unit]}",
-                "quotaId": QUOTA_IDS[room.unit].format(room.window.capitalize()),
+                "quotaMetric": f"generativelanguage.googleapis.com/{METRICS[each.unit]}",
+                "quotaId": QUOTA_IDS[each.unit].format(each.window.capitalize()),
                 "quotaDimensions": {"location": "global", "model": model},
-                "quotaValue": str(room.limit),
+                "quotaValue": str(each.limit),
             }
-            for room in spent
+            for each in spent
         ]
-        told = "".join(
+        quotas = "".join(
             f"\n* Quota exceeded for metric: {each['quotaMetric']}, limit: {each['quotaValue']}, model: {model}"
             for each in violations
         )
-        said = f"You exceeded your current quota. {told}\nPlease retry in {delay:.3f}s."
+        said = f"You exceeded your current quota. {quotas}\nPlease retry in {delay:.3f}s."
         details: list[Body] = [
             {"@type": f"{TYPE}Help", "links": [{"url": "https://ai.google.dev/gemini-api/docs/rate-limits"}]},
             {"@type": f"{TYPE}QuotaFailure", "violations": violations},
@@ -130,7 +130,7 @@ class GeminiWire:
         ]
         return Refusal(429, _error(429, said, details))
 
-    def rate_headers(self, rooms: list[LimitState], now: float) -> dict[str, str]:
+    def rate_headers(self, limits: list[LimitState], now: float) -> dict[str, str]:
         """None: Gemini does not tell."""
         return {}
 

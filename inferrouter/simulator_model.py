@@ -1,7 +1,9 @@
-"""What a stand-in model answers: one neutral question in, one neutral answer out, the same every time.
+"""Answers as a stand-in model: one neutral question in, one neutral answer out, the same every time.
 
-Strategy: `answer` picks tool calls, a value that fits the schema, a quoted tool result or a pleasant sentence, and cuts
-it at stop words and at the token limit; ids, signatures and vectors are hashes. Nothing is random and no clock is read.
+Strategy: `answer` picks tool calls, a value that fits the schema, a quoted tool result or a pleasant sentence, and cuts it at
+stop words and at the token limit; ids, signatures and vectors are hashes. A value for a schema is its const, enum, default or
+example, else one by type; deep levels only where required, so that a schema that refers to itself ends. Nothing is random and
+no clock is read.
 Must never know a dialect, a key, or HTTP.
 """
 
@@ -44,8 +46,8 @@ def answer(prompt: Prompt, reply: ReplyFunction | None = None) -> Answer:
     if calls:
         return Answer("", thinking, calls, "calls")
     text, stop_word = _until_stop(_text(prompt, reply), prompt.stop)
-    room = None if prompt.max_tokens is None else max(0, prompt.max_tokens - count_tokens(thinking))
-    cut = _cut(text, room)
+    most = None if prompt.max_tokens is None else max(0, prompt.max_tokens - count_tokens(thinking))
+    cut = _cut(text, most)
     if cut != text:
         return Answer(cut, thinking, finish="length")
     return Answer(text, thinking, finish="sequence" if stop_word else "stop", stop_word=stop_word)
@@ -126,8 +128,8 @@ def _seen(media: tuple[Media, ...]) -> str:
     kinds: dict[str, list[str]] = {}
     for item in media:
         kinds.setdefault(item.kind, []).append(f"{item.mime_type}, {f'{item.size} bytes' if item.size else 'a link'}")
-    told = [f"{len(each)} {kind}{'s' * (len(each) > 1)} ({'; '.join(each)})" for kind, each in kinds.items()]
-    return f"I see {' and '.join(told)}." if told else ""
+    counted = [f"{len(each)} {kind}{'s' * (len(each) > 1)} ({'; '.join(each)})" for kind, each in kinds.items()]
+    return f"I see {' and '.join(counted)}." if counted else ""
 
 
 def _short(question: str) -> str:
@@ -144,21 +146,14 @@ def _until_stop(text: str, stop: tuple[str, ...]) -> tuple[str, str]:
     return text[:place], word
 
 
-def _cut(text: str, room: int | None) -> str:
-    if room is None:
+def _cut(text: str, most: int | None) -> str:
+    if most is None:
         return text
     for number, token in enumerate(TOKEN.finditer(text)):
-        if number == room:
+        if number == most:
             return text[: token.start()].rstrip()
     return text
 
-
-# --- from simulator_example: A plausible value for a JSON schema: tool arguments and structured answers of the stand-in models.
-#
-# Strategy: const, enum, default and examples win; else a value by type, with a friendly word for well-known property
-# names; every property is filled in, deep levels only where required, so a schema that refers to itself ends.
-# Understands JSON Schema and Gemini's upper-case types. Must never know what the value is for.
-#
 
 MAX_DEPTH = 6
 

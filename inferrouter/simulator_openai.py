@@ -1,4 +1,4 @@
-"""The OpenAI-compatible wire of the simulator: chat completions, embeddings, model list.
+"""Serves OpenAI's format in the simulator: chat completions, embeddings, model list.
 
 Strategy: the documented request is read strictly where a mistake would be refused by the real service (roles, tool
 call ids, argument strings), and answered with its fields, headers and habits: usage in a trailing chunk on request, a named
@@ -66,7 +66,7 @@ class OpenAIWire:
 
     def limited(self, model: str, spent: list[LimitState], asked: int, now: float) -> Refusal:
         """429 with retry-after; the message names the limit that heals last."""
-        worst = max(spent, key=lambda room: room.resets_in)
+        worst = max(spent, key=lambda each: each.resets_in)
         short = f"{worst.unit[0]}p{worst.window[0]}".upper()
         said = (
             f"Rate limit reached for {model} on {worst.unit} per {worst.window[:3]} ({short}): Limit {worst.limit}, "
@@ -75,13 +75,13 @@ class OpenAIWire:
         )
         return Refusal(429, _error(said, worst.unit, "rate_limit_exceeded"), {"retry-after": str(worst.wait)})
 
-    def rate_headers(self, rooms: list[LimitState], now: float) -> dict[str, str]:
+    def rate_headers(self, limits: list[LimitState], now: float) -> dict[str, str]:
         """x-ratelimit-*: the tightest limit of each unit, resets as durations."""
         headers: dict[str, str] = {}
         for unit in ("requests", "tokens"):
-            of_unit = [room for room in rooms if room.unit == unit]
+            of_unit = [each for each in limits if each.unit == unit]
             if of_unit:
-                tight = min(of_unit, key=lambda room: room.remaining / max(1, room.limit))
+                tight = min(of_unit, key=lambda each: each.remaining / max(1, each.limit))
                 headers[f"x-ratelimit-limit-{unit}"] = str(tight.limit)
                 headers[f"x-ratelimit-remaining-{unit}"] = str(tight.remaining)
                 headers[f"x-ratelimit-reset-{unit}"] = _duration(tight.resets_in)

@@ -1,4 +1,4 @@
-"""What the stand-in models are asked and what they answer, whatever the dialect: values, and how tokens are counted.
+"""Defines what the stand-in models are asked and what they answer, whatever the dialect, and counts their tokens.
 
 Strategy: a wire parses its dialect into a `Prompt` of `Turn`s or into `Texts`, and renders an `Answer`; tokens are a
 real count over the text that came and went, the same on every wire and every run.
@@ -70,7 +70,7 @@ class ToolSpec:
 class Prompt:
     """One chat request. `choice`: auto, none, any or a tool's name; `schema`: None asks for text, {} for any JSON object.
 
-    `max_tokens`: None is no limit. `copies`: how many choices. `notes`: what the wire wants to remember for its answer.
+    `max_tokens`: None: no limit. `copies`: how many choices. `notes`: what the wire wants to remember for its answer.
     """
 
     model: str

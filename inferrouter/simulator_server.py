@@ -1,8 +1,8 @@
-"""The simulator's HTTP server: real sockets on 127.0.0.1, kept-alive connections, chunked streams, faults on purpose.
+"""Runs the simulator's HTTP server: real sockets on 127.0.0.1, kept-alive connections, chunked streams, faults on purpose.
 
-Strategy: read a whole request, ask one function for an `ScriptedResponse`, send it exactly as told, broken where it says so.
-Open connections are known, so that stopping shuts every one and leaves no thread and no socket behind.
-Must never know a dialect, a key or a limit.
+Strategy: read a whole request, ask one function for a `ScriptedResponse`, send it exactly as told. A `Fault` names one thing that
+goes wrong: another answer instead, or this one broken on its way. Open connections are known, so that stopping shuts every one
+and leaves no thread and no socket behind. Must never know a dialect, a key or a limit.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ class Server(ThreadingHTTPServer):
             self._open.pop(request, None)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that went away is no error; anything else is told on stderr."""
+        """A client that went away is not an error; anything else is shown on stderr."""
         if not isinstance(sys.exception(), ConnectionError):
             super().handle_error(request, client_address)
 
@@ -152,12 +152,6 @@ class _Handler(BaseHTTPRequestHandler):
         """Wait; True if the server is stopping."""
         return seconds > 0 and self.server.stopping.wait(seconds)
 
-
-# --- from simulator_faults: How an answer of the simulator reaches the wire, whole or broken on purpose.
-#
-# Strategy: a `Fault` names one thing that goes wrong; `replacement` is the answer that replaces an exchange, `deliver` is an
-# exchange with whatever the fault does to it. Must never know sockets, keys or limits.
-#
 
 HTML = b"<!DOCTYPE html><html><head><title>Sign in</title></head><body><h1>Sign in to continue</h1></body></html>"
 FaultKind = Literal["status", "html", "broken_json", "empty", "error_inside", "cut", "unfinished", "slow", "stall", "dropped"]

@@ -1,4 +1,4 @@
-"""What a dialect must offer to be served by the simulator, and the small tools its wires share.
+"""Defines what a dialect must offer to be served by the simulator, with the small tools its wires share.
 
 Strategy: a `Wire` turns a request into a `Prompt` or `Texts`, or raises `Refusal` with the provider's own status and
 body; and turns an `Answer` into one JSON body or into server-sent events, the ending kept apart so that a fault can
@@ -114,7 +114,7 @@ class Wire(Protocol):
     def limited(self, model: str, spent: list[LimitState], asked: int, now: float) -> Refusal:
         """The 429 for the limits in `spent`; `asked`: prompt tokens of the request."""
 
-    def rate_headers(self, rooms: list[LimitState], now: float) -> dict[str, str]:
+    def rate_headers(self, limits: list[LimitState], now: float) -> dict[str, str]:
         """Headers that tell what is left."""
 
     def whole(self, exchange: Exchange) -> Any:

@@ -1,8 +1,8 @@
-"""Server-sent events: bytes in, events out, and nothing else.
+"""Splits bytes into server-sent events, and nothing else.
 
 Strategy: the WHATWG event stream rules (HTML 9.2) to the letter, on bytes. Every chunk is cut into lines at C speed, only
 finished lines are looked at, and text is decoded when an event is complete, so a stream costs the same however its bytes
-were cut. Strict at the end of input: an unterminated last block is no event; `pending()` shows it to whoever must judge.
+were cut. Strict at the end of input: an unterminated last block is not an event; `pending()` shows it to whoever must judge.
 Must never know JSON, HTTP, terminal markers or providers.
 """
 

@@ -1,4 +1,4 @@
-"""What a router shows of itself: the dry run of a request, and the state of every account.
+"""Shows the inside of a router: the dry run of a request, and the state of every account.
 
 Strategy: frozen values that print well, made from the same looks at ledger and breakers that a call uses. Nothing is reserved.
 Must never show a key.

@@ -1,8 +1,8 @@
-"""An open stream: chunks one by one, closed once, settled once, whichever way it ends.
+"""Hands out an open stream chunk by chunk; it is closed once and settled once, whichever way it ends.
 
 Strategy: the walk reads until the first content, so that everything before it can still fail over; from there on the chunks go
 straight to the caller. Only a terminal marker makes a stream complete; an end before it is an interruption and carries what
-came. A stream that is dropped settles when it is collected. Must never know a wire format.
+came. A stream that is dropped frees its socket and is settled by the next call. Must never know a wire format.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ from .wire import WireFault
 USAGE_WAIT_S = 2.0
 """How long a stream whose answer is complete may keep its usage to itself before it is closed."""
 
-TOLD_USAGE_WAIT_S = 0.25
-"""The same where the usage was told with the answer, so that nothing but a correction can follow."""
+CORRECTION_WAIT_S = 0.25
+"""The same where the usage came with the answer, so that nothing but a correction can follow."""
 
 LAST_PIECE_WAIT_S = 0.02
 """How long the end of the body is waited for after the last event, so that the connection can be used again."""
@@ -171,7 +171,7 @@ class ChatStream:
 
     def _bound_trailer(self) -> None:
         """The answer is whole: bound, once, what may still come. Whatever trickles in after that prolongs nothing."""
-        tail = USAGE_WAIT_S if self._assembler.usage is None else TOLD_USAGE_WAIT_S
+        tail = USAGE_WAIT_S if self._assembler.usage is None else CORRECTION_WAIT_S
         if tail < self._tail:
             self._tail = tail
             left = self._left()
@@ -267,9 +267,9 @@ class ChatStream:
 
     def _seen(self) -> Usage:
         """What was used as far as anybody can tell: the provider's figures so far, or an own count where that is larger."""
-        told = self._assembler.usage or Usage()
-        prompt = max(told.prompt_tokens, self._estimate.input_tokens)
-        output = max(told.completion_tokens, estimate_text(self._assembler.produced))
+        stated = self._assembler.usage or Usage()
+        prompt = max(stated.prompt_tokens, self._estimate.input_tokens)
+        output = max(stated.completion_tokens, estimate_text(self._assembler.produced))
         return Usage(prompt, output, prompt + output)
 
     def _assembled(self, usage: Usage, complete: bool) -> ChatResponse:

@@ -1,4 +1,4 @@
-"""Text for whoever runs a command: plain words on any stream, a little colour and rhythm on a real terminal.
+"""Prints for whoever runs a command: plain words on any stream, a little colour and rhythm on a real terminal.
 
 Strategy: what a stream can take is found out once; letters it cannot show are replaced, and control characters of
 foreign texts are left out, since an answer or an error may hold what moves a terminal's cursor or changes its title.

@@ -1,4 +1,4 @@
-"""A function the model may call: its name, what it does, and the JSON schema of its parameters.
+"""Describes a function the model may call: its name, what it does, and the JSON schema of its parameters.
 
 Strategy: one value for all dialects; `Tool.from_function` reads a Python function's signature, type hints and
 docstring. Must never call the function.
@@ -77,7 +77,7 @@ def tool_from_dict(item: Any, where: str) -> Tool:
                 function["name"], function.get("description") or "", function.get("parameters") or EMPTY, function.get("strict")
             )
     raise InvalidRequestError(
-        message=f"{where} is no tool: pass ir.Tool, a Python function, or an OpenAI-style function dict; "
+        message=f"{where} is not a tool: pass ir.Tool, a Python function, or an OpenAI-style function dict; "
         "a provider's own kind of tool goes into `extra`"
     )
 

@@ -1,4 +1,4 @@
-"""HTTP requests over kept-alive connections, each ending by its deadline, each fault a `WireFault`.
+"""Sends HTTP requests over kept-alive connections, each ending by its deadline, each fault a `WireFault`.
 
 Strategy: `send` returns when the head of the answer is in; the body is then read in one bounded loop, whole or piece by
 piece, and a connection goes back to the pool only at the body's exact end. Nothing is followed, decoded or sent twice.

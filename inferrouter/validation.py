@@ -1,7 +1,8 @@
-"""Small judgements on one value a user wrote: each returns what is wrong in words, or None.
+"""Judges one value a user wrote: each check returns what is wrong in words, or None.
 
-Strategy: a check never raises and never repeats the value, because it may be a key in the wrong place; it names the
-type instead. The caller puts the path before the text, so that all faults of a configuration can be listed at once.
+Strategy: a check never raises and never repeats the value, because it may be a key in the wrong place; it names the type instead.
+The caller puts the path before the text, so that all faults of a configuration can be listed at once. URLs and headers may hold
+the little that providers need: http or https, a plain host, a port, a path; plain http is for this machine only, unless allowed.
 Must never know which setting it looks at.
 """
 
@@ -98,13 +99,6 @@ _KINDS: tuple[tuple[tuple[type, ...], str], ...] = (
 )
 
 
-# --- from urls: What may stand in a URL and in a header, said before anything is sent.
-#
-# Strategy: allow the little that providers need (http or https, a plain host, a port, a path) and name the first thing that
-# is more, never repeating the URL or the value, since either may hold a key. Plain http is for this machine only, unless
-# allowed. Must never know accounts or sockets.
-#
-
 _BAD_HOST = "has no valid host name, or a port outside 1 to 65535"
 _VISIBLE = re.compile(r"[!-~]+")
 _TEXT = re.compile(r"(?:[!-~](?:[ -~]*[!-~])?)?")
@@ -138,7 +132,7 @@ def check_url(url: str, allow_http: bool = False) -> str | None:
 
 def check_header_name(name: str) -> str | None:
     """What is wrong with a header's name, None if nothing."""
-    return None if _NAME.fullmatch(name) else "is no header name"
+    return None if _NAME.fullmatch(name) else "is not a header name"
 
 
 def check_header_value(value: str | Secret) -> str | None:

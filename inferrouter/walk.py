@@ -1,9 +1,9 @@
 """Tries candidates in the policy's order until one answers; chat, streams and embeddings all go this way.
 
-Strategy: judge all deployments of the route, put the candidates in order, attempt one after the other. What an error costs and
-whether the walk goes on stands in `failure_table`. Judgements age: after a failure the next candidate is judged again right
-before its turn, and a candidate whose allowance was taken by another call meanwhile is judged again at once, so that nobody pays
-or is refused while free capacity is left. Must never know a wire format, nor sleep unless the caller allowed it.
+Strategy: assess all deployments of the route, put the candidates in order, attempt one after the other. What an error costs and
+whether the walk goes on stands in `failure_table`. Assessments age: after a failure the next candidate is assessed again right
+before its turn, and one whose allowance was taken by another call meanwhile is assessed again at once, so that nobody pays or is
+refused while free capacity is left. Must never know a wire format, nor sleep unless the caller allowed it.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ LIMITS = (RateLimitedError, QuotaExceededError)
 """Errors that time alone mends."""
 
 MAX_REFUSALS = 20
-"""How often one deployment is judged again in a round, should other calls take its allowance and give it back each time."""
+"""How often one deployment is assessed again in a round, should other calls take its allowance and give it back each time."""
 
 
 def walk(route: Route, operation: Operation[T], runtime: Runtime) -> T:
@@ -189,13 +189,13 @@ class _Round(Generic[T]):
         self.attempts.append(Attempt(candidate.provider, candidate.account_id, candidate.model, error))
 
     def _refused(self, candidate: Candidate, refusal: Refusal) -> None:
-        """The store had too little left. If other calls took what `candidate` was judged by, it is judged again: it may serve as
-        paid now, or for free after all."""
+        """The store had too little left. If other calls took what `candidate` was assessed by, it is assessed again: it may serve
+        as paid now, or for free after all."""
         deployment = candidate.deployment
-        judged_by = deployment.allowance[0] if candidate.free and deployment.allowance else deployment.spend
+        assessed_by = deployment.allowance[0] if candidate.free and deployment.allowance else deployment.spend
         self._refusals[candidate.account_id, candidate.model] += 1
-        if refusal.key == judged_by and self._refusals[candidate.account_id, candidate.model] <= MAX_REFUSALS:
-            again = self._judged_again(candidate)
+        if refusal.key == assessed_by and self._refusals[candidate.account_id, candidate.model] <= MAX_REFUSALS:
+            again = self._assessed_again(candidate)
             if again is not None:
                 self._put_back(again)
         else:
@@ -207,7 +207,7 @@ class _Round(Generic[T]):
         now = self.runtime.clock.time()
         if any(self._held_until.get(key, 0.0) > now for key in candidate.deployment.hold_keys):
             return None
-        again = self._judged_again(candidate)
+        again = self._assessed_again(candidate)
         if again is None or again.free or self._free_as_of == len(self.attempts):
             return again
         self._free_as_of = len(self.attempts)
@@ -222,7 +222,7 @@ class _Round(Generic[T]):
         found = find_candidates(self.route, self.operation.needs, runtime.ledger, runtime.health, runtime.now())
         return [each for each in found.candidates if each.free and (each.account_id, each.model) not in known]
 
-    def _judged_again(self, candidate: Candidate) -> Candidate | None:
+    def _assessed_again(self, candidate: Candidate) -> Candidate | None:
         """`candidate` under the facts of this moment, or None: then its rejection is on record."""
         runtime, deployment = self.runtime, candidate.deployment
         route = Route(self.route.name, (deployment,), deployment.bucket_keys)

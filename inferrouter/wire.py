@@ -1,4 +1,4 @@
-"""What goes to the transport and what can go wrong there, as values.
+"""Defines what goes to the transport and what can go wrong there, as values.
 
 Strategy: one fault type with a kind, and the one question that money hangs on: can the provider have worked on the
 request (`sent`)? Foreign exceptions become faults in one function, which strips their tracebacks, because frames below

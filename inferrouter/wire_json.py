@@ -1,4 +1,4 @@
-"""What the dialects do alike: a body becomes bytes, an answer's bytes become JSON or the error inside it.
+"""Does what the dialects do alike: a body becomes bytes, an answer's bytes become JSON or the error inside it.
 
 Strategy: small functions without state; each dialect brings its own words. Must never know a wire format.
 """
@@ -21,7 +21,7 @@ JSON_TYPE = ("Content-Type", "application/json")
 
 
 def validated_args(name: str, base_url: str, models: Sequence[str] | str | None) -> tuple[str, str, tuple[str, ...] | None]:
-    """What a provider was made of, in the form it is kept in. Raises `ConfigError` for a name, URL or list that is none.
+    """What a provider was made of, in the form it is kept in. Raises `ConfigError` for a name, URL or list that is not one.
 
     Whether a plain http address may be used is for the account to say.
     """

@@ -55,11 +55,11 @@ class Reasons(unittest.TestCase):
         fixture = Fixture(an_account())
         for _ in range(3):
             fixture.health.release(fixture.health.acquire("a", -10.0), health.Verdict.FAILURE, -10.0)
-        self.only(fixture, "breaker", "breaker open", NOW + 20)
+        self.only(fixture, "breaker", "breaker is open", NOW + 20)
         fixture.health._breakers["a"].open_until = 0.0
         self.assertEqual(ids(fixture.find_candidates()), [("a", True)])
         fixture.health.acquire("a", 0.0)
-        self.only(fixture, "breaker", "breaker open", NOW + 1)
+        self.only(fixture, "breaker", "breaker is open", NOW + 1)
 
     def test_media_the_format_cannot_carry(self) -> None:
         """A wire format without pictures leaves the account out, whatever the model can."""

@@ -147,7 +147,7 @@ class CheckTest(CommandTest):
         self.assertIn("does not exist; check the path", ran.out)
 
     def test_warnings(self) -> None:
-        """What is legal but surprising is shown, and is no failure."""
+        """What is legal but surprising is shown, and is not a failure."""
         text = Path(self.config("http://127.0.0.1:9")).read_text(encoding="utf-8")
         ran = run("check", self.file(text + "paid_enabled = true\n"))
         self.assertEqual(ran.code, 0)
@@ -194,7 +194,7 @@ class AskTest(CommandTest):
         self.assertEqual(run("ask", "--config", file, "-", stdin="What is 2+2?\n").out, "2 + 2 = 4.\n")
 
     def test_what_stdin_cannot_be(self) -> None:
-        """Bytes that are no text are refused with the place where they stop being text."""
+        """Bytes that are not text are refused with the place where they stop being text."""
         file = self.config(self.served().base_url)
         with io.TextIOWrapper(io.BytesIO(b"ab\xff"), encoding="utf-8") as stdin:
             out, err = io.StringIO(), io.StringIO()

@@ -193,11 +193,11 @@ class Parts(unittest.TestCase):
         self.assertEqual(read({"type": "input_audio", "input_audio": {"data": "", "format": "opus"}}).mime_type, "audio/opus")
 
     def test_unknown_objects_are_refused_with_their_place(self) -> None:
-        """What is no content object is an InvalidRequestError that names where it stood."""
+        """What is not a content object is an InvalidRequestError that names where it stood."""
         wrong: list[Any] = [{}, {"type": "hologram"}, {"type": "image_url"}, {"type": "input_audio", "input_audio": 5}, 5, None]
         wrong += [{"type": "file", "file": {"file_id": "f-1"}}, [1], {"type": ["text"]}]
         for item in wrong:
-            self.refused("content[2] is no content part", content.part_from_dict, item, "content[2]")
+            self.refused("content[2] is not a content part", content.part_from_dict, item, "content[2]")
 
 
 class Color(enum.Enum):
@@ -301,7 +301,7 @@ class Tools(unittest.TestCase):
         self.assertEqual(sorted(point["properties"]), ["tags", "x", "y"])
 
     def test_what_cannot_be_described_is_refused(self) -> None:
-        """Variadic parameters, unknown types, endless types and things that are no functions raise InvalidRequestError."""
+        """Variadic parameters, unknown types, endless types and things that are not functions raise InvalidRequestError."""
 
         def variadic(*args: int) -> None: ...
 
@@ -357,7 +357,7 @@ class Tools(unittest.TestCase):
         for item in wrong:
             with self.assertRaises(errors.InvalidRequestError) as caught:
                 tool.tool_from_dict(item, "tools[3]")
-            self.assertIn("tools[3] is no tool", str(caught.exception))
+            self.assertIn("tools[3] is not a tool", str(caught.exception))
 
 
 if __name__ == "__main__":

@@ -66,17 +66,17 @@ class WholeDemoTest(unittest.TestCase):
     def test_a_429_fails_over(self) -> None:
         """The fifth call meets a 429 and is answered by the other free account; the sixth does not ask for another."""
         self.assertEqual(self.calls[4][1], "gemini-free")
-        self.assertRegex(self.calls[4][-1], r"groq: 429, rests \d\d s")
+        self.assertRegex(self.calls[4][-1], r"groq: 429, held \d\d s")
         self.assertEqual(self.calls[5][1], "gemini-free")
-        self.assertRegex(self.calls[5][-1], r"groq rests \d\d s")
+        self.assertRegex(self.calls[5][-1], r"groq held \d\d s")
 
     def test_paid_comes_last(self) -> None:
-        """The paid account answers, for money, once the free one is at 0 % and the other one rests."""
+        """The paid account answers, for money, once the free one is at 0 % and the other one is held."""
         self.assertEqual([who for _, who, *_ in self.calls[6:9]], ["gemini-free", "openai-paid", "openai-paid"])
         for _, _, _, price, gemini, _, why in self.calls[7:9]:
             self.assertGreater(float(price.lstrip("$")), 0)
             self.assertEqual(gemini, "0")
-            self.assertRegex(why, r"gemini spent, groq rests \d\d s")
+            self.assertRegex(why, r"gemini spent, groq held \d\d s")
 
     def test_the_stream_is_shown(self) -> None:
         """The streamed text is there, and it came from the free account whose rest was over."""

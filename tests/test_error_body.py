@@ -27,7 +27,7 @@ class RetryAfterTest(unittest.TestCase):
         self.assertEqual(self.header(retry_after="999999999"), 86_400.0)
 
     def test_refused(self) -> None:
-        """Words, signs, exponents, other scripts' digits and endless digits are no numbers."""
+        """Words, signs, exponents, other scripts' digits and endless digits are not numbers."""
         for value in ("inf", "nan", "-1", "+1", "1e3", "1_0", "\u0661\u0662", "9" * 400, "", "soon", "0x10", "1.", ".5"):
             self.assertIsNone(self.header(retry_after=value), value)
         self.assertIsNone(self.header())

@@ -337,7 +337,7 @@ class ClassifyTest(unittest.TestCase):
         self.assertEqual((type(error).__name__, error.resets_at), ("QuotaExceededError", None))
 
     def test_without_time_zones(self) -> None:
-        """On a machine without time zone data a spent Gemini day rests an hour."""
+        """On a machine without time zone data a spent Gemini day holds for an hour."""
         body = gemini(GEMINI_TEXT, "GenerateRequestsPerDayPerProject")
         with unittest.mock.patch.object(table, "next_reset", side_effect=errors.ConfigError("no zones")):
             self.assertEqual(classified(429, body).resets_at, NOW + 3600)

@@ -1,4 +1,4 @@
-"""What each answer costs, who rests for how long, and that no key stays in an error."""
+"""What each answer costs, who is held for how long, and that no key stays in an error."""
 
 from __future__ import annotations
 
@@ -44,10 +44,10 @@ class Table(unittest.TestCase):
             (errors.MalformedResponseError(status=200), "reservation", FAILURE, False, False),
             (errors.ProviderError(status=418), "reservation", FAILURE, False, False),
         ]
-        for error, charge, verdict, fatal, rests in rows:
+        for error, charge, verdict, fatal, hold in rows:
             cost = failures.rule_for(error, auth_next=False)
             found = (cost.charge, cost.verdict, cost.fatal, cost.hold is not None)
-            self.assertEqual(found, (charge, verdict, fatal, rests), repr(error))
+            self.assertEqual(found, (charge, verdict, fatal, hold), repr(error))
 
     def test_a_refused_key_may_move_on(self) -> None:
         """With auth_errors = "next" a refused key is not fatal and costs the same otherwise."""
@@ -84,21 +84,21 @@ class Table(unittest.TestCase):
             self.assertIs(error.__cause__, fault)
 
 
-class Rests(unittest.TestCase):
+class Holds(unittest.TestCase):
     def hold(self, error: Any, **settings: Any) -> float:
-        """Seconds that `error` lets its candidate rest."""
+        """Seconds that `error` holds its candidate for."""
         found = candidate(**settings)
         cost = failures.rule_for(error, False)
         until: float = cost.hold(error, found, NOW)
         return until - NOW
 
-    def test_a_refused_key_rests_ten_minutes_and_a_model_an_hour(self) -> None:
-        """401 and 404 have fixed rests."""
+    def test_a_refused_key_is_held_ten_minutes_and_a_model_an_hour(self) -> None:
+        """401 and 404 have fixed holds."""
         self.assertEqual(self.hold(errors.AuthenticationError()), 600)
         self.assertEqual(self.hold(errors.ModelNotFoundError()), 3600)
 
-    def test_a_rate_limit_rests_as_told_within_bounds(self) -> None:
-        """Retry-After counts between a second and a day; untold is ten seconds; nonsense is a second."""
+    def test_a_rate_limit_holds_as_the_server_says_within_bounds(self) -> None:
+        """Retry-After counts between a second and a day; where there is none it is ten seconds; nonsense is a second."""
         rows = [
             (None, 10.0),
             (30.0, 30.0),
@@ -113,7 +113,7 @@ class Rests(unittest.TestCase):
         for told, expected in rows:
             self.assertEqual(self.hold(errors.RateLimitedError(retry_after=told)), expected, told)
 
-    def test_a_spent_quota_rests_until_its_reset(self) -> None:
+    def test_a_spent_quota_is_held_until_its_reset(self) -> None:
         """A told reset counts, else the told wait, else the account's next midnight; without any of them an hour."""
         spent = errors.QuotaExceededError
         rows: list[tuple[Any, dict[str, Any], float]] = [
@@ -134,8 +134,8 @@ class Rests(unittest.TestCase):
             except errors.ConfigError:
                 self.assertIn("reset", settings)  # a machine without time zones knows UTC only
 
-    def test_who_rests(self) -> None:
-        """A refused key rests one account, a model one model there; quota and rate limits rest all who share the quota."""
+    def test_who_is_held(self) -> None:
+        """A refused key holds one account, a model one model there; quota and rate limits hold all who share the quota."""
         rows: list[tuple[Any, str]] = [
             (errors.AuthenticationError(), "a"),
             (errors.AuthenticationError(scope="model"), "a|m"),

@@ -178,7 +178,7 @@ class Heads(unittest.TestCase):
                 self.assertEqual({name: getattr(made, name) for name in meant}, meant)
 
     def test_lengths(self) -> None:
-        """A length that is no plain number, or stands beside a transfer encoding, is noticed and not used."""
+        """A length that is not a plain number, or stands beside a transfer encoding, is noticed and not used."""
         for length in LENGTHS:
             with self.subTest(length):
                 made = ours(OK + b"Content-Length: " + length + b"\r\n\r\n")
@@ -188,7 +188,7 @@ class Heads(unittest.TestCase):
             self.assertEqual((made.ambiguous_length, made.length), (True, None), coding)
 
     def test_refused(self) -> None:
-        """What is no head is refused."""
+        """What is not a head is refused."""
         for head, error in REFUSED:
             with self.subTest(head[:60]), self.assertRaises(error) as caught:
                 ours(head)

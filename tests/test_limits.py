@@ -185,7 +185,7 @@ class TallyTest(unittest.TestCase):
                     self.assertEqual(getattr(again, name), getattr(counter, name), name)
 
     def test_damaged(self) -> None:
-        """Bytes that are no count raise QuotaStoreError."""
+        """Bytes that are not a count raise QuotaStoreError."""
         for window in ("minute", "day"):
             with self.assertRaises(errors.QuotaStoreError):
                 counting.counter_unpacked(Limit(1, "tokens", window), b"xx")

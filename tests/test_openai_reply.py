@@ -56,7 +56,7 @@ def streamed(data: bytes, step: int = 10**9, name: str = "x") -> tuple[Any, Any]
 
 
 def complete(data: bytes) -> bool:
-    """Whether the stream counts as whole; a beginning that is no event stream yet is an error, which is not whole either."""
+    """Whether the stream counts as whole; a beginning that is not an event stream yet is an error, which is not whole either."""
     try:
         return bool(streamed(data)[0].complete)
     except errors.MalformedResponseError:
@@ -298,7 +298,7 @@ class StreamTest(unittest.TestCase):
         self.assertTrue(decoder.complete)
 
     def test_without_done(self) -> None:
-        """A finish reason completes a stream that never says [DONE]; neither of both is no whole answer."""
+        """A finish reason completes a stream that never says [DONE]; neither of both is not a whole answer."""
         self.assertTrue(streamed(events(chunk({"content": "a"}), chunk({}, "stop"), done=False))[0].complete)
         self.assertFalse(streamed(events(chunk({"content": "a"}), done=False))[0].complete)
 
@@ -347,7 +347,7 @@ class StreamTest(unittest.TestCase):
             self.assertIsNone(reply.message.native)
 
     def test_a_stream_of_nothing(self) -> None:
-        """[DONE] alone is no answer."""
+        """[DONE] alone is not an answer."""
         with self.assertRaises(errors.MalformedResponseError):
             streamed(events())
 

@@ -67,17 +67,17 @@ class Building(unittest.TestCase):
         self.assertEqual(providers_for(an_account("a", "mock"), given=[mock.MockProvider()])["mock"].name, "mock")
 
     def test_every_problem_is_listed(self) -> None:
-        """Things that are no providers, names that are taken, and unknown names come in one error."""
+        """Things that are not providers, names that are taken, and unknown names come in one error."""
         given = [FullProvider("x"), FullProvider("x"), FakeProvider("half"), object()]
         found = self.problems(an_account("a", "openia"), given=given)
         self.assertIn("providers[1]: the name 'x' is taken", found[0])
-        self.assertIn("providers[2]: FakeProvider is no provider, it has no 'encode'", found[1])
-        self.assertIn("providers[3]: object is no provider, it has no 'name'", found[2])
-        self.assertIn("accounts[0].provider: 'openia' is no known provider", found[3])
+        self.assertIn("providers[2]: FakeProvider is not a provider: it has no 'encode'", found[1])
+        self.assertIn("providers[3]: object is not a provider: it has no 'name'", found[2])
+        self.assertIn("accounts[0].provider: 'openia' is not a known provider", found[3])
         self.assertEqual(len(found), 4)
 
     def test_one_provider_instead_of_a_list(self) -> None:
-        """A single provider, or anything else that is no list, is a ConfigError."""
+        """A single provider, or anything else that is not a list, is a ConfigError."""
         for given in (FullProvider("x"), 5):
             self.assertIn("providers: must be a list of providers", self.problems(an_account("a", "openai"), given=given)[0])
 

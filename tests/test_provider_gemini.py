@@ -319,7 +319,7 @@ class Answers(unittest.TestCase):
         self.assertIsNotNone(reply.message.native_for("gemini"))
 
     def test_a_call_that_is_none(self) -> None:
-        """A part whose functionCall is null is no call, and goes back as it came."""
+        """A part whose functionCall is null is not a call, and goes back as it came."""
         kept = [{"functionCall": None}, {"functionCall": {"name": "f", "args": {}}}]
         reply = decoded(answer(*kept))
         result = Message("tool", "1", tool_call_id=reply.tool_calls[0].id)
@@ -457,7 +457,7 @@ class Streams(unittest.TestCase):
         self.assertEqual((unary.answer.text, unary.answer.finish_reason), ("hi", "stop"))
 
     def test_bare_json_of_another_kind(self) -> None:
-        """Bare JSON that is no answer is malformed."""
+        """Bare JSON that is not an answer is malformed."""
         with self.assertRaises(errors.MalformedResponseError):
             dialects.Read(GEMINI, b'{"x": 1}').end()
 

@@ -56,7 +56,7 @@ def faults(value: Any, kind: Any, where: str) -> list[str]:
     """Where `value` is not what the schema says."""
     if isinstance(kind, dict):
         if not isinstance(value, dict):
-            return [f"{where} is no object"]
+            return [f"{where} is not an object"]
         extra = [f"{where}.{key} is not documented" for key in value if key not in kind]
         return extra + [fault for key in value if key in kind for fault in faults(value[key], kind[key], f"{where}.{key}")]
     if isinstance(kind, list):
@@ -208,7 +208,7 @@ class ServersTest(unittest.TestCase):
         self.assertEqual(dropped("openai", "gpt-4o-mini"), {"reasoning_effort"})
 
     def test_what_thinkers_take(self) -> None:
-        """A temperature and a top_p of 1 are no change to a thinking model, so they are sent; o3-mini takes stop words."""
+        """A temperature and a top_p of 1 do not change a thinking model, so they are sent; o3-mini takes stop words."""
         plain = ChatRequest("Hi", temperature=1.0, top_p=1)
         body = sent("openai", plain, model="gpt-5-nano")
         self.assertEqual((body["temperature"], body["top_p"]), (1.0, 1))

@@ -125,7 +125,7 @@ class KeepingTest(Folder):
         self.assertIsInstance(one.reserve([("k", 1)], NOON), quota.Refusal)
         two.rollback(taken, NOON)
         self.assertIsInstance(one.reserve([("k", 1)], NOON), quota.Reservation)
-        one.hold("a", NOON + 60, "rests", NOON)
+        one.hold("a", NOON + 60, "held", NOON)
         self.assertEqual(set(two.holds(NOON)), {"a"})
         one.define([quota.Bucket("k", limits.Limit(3, "requests", "day"))], NOON)
         self.assertEqual(two.headroom(["k"], NOON)[0].limit.amount, 3)
@@ -192,16 +192,16 @@ class FaultTest(Folder):
 
     def test_a_folder(self) -> None:
         """A folder, a pipe or a device instead of a file is said."""
-        self.refuses("is no regular file", path=self.folder)
+        self.refuses("is not a regular file", path=self.folder)
         pipe = self.folder / "pipe"
         os.mkfifo(pipe)
-        self.refuses("is no regular file", path=pipe)
+        self.refuses("is not a regular file", path=pipe)
         link = self.folder / "link"
         link.symlink_to(self.folder / "missing" / "quota.db")
         self.refuses("cannot be found", "mend the link", path=link)
 
     def test_not_a_database(self) -> None:
-        """A file that is no database is refused and left as it was."""
+        """A file that is not a database is refused and left as it was."""
         for notes in (b"important notes\n" * 1000, b"x", b"\0", b"\0" * 512, b"SQLite format 3\0"):
             self.path.write_bytes(notes)
             self.refuses("damaged or no quota store", "move it away")
@@ -376,7 +376,7 @@ class FaultTest(Folder):
         self.assertIsInstance(store.reserve([("k", 1)], NOON), quota.Reservation)
 
     def test_texts_that_cannot_be_stored(self) -> None:
-        """A key that is no valid text is an error of ours, not of the codec."""
+        """A key that is not valid text is an error of ours, not of the codec."""
         store = self.filled()
         with self.assertRaises(errors.QuotaStoreError):
             store.hold("\ud800", NOON + 1, "", NOON)

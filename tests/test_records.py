@@ -40,7 +40,7 @@ class Messages(Refusing):
         self.refused("not int", Message, "user", 5)
         self.refused("not bytes", Message, "user", b"hi")
         self.refused("not dict", Message, "user", {"type": "text"})
-        self.refused("content[1] is no content part", Message, "user", ["a", 5])
+        self.refused("content[1] is not a content part", Message, "user", ["a", 5])
         wrong: list[Any] = [[5], [{}], [{"function": {}}], [{"function": {"name": "f", "arguments": object()}}]]
         for calls in wrong:
             self.refused("tool_calls takes", Message, "assistant", "", calls)
@@ -128,7 +128,7 @@ class Requests(Refusing):
         self.assertEqual(ChatRequest("x", tools=[{"function": {"name": "f"}}]).tools, (tool.Tool("f"),))
         self.assertEqual(ChatRequest("x", tools=None).tools, ())
         self.assertEqual(ChatRequest("x", tools=[]), ChatRequest("x"))
-        self.refused("tools[0] is no tool", ChatRequest, "x", tools=[5])
+        self.refused("tools[0] is not a tool", ChatRequest, "x", tools=[5])
         for wrong in (5, tool.Tool("f"), {"function": {"name": "f"}}, "f"):
             self.refused("tools takes a list", ChatRequest, "x", tools=wrong)
         for word in ("auto", "none", "required"):

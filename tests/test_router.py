@@ -306,7 +306,7 @@ class Looks(RouterCase):
 
 class Life(RouterCase):
     def test_close(self) -> None:
-        """A closed router refuses every verb, closing twice is no error, and a given store stays open."""
+        """A closed router refuses every verb, closing twice is not an error, and a given store stays open."""
         store = ir.MemoryQuotaStore()
         with self.router("a", quota_store=store) as router:
             router.chat_completion(HELLO)

@@ -186,7 +186,7 @@ class Policies(RouterCase):
                 self.assertEqual(self.served_by(self.router(*accounts, policy=policy), 1), [accounts[-1]])
 
     def test_no_policy(self) -> None:
-        """An object without select is no policy."""
+        """An object without select is not a policy."""
         with self.assertRaisesRegex(ir.ConfigError, "select"):
             self.router("a", policy=object())
 

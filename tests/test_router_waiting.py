@@ -24,8 +24,8 @@ class Waiting(RouterCase):
         self.assertTrue(NOON + 59 < caught.exception.retry_at < NOON + 63)
         return router, caught.exception.retry_at
 
-    def test_sleeps_to_the_slot(self) -> None:
-        """A call that may wait sleeps exactly to the soonest slot, once, and is served."""
+    def test_sleeps_exactly_long_enough(self) -> None:
+        """A call that may wait sleeps exactly until the soonest is free, once, and is served."""
         for verb in VERBS.values():
             clock = FakeClock()
             router, free_at = self.limited(clock)
@@ -104,7 +104,7 @@ class Waiting(RouterCase):
         self.assertEqual((len(self.simulator.log) - asked, used(router, "a")["rpd"]), (0, 0))
 
     def test_wrong_seconds(self) -> None:
-        """A timeout or max_wait that is no number of seconds is the caller's error; an endless one is none."""
+        """A timeout or max_wait that is not a number of seconds is the caller's error; an endless one is not."""
         router = self.router("a")
         for name in ("timeout", "max_wait"):
             for value in (-1, math.nan, True, "5", [5]):
@@ -114,7 +114,7 @@ class Waiting(RouterCase):
                 self.assertTrue(router.chat_completion(HELLO, **{name: value}).text)
 
     def test_wrong_request(self) -> None:
-        """What is no request is the caller's error, in every verb."""
+        """What is not a request is the caller's error, in every verb."""
         router = self.router("a")
         for verb in (router.chat_completion, router.stream, router.explain, router.embed):
             with self.assertRaisesRegex(ir.InvalidRequestError, "not str"):

@@ -121,7 +121,7 @@ class Redaction(unittest.TestCase):
         self.assertEqual(clean, "Bearer *** and ******, also ***.")
 
     def test_short_values_are_left_alone(self) -> None:
-        """A value under four characters is no key and masks nothing; four characters are masked."""
+        """A value under four characters is not a key and masks nothing; four characters are masked."""
         self.assertEqual(redact("a b abc", [Secret(""), Secret("abc")]), "a b abc")
         self.assertEqual(redact("abcd", [Secret("abcd")]), "***")
 

@@ -196,7 +196,7 @@ class ToolTest(OpenAITest):
         self.assertNotIn("tool_calls", none["message"])
 
     def test_history_is_checked(self) -> None:
-        """A tool call without its result, a result without its call and arguments that are no string are refused."""
+        """A tool call without its result, a result without its call and arguments that are not a string are refused."""
         call = {"id": "c1", "type": "function", "function": {"name": "get_time", "arguments": "{}"}}
         asked = {"role": "assistant", "content": None, "tool_calls": [call]}
         result = {"role": "tool", "tool_call_id": "c1", "content": "noon"}

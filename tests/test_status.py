@@ -49,7 +49,7 @@ class States(unittest.TestCase):
         self.assertNotIn("other", text)
 
     def test_an_account_without_allowance_says_none(self) -> None:
-        """Nothing stated is None, not 0; spend without a cap is counted but is no limit."""
+        """Nothing stated is None, not 0; spend without a cap is counted but is not a limit."""
         fixture = Fixture(an_account(paid_enabled=True, cost_per_input_token=1.0))
         fixture.used("a/spend", 3.0)
         made = states(fixture)["a"]

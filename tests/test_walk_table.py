@@ -130,7 +130,7 @@ class GoodAnswers(WalkCase):
 
 class CallersFault(WalkCase):
     def test_bad_request(self) -> None:
-        """400, 413 and 422 are the caller's fault: raised at once, rolled back, nobody rests."""
+        """400, 413 and 422 are the caller's fault: raised at once, rolled back, nobody is held."""
         for status in (400, 413, 422):
             for outcome in self.each(Fault("status", status)):
                 self.raised(outcome, ir.InvalidRequestError)
@@ -152,14 +152,14 @@ class CallersFault(WalkCase):
 
 class BadKeys(WalkCase):
     def test_raises(self) -> None:
-        """401 and 403 are raised at once; rolled back, and the account rests for ten minutes."""
+        """401 and 403 are raised at once; rolled back, and the account is held for ten minutes."""
         for status in (401, 403):
             for outcome in self.each(Fault("status", status)):
                 self.raised(outcome, ir.AuthenticationError)
                 self.left(outcome, (0, 0), {"first": 600.0}, "closed")
 
     def test_moves_on(self) -> None:
-        """With auth_errors "next" a refused key moves on, and the account rests all the same."""
+        """With auth_errors "next" a refused key moves on, and the account is held all the same."""
         for outcome in self.each(Fault("status", 401), auth_errors="next"):
             self.moved_on(outcome, ir.AuthenticationError)
             self.left(outcome, (0, 0), {"first": 600.0}, "closed")
@@ -174,21 +174,21 @@ class BadKeys(WalkCase):
 
 class SpentQuotas(WalkCase):
     def test_no_credit(self) -> None:
-        """402 and insufficient_quota move on, roll back, and the account rests for an hour."""
+        """402 and insufficient_quota move on, roll back, and the account is held for an hour."""
         for fault in (Fault("status", 402), Fault("status", 429, NO_CREDIT)):
             for outcome in self.each(fault):
                 self.moved_on(outcome, ir.QuotaExceededError)
                 self.left(outcome, (0, 0), {"first": HOUR}, "closed")
 
     def test_daily(self) -> None:
-        """A spent day without a date rests until the account's own midnight."""
+        """A spent day without a date holds until the account's own midnight."""
         body = {"error": {"message": "You have reached your daily quota.", "code": "rate_limit_exceeded"}}
         for outcome in self.each(Fault("status", 429, body)):
             self.moved_on(outcome, ir.QuotaExceededError)
             self.left(outcome, (0, 0), {"first": 12 * HOUR}, "closed")
 
     def test_daily_at_gemini(self) -> None:
-        """Gemini's spent day rests until midnight in Los Angeles, whatever short delay it names."""
+        """Gemini's spent day holds until midnight in Los Angeles, whatever short delay it names."""
         for verb in VERBS:
             with self.subTest(verb), Simulator("gemini", keys={"sk-1": KeyLimits(rpd=1)}, clock=lambda: NOON) as gemini:
                 config = ir.Config(
@@ -209,13 +209,13 @@ class SpentQuotas(WalkCase):
 
 class MissingModels(WalkCase):
     def test_unknown_model(self) -> None:
-        """404 moves on, rolls back, and rests that model at that account for an hour."""
+        """404 moves on, rolls back, and holds that model at that account for an hour."""
         for outcome in self.each(Fault("status", 404)):
             self.moved_on(outcome, ir.ModelNotFoundError)
             self.left(outcome, (0, 0), {"first|m": HOUR}, "closed")
 
     def test_other_models_go_on(self) -> None:
-        """While one model rests, the account's other models serve."""
+        """While one model is held, the account's other models serve."""
         models = [alias_of("first"), alias_of("first", alias="other", model="n")]
         with make_router({"first": self.first.base_url}, config={"models": models}) as router:
             self.first.fail_next(status=404)
@@ -226,19 +226,19 @@ class MissingModels(WalkCase):
                 except (ir.AllCandidatesFailedError, ir.NoCandidatesError):
                     ok = False
                 self.assertEqual(ok, served, name)
-            self.assertEqual(len(self.first.log), before, "a resting model is not asked again")
+            self.assertEqual(len(self.first.log), before, "a held model is not asked again")
 
 
 class RateLimits(WalkCase):
     def test_moves_on(self) -> None:
-        """429 moves on, keeps the request and releases the tokens, rests the account, and is no failure."""
+        """429 moves on, keeps the request and releases the tokens, holds the account, and is not a failure."""
         for outcome in self.each(Fault("status", 429, None, {"Retry-After": "7"})):
             self.moved_on(outcome, ir.RateLimitedError)
             self.assertEqual(outcome.meter.results[0].error.retry_after, 7)
             self.left(outcome, (1, 0), {"first": 7.0}, "closed")
 
     def test_rest_is_clamped(self) -> None:
-        """Retry-After rests between one second and a day; what is no number of seconds means ten seconds."""
+        """Retry-After holds between one second and a day; what is not a number of seconds means ten seconds."""
         date = formatdate(NOON + 90, usegmt=True)
         for value, rest in (
             ("0", 1.0), ("0.2", 1.0), ("9999999", DAY), (date, 90.0), (formatdate(NOON - 90, usegmt=True), 1.0),
@@ -255,7 +255,7 @@ class RateLimits(WalkCase):
             self.left(outcome, (1, 0), {"first": 72.5}, "closed")
 
     def test_everywhere(self) -> None:
-        """Where everybody is limited, the error carries every attempt and the soonest slot."""
+        """Where everybody is limited, the error carries every attempt and when the soonest is free."""
         for outcome in self.each(Fault("status", 429, None, {"Retry-After": "7"}), alone=True):
             self.assertIs(type(outcome.error), ir.AllCandidatesFailedError)
             self.assertEqual([type(each.error) for each in outcome.error.attempts], [ir.RateLimitedError])

@@ -16,7 +16,7 @@ from .costs import Estimate, estimate_embed, estimate_text
 from .errors import MalformedResponseError
 from .records import ChatRequest, EmbedRequest, Usage
 from .responses import ChatResponse, EmbedResponse
-from .routes import Deployment, Route
+from .routes import Deployment, Route, route_over
 from .transport import WireReply
 from .walk import walk
 
@@ -59,7 +59,7 @@ def embed_all(
     """Every input's vector, in order. Raises what `walk` raises; vectors of earlier batches are lost with the call."""
     able = [deployment for deployment in route.deployments if _batch(deployment) > 0]
     if able:  # else the dialect says itself that it has none
-        route = _of(route, able)
+        route = route_over(route.name, able)
     size = min(map(_batch, able), default=DEFAULT_BATCH)
     inputs = request.inputs
     answers: list[EmbedResponse] = []
@@ -97,19 +97,13 @@ def _batch(deployment: Deployment) -> int:
 
 
 def _only(route: Route, provider: str, model: str) -> Route:
-    return _of(
-        route,
+    return route_over(
+        route.name,
         [
             deployment
             for deployment in route.deployments
             if deployment.model == model and deployment.bound.account.provider == provider
         ],
-    )
-
-
-def _of(route: Route, deployments: Sequence[Deployment]) -> Route:
-    return Route(
-        route.name, tuple(deployments), tuple(dict.fromkeys(key for deployment in deployments for key in deployment.bucket_keys))
     )
 
 

@@ -1,12 +1,16 @@
 """Finds the deployments that may take a call now, with the facts a policy needs, and says why each other may not.
 
-Strategy: one look at the ledger and the breakers for all deployments of a route, then one judgement each, in declared order.
-Nothing is reserved and nothing is changed here, so that a dry run is this and no more. Must never call a provider.
+Strategy: one look at the ledger and the breakers for all deployments of a route, then one assessment each, in declared order.
+Over many deployments the last look is kept, and only what changed since is assessed again. Nothing is reserved and nothing is
+changed here, so that a dry run is this and no more. Must never call a provider.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import compress, count
+from operator import is_not
 from typing import NamedTuple
 
 from .costs import Estimate
@@ -15,7 +19,7 @@ from .guarded_store import GuardedStore
 from .health import BreakerState, Health
 from .quota import Headroom, Hold
 from .records import ChatRequest, Usage
-from .routes import Deployment, Route, cost_of
+from .routes import UNLIMITED, Deployment, Route, cost_of
 
 
 class Candidate(NamedTuple):
@@ -61,6 +65,13 @@ class CallNeeds(NamedTuple):
     media: frozenset[str] = frozenset()
 
 
+MANY = 8
+"""Deployments from which on it pays to keep assessments between calls."""
+
+KINDS = 32
+"""Of so many kinds of calls a route keeps them: what a request carries makes its kind."""
+
+
 class Assessment(NamedTuple):
     """Candidates in declared order, and a rejection for each other deployment."""
 
@@ -69,18 +80,20 @@ class Assessment(NamedTuple):
 
 
 def find_candidates(route: Route, needs: CallNeeds, ledger: GuardedStore, health: Health, now: Instant) -> Assessment:
-    """Assess every deployment of `route`. Raises `QuotaStoreError`."""
-    headrooms = {headroom.key: headroom for headroom in ledger.headroom(route.bucket_keys, now.wall)} if route.bucket_keys else {}
+    """Assess every deployment of `route`; over many, only those again whose facts changed. Raises `QuotaStoreError`."""
+    headrooms = ledger.headroom(route.bucket_keys, now.wall) if route.bucket_keys else []
     holds = ledger.holds(now.wall)
-    candidates: list[Candidate] = []
-    rejections: list[Rejection] = []
-    for order, deployment in enumerate(route.deployments):
-        found = assess(deployment, order, needs, headrooms, holds, health, now)
-        if isinstance(found, Candidate):
-            candidates.append(found)
-        else:
-            rejections.append(found)
-    return Assessment(tuple(candidates), tuple(rejections))
+    if len(route.deployments) >= MANY and not (needs.request is not None and needs.request.require):
+        results = _kept_results(route, needs, headrooms, holds, health, now)
+    else:
+        by_key = {headroom.key: headroom for headroom in headrooms}
+        results = [
+            assess(deployment, order, needs, by_key, holds, health, now) for order, deployment in enumerate(route.deployments)
+        ]
+    candidates = tuple([found for found in results if isinstance(found, Candidate)])
+    if len(candidates) == len(results):
+        return Assessment(candidates, ())
+    return Assessment(candidates, tuple([found for found in results if not isinstance(found, Candidate)]))
 
 
 def assess(
@@ -115,6 +128,89 @@ def assess(
     keys = deployment.free_buckets if free else deployment.paid_buckets
     share = min([headrooms[key].share for key, _ in keys], default=1.0)
     return Candidate(account.provider, account.id, deployment.model, free, share, deployment.price, in_flight, order, deployment)
+
+
+class _Kept(NamedTuple):
+    """What one look at a route found, for the next one. Never changed, so that threads may share it without a lock.
+
+    `spans`: of each result, from and up to which total of estimated tokens it holds; `busy`: the accounts it was not idle at.
+    """
+
+    headrooms: Sequence[Headroom]
+    holds: Mapping[str, Hold]
+    busy: frozenset[str]
+    results: list[Candidate | Rejection]
+    least: list[float]
+    most: list[float]
+
+
+def _kept_results(
+    route: Route,
+    needs: CallNeeds,
+    headrooms: Sequence[Headroom],
+    holds: Mapping[str, Hold],
+    health: Health,
+    now: Instant,
+) -> list[Candidate | Rejection]:
+    """The result of each deployment, taken over from the last look at `route` for calls of this kind where nothing changed.
+
+    What a result depends on: its buckets' headroom, its holds, its account's breaker and calls in flight, what the request
+    carries, and how many tokens it may need. Headroom is compared by identity, see `quota_counting.headrooms_of`.
+    """
+    deployments = route.deployments
+    kind = (needs.allow_paid, needs.media, bool(needs.request is not None and needs.request.tools), needs.request is None)
+    kept: _Kept | None = route.memo.get(kind)
+    busy = health.busy()
+    total = needs.estimate.total
+    if kept is None or len(kept.headrooms) != len(headrooms):
+        again: Iterable[int] = range(len(deployments))
+        results: list[Candidate | Rejection] = [_NOT_YET] * len(deployments)
+        least, most = [0.0] * len(deployments), [0.0] * len(deployments)
+    else:
+        changed: set[int] = set()
+        for place in compress(count(), map(is_not, kept.headrooms, headrooms)):
+            changed.update(route.users[route.bucket_keys[place]])
+        for account_id in busy | kept.busy:
+            changed.update(route.users.get(account_id, ()))
+        if holds or kept.holds:
+            for key in {*holds, *kept.holds}:
+                if holds.get(key) != kept.holds.get(key):
+                    changed.update(route.users.get(key, ()))
+        if not max(kept.least) <= total <= min(kept.most):
+            changed.update(
+                at for at, (low, high) in enumerate(zip(kept.least, kept.most, strict=True)) if not low <= total <= high
+            )
+        if not changed:
+            return kept.results
+        again = changed
+        results, least, most = kept.results[:], kept.least[:], kept.most[:]
+    by_key = dict(zip(route.bucket_keys, headrooms, strict=True))
+    not_idle = set(busy)
+    for at in again:
+        deployment = deployments[at]
+        found = results[at] = assess(deployment, at, needs, by_key, holds, health, now)
+        least[at], most[at] = _span(deployment, total, found, by_key[deployment.allowance_key])
+        if found.in_flight if isinstance(found, Candidate) else found.code == "breaker":
+            not_idle.add(found.account_id)  # perhaps only since `busy` was asked
+    if len(route.memo) >= KINDS:
+        route.memo.clear()
+    route.memo[kind] = _Kept(headrooms, holds, frozenset(not_idle), results, least, most)
+    return results
+
+
+def _span(deployment: Deployment, total: int, found: Candidate | Rejection, allowance: Headroom) -> tuple[float, float]:
+    """From and up to which total of estimated tokens `found` would be the same. Where that is not plain, it is for `total` alone,
+    or for none: then it is assessed each time."""
+    limit = allowance.limit
+    if isinstance(found, Rejection) and found.code not in ("paid_not_allowed", "spend_cap"):
+        return -math.inf, math.inf
+    if deployment.spend is not None and not (isinstance(found, Candidate) and found.free):
+        return math.inf, -math.inf
+    if limit.amount == UNLIMITED or limit.unit == "requests":
+        return -math.inf, math.inf
+    if limit.unit == "tokens" and isinstance(found, Candidate) and found.free:
+        return -math.inf, max(total, limit.ceiling - allowance.used - 1)
+    return (total, total) if limit.unit == "tokens" else (math.inf, -math.inf)
 
 
 def amounts_needed(candidate: Candidate, estimate: Estimate) -> tuple[tuple[str, float], ...]:
@@ -200,3 +296,6 @@ def _rejection(deployment: Deployment, code: str, reason: str, retry_at: float |
 
 def _until(hold: Hold) -> float:
     return hold.until
+
+
+_NOT_YET = Rejection("", "", "", "", None, "")

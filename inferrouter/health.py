@@ -66,7 +66,7 @@ _NEXT: dict[tuple[BreakerState, Verdict], BreakerState | None] = {
 
 
 class Permit:
-    """An admitted call; give it back with `Health.leave`."""
+    """An admitted call; give it back with `Health.release`."""
 
     __slots__ = ("_breaker", "_ended", "_epoch", "_probe")
 
@@ -84,6 +84,7 @@ class Health:
         self.config = config or HealthConfig()
         self._lock = threading.Lock()
         self._breakers: dict[str, _Breaker] = {}
+        self._busy: set[str] = set()
 
     def peek(self, account_id: str, now: float) -> tuple[BreakerState, float, int]:
         """The state, the seconds until a call may be let through (0: now), and the calls in flight. Changes nothing."""
@@ -93,26 +94,38 @@ class Health:
         with self._lock:
             return breaker.state_at(now), breaker.wait(now), breaker.in_flight
 
+    def busy(self) -> frozenset[str]:
+        """The accounts that have calls under way or a breaker that is not closed."""
+        with self._lock:
+            return frozenset(self._busy)
+
     def acquire(self, account_id: str, now: float) -> Permit | None:
         """Admit a call, or None while the breaker is open or its one probe is under way."""
         with self._lock:
             breaker = self._breakers.get(account_id)
             if breaker is None:
-                breaker = self._breakers[account_id] = _Breaker(self.config)
-            return breaker.acquire(now)
+                breaker = self._breakers[account_id] = _Breaker(account_id, self.config)
+            permit = breaker.acquire(now)
+            if permit is not None:
+                self._busy.add(account_id)
+            return permit
 
     def release(self, admitted: Permit, verdict: Verdict, now: float) -> None:
         """End an admitted call; a second end does nothing."""
         with self._lock:
             if not admitted._ended:
                 admitted._ended = True
-                admitted._breaker.release(admitted, verdict, now)
+                breaker = admitted._breaker
+                breaker.release(admitted, verdict, now)
+                if not breaker.in_flight and breaker.state is BreakerState.CLOSED:
+                    self._busy.discard(breaker.account_id)
 
 
 class _Breaker:
-    __slots__ = ("config", "epoch", "failures", "in_flight", "open_until", "probing", "state")
+    __slots__ = ("account_id", "config", "epoch", "failures", "in_flight", "open_until", "probing", "state")
 
-    def __init__(self, config: HealthConfig) -> None:
+    def __init__(self, account_id: str, config: HealthConfig) -> None:
+        self.account_id = account_id
         self.config = config
         self.state = BreakerState.CLOSED
         self.epoch = 0

@@ -20,7 +20,8 @@ MAX_AMOUNT = 2.0**53
 """Above it a float no longer counts single units."""
 
 _DOLLAR_SLACK = 1e-9
-_FARTHEST = 6e10  # seconds; dates end with the year 1 on the other side
+FARTHEST = 6e10
+"""Epoch seconds, both ways; dates end with the year 1 on the other side."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +92,7 @@ def window_bounds(now: float, window: str, zone: str = "UTC") -> tuple[float, fl
 
 def check_time(now: float) -> float:
     """`now` itself. Raises QuotaStoreError for what is not an epoch time in seconds."""
-    if not -_FARTHEST < now < _FARTHEST:
+    if not -FARTHEST < now < FARTHEST:
         raise QuotaStoreError(f"the time {now!r} is not an epoch time in seconds; check the clock that is passed in")
     return now
 

@@ -108,3 +108,5 @@ _POLICIES: dict[str, type[FreeFirstPolicy | CostFirstPolicy | LeastBusyPolicy | 
     "least_busy": LeastBusyPolicy,
     "declared_order": DeclaredOrderPolicy,
 }
+OWN_POLICIES = frozenset(_POLICIES.values())
+"""Which neither invent candidates nor raise."""

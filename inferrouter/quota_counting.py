@@ -16,7 +16,7 @@ from array import array
 from collections.abc import Iterable, Mapping, Sequence
 
 from .errors import QuotaStoreError
-from .limits import MAX_AMOUNT, WINDOWS, Limit, check_time, window_bounds
+from .limits import FARTHEST, MAX_AMOUNT, WINDOWS, Limit, check_time, window_bounds
 from .quota import LONGEST_HOLD, Bucket, Headroom, Hold, Refusal, Reservation, Wants
 
 
@@ -215,9 +215,12 @@ _CALENDAR_STATE = struct.Struct("=3d")
 
 
 class BucketState:
-    """A bucket as the bookkeeping sees it: its limit and the count of it. `pinned`: the amount was set by `set_quota`."""
+    """A bucket as the bookkeeping sees it: its limit and the count of it. `pinned`: the amount was set by `set_quota`.
 
-    __slots__ = ("ceiling", "counter", "key", "limit", "pinned")
+    `shown`: its headroom, which holds for `shown_from <= now < shown_until` as long as nothing is charged or corrected.
+    """
+
+    __slots__ = ("ceiling", "counter", "key", "limit", "pinned", "shown", "shown_from", "shown_until")
 
     def __init__(self, key: str, counter: WindowCounter, pinned: bool = False) -> None:
         self.key = key
@@ -225,6 +228,13 @@ class BucketState:
         self.limit = counter.limit
         self.ceiling = counter.limit.ceiling
         self.counter = counter
+        self.shown = Headroom(key, self.limit, 0.0, self.limit.amount, 1.0, None)
+        self.shown_from = math.inf
+        self.shown_until = -math.inf
+
+    def changed(self) -> None:
+        """Forget the headroom: what is counted has changed."""
+        self.shown_until = -math.inf
 
 
 def admit(states: Mapping[str, BucketState], wants: Wants, now: float, ident: int) -> Reservation | Refusal:
@@ -250,6 +260,7 @@ def admit(states: Mapping[str, BucketState], wants: Wants, now: float, ident: in
     window_ids = []
     for state, counter, amount in taken.values():
         state.counter = counter
+        state.shown_until = -math.inf
         counter.used += amount
         window_ids.append(counter.window_id)
     return Reservation(ident, tuple(wants), window_ids)
@@ -268,22 +279,41 @@ def settle(states: Mapping[str, BucketState], reservation: Reservation, amounts:
         if amount != reserved and key in states:
             state = states[key]
             state.counter.correct(window_id, amount - reserved)
+            state.changed()
             changed.append(state)
     return changed
 
 
-def headroom_of(states: Mapping[str, BucketState], key: str, now: float) -> Headroom:
-    """How full the entry of `key` is as of `now`."""
-    state = states.get(key)
-    if state is None:
-        raise _unknown(key)
-    counter = state.counter
-    if not counter.begin <= now < counter.end:
-        counter = counter.as_of(now)
-    limit = state.limit
+def headrooms_of(states: Mapping[str, BucketState], keys: Sequence[str], now: float) -> tuple[list[Headroom], bool]:
+    """How full the buckets `keys` are as of `now`, and whether one of them was charged ahead of it, before a clock's step back.
+
+    A bucket gives the same `Headroom` object until it is charged, corrected or its window ends, so that whoever keeps what he
+    made of it sees by identity what has changed.
+    """
+    ahead = False
+
+    def look(state: BucketState) -> Headroom:
+        nonlocal ahead
+        ahead = ahead or now < state.counter.begin < math.inf
+        return _headroom(state, now)
+
+    try:
+        chosen = map(states.__getitem__, keys)
+        return [state.shown if state.shown_from <= now < state.shown_until else look(state) for state in chosen], ahead
+    except KeyError as exc:
+        raise _unknown(exc.args[0]) from None
+
+
+def _headroom(state: BucketState, now: float) -> Headroom:
+    counter, limit = state.counter.as_of(check_time(now)), state.limit
     remaining = max(0.0, limit.amount - counter.used)
     share = remaining / limit.amount if limit.amount else 0.0
-    return Headroom(key, limit, counter.used, remaining, share, counter.frees_at(0.0))
+    state.shown = Headroom(state.key, limit, counter.used, remaining, share, counter.frees_at(0.0))
+    if state.counter.used:
+        state.shown_from, state.shown_until = counter.begin, counter.end
+    else:  # an empty bucket looks the same at any time
+        state.shown_from, state.shown_until = -FARTHEST, FARTHEST
+    return state.shown
 
 
 def release_after_clock_step(
@@ -303,6 +333,7 @@ def release_after_clock_step(
         if now >= since + as_of.expires_at - as_of.begin:
             del ahead_since[key]
             state.counter = counter_of(state.limit).as_of(now)
+            state.changed()
             changed.append(state)
     return changed
 

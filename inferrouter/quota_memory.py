@@ -15,7 +15,7 @@ from .quota import Bucket, Headroom, Hold, Refusal, Reservation, Wants, allowanc
 from .quota_counting import (
     BucketState,
     admit,
-    headroom_of,
+    headrooms_of,
     live_hold,
     merged_hold,
     redefined,
@@ -45,9 +45,10 @@ class MemoryQuotaStore:
     def headroom(self, keys: Sequence[str], now: float) -> list[Headroom]:
         with self._lock:
             self._check_open()
-            headrooms = [headroom_of(self._states, key, now) for key in keys]
-            if release_after_clock_step(self._states, keys, now, self._ahead_since):
-                headrooms = [headroom_of(self._states, key, now) for key in keys]
+            headrooms, ahead = headrooms_of(self._states, keys, now)
+            looks = ahead or bool(self._ahead_since)
+            if looks and release_after_clock_step(self._states, keys, now, self._ahead_since):
+                headrooms, _ = headrooms_of(self._states, keys, now)
             return headrooms
 
     def reserve(self, wants: Wants, now: float) -> Reservation | Refusal:

@@ -10,7 +10,6 @@ One connection a process behind a lock, closed over a fork. The bookkeeping is `
 from __future__ import annotations
 
 import itertools
-import math
 import os
 import random
 import threading
@@ -27,7 +26,7 @@ from .quota_counting import (
     BucketState,
     admit,
     counter_unpacked,
-    headroom_of,
+    headrooms_of,
     live_hold,
     merged_hold,
     redefined,
@@ -106,9 +105,7 @@ class SQLiteQuotaStore:
 
     def headroom(self, keys: Sequence[str], now: float) -> list[Headroom]:
         def work(db: sqlite3.Cursor) -> tuple[list[Headroom], bool]:
-            states = self._load(db, keys)
-            headrooms = [headroom_of(states, key, now) for key in keys]
-            return headrooms, any(now < states[key].counter.begin < math.inf for key in keys)
+            return headrooms_of(self._load(db, keys), keys, now)
 
         headrooms, ahead = self._verb(work, "BEGIN")
         looks = ahead or bool(self._ahead_since)

@@ -12,6 +12,7 @@ import threading
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
+from typing import Any
 
 from .account import LIMIT_KEYS, AccountConfig
 from .catalog import capabilities as known_capabilities
@@ -92,11 +93,27 @@ class Deployment:
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """What serves a name: deployments in declared order, and every bucket of theirs, each once."""
+    """What serves a name: deployments in declared order, and every bucket of theirs, each once.
+
+    `users`: which deployments, by place, look at a bucket, a hold or an account of that name. `memo`: what `candidates` keeps.
+    """
 
     name: str
     deployments: tuple[Deployment, ...]
     bucket_keys: tuple[str, ...]
+    users: Mapping[str, tuple[int, ...]] = field(repr=False, compare=False)
+    memo: dict[Any, Any] = field(default_factory=dict, repr=False, compare=False)
+
+
+def route_over(name: str, deployments: Iterable[Deployment]) -> Route:
+    """The route of `name` over `deployments`."""
+    chosen = tuple(deployments)
+    users: dict[str, list[int]] = {}
+    for place, deployment in enumerate(chosen):
+        for key in {*deployment.bucket_keys, *deployment.hold_keys, deployment.bound.account.id}:
+            users.setdefault(key, []).append(place)
+    keys = tuple(dict.fromkeys(key for deployment in chosen for key in deployment.bucket_keys))
+    return Route(name, chosen, keys, {key: tuple(places) for key, places in users.items()})
 
 
 class RouteTable:
@@ -132,11 +149,8 @@ class RouteTable:
             with self._lock:
                 if len(self._deployments) > MAX_CACHED_NAMES:  # a provider that takes any name may be asked for ever new ones
                     self._routes, self._deployments = {}, {}
-                deployments = tuple(
-                    self._deployment(bound, model, now) for provider, model in steps for bound in self._at(provider)
-                )
-                keys = tuple(dict.fromkeys(key for deployment in deployments for key in deployment.bucket_keys))
-                route = self._routes[name] = Route(name, deployments, keys)
+                deployments = [self._deployment(bound, model, now) for provider, model in steps for bound in self._at(provider)]
+                route = self._routes[name] = route_over(name, deployments)
         return route
 
     def cached(self, name: str) -> Route | None:

@@ -29,9 +29,9 @@ from .errors import (
 )
 from .failure_table import Failure, failure_of, hold_key, reason_of
 from .health import Verdict
-from .policy import Policy
+from .policy import OWN_POLICIES, Policy
 from .quota import Refusal
-from .routes import Route
+from .routes import Route, route_over
 
 T = TypeVar("T")
 
@@ -68,6 +68,8 @@ def ordered(policy: Policy, candidates: Sequence[Candidate]) -> list[Candidate]:
     """What `policy` makes of `candidates`, each once; what it invents is left out. Raises `ConfigError` if it fails."""
     if not candidates:
         return []
+    if type(policy) in OWN_POLICIES:
+        return list(policy.select(candidates))
     try:
         answer = list(policy.select(list(candidates)))
         if len(answer) == 1 and answer[0] is candidates[0]:
@@ -102,8 +104,8 @@ class _Round(Generic[T]):
         self.queue: list[Candidate] = []
         self.rejections: list[Rejection] = []
         self.only_limits = True
-        self.retry_at: list[float] = []
         self._held_until: dict[str, float] = {}
+        self._retry_at: list[float] = []
         self._free_as_of = len(attempts)
         self._refusals: Counter[tuple[str, str]] = Counter()
 
@@ -112,8 +114,7 @@ class _Round(Generic[T]):
         runtime = self.runtime
         found = find_candidates(self.route, self.operation.needs, runtime.ledger, runtime.health, runtime.now())
         self.queue = ordered(runtime.policy, found.candidates)
-        for rejection in (*found.rejections, *left_out(found.candidates, self.queue)):
-            self._reject(rejection)
+        self.rejections += (*found.rejections, *left_out(found.candidates, self.queue))
         failed = len(self.attempts)
         while self.queue and self._time_left() > 0:
             first = self.queue.pop(0)
@@ -125,14 +126,15 @@ class _Round(Generic[T]):
 
     def pause(self, max_wait: float) -> float | None:
         """Seconds to sleep until a candidate may be free again, or None if waiting is not allowed or would not help."""
-        if not self.only_limits or not self.retry_at:
+        soonest = self._soonest() if self.only_limits else None
+        if soonest is None:
             return None
-        pause = max(min(self.retry_at) - self.runtime.clock.time(), 0.001)
+        pause = max(soonest - self.runtime.clock.time(), 0.001)
         return pause if pause <= min(max_wait, self._time_left()) else None
 
     def failure(self) -> InferRouterError:
         """The error that tells how this ended."""
-        soonest = min(self.retry_at, default=None)
+        soonest = self._soonest()
         if not self.attempts:
             if self._time_left() <= 0:
                 return AttemptTimeoutError(message="the call's timeout was over before anything could be tried")
@@ -152,7 +154,7 @@ class _Round(Generic[T]):
             self._refused(candidate, attempt)
             return None
         if isinstance(attempt, Rejection):
-            self._reject(attempt)
+            self.rejections.append(attempt)
             return None
         try:
             answer: T = attempt.exchange(request, new_connection)
@@ -181,7 +183,7 @@ class _Round(Generic[T]):
             runtime.ledger.hold(key, until, reason_of(error), runtime.clock.time())
             self._held_until[key] = until
             if error.retryable:
-                self.retry_at.append(until)
+                self._retry_at.append(until)
         if rule.fatal:
             raise error
         if not isinstance(error, LIMITS):
@@ -200,7 +202,7 @@ class _Round(Generic[T]):
                 self._put_back(again)
         else:
             place = (candidate.provider, candidate.account_id, candidate.model)
-            self._reject(Rejection(*place, str(refusal), refusal.retry_at, "limit"))
+            self.rejections.append(Rejection(*place, str(refusal), refusal.retry_at, "limit"))
 
     def _in_turn(self, candidate: Candidate) -> Candidate | None:
         """`candidate` as it is now, after failures that took time; or None: it must not serve, or goes behind what is free."""
@@ -225,20 +227,19 @@ class _Round(Generic[T]):
     def _assessed_again(self, candidate: Candidate) -> Candidate | None:
         """`candidate` under the facts of this moment, or None: then its rejection is on record."""
         runtime, deployment = self.runtime, candidate.deployment
-        route = Route(self.route.name, (deployment,), deployment.bucket_keys)
+        route = route_over(self.route.name, (deployment,))
         found = find_candidates(route, self.operation.needs, runtime.ledger, runtime.health, runtime.now())
-        for rejection in found.rejections:
-            self._reject(rejection)
+        self.rejections += found.rejections
         return found.candidates[0]._replace(order=candidate.order) if found.candidates else None
 
     def _put_back(self, *candidates: Candidate) -> None:
         declared = sorted((*self.queue, *candidates), key=lambda each: each.order)  # as every policy expects them
         self.queue = ordered(self.runtime.policy, declared)
 
-    def _reject(self, rejection: Rejection) -> None:
-        self.rejections.append(rejection)
-        if rejection.retry_at is not None:
-            self.retry_at.append(rejection.retry_at)
+    def _soonest(self) -> float | None:
+        """Epoch seconds when the first that is held or full may serve again, None if that would not help any."""
+        rejected = [rejection.retry_at for rejection in self.rejections if rejection.retry_at is not None]
+        return min((*self._retry_at, *rejected), default=None)
 
     def _time_left(self) -> float:
         deadline = self.operation.deadline

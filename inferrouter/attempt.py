@@ -210,7 +210,8 @@ class LiveAttempt:
             amounts = None
         else:
             kept = rule.charge == "request"
-            amounts = [amount if kept and unit == "requests" else 0.0 for amount, unit in self._with_units()]
+            units = [unit for _, unit in self.candidate.buckets]
+            amounts = [float(kept and unit == "requests") for unit in units]
         self._end(rule.verdict, amounts, seen or Usage(), error)
 
     def abandon(self) -> None:
@@ -236,17 +237,13 @@ class LiveAttempt:
             notify(runtime.meter, "on_result", event)
 
     def _amounts(self, usage: Usage) -> list[float]:
-        deployment = self.candidate.deployment
-        return [reserved if unit == "requests" else used_of(deployment, unit, usage) for reserved, unit in self._with_units()]
-
-    def _with_units(self) -> list[tuple[float, str]]:
-        deployment = self.candidate.deployment
-        keys = deployment.free_buckets if self.candidate.free else deployment.paid_buckets
-        return [(amount, unit) for (_, amount), (_, unit) in zip(self._wants, keys, strict=True)]
+        return [used_of(self.candidate.deployment, unit, usage) for _, unit in self.candidate.buckets]
 
 
 def used_of(deployment: Deployment, unit: str, usage: Usage) -> float:
-    """What `usage` is in tokens or dollars; a total below its parts is not believed."""
+    """What one call that used `usage` is in a limit's unit; a total below its parts is not believed."""
+    if unit == "requests":
+        return 1.0
     if unit == "tokens":
         return max(usage.total_tokens, usage.prompt_tokens + usage.completion_tokens)
     return cost_of(deployment.bound.account, usage)

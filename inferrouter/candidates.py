@@ -43,6 +43,11 @@ class Candidate(NamedTuple):
         price = "no stated price" if self.price is None else f"${self.price * 1e6:.2f} per million tokens"
         return f"paid, {price}, {self.share:.0%} of its tightest limit left"
 
+    @property
+    def buckets(self) -> Sequence[tuple[str, str]]:
+        """The buckets that its call is charged to, with their units."""
+        return self.deployment.free_buckets if self.free else self.deployment.paid_buckets
+
     def __repr__(self) -> str:
         kind = "free" if self.free else "paid"
         where = f"{self.provider}/{self.account_id} {self.model}"
@@ -215,9 +220,7 @@ def _span(deployment: Deployment, total: int, found: Candidate | Rejection, allo
 
 def amounts_needed(candidate: Candidate, estimate: Estimate) -> tuple[tuple[str, float], ...]:
     """What the candidate's call must reserve: each bucket with its amount."""
-    deployment = candidate.deployment
-    keys = deployment.free_buckets if candidate.free else deployment.paid_buckets
-    return tuple([(key, 1 if unit == "requests" else amount_of(deployment, unit, estimate)) for key, unit in keys])
+    return tuple([(key, amount_of(candidate.deployment, unit, estimate)) for key, unit in candidate.buckets])
 
 
 def amount_of(deployment: Deployment, unit: str, estimate: Estimate) -> float:

@@ -290,30 +290,30 @@ def headrooms_of(states: Mapping[str, BucketState], keys: Sequence[str], now: fl
     A bucket gives the same `Headroom` object until it is charged, corrected or its window ends, so that whoever keeps what he
     made of it sees by identity what has changed.
     """
-    ahead = False
-
-    def look(state: BucketState) -> Headroom:
-        nonlocal ahead
-        ahead = ahead or now < state.counter.begin < math.inf
-        return _headroom(state, now)
-
+    ahead: list[str] = []
     try:
         chosen = map(states.__getitem__, keys)
-        return [state.shown if state.shown_from <= now < state.shown_until else look(state) for state in chosen], ahead
+        found = [state.shown if state.shown_from <= now < state.shown_until else _headroom(state, now, ahead) for state in chosen]
     except KeyError as exc:
         raise _unknown(exc.args[0]) from None
+    return found, bool(ahead)
 
 
-def _headroom(state: BucketState, now: float) -> Headroom:
-    counter, limit = state.counter.as_of(check_time(now)), state.limit
-    remaining = max(0.0, limit.amount - counter.used)
-    share = remaining / limit.amount if limit.amount else 0.0
-    state.shown = Headroom(state.key, limit, counter.used, remaining, share, counter.frees_at(0.0))
+def _headroom(state: BucketState, now: float, ahead: list[str]) -> Headroom:
+    counter, limit = state.counter, state.limit
+    if not counter.begin <= now < counter.end:
+        if now < counter.begin < math.inf:
+            ahead.append(state.key)
+        counter = counter.as_of(check_time(now))
+    left = limit.amount - counter.used
+    remaining = left if left > 0 else 0.0
+    share = remaining / limit.amount if remaining else 0.0
+    state.shown = shown = Headroom(state.key, limit, counter.used, remaining, share, counter.frees_at(0.0))
     if state.counter.used:
         state.shown_from, state.shown_until = counter.begin, counter.end
     else:  # an empty bucket looks the same at any time
         state.shown_from, state.shown_until = -FARTHEST, FARTHEST
-    return state.shown
+    return shown
 
 
 def release_after_clock_step(

@@ -8,7 +8,6 @@ refused while free capacity is left. Must never know a wire format, nor sleep un
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from typing import Generic, TypeVar
 
@@ -107,7 +106,7 @@ class _Round(Generic[T]):
         self._held_until: dict[str, float] = {}
         self._retry_at: list[float] = []
         self._free_as_of = len(attempts)
-        self._refusals: Counter[tuple[str, str]] = Counter()
+        self._refusals: list[tuple[str, str]] = []
 
     def run(self) -> T | None:
         """What `read` returned, or None when no candidate is left."""
@@ -195,14 +194,14 @@ class _Round(Generic[T]):
         as paid now, or for free after all."""
         deployment = candidate.deployment
         assessed_by = deployment.allowance[0] if candidate.free and deployment.allowance else deployment.spend
-        self._refusals[candidate.account_id, candidate.model] += 1
-        if refusal.key == assessed_by and self._refusals[candidate.account_id, candidate.model] <= MAX_REFUSALS:
+        place = (candidate.account_id, candidate.model)
+        self._refusals.append(place)
+        if refusal.key == assessed_by and self._refusals.count(place) <= MAX_REFUSALS:
             again = self._assessed_again(candidate)
             if again is not None:
                 self._put_back(again)
         else:
-            place = (candidate.provider, candidate.account_id, candidate.model)
-            self.rejections.append(Rejection(*place, str(refusal), refusal.retry_at, "limit"))
+            self.rejections.append(Rejection(candidate.provider, *place, str(refusal), refusal.retry_at, "limit"))
 
     def _in_turn(self, candidate: Candidate) -> Candidate | None:
         """`candidate` as it is now, after failures that took time; or None: it must not serve, or goes behind what is free."""

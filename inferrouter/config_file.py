@@ -24,6 +24,7 @@ from .secret import Secret
 from .validation import describe_type, did_you_mean
 
 MAX_FILE_BYTES = 1 << 20
+MAX_DEPTH = 16
 
 
 def load_config(
@@ -31,8 +32,8 @@ def load_config(
 ) -> tuple[Config, tuple[str, ...]]:
     """The configuration in the file `path` (.toml or .json), and warnings about the file.
 
-    `env` and `known_providers` as for `parse_config`. A relative `quota.path` begins in the file's folder, and `~` is
-    the user's home.
+    `env`: where `${VAR}` and `${VAR:-default}` are looked up, None: the process's environment. `known_providers`: names an
+    account may use without a base_url; empty: any. A relative `quota.path` begins in the file's folder, and `~` is the user's home.
     Raises `ConfigError` that lists every problem: an unusable file, missing variables, unknown keys, wrong values.
     """
     reader = _read(path, env, known_providers)
@@ -126,24 +127,6 @@ def _parsed_json(text: str, faults: list[str]) -> Any:
     return json.loads(text, object_pairs_hook=once, parse_constant=no_number)
 
 
-MAX_DEPTH = 16
-
-
-def parse_config(
-    data: Mapping[str, Any], *, env: Mapping[str, str] | None = None, known_providers: Collection[str] = ()
-) -> tuple[Config, tuple[str, ...]]:
-    """The configuration in `data`, laid out as a file's top level, and warnings about it.
-
-    `env`: where `${VAR}` and `${VAR:-default}` are looked up, None: the process's environment. `known_providers`: names
-    an account may use without a base_url; empty: any.
-    Raises `ConfigError` that lists every problem: missing variables, unknown keys, wrong values.
-    """
-    reader = TableReader(env)
-    reader.build(data, known_providers)
-    del env, data  # a traceback with locals would show them
-    return reader.result()
-
-
 _VARIABLE = re.compile(r"\$\$|\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}|\$\{")
 _ONLY_VARIABLES = re.compile(r"(?:\$\{[A-Za-z_][A-Za-z0-9_]*(?::-)?\})+")
 _ACCOUNT_INDEX = re.compile(r"accounts\[(\d+)\]")
@@ -152,7 +135,7 @@ _ACCOUNT_INDEX = re.compile(r"accounts\[(\d+)\]")
 class TableReader:
     """One reading. `problems` and `warnings` grow; `config` stays None when there is a problem; `holds_key`: as text.
 
-    `env`: as for `parse_config`. `folder`: where a relative quota.path begins, None: left as it is.
+    `env`: as for `load_config`. `folder`: where a relative quota.path begins, None: left as it is.
     """
 
     def __init__(self, env: Mapping[str, str] | None = None, folder: Path | None = None) -> None:

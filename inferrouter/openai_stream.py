@@ -48,7 +48,10 @@ class OpenAIDecoder(StreamDecoder):
         if not usage and "x_groq" in item:
             usage = item["x_groq"].get("usage") if isinstance(item["x_groq"], dict) else None
         counted = read_usage(usage, self._audio_in_total) if type(usage) is dict and usage else None
-        return [ChatChunk(text_or_empty(item.get("id")), text_or_empty(item.get("model")), made, counted, source)]
+        ident, model = item.get("id"), item.get("model")
+        if type(ident) is not str or not ident.isascii() or type(model) is not str or not model.isascii():
+            ident, model = text_or_empty(ident), text_or_empty(model)
+        return [ChatChunk(ident, model, made, counted, source)]
 
     def decode_unary_body(self, item: Any, source: str) -> list[ChatChunk]:
         """See `StreamDecoder.whole`."""
@@ -84,7 +87,9 @@ class OpenAIDecoder(StreamDecoder):
         delta = choice.get("delta")
         if delta is None and not track.started:
             delta = choice.get("message")
-        finish = finish_of(choice.get("finish_reason"))
+        finish = choice.get("finish_reason")
+        if finish is not None:
+            finish = finish_of(finish)
         if finish is not None:
             self._open.discard(index)
             self.complete = not self._open

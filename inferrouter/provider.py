@@ -155,13 +155,14 @@ class StreamDecoder:
     def _take(self, event: Event, chunks: list[ChatChunk]) -> None:
         self._events += 1
         data = event.data
-        if data == "[DONE]" or data.strip() == "[DONE]":
-            self.complete = self.done = True
-            return
-        if not data.strip():
-            return
+        if data[:1] != "{":
+            data = data.strip()
+            if data == "[DONE]":
+                self.complete = self.done = True
+            if not data or self.done:
+                return
         item = load_json(data)
-        if event.event == "error" or (isinstance(item, Mapping) and item.get("error")):
+        if event.event == "error" or (type(item) is dict and item.get("error")):
             self.fail(item)
         try:
             chunks.extend(self.read(event.event, item, data))
@@ -198,7 +199,7 @@ def load_json(data: bytes | str) -> Any:
     """`data` as JSON; ill-formed UTF-8 reads as U+FFFD. Raises `MalformedResponseError` (NaN, absurd nesting and digits too)."""
     text = data if isinstance(data, str) else data.decode("utf-8", "replace").removeprefix("\ufeff")
     try:
-        return _DECODER.decode(text)
+        return _parsed(text)
     except RecursionError:
         problem = "nested too deeply"
     except ValueError as exc:
@@ -236,8 +237,20 @@ def embedded_status(item: Any, default: int) -> int:
     return default
 
 
+def _parsed(text: str) -> Any:
+    if text[:1] == "{":  # as nearly always: spares the search for white space around the value, a quarter of a chunk's parsing
+        try:
+            item, end = _SCAN(text, 0)
+            if end == len(text):
+                return item
+        except StopIteration:
+            pass
+    return _DECODER.decode(text)
+
+
 def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not JSON")
 
 
 _DECODER = json.JSONDecoder(parse_constant=_refuse_constant)
+_SCAN = _DECODER.scan_once  # type: ignore[attr-defined]  # documented for subclasses only, there since Python 2.7

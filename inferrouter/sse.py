@@ -11,7 +11,6 @@ from __future__ import annotations
 from typing import NamedTuple
 
 _BOM = b"\xef\xbb\xbf"
-_MAX_RETRY_DIGITS = 15  # far beyond any real delay, far below what int() refuses
 
 
 class Event(NamedTuple):
@@ -29,14 +28,13 @@ class SSETooLarge(ValueError):  # noqa: N818  named for what happened, as the re
 class Reader:
     """Turns the bytes of one event stream into events.
 
-    `max_event`: bytes; neither one line nor the data lines of one event may be longer.
-    `retry`: milliseconds the server last asked to wait before a reconnection, None if it never did.
+    `max_event`: bytes; neither one line nor the data lines of one event may be longer. A server's `retry` field is passed over:
+    nobody reconnects to an answer.
     """
 
-    __slots__ = ("_after_cr", "_data", "_event", "_head", "_id", "_line", "_max", "_size", "retry")
+    __slots__ = ("_after_cr", "_data", "_event", "_head", "_id", "_line", "_max", "_size")
 
     def __init__(self, max_event: int = 8 << 20) -> None:
-        self.retry: int | None = None
         self._max = max_event
         self._head: bytes | None = b""  # the first bytes, until it is clear whether they are a byte order mark
         self._after_cr = False
@@ -92,7 +90,8 @@ class Reader:
                 self._event = b""
             elif line.startswith(b"data:"):
                 self._size += len(line)
-                self._check(self._size)
+                if self._size > self._max:
+                    self._check(self._size)
                 self._data.append(line[6:] if line[5:6] == b" " else line[5:])
             else:
                 self._check(len(line))
@@ -115,11 +114,8 @@ class Reader:
             self._size += len(line)
             self._check(self._size)
             self._data.append(value)
-        elif name == b"id":
-            if b"\0" not in value:
-                self._id = value.decode("utf-8", "replace")
-        elif name == b"retry" and value.isdigit() and len(value) <= _MAX_RETRY_DIGITS:
-            self.retry = int(value)
+        elif name == b"id" and b"\0" not in value:
+            self._id = value.decode("utf-8", "replace")
 
     def _check(self, size: int) -> None:
         if size > self._max:

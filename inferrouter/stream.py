@@ -79,7 +79,7 @@ class ChatStream:
         self._ready: list[ChatChunk] = []
         self._exhausted = False
         self._tail = inf
-        self._last = 0.0
+        self._quiet_since: float | None = None
         self._response: ChatResponse | None = None
         self.routing: Routing = attempt.routing
 
@@ -166,7 +166,6 @@ class ChatStream:
 
     def _arm(self) -> None:
         self._tail = inf
-        self._last = self._attempt.runtime.clock.monotonic()
         self._reply.set_limits(self._left(), self._idle_s)
 
     def _bound_trailer(self) -> None:
@@ -206,8 +205,10 @@ class ChatStream:
             self._ready = chunks[::-1]
             if self._exhausted:
                 self._finish()
-            elif self._attempt.operation.deadline is None:
-                self._watch(bool(chunks))
+            elif chunks:
+                self._quiet_since = None
+            else:
+                self._stay_quiet()
 
     def _pull(self) -> list[ChatChunk]:
         """The next chunks; sets `_exhausted` when nothing more will come. Raises `WireFault` or `ProviderError` if too early."""
@@ -233,11 +234,12 @@ class ChatStream:
             self._arm()
         return chunks
 
-    def _watch(self, content: bool) -> None:
+    def _stay_quiet(self) -> None:
+        """Interrupt a stream that has sent nothing but comments for too long, unless a timeout bounds it anyway."""
         now = self._attempt.runtime.clock.monotonic()
-        if content:
-            self._last = now
-        elif now - self._last > STALL_S:
+        if self._quiet_since is None:
+            self._quiet_since = now
+        elif now - self._quiet_since > STALL_S and self._attempt.operation.deadline is None:
             fault = WireFault("timeout", f"nothing but comments for {STALL_S:.0f} s", sent=True)
             self._interrupt(error_from_fault(fault, self._attempt.candidate))
 

@@ -20,7 +20,6 @@ from tests import part
 config = part("config")
 account_module = part("account")
 config_file = part("config_file")
-config_tables = part("config_file")
 errors = part("errors")
 
 KEY = "sk-canary-0123456789"
@@ -90,13 +89,21 @@ class FileCase(unittest.TestCase):
         return list(caught.exception.problems)
 
 
+def parse_config(data: Any, *, env: dict[str, str] | None = None, known_providers: tuple[str, ...] = ()) -> tuple[Any, Any]:
+    """What a file with the tables `data` gives."""
+    reader = config_file.TableReader(env)
+    reader.build(data, known_providers)
+    del env, data  # a traceback with locals would show them
+    return reader.result()  # type: ignore[no-any-return]  # a module by name
+
+
 def load(data: dict[str, Any], env: dict[str, str] | None = None, known: tuple[str, ...] = ()) -> tuple[Any, Any]:
-    return config_tables.parse_config(data, env=env or {}, known_providers=known)  # type: ignore[no-any-return]  # a module by name
+    return parse_config(data, env=env or {}, known_providers=known)
 
 
 def table_problems(data: object, env: dict[str, str] | None = None, known: tuple[str, ...] = ()) -> list[str]:
     try:
-        config_tables.parse_config(data, env=env or {}, known_providers=known)
+        parse_config(data, env=env or {}, known_providers=known)
     except errors.ConfigError as exc:
         return list(exc.problems)
     return []
@@ -284,7 +291,7 @@ class Files(FileCase):
                     error = refusal(config_file.load_config, path, env=env)
                     self.assertNotIn(KEY, shown(error))
                     self.assertIsNone(error.__context__)
-        error = refusal(config_tables.parse_config, {"accounts": [{"auth": {"api_key": KEY}}]}, env={"K": KEY})
+        error = refusal(parse_config, {"accounts": [{"auth": {"api_key": KEY}}]}, env={"K": KEY})
         self.assertNotIn(KEY, shown(error))
 
     def test_the_old_configuration_stays_when_a_new_one_is_bad(self) -> None:
@@ -404,7 +411,7 @@ class Variables(unittest.TestCase):
     def test_the_process_environment_is_the_default(self) -> None:
         """Without `env`, variables come from os.environ."""
         with mock.patch.dict(os.environ, {"INFERROUTER_TEST_WORD": "fast"}):
-            made, _ = config_tables.parse_config({"default_model": "${INFERROUTER_TEST_WORD}"})
+            made, _ = parse_config({"default_model": "${INFERROUTER_TEST_WORD}"})
         self.assertEqual(made.default_model, "fast")
 
 

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, NoReturn, Protocol
 
 from .errors import MalformedResponseError, ProviderError
-from .frozen import EMPTY
+from .frozen import EMPTY, frozen_value
 from .records import ChatRequest, EmbedRequest, NativeTurn
 from .responses import ChatChunk, ChatResponse, EmbedResponse
 from .secret import Secret
@@ -23,7 +23,7 @@ from .wire import WireRequest
 SNIFF_BYTES = 1 << 20
 
 
-@dataclass(frozen=True, slots=True)
+@frozen_value
 class Endpoint:
     """Where and as whom to call: an account, as far as a dialect has to know it. `base_url` has no trailing slash."""
 

@@ -16,9 +16,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from .frozen import EMPTY, FrozenDict
-from .openai_request import ServerQuirks
 from .provider import clean_text, tokens
-from .records import EmbedRequest, Message, NativeTurn, ToolCall, Usage
+from .records import Message, NativeTurn, ToolCall, Usage
 from .responses import ChatResponse, Choice, EmbedResponse
 from .wire_json import dump_json, malformed
 
@@ -201,18 +200,6 @@ def _thinking(value: Any) -> str:
     if isinstance(value, list):
         return "".join(text_or_empty(part.get("text")) for part in value if isinstance(part, dict))
     return text_or_empty(value)
-
-
-def embed_body(request: EmbedRequest, model: str, server: ServerQuirks) -> dict[str, Any]:
-    """The body that asks for vectors."""
-    body: dict[str, Any] = {"model": model, "input": list(request.inputs)}
-    if server.embed_format:
-        body["encoding_format"] = "float"
-    if request.dimensions is not None:
-        body[server.dimensions_key] = request.dimensions
-    if request.extra:
-        body.update(request.extra)
-    return body
 
 
 def read_vectors(item: Any, source: str, int8: bool = False) -> EmbedResponse:

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from fnmatch import fnmatchcase
+from dataclasses import field, replace
 from functools import lru_cache
 from typing import Any
 
 from .content import Part
-from .frozen import EMPTY, FrozenDict
-from .records import ChatRequest, Message, ToolCall
+from .frozen import EMPTY, FrozenDict, frozen_value
+from .records import ChatRequest, EmbedRequest, Message, ToolCall
+from .validation import matches
 from .wire_json import merge_extra
 
 _PLAIN = ("temperature", "top_p", "seed", "tool_choice", "response_format", "reasoning_effort", "stop")
@@ -163,7 +163,7 @@ NO_SAMPLING = ("o[1-9]*", "gpt-5", "gpt-5-[!c]*", "*/o[1-9]*", "*/gpt-5", "*/gpt
 NO_STOP = ("o[1245-9]*", "o3", "o3-[!m]*", "gpt-5", "gpt-5-[!c]*", "*/o[1-9]*", "*/gpt-5", "*/gpt-5-[!c]*")
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@frozen_value
 class ServerQuirks:
     """One server's ways.
 
@@ -192,6 +192,18 @@ class ServerQuirks:
     int8_vectors: bool = False
 
 
+def embed_body(request: EmbedRequest, model: str, server: ServerQuirks) -> dict[str, Any]:
+    """The body that asks for vectors."""
+    body: dict[str, Any] = {"model": model, "input": list(request.inputs)}
+    if server.embed_format:
+        body["encoding_format"] = "float"
+    if request.dimensions is not None:
+        body[server.dimensions_key] = request.dimensions
+    if request.extra:
+        body.update(request.extra)
+    return body
+
+
 def server(name: str) -> ServerQuirks:
     """The ways of the provider `name`."""
     return _SERVERS.get(name, _PLAIN_SERVER)
@@ -213,7 +225,7 @@ def max_tokens_key(server: ServerQuirks, model: str) -> str:
 
 
 def _any(model: str, patterns: tuple[str, ...]) -> bool:
-    return any(fnmatchcase(model, pattern) for pattern in patterns)
+    return any(matches(model, pattern) for pattern in patterns)
 
 
 _PLAIN_SERVER = ServerQuirks()

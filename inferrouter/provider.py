@@ -10,15 +10,17 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import field
-from typing import Any, NoReturn, Protocol
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
 from .errors import MalformedResponseError, ProviderError
 from .frozen import EMPTY, frozen_value
 from .records import ChatRequest, EmbedRequest, NativeTurn
-from .responses import ChatChunk, ChatResponse, EmbedResponse
 from .secret import Secret
 from .sse import Event, Reader, SSETooLarge
 from .wire import WireRequest
+
+if TYPE_CHECKING:
+    from .responses import ChatChunk, ChatResponse, EmbedResponse
 
 SNIFF_BYTES = 1 << 20
 

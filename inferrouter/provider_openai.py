@@ -7,18 +7,19 @@ puts them behind the `Provider` contract. Must never open a connection.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from .catalog import preset
 from .errors import ConfigError, ProviderError
-from .openai_reply import embed_body, embedded_error, read_answer, read_vectors
-from .openai_request import chat_body, server, unsupported
-from .openai_stream import OpenAIDecoder
+from .openai_request import chat_body, embed_body, server, unsupported
 from .provider import Endpoint, StreamDecoder, embedded_status
 from .records import ChatRequest, EmbedRequest
-from .responses import ChatResponse, EmbedResponse
 from .secret import Secret
 from .wire import WireRequest
 from .wire_json import dump_json, json_headers, load_answer, matches_any, validated_args, write_json
+
+if TYPE_CHECKING:
+    from .responses import ChatResponse, EmbedResponse
 
 
 class OpenAICompatProvider:
@@ -82,6 +83,8 @@ class OpenAICompatProvider:
 
     def decode(self, body: bytes, model: str) -> ChatResponse:
         """See `Provider`."""
+        from .openai_reply import embedded_error, read_answer  # the first answer loads it
+
         source, item = load_answer(self, body)
         failure = embedded_error(item)
         if failure is not None:
@@ -90,6 +93,8 @@ class OpenAICompatProvider:
 
     def decoder(self, model: str) -> StreamDecoder:
         """See `Provider`."""
+        from .openai_stream import OpenAIDecoder
+
         return OpenAIDecoder(self, self._server.audio_in_total)
 
     def error(self, status: int, headers: Mapping[str, str], body: bytes, now: float) -> ProviderError:
@@ -105,6 +110,8 @@ class OpenAICompatProvider:
 
     def decode_embed(self, body: bytes, model: str) -> EmbedResponse:
         """See `Provider`."""
+        from .openai_reply import read_vectors
+
         source, item = load_answer(self, body)
         return read_vectors(item, source, self._server.int8_vectors)
 

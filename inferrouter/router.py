@@ -29,14 +29,14 @@ from .quota import QuotaStore
 from .quota_memory import MemoryQuotaStore
 from .records import ChatRequest, EmbedRequest
 from .redaction import strip_tracebacks
-from .responses import ChatResponse, EmbedResponse
 from .routes import Route, RouteTable
-from .stream import ChatStream, stream_operation
 from .transport import Transport
 from .walk import left_out, ordered, walk
 
 if TYPE_CHECKING:
+    from .responses import ChatResponse, EmbedResponse
     from .status import AccountStatus, Explanation
+    from .stream import ChatStream
 
 LONGEST = 1e9
 """Seconds; no call and no wait is longer, infinite ones included."""
@@ -150,6 +150,8 @@ class Router:
     @only_library_errors
     def stream(self, request: ChatRequest, *, timeout: float | None = None, max_wait: float | None = None) -> ChatStream:
         """An open stream, before its first content; see `ChatStream`. Parameters and errors as for `chat_completion`."""
+        from .stream import stream_operation
+
         needs, deadline, max_wait = self._prepared(request, timeout, max_wait)
         route = self._route(request.model)
         idle = self._config.idle_timeout or self._config.attempt_timeout

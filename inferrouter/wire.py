@@ -9,15 +9,15 @@ Must never know sockets, pools, providers or accounts.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
+from .frozen import frozen_value
 from .secret import Secret
 from .validation import check_url
 
 Headers = tuple[tuple[str, str | Secret], ...]
 
 
-@dataclass(frozen=True, slots=True, repr=False)
+@frozen_value
 class WireRequest:
     """One HTTP request. Keys belong into `headers`, as `Secret`s; the repr shows neither header values nor the body."""
 

@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from fnmatch import fnmatchcase
 from typing import Any, NoReturn, TypeVar
 
 from .errors import ConfigError, InvalidRequestError, MalformedResponseError
 from .provider import Endpoint, Provider, clean_text, embedded_status, load_json
 from .secret import Secret
-from .validation import check_url
+from .validation import check_url, matches
 
 T = TypeVar("T")
 
@@ -110,7 +109,7 @@ def matches_any(models: Sequence[str], *names: str) -> bool | None:
     """Whether one of `names` is among `models` (names or patterns, case counts); None if `models` is empty."""
     if not models:
         return None
-    return any(fnmatchcase(name, pattern) for pattern in models for name in names)
+    return any(matches(name, pattern) for pattern in models for name in names)
 
 
 # json.dumps would build an encoder for every call that is not all defaults.

@@ -23,8 +23,10 @@ _PLAIN = ("temperature", "top_p", "seed", "tool_choice", "response_format", "rea
 _LETTERS = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
-def chat_body(request: ChatRequest, model: str, server: ServerQuirks, provider: str, stream: bool) -> dict[str, Any]:
-    """The body for `request`; what the server has no word for is left out (see `unsupported`)."""
+def chat_body(
+    request: ChatRequest, model: str, server: ServerQuirks, provider: str, stream: bool, dropped: Sequence[str]
+) -> dict[str, Any]:
+    """The body for `request` without the parameters named by `dropped` (see `unsupported`)."""
     body: dict[str, Any] = {
         "model": model,
         "messages": _turns(request.messages, server, provider),
@@ -35,12 +37,11 @@ def chat_body(request: ChatRequest, model: str, server: ServerQuirks, provider: 
             body["stream_options"] = {"include_usage": True}
     if request.max_tokens is not None:
         body[max_tokens_key(server, model)] = request.max_tokens
-    refused = unsupported_by(server, model)
-    if request.tools and "tools" not in refused:
+    if request.tools and "tools" not in dropped:
         body["tools"] = [tool.to_dict() for tool in request.tools]
     for name in _PLAIN:
         value = getattr(request, name)
-        if value is not None and not _refused(name, value, refused):
+        if value is not None and name not in dropped:
             _set(body, name, value, server)
     if request.extra:
         merge_extra(body, request.extra)
@@ -48,7 +49,7 @@ def chat_body(request: ChatRequest, model: str, server: ServerQuirks, provider: 
 
 
 def unsupported(request: ChatRequest, model: str, server: ServerQuirks) -> tuple[str, ...]:
-    """The parameters of `request` that `model` on this server has no word for."""
+    """The names of `request`'s parameters that `model` on this server does not take."""
     refused = unsupported_by(server, model)
     if not refused:
         return ()

@@ -35,8 +35,11 @@ class Endpoint:
 class Provider(Protocol):
     """One wire format of one provider. Methods raise only errors of this library's tree.
 
-    `name` is what accounts and aliases call it; `dialect`: "openai", "gemini", "anthropic" or an own word (turns kept in a
+    `name` is what accounts and aliases call it; `dialect`: "openai", "gemini", "anthropic" or a word of its own (turns kept in a
     provider's own words are given back to the same dialect only); `media`: kinds of media its format can carry.
+
+    Two more members are optional. `embed_batch`: how many texts one call of `encode_embed` takes, 100 if it is missing, 0 for a
+    provider without embeddings. `wire`: an object with the `send` of `Transport`, used instead of the transport.
     """
 
     name: str
@@ -49,11 +52,14 @@ class Provider(Protocol):
         ...
 
     def unsupported(self, request: ChatRequest, model: str) -> tuple[str, ...]:
-        """The parameters of `request` that its format cannot express, by name."""
+        """The parameters of `request` that its format cannot express for `model`, by name. Cheap: it builds no body."""
         ...
 
     def encode(self, request: ChatRequest, model: str, endpoint: Endpoint, stream: bool) -> WireRequest:
-        """The HTTP request. Raises `InvalidRequestError` for what it cannot say."""
+        """The HTTP request, whose `dropped` is what `unsupported` says; None there makes the caller ask `unsupported`.
+
+        Raises `InvalidRequestError` for what can neither be expressed nor left out.
+        """
         ...
 
     def decode(self, body: bytes, model: str) -> ChatResponse:

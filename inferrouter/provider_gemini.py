@@ -57,9 +57,10 @@ class GeminiProvider:
 
     def encode(self, request: ChatRequest, model: str, endpoint: Endpoint, stream: bool) -> WireRequest:
         """See `Provider.encode`."""
-        body = gemini_request.chat_body(request, model.removeprefix("models/"))
+        dropped = self.unsupported(request, model)
+        body = gemini_request.chat_body(request, model.removeprefix("models/"), dropped)
         method = ":streamGenerateContent?alt=sse" if stream else ":generateContent"
-        return self._request(endpoint, _path(model) + method, body)
+        return _request(endpoint, _path(model) + method, body, dropped)
 
     def decode(self, body: bytes, model: str) -> ChatResponse:
         """See `Provider.decode`."""
@@ -81,7 +82,7 @@ class GeminiProvider:
             each["outputDimensionality"] = request.dimensions
         extra = request.extra or {}
         requests = [{**each, "content": {"parts": [{"text": text}]}, **extra} for text in request.inputs]
-        return self._request(endpoint, path + ":batchEmbedContents", {"requests": requests})
+        return _request(endpoint, path + ":batchEmbedContents", {"requests": requests}, ())
 
     def decode_embed(self, body: bytes, model: str) -> EmbedResponse:
         """See `Provider.decode_embed`; reads a batch and a single embedding."""
@@ -94,8 +95,10 @@ class GeminiProvider:
         vectors = tuple(_vector(each, text) for each in found)
         return EmbedResponse(vectors, model, read_usage(item.get("usageMetadata")) or Usage(), source=(text,))
 
-    def _request(self, endpoint: Endpoint, path: str, body: Mapping[str, Any]) -> WireRequest:
-        return WireRequest(endpoint.base_url + path, write_json(body), tuple(json_headers(endpoint, "x-goog-api-key")))
+
+def _request(endpoint: Endpoint, path: str, body: Mapping[str, Any], dropped: tuple[str, ...]) -> WireRequest:
+    headers = tuple(json_headers(endpoint, "x-goog-api-key"))
+    return WireRequest(endpoint.base_url + path, write_json(body), headers, dropped=dropped)
 
 
 @lru_cache(256)

@@ -78,8 +78,9 @@ class OpenAICompatProvider:
 
     def encode(self, request: ChatRequest, model: str, endpoint: Endpoint, stream: bool) -> WireRequest:
         """See `Provider`."""
-        body = write_json(chat_body(request, model, self._server, self.name, stream))
-        return WireRequest(_url(endpoint.base_url, "/chat/completions"), body, self._headers(endpoint))
+        dropped = self.unsupported(request, model)
+        body = write_json(chat_body(request, model, self._server, self.name, stream, dropped))
+        return WireRequest(_url(endpoint.base_url, "/chat/completions"), body, self._headers(endpoint), dropped=dropped)
 
     def decode(self, body: bytes, model: str) -> ChatResponse:
         """See `Provider`."""

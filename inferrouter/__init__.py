@@ -1,55 +1,64 @@
 """Routes LLM requests over many accounts: free capacity first, never overrun, paid only when allowed.
 
-Strategy: re-exports what a program needs and nothing else; modules inside never import from here. Must never load a heavy
-module of the stdlib, so that importing costs little.
+Strategy: re-exports what a program needs and nothing else, each name when it is first asked for (PEP 562), so that importing
+costs next to nothing; modules inside never import from here. Type checkers read the names in the `TYPE_CHECKING` block, which a
+test holds against the table. Must never import a module of the package, nor a slow one of the stdlib, while it is imported.
 """
 
-from .account import AccountConfig, Auth
-from .config import Config, ModelMapping, ModelRef, QuotaConfig
-from .config_file import load_config
-from .content import Part
-from .errors import (
-    AllCandidatesFailedError,
-    Attempt,
-    AttemptTimeoutError,
-    AuthenticationError,
-    ConfigError,
-    ContextWindowError,
-    InferRouterError,
-    InvalidRequestError,
-    MalformedResponseError,
-    ModelNotFoundError,
-    MultimodalUnavailableError,
-    NoCandidatesError,
-    ProviderError,
-    ProviderUnavailableError,
-    QuotaExceededError,
-    QuotaStoreError,
-    RateLimitedError,
-    Rejection,
-    StreamInterruptedError,
-    UnknownModelError,
-)
-from .health import HealthConfig
-from .limits import Limit
-from .meter import Clock, LogMeter, Meter, NoopMeter, ResultEvent, RouteEvent, SystemClock
-from .policy import CostFirstPolicy, DeclaredOrderPolicy, FreeFirstPolicy, LeastBusyPolicy, Policy
-from .provider import Endpoint, Provider, StreamDecoder
-from .provider_anthropic import AnthropicProvider
-from .provider_gemini import GeminiProvider
-from .provider_mock import MockProvider, MockReply
-from .provider_openai import OpenAICompatProvider
-from .quota import Bucket, Headroom, Hold, QuotaStore, Refusal, Reservation
-from .quota_memory import MemoryQuotaStore
-from .quota_sqlite import SQLiteQuotaStore
-from .records import ChatRequest, EmbedRequest, Message, Routing, ToolCall, Usage
-from .responses import ChatChunk, ChatResponse, Choice, ChunkChoice, Delta, EmbedResponse, ToolCallDelta
-from .router import Router
-from .secret import Secret
-from .status import AccountStatus, Explanation, LimitStatus
-from .stream import ChatStream
-from .tool import Tool
-from .wire import WireFault, WireRequest
+import sys
+
+if sys.version_info < (3, 11):  # noqa: UP036  here, because the modules inside do not even load there
+    raise SystemExit(f"{__name__} needs Python 3.11 or newer; this is Python {sys.version.split()[0]}")
+
+TYPE_CHECKING = False  # type checkers take it as true; importing it from `typing` would cost more than all else here
+
+if TYPE_CHECKING:
+    from .account import AccountConfig, Auth
+    from .config import Config, ModelMapping, ModelRef, QuotaConfig
+    from .config_file import load_config
+    from .content import Part
+    from .errors import (
+        AllCandidatesFailedError,
+        Attempt,
+        AttemptTimeoutError,
+        AuthenticationError,
+        ConfigError,
+        ContextWindowError,
+        InferRouterError,
+        InvalidRequestError,
+        MalformedResponseError,
+        ModelNotFoundError,
+        MultimodalUnavailableError,
+        NoCandidatesError,
+        ProviderError,
+        ProviderUnavailableError,
+        QuotaExceededError,
+        QuotaStoreError,
+        RateLimitedError,
+        Rejection,
+        StreamInterruptedError,
+        UnknownModelError,
+    )
+    from .health import HealthConfig
+    from .limits import Limit
+    from .meter import Clock, LogMeter, Meter, NoopMeter, ResultEvent, RouteEvent, SystemClock
+    from .policy import CostFirstPolicy, DeclaredOrderPolicy, FreeFirstPolicy, LeastBusyPolicy, Policy
+    from .provider import Endpoint, Provider, StreamDecoder
+    from .provider_anthropic import AnthropicProvider
+    from .provider_gemini import GeminiProvider
+    from .provider_mock import MockProvider, MockReply
+    from .provider_openai import OpenAICompatProvider
+    from .quota import Bucket, Headroom, Hold, QuotaStore, Refusal, Reservation
+    from .quota_memory import MemoryQuotaStore
+    from .quota_sqlite import SQLiteQuotaStore
+    from .records import ChatRequest, EmbedRequest, Message, Routing, ToolCall, Usage
+    from .responses import ChatChunk, ChatResponse, Choice, ChunkChoice, Delta, EmbedResponse, ToolCallDelta
+    from .router import Router
+    from .secret import Secret
+    from .status import AccountStatus, Explanation, LimitStatus
+    from .stream import ChatStream
+    from .tool import Tool
+    from .wire import WireFault, WireRequest
 
 __version__ = "0.1.0"
 
@@ -136,3 +145,69 @@ __all__ = [
     "__version__",
     "load_config",
 ]
+
+_NAMES = {
+    "account": "AccountConfig Auth",
+    "config": "Config ModelMapping ModelRef QuotaConfig",
+    "config_file": "load_config",
+    "content": "Part",
+    "errors": (
+        "AllCandidatesFailedError Attempt AttemptTimeoutError AuthenticationError ConfigError "
+        "ContextWindowError InferRouterError InvalidRequestError MalformedResponseError ModelNotFoundError "
+        "MultimodalUnavailableError NoCandidatesError ProviderError ProviderUnavailableError "
+        "QuotaExceededError QuotaStoreError RateLimitedError Rejection StreamInterruptedError "
+        "UnknownModelError"
+    ),
+    "health": "HealthConfig",
+    "limits": "Limit",
+    "meter": "Clock LogMeter Meter NoopMeter ResultEvent RouteEvent SystemClock",
+    "policy": "CostFirstPolicy DeclaredOrderPolicy FreeFirstPolicy LeastBusyPolicy Policy",
+    "provider": "Endpoint Provider StreamDecoder",
+    "provider_anthropic": "AnthropicProvider",
+    "provider_gemini": "GeminiProvider",
+    "provider_mock": "MockProvider MockReply",
+    "provider_openai": "OpenAICompatProvider",
+    "quota": "Bucket Headroom Hold QuotaStore Refusal Reservation",
+    "quota_memory": "MemoryQuotaStore",
+    "quota_sqlite": "SQLiteQuotaStore",
+    "records": "ChatRequest EmbedRequest Message Routing ToolCall Usage",
+    "responses": "ChatChunk ChatResponse Choice ChunkChoice Delta EmbedResponse ToolCallDelta",
+    "router": "Router",
+    "secret": "Secret",
+    "status": "AccountStatus Explanation LimitStatus",
+    "stream": "ChatStream",
+    "tool": "Tool",
+    "wire": "WireFault WireRequest",
+}
+"""Which module holds which public names."""
+
+_HOME = {name: module for module, names in _NAMES.items() for name in names.split()}
+
+
+if not TYPE_CHECKING:  # or every misspelled name would be right
+
+    def __getattr__(name: str) -> object:
+        """The public `name`, or the module of that name; kept from then on. Raises `AttributeError`."""
+        from importlib import import_module
+
+        if name in _HOME:
+            value = getattr(import_module(f".{_HOME[name]}", __name__), name)
+        elif name in _NAMES:
+            value = import_module(f".{name}", __name__)
+        else:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}{_hint(name)}")
+        globals()[name] = value
+        return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
+def _hint(name: str) -> str:
+    if name.startswith("_"):
+        return ""
+    from difflib import get_close_matches
+
+    close = get_close_matches(name, _HOME, n=1)
+    return f"; did you mean {close[0]!r}?" if close else ""

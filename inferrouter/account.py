@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from .frozen import EMPTY, FrozenDict, freeze
+from .frozen import EMPTY, FrozenDict, freeze, frozen_value
 from .limits import MAX_AMOUNT, zone_problem
 from .secret import Secret
 from .validation import (
@@ -60,7 +60,7 @@ class Auth:
         object.__setattr__(self, "fault", fault)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen_value
 class AccountConfig:
     """One account. Only `provider` and `id` are needed; what is None is not stated.
 

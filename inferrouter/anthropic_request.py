@@ -13,12 +13,12 @@ from __future__ import annotations
 import base64
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
 from .content import Part
 from .errors import InvalidRequestError
+from .frozen import frozen_value
 from .records import ChatRequest, Message
 from .wire_json import as_object, merge_extra
 
@@ -39,7 +39,7 @@ ASK_FOR_JSON = "Answer with one valid JSON object and nothing else: no code fenc
 _ID = re.compile(r"[a-zA-Z0-9_-]+")
 
 
-@dataclass(frozen=True, slots=True)
+@frozen_value
 class _Fitted:
     """How a request is put to a model. `dropped`: parameters left out; `schema`: of its JSON output, by tool if `by_tool`."""
 
@@ -293,7 +293,7 @@ _NAME = re.compile(r"claude-(?:([a-z]+)-)?(\d{1,2})(?!\d)(?:[-.](\d{1,2})(?!\d))
 NEWEST = (5, 0)  # what a Claude without a version in its name is taken for
 
 
-@dataclass(frozen=True, slots=True)
+@frozen_value
 class Traits:
     """`budgets`: thinks by a token budget; `adaptive`: thinks by effort; neither: not at all.
 

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from .candidates import CallNeeds, Candidate, Instant, amounts_needed
 from .errors import InferRouterError, InvalidRequestError, Rejection
 from .failure_table import FailureRule
+from .frozen import frozen_value
 from .guarded_store import GuardedStore
 from .health import Health, Permit, Verdict
 from .meter import Clock, Meter, ResultEvent, RouteEvent
@@ -31,7 +32,7 @@ T = TypeVar("T")
 ERROR_BODY_BYTES = 64 * 1024
 
 
-@dataclass(frozen=True, slots=True)
+@frozen_value
 class Runtime:
     """What every walk of a router works with. `attempt_timeout` in seconds; `auth_next`: a refused key moves on.
 

@@ -8,17 +8,16 @@ counts; a name without a row is unknown, which is not the same as unable. Must n
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import lru_cache
 
 from .account import CAPABILITIES
 from .errors import ConfigError
-from .frozen import FrozenDict, freeze
+from .frozen import FrozenDict, freeze, frozen_value
 from .validation import did_you_mean
 
 
-@dataclass(frozen=True, slots=True)
+@frozen_value
 class FreeTier:
     """Limits of a free account: of each of `models`, or of the account as a whole where `models` is empty.
 
@@ -31,7 +30,7 @@ class FreeTier:
     models: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@frozen_value
 class Preset:
     """A provider. `env`: variables that may hold its key, the first that is set wins; none: it is used without a key.
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from .account import (
     AccountConfig,
@@ -17,14 +17,14 @@ from .account import (
     check_seconds,
 )
 from .errors import ConfigError
-from .frozen import freeze
+from .frozen import freeze, frozen_value
 from .validation import check_bool, check_choice, check_name, check_number, describe_type, did_you_mean
 
 POLICIES = ("free_first", "cost_first", "least_busy", "declared_order")
 MAX_PLAUSIBLE_PRICE = 0.01  # dollars; ten thousand a million is more than any model costs
 
 
-@dataclass(frozen=True, slots=True)
+@frozen_value
 class ModelRef:
     """One step of an alias: `model`, by the provider's own name for it, at the accounts of `provider`."""
 
@@ -32,7 +32,7 @@ class ModelRef:
     model: str
 
 
-@dataclass(frozen=True, slots=True)
+@frozen_value
 class ModelMapping:
     """An alias: requests for `alias` go to `models`, tried in this order where the policy sees no difference."""
 
@@ -43,7 +43,7 @@ class ModelMapping:
         object.__setattr__(self, "models", freeze(self.models))
 
 
-@dataclass(frozen=True, slots=True)
+@frozen_value
 class QuotaConfig:
     """Where use is counted. `store`: memory | sqlite; `path`: the sqlite file, None with memory.
 
@@ -55,7 +55,7 @@ class QuotaConfig:
     on_store_error: str = "refuse"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen_value
 class Config:
     """Everything a router is built from.
 

@@ -33,7 +33,7 @@ def load_config(
     """The configuration in the file `path` (.toml or .json), and warnings about the file.
 
     `env`: where `${VAR}` and `${VAR:-default}` are looked up, None: the process's environment. `known_providers`: names an
-    account may use without a base_url; empty: any. A relative `quota.path` begins in the file's folder, and `~` is the user's home.
+    account may use without a base_url; empty: any. A relative `quota.path` begins in the file's folder, `~` is the user's home.
     Raises `ConfigError` that lists every problem: an unusable file, missing variables, unknown keys, wrong values.
     """
     reader = _read(path, env, known_providers)

@@ -10,10 +10,11 @@ import base64
 import binascii
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import Any
 
 from .errors import InvalidRequestError
+from .frozen import frozen_value
 
 MEDIA_KINDS = ("image", "audio", "video", "document")
 
@@ -32,7 +33,7 @@ _RIFF = {b"WAVE": "audio/wav", b"WEBP": "image/webp", b"AVI ": "video/x-msvideo"
 _AUDIO_FORMATS = {"mp3": "audio/mpeg", "wav": "audio/wav"}
 
 
-@dataclass(frozen=True, slots=True)
+@frozen_value
 class Part:
     """One piece of a message. Make it with `Part.text`, `.image`, `.audio`, `.video`, `.document`, `.from_file`, `.image_url`.
 

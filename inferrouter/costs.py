@@ -7,10 +7,10 @@ sizes for media), since the reservation is corrected by the real usage afterward
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 
 from .content import Part
 from .errors import InvalidRequestError
+from .frozen import frozen_value
 from .records import ChatRequest, EmbedRequest, Message
 
 DEFAULT_OUTPUT_TOKENS = 1024
@@ -22,7 +22,7 @@ UNSEEN_TOKENS = 5000  # audio, video or a document behind a URL, whose size nobo
 BYTES_PER_TOKEN = {"audio": 500, "video": 1000, "document": 200}
 
 
-@dataclass(frozen=True, slots=True)
+@frozen_value
 class Estimate:
     """Tokens: what goes in, and what may come out at most."""
 

@@ -10,11 +10,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from .errors import MalformedResponseError
-from .frozen import EMPTY
+from .frozen import EMPTY, frozen_value
 from .wire_json import clean_text, embedded_status, load_json
 
 READ_BYTES = 64 << 10
@@ -25,7 +24,7 @@ _CODE_KEYS = ("code", "type", "status", "error_code", "reason", "error_type")
 _TITLE = re.compile(r"<title[^>]{0,100}>([^<]{1,300})<", re.IGNORECASE)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen_value
 class ErrorBody:
     """What was read. `codes`: machine words in lower case, most specific place first; `status`: embedded number or 0."""
 

@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
+
+from .frozen import frozen_value
 
 
 class InferRouterError(Exception):
@@ -27,7 +28,7 @@ class InferRouterError(Exception):
         return _rebuild, (type(self), self.args, dict(self.__dict__))
 
 
-@dataclass(frozen=True, slots=True)
+@frozen_value
 class Rejection:
     """Why one candidate was left out. `retry_at`: epoch seconds when that may change, None if waiting does not help."""
 
@@ -42,7 +43,7 @@ class Rejection:
         return f"{self.provider}/{self.account_id} ({self.model}): {self.reason}"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen_value
 class Attempt:
     """One call that was really made and failed."""
 

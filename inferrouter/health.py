@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from dataclasses import dataclass
 from enum import Enum
 
 from .errors import ConfigError
+from .frozen import frozen_value
 
 
-@dataclass(frozen=True, slots=True)
+@frozen_value
 class HealthConfig:
     """When an account's breaker opens: at `failure_threshold` failures in `failure_window` seconds, for `open_for` seconds.
 

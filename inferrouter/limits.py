@@ -7,11 +7,11 @@ clocks, nor what is used: that is `quota_counting`.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta, tzinfo
 from functools import lru_cache
 
 from .errors import ConfigError, QuotaStoreError
+from .frozen import frozen_value
 
 UNITS = ("requests", "tokens", "dollars")
 WINDOWS = {"minute": 60.0, "hour": 3600.0, "day": 86400.0, "month": 31 * 86400.0}
@@ -24,7 +24,7 @@ FARTHEST = 6e10
 """Epoch seconds, both ways; dates end with the year 1 on the other side."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen_value
 class Limit:
     """At most `amount` of `unit` in each `window`; amount 0 admits nothing.
 

@@ -7,16 +7,18 @@ tests and simulations bring their own. Must never hold a key or a message's text
 
 from __future__ import annotations
 
-import logging
 import time as stdlib_time
-from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from .errors import InferRouterError
+from .frozen import frozen_value
 from .records import Usage
 
+if TYPE_CHECKING:
+    import logging
 
-@dataclass(frozen=True, slots=True)
+
+@frozen_value
 class RouteEvent:
     """An attempt is about to be made. `attempt` counts from 1 within the call."""
 
@@ -28,7 +30,7 @@ class RouteEvent:
     estimated_tokens: int
 
 
-@dataclass(frozen=True, slots=True)
+@frozen_value
 class ResultEvent:
     """An attempt has ended. `duration` in seconds, `cost` in dollars; `error` is None on success."""
 
@@ -69,6 +71,8 @@ class LogMeter:
     """Writes events to a `logging.Logger` (default: "inferrouter"): routes at DEBUG, successes at INFO, failures at WARNING."""
 
     def __init__(self, logger: logging.Logger | None = None) -> None:
+        import logging
+
         self._logger = logger or logging.getLogger("inferrouter")
 
     def on_route(self, event: RouteEvent) -> None:

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from fnmatch import fnmatchcase
 from typing import Any, NoReturn, Protocol, TypeVar
 
 from .errors import ConfigError, MalformedResponseError, ProviderError
-from .frozen import EMPTY
+from .frozen import EMPTY, frozen_value
 from .records import ChatRequest, EmbedRequest, NativeTurn
 from .responses import ChatChunk, ChatResponse, EmbedResponse
 from .secret import Secret
@@ -28,7 +28,7 @@ T = TypeVar("T")
 SNIFF_BYTES = 1 << 20
 
 
-@dataclass(frozen=True, slots=True)
+@frozen_value
 class Endpoint:
     """What a dialect knows of an account: where to call, with which key and headers. `base_url` does not end with a slash."""
 

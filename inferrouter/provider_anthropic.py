@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 
 from . import anthropic_request
 from .anthropic_reply import AnthropicDecoder, read_answer
-from .error_table import classify
 from .errors import InvalidRequestError, MalformedResponseError, ProviderError
 from .provider import Endpoint, StreamDecoder
 from .records import ChatRequest, EmbedRequest
@@ -70,6 +69,8 @@ class AnthropicProvider:
 
     def error(self, status: int, headers: Mapping[str, str], body: bytes, now: float) -> ProviderError:
         """See `Provider.error`."""
+        from .error_table import classify  # the first error loads it
+
         return classify(status, headers, body, now, provider=self.name)
 
     def encode_embed(self, request: EmbedRequest, model: str, endpoint: Endpoint) -> WireRequest:

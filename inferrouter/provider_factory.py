@@ -13,9 +13,6 @@ from .catalog import ALIASES, PRESETS, preset
 from .config import Config
 from .errors import ConfigError
 from .provider import Provider
-from .provider_anthropic import AnthropicProvider
-from .provider_gemini import GeminiProvider
-from .provider_openai import OpenAICompatProvider
 from .secret import Secret
 
 KNOWN_PROVIDERS = frozenset((*PRESETS, *ALIASES))
@@ -99,10 +96,16 @@ def _built(account: AccountConfig) -> Provider:
     row = preset(account.provider) if account.provider in KNOWN_PROVIDERS else None
     dialect = account.dialect or (row.dialect if row else "openai")
     base_url = account.base_url or (row.base_url if row else "")
-    if dialect == "gemini":
+    if dialect == "gemini":  # each dialect is loaded for who speaks it
+        from .provider_gemini import GeminiProvider
+
         return GeminiProvider(base_url, name=account.provider)
     if dialect == "anthropic":
+        from .provider_anthropic import AnthropicProvider
+
         return AnthropicProvider(base_url, name=account.provider)
+    from .provider_openai import OpenAICompatProvider
+
     if row is not None and row.dialect == "openai":
         return OpenAICompatProvider.preset(account.provider)
     return OpenAICompatProvider(account.provider, base_url)

@@ -13,7 +13,6 @@ from typing import Any
 from urllib.parse import quote
 
 from . import gemini_request
-from .error_table import classify
 from .errors import InvalidRequestError, MalformedResponseError, ProviderError
 from .gemini_reply import GeminiDecoder, read_answer, read_usage
 from .provider import Endpoint, StreamDecoder
@@ -72,6 +71,8 @@ class GeminiProvider:
 
     def error(self, status: int, headers: Mapping[str, str], body: bytes, now: float) -> ProviderError:
         """See `Provider.error`."""
+        from .error_table import classify  # the first error loads it
+
         return classify(status, headers, body, now, provider=self.name)
 
     def encode_embed(self, request: EmbedRequest, model: str, endpoint: Endpoint) -> WireRequest:

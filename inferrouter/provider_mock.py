@@ -13,13 +13,13 @@ import json
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from types import TracebackType
 from typing import Any, Self
 
 from .costs import estimate_text
 from .errors import AttemptTimeoutError, ConfigError, ProviderError
-from .frozen import EMPTY
+from .frozen import EMPTY, frozen_value
 from .openai_request import ALL, server
 from .provider_openai import OpenAICompatProvider
 from .records import Message, ToolCall, Usage
@@ -37,7 +37,7 @@ STATUS_OF_ERROR = {
 MOST_INDIRECTION = 8
 
 
-@dataclass(frozen=True, slots=True)
+@frozen_value
 class MockCall:
     """One request that came. `body`: the JSON that would have been sent."""
 
@@ -183,7 +183,7 @@ def _reply(made: MockReply, call: MockCall) -> MockWireReply:
 VECTOR_LENGTH = 8
 
 
-@dataclass(frozen=True, slots=True)
+@frozen_value
 class MockReply:
     """One scripted reply.
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from .catalog import preset
-from .error_table import classify
 from .errors import ConfigError, ProviderError
 from .openai_reply import embed_body, embedded_error, read_answer, read_vectors
 from .openai_request import chat_body, server, unsupported
@@ -96,6 +95,8 @@ class OpenAICompatProvider:
 
     def error(self, status: int, headers: Mapping[str, str], body: bytes, now: float) -> ProviderError:
         """See `Provider`."""
+        from .error_table import classify  # the first error loads it
+
         return classify(status, headers, body, now, provider=self.name)
 
     def encode_embed(self, request: EmbedRequest, model: str, endpoint: Endpoint) -> WireRequest:

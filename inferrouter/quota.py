@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import NamedTuple, Protocol, runtime_checkable
 
+from .frozen import frozen_value
 from .limits import Limit
 
 LONGEST_HOLD = 35 * 86400.0
@@ -22,7 +22,7 @@ LONGEST_HOLD = 35 * 86400.0
 Wants = Sequence[tuple[str, float]]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen_value
 class Bucket:
     """What is counted under one key, and its limit. Several accounts share a bucket by naming the same key."""
 
@@ -45,7 +45,7 @@ class Headroom(NamedTuple):
     resets_at: float | None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen_value
 class Refusal:
     """The bucket that refused a reservation; where several did, the one that frees last.
 
@@ -68,7 +68,7 @@ class Refusal:
         return f"{left} of {self.limit} left, needs {needed}: frees at {frees}"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen_value
 class Hold:
     """`key` (an account, or one of its models) is held until `until` (epoch seconds), because of `reason`."""
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import itertools
 import os
-import random
 import threading
 import time
 import weakref
@@ -196,6 +195,7 @@ class SQLiteQuotaStore:
 
         `looks`: whether to look that the file is still there, which only what admits or shows something needs.
         """
+        import random
         import sqlite3
 
         waited = 0.0

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 from .content import Part, part_from_dict
 from .errors import InvalidRequestError
-from .frozen import EMPTY, freeze
+from .frozen import EMPTY, freeze, frozen_value
 from .tool import Tool, tool_from_dict
 
 NO_MEDIA: frozenset[str] = frozenset()
@@ -21,7 +21,7 @@ ROLES = ("system", "developer", "user", "assistant", "tool")
 OPTIONAL = ("temperature", "max_tokens", "top_p", "stop", "seed", "tools", "tool_choice", "response_format", "reasoning_effort")
 
 
-@dataclass(frozen=True, slots=True)
+@frozen_value
 class Usage:
     """Tokens, one definition for all providers.
 
@@ -37,7 +37,7 @@ class Usage:
     input_breakdown: Mapping[str, int] = EMPTY
 
 
-@dataclass(frozen=True, slots=True)
+@frozen_value
 class Routing:
     """Who served the call. `attempts` counts from 1; `cost` in dollars, 0 when free or unpriced; `dropped`: what was left out."""
 
@@ -50,7 +50,7 @@ class Routing:
     dropped: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@frozen_value
 class ToolCall:
     """A call the model asks for. `arguments`: JSON text as the model wrote it; `signature`: an opaque token to give back."""
 
@@ -71,7 +71,7 @@ class ToolCall:
         return {"id": self.id, "type": "function", "function": {"name": self.name, "arguments": self.arguments}}
 
 
-@dataclass(frozen=True, slots=True)
+@frozen_value
 class NativeTurn:
     """A turn in its provider's own words, kept to be given back unchanged (thinking signatures live in it).
 
@@ -86,7 +86,7 @@ class NativeTurn:
     calls: tuple[ToolCall, ...] = field(repr=False)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen_value
 class Message:
     """One turn. `content`: a string or a sequence of `Part`s (or strings, or OpenAI content objects).
 
@@ -177,7 +177,7 @@ _MESSAGE_KEYS = frozenset(
 )
 
 
-@dataclass(frozen=True, slots=True)
+@frozen_value
 class ChatRequest:
     """One chat. `messages`: `Message`s, OpenAI-style dicts, or one string.
 
@@ -243,7 +243,7 @@ class ChatRequest:
         return frozenset(part.kind for message in rich for part in message.parts if part.kind != "text") if rich else NO_MEDIA
 
 
-@dataclass(frozen=True, slots=True)
+@frozen_value
 class EmbedRequest:
     """Texts to turn into vectors. `dimensions`: asked vector length, None = the model's own. Raises `InvalidRequestError`."""
 

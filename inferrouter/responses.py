@@ -9,17 +9,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 from .errors import MalformedResponseError
+from .frozen import frozen_value
 from .records import Message, NativeTurn, Routing, ToolCall, Usage
 
 NOWHERE = Routing("", "", "")
 UNTOLD = Usage()
 
 
-@dataclass(frozen=True, slots=True)
+@frozen_value
 class Choice:
     """One answer. `finish_reason`: stop, length, tool_calls, content_filter, the provider's own word in lower case, or None."""
 
@@ -28,7 +29,7 @@ class Choice:
     finish_reason: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen_value
 class ChatResponse:
     """A whole answer. `text`, `tool_calls`, `reasoning` and `message` are those of the first choice."""
 
@@ -94,7 +95,7 @@ class ChatResponse:
             ) from exc
 
 
-@dataclass(frozen=True, slots=True)
+@frozen_value
 class ToolCallDelta:
     """A fragment of tool call number `index`; `arguments` is to be appended."""
 
@@ -105,7 +106,7 @@ class ToolCallDelta:
     signature: str | None = field(default=None, repr=False)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen_value
 class Delta:
     """What a chunk adds to one choice; "" and () mean nothing."""
 
@@ -114,7 +115,7 @@ class Delta:
     tool_calls: tuple[ToolCallDelta, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@frozen_value
 class ChunkChoice:
     """A chunk's part of choice number `index`."""
 
@@ -126,7 +127,7 @@ class ChunkChoice:
 NOTHING_NEW = (ChunkChoice(0, Delta()),)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen_value
 class ChatChunk:
     """One piece of a stream; it always has at least one choice. `usage` is None until the provider tells it."""
 
@@ -160,7 +161,7 @@ class ChatChunk:
         return json.loads(self.source) if self.source else None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen_value
 class EmbedResponse:
     """Vectors, one for each input, in order."""
 

@@ -10,13 +10,12 @@ import os
 from collections.abc import Callable, Iterable, Mapping
 from functools import wraps
 from types import TracebackType
-from typing import ParamSpec, Self, TypeVar
+from typing import TYPE_CHECKING, ParamSpec, Self, TypeVar
 
 from .attempt import Runtime
 from .calls import chat_operation, embed_all
 from .candidates import CallNeeds, find_candidates
 from .config import Config, QuotaConfig
-from .config_file import load_config
 from .costs import estimate_chat
 from .errors import ConfigError, InferRouterError, InvalidRequestError, UnknownModelError
 from .frozen import FrozenDict
@@ -32,10 +31,12 @@ from .records import ChatRequest, EmbedRequest
 from .redaction import strip_tracebacks
 from .responses import ChatResponse, EmbedResponse
 from .routes import Route, RouteTable
-from .status import AccountStatus, Explanation, account_states
 from .stream import ChatStream, stream_operation
 from .transport import Transport
 from .walk import left_out, ordered, walk
+
+if TYPE_CHECKING:
+    from .status import AccountStatus, Explanation
 
 LONGEST = 1e9
 """Seconds; no call and no wait is longer, infinite ones included."""
@@ -113,6 +114,8 @@ class Router:
     @classmethod
     def from_file(cls, path: str | os.PathLike[str], providers: Iterable[Provider] | None = None, **parts: object) -> Router:
         """A router from a .toml or .json file; `parts` as for the constructor. Raises `ConfigError` listing every problem."""
+        from .config_file import load_config
+
         given = list(providers) if isinstance(providers, Iterable) else []
         names = {str(getattr(provider, "name", "")) for provider in given}
         config, warnings = load_config(path, known_providers=KNOWN_PROVIDERS | names)
@@ -166,6 +169,8 @@ class Router:
 
         Raises `UnknownModelError`, `InvalidRequestError`, `QuotaStoreError`, or `ConfigError` if the policy fails.
         """
+        from .status import Explanation
+
         needs, _, _ = self._prepared(request, None, None)
         runtime = self._runtime
         runtime.settle_dropped_streams()
@@ -177,6 +182,8 @@ class Router:
     @only_library_errors
     def status(self) -> Mapping[str, AccountStatus]:
         """Every account's limits, holds, breaker and spend, by account id. Raises `QuotaStoreError`."""
+        from .status import account_states
+
         runtime = self._runtime
         runtime.settle_dropped_streams()
         return FrozenDict(account_states(self._routes, self._ledger, runtime.health, runtime.now()))

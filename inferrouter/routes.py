@@ -10,8 +10,7 @@ from __future__ import annotations
 import copy
 import threading
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from difflib import get_close_matches
+from dataclasses import field
 from typing import Any
 
 from .account import LIMIT_KEYS, AccountConfig
@@ -19,6 +18,7 @@ from .catalog import capabilities as known_capabilities
 from .config import Config
 from .content import MEDIA_KINDS
 from .errors import UnknownModelError
+from .frozen import frozen_value
 from .guarded_store import GuardedStore
 from .limits import Limit
 from .provider import Endpoint, Provider
@@ -32,7 +32,7 @@ UNLIMITED = 1e15
 """A day's amount where none is stated: counts what is spent without a cap, and stands where an allowance may yet be set."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen_value
 class BoundAccount:
     """One account, ready to be called. `scope` names its buckets: the account's, or its quota group's."""
 
@@ -91,7 +91,7 @@ class Deployment:
         return other
 
 
-@dataclass(frozen=True, slots=True)
+@frozen_value
 class Route:
     """What serves a name: deployments in declared order, and every bucket of theirs, each once.
 
@@ -191,6 +191,8 @@ class RouteTable:
 
     def _suggestions(self, name: str) -> list[str]:
         known = dict.fromkeys([*self._aliases, *(step.model for steps in self._aliases.values() for step in steps)])
+        from difflib import get_close_matches
+
         close = get_close_matches(name, list(known), n=3, cutoff=0.5)
         return list(dict.fromkeys([*close, *known]))
 

@@ -6,7 +6,6 @@ socket. repr, str, format, vars, copies and pickles never hold it. Must never kn
 
 from __future__ import annotations
 
-import hmac
 from collections.abc import Iterable
 from typing import Any, NoReturn
 
@@ -72,6 +71,8 @@ class Secret:
         if not isinstance(other, (Secret, str)):
             return NotImplemented
         value = other.reveal() if isinstance(other, Secret) else other
+        import hmac
+
         return hmac.compare_digest(self.reveal().encode("utf-8", "replace"), value.encode("utf-8", "replace"))
 
     def __hash__(self) -> int:

@@ -12,12 +12,13 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import parse_qsl, urlsplit
 
 from .errors import ConfigError
+from .frozen import frozen_value
 from .secret import Secret
 from .simulator_anthropic import AnthropicWire
 from .simulator_gemini import GeminiWire
@@ -37,7 +38,7 @@ WIRES: dict[str, Callable[[IssuedTokens], Wire]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@frozen_value
 class LoggedRequest:
     """One request that came. `key`: the place of its key in `keys`, None if unknown; tokens are 0 if it was refused."""
 
@@ -248,7 +249,7 @@ def _streams(asked: Prompt | Texts | None) -> bool:
 SPAN = {"minute": 60.0, "day": 86400.0}  # seconds
 
 
-@dataclass(frozen=True, slots=True)
+@frozen_value
 class KeyLimits:
     """Requests and tokens a key may use per minute and per day; None: no limit, 0 refuses everything."""
 
@@ -258,7 +259,7 @@ class KeyLimits:
     tpd: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen_value
 class KeyUsage:
     """What a key has used since the start. `requests`: served ones; `refused`: answered 429 because a limit was spent."""
 

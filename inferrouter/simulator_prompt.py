@@ -11,8 +11,10 @@ import json
 import re
 import threading
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, Literal
+
+from .frozen import frozen_value
 
 Finish = Literal["stop", "length", "sequence", "calls"]
 
@@ -20,7 +22,7 @@ MEDIA_TOKENS = {"image": 258, "audio": 320, "video": 1300, "document": 516}  # t
 TOKEN = re.compile(r"\w{1,6}|[^\w\s]")
 
 
-@dataclass(frozen=True, slots=True)
+@frozen_value
 class Media:
     """One attachment. `kind`: a key of `MEDIA_TOKENS`; `size`: bytes, 0 when only a link came."""
 
@@ -29,7 +31,7 @@ class Media:
     size: int
 
 
-@dataclass(frozen=True, slots=True)
+@frozen_value
 class Call:
     """A tool call. `id` is empty where a dialect has none."""
 
@@ -38,7 +40,7 @@ class Call:
     id: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen_value
 class Result:
     """What the caller's tool gave back."""
 
@@ -46,7 +48,7 @@ class Result:
     text: str
 
 
-@dataclass(frozen=True, slots=True)
+@frozen_value
 class Turn:
     """One turn of the history. `role`: system, user, assistant or tool."""
 
@@ -57,7 +59,7 @@ class Turn:
     results: tuple[Result, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@frozen_value
 class ToolSpec:
     """A tool on offer; `schema` is the JSON schema of its arguments."""
 
@@ -66,7 +68,7 @@ class ToolSpec:
     description: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen_value
 class Prompt:
     """One chat request. `choice`: auto, none, any or a tool's name; `schema`: None asks for text, {} for any JSON object.
 
@@ -119,7 +121,7 @@ class Prompt:
         return spent
 
 
-@dataclass(frozen=True, slots=True)
+@frozen_value
 class Texts:
     """One embedding request. `dimensions`: length of each vector; `notes` as in `Prompt`."""
 
@@ -134,7 +136,7 @@ class Texts:
         return sum(map(count_tokens, self.inputs))
 
 
-@dataclass(frozen=True, slots=True)
+@frozen_value
 class Answer:
     """One choice. `stop_word`: the stop sequence met, "" if none. Tokens are per choice; thinking is inside completion."""
 

@@ -12,11 +12,12 @@ import socket
 import sys
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from socketserver import TCPServer
 from typing import Any, Literal
 
+from .frozen import frozen_value
 from .simulator_prompt import Texts
 from .simulator_wire import Exchange, ScriptedResponse, Wire
 
@@ -157,7 +158,7 @@ HTML = b"<!DOCTYPE html><html><head><title>Sign in</title></head><body><h1>Sign 
 FaultKind = Literal["status", "html", "broken_json", "empty", "error_inside", "cut", "unfinished", "slow", "stall", "dropped"]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen_value
 class Fault:
     """One thing that goes wrong, once.
 

@@ -12,9 +12,10 @@ import binascii
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, Literal, Protocol
 
+from .frozen import frozen_value
 from .secret import Secret
 from .simulator_prompt import Answer, Media, Prompt, Texts
 
@@ -31,7 +32,7 @@ class Refusal(Exception):  # noqa: N818  # it is an answer, not a fault of the s
         self.headers: Mapping[str, str] = headers or {}
 
 
-@dataclass(frozen=True, slots=True)
+@frozen_value
 class LimitState:
     """One limit of one key. `resets_in`: seconds until its window ends."""
 
@@ -52,7 +53,7 @@ class LimitState:
         return max(1, math.ceil(self.resets_in))
 
 
-@dataclass(frozen=True, slots=True)
+@frozen_value
 class Exchange:
     """One accepted request and its answer. `number`: unique, for ids; `now`: epoch seconds; `prompt_tokens` came in."""
 
@@ -69,7 +70,7 @@ class Exchange:
         return self.answer.completion_tokens * self.prompt.copies
 
 
-@dataclass(frozen=True, slots=True)
+@frozen_value
 class ScriptedResponse:
     """What to send. `events` None sends `body` with its length, else each event is a chunk.
 

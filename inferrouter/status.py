@@ -7,18 +7,18 @@ Must never show a key.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from .candidates import Candidate, Instant
 from .errors import Rejection
+from .frozen import frozen_value
 from .guarded_store import GuardedStore
 from .health import Health
 from .quota import Headroom, Hold
 from .routes import UNLIMITED, BoundAccount, RouteTable
 
 
-@dataclass(frozen=True, slots=True)
+@frozen_value
 class Explanation:
     """What a call would do now: `candidates` in the order they would be tried, `rejections` with the reason each was left out."""
 
@@ -36,7 +36,7 @@ class Explanation:
         return "\n".join(lines)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen_value
 class LimitStatus:
     """One bucket. `name`: allowance, spend, rpm ...; amounts in `unit`; `resets_at`: epoch seconds when some frees, or None."""
 
@@ -49,7 +49,7 @@ class LimitStatus:
     resets_at: float | None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen_value
 class AccountStatus:
     """One account. `breaker`: closed, open or half_open; `spend_today` in dollars; `resets_at` as in `LimitStatus`.
 

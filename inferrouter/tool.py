@@ -8,20 +8,19 @@ from __future__ import annotations
 
 import dataclasses
 import enum
-import inspect
 import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import MISSING, dataclass
+from dataclasses import MISSING
 from typing import Any
 
 from .errors import InvalidRequestError
-from .frozen import EMPTY, FrozenDict, freeze
+from .frozen import EMPTY, FrozenDict, freeze, frozen_value
 
 _SCALARS: dict[Any, str] = {str: "string", int: "integer", float: "number", bool: "boolean", type(None): "null"}
 
 
-@dataclass(frozen=True, slots=True)
+@frozen_value
 class Tool:
     """One function. `parameters`: a JSON schema of type object; `strict`: ask the provider to hold to it, None = its default."""
 
@@ -44,6 +43,8 @@ class Tool:
         Understands str, int, float, bool, None, list, tuple, set, dict, Literal, Optional, unions, enums, TypedDict, dataclasses
         and Annotated[..., "description"]. Raises `InvalidRequestError` for *args, **kwargs and hints it cannot describe.
         """
+        import inspect
+
         try:
             schema = _signature_schema(function)
             name = function.__name__
@@ -83,6 +84,8 @@ def tool_from_dict(item: Any, where: str) -> Tool:
 
 
 def _signature_schema(function: Callable[..., Any]) -> dict[str, Any]:
+    import inspect
+
     hints = typing.get_type_hints(function, include_extras=True)
     properties, required = {}, []
     for name, parameter in inspect.signature(function).parameters.items():

@@ -12,7 +12,6 @@ import math
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from difflib import get_close_matches
 from urllib.parse import SplitResult, urlsplit
 
 from .secret import Secret
@@ -75,6 +74,8 @@ def check_choice(value: object, known: Sequence[str]) -> str | None:
 
 def did_you_mean(word: object, known: Iterable[str]) -> str:
     """ " (did you mean 'x'?)" for the known word most like `word`, or nothing."""
+    from difflib import get_close_matches
+
     close = get_close_matches(str(word).lower(), list(known), n=1)
     return f" (did you mean {close[0]!r}?)" if close else ""
 

@@ -16,8 +16,8 @@ from .errors import MalformedResponseError
 from .frozen import EMPTY, FrozenDict
 from .provider import Provider, StreamDecoder
 from .records import Message, NativeTurn, ToolCall, Usage
-from .responses import NOTHING_NEW, ChatChunk, ChatResponse, Choice, ChunkChoice, Delta, ToolCallDelta
-from .wire_json import clean_text, dump_json, has_error, malformed, text_or_empty, tokens
+from .responses import NOTHING_NEW, ChatChunk, ChatResponse, Choice, ChunkChoice, Delta, EmbedResponse, ToolCallDelta
+from .wire_json import clean_text, dump_json, has_error, malformed, read_vector, text_or_empty, tokens
 
 FINISHES = {
     "STOP": "stop",
@@ -51,8 +51,23 @@ def read_answer(item: Any, model: str, provider: str, source: str) -> ChatRespon
     choices.sort(key=_order)
     usage = read_usage(item.get("usageMetadata")) or Usage()
     return ChatResponse(
-        text_or_empty(item.get("responseId")), text_or_empty(item.get("modelVersion")) or model, tuple(choices), usage, source=(source,)
+        text_or_empty(item.get("responseId")),
+        text_or_empty(item.get("modelVersion")) or model,
+        tuple(choices),
+        usage,
+        source=(source,),
     )
+
+
+def read_vectors(item: Any, model: str, source: str) -> EmbedResponse:
+    """A whole answer with vectors: those of a batch, or a single one. Raises `MalformedResponseError` if it is not one."""
+    found = item.get("embeddings") if isinstance(item, dict) else None
+    if found is None and isinstance(item, dict) and "embedding" in item:
+        found = [item["embedding"]]
+    if not isinstance(found, list):
+        malformed("the answer has no embeddings")
+    vectors = tuple([read_vector(each.get("values") if isinstance(each, dict) else None, "an embedding") for each in found])
+    return EmbedResponse(vectors, model, read_usage(item.get("usageMetadata")) or Usage(), source=(source,))
 
 
 def read_usage(given: Any, *, detailed: bool = True) -> Usage | None:
@@ -273,7 +288,6 @@ def _breakdown(given: dict[str, Any]) -> Mapping[str, int]:
 def _blocked(item: dict[str, Any]) -> bool:
     feedback = item.get("promptFeedback")
     return isinstance(feedback, dict) and bool(feedback.get("blockReason"))
-
 
 
 def _order(choice: Choice) -> int:

@@ -1,8 +1,8 @@
 """Defines what a provider must do: a request becomes bytes and headers, bytes become records, a refusal becomes an error.
 
 Strategy: sans-I/O. A provider knows one wire format and nothing of sockets, other accounts, quota or retries. What all dialects
-share is here too: the check of a provider's arguments, headers, the reading of a whole answer, and the stream decoder, which feeds
-server-sent events to a dialect and knows when an answer is complete. Must never know one dialect from another.
+share is here too: the check of a provider's arguments, headers, the reading of a whole answer, and the stream decoder, which
+feeds server-sent events to a dialect and knows when an answer is complete. Must never know one dialect from another.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Reads and writes the JSON of requests and answers, and the values in it that servers write in many ways.
 
-Strategy: strict where a wrong value would lie (NaN, absurd nesting, a vector with a word in it), tolerant of what is only missing.
+Strategy: strict where a wrong value would lie (NaN, absurd nesting, a word in a vector), tolerant of what is only missing.
 What is read can be printed and stored: lone surrogates become U+FFFD. Every problem of an answer is a `MalformedResponseError`,
 every problem of a request an `InvalidRequestError`. Must never know a wire format, HTTP or a provider.
 """

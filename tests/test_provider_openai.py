@@ -257,7 +257,7 @@ class ServersTest(unittest.TestCase):
         self.assertEqual(sent("mistral", kept)["messages"][0]["tool_calls"][0]["id"], "abcDEF123")
 
     def test_refused_and_listed_agree(self) -> None:
-        """What is listed as unsupported, by itself and by `encode`, is not in the body; what is not listed is, on every server."""
+        """What is listed as unsupported, alone and by `encode`, is not in the body; what is not listed is, on every server."""
         words = {"seed": ("seed", "random_seed"), "reasoning_effort": ("reasoning_effort", "reasoning")}
         names = ("openai", "grok", "groq", "cerebras", "mistral", "deepseek", "perplexity", "openrouter", "ollama", "x")
         for name in names:

@@ -13,10 +13,10 @@ from typing import Any
 
 from .anthropic_request import JSON_TOOL
 from .errors import MalformedResponseError
-from .provider import Provider, StreamDecoder, clean_text, load_json, tokens
+from .provider import Provider, StreamDecoder
 from .records import Message, NativeTurn, ToolCall, Usage
 from .responses import NOTHING_NEW, ChatChunk, ChatResponse, Choice, ChunkChoice, Delta, ToolCallDelta
-from .wire_json import dump_json, malformed
+from .wire_json import clean_text, dump_json, load_json, malformed, text_or_empty, tokens
 
 FINISHES = {
     "end_turn": "stop",
@@ -44,7 +44,7 @@ def read_answer(item: Any, model: str, provider: str, source: str) -> ChatRespon
     finish = _finish(reason, blocks)
     counts = item.get("usage")
     usage = (_usage(counts) if isinstance(counts, dict) else None) or Usage()
-    name, served = _string(item, "id"), _string(item, "model") or model
+    name, served = text_or_empty(item.get("id")), text_or_empty(item.get("model")) or model
     return ChatResponse(name, served, (Choice(0, message, finish),), usage, source=(source,))
 
 
@@ -91,7 +91,7 @@ class AnthropicDecoder(StreamDecoder):
         return [ChatChunk(self._id, self._model, choices, usage, source)]
 
     def decode_unary_body(self, item: Any, source: str) -> list[ChatChunk]:
-        """See `StreamDecoder.whole`."""
+        """See `StreamDecoder.decode_unary_body`."""
         if not isinstance(item, dict) or not isinstance(item.get("content"), list):
             return []
         answer = read_answer(item, self._model, self._provider.name, source)
@@ -114,8 +114,8 @@ class AnthropicDecoder(StreamDecoder):
             malformed("message_start holds no message")
         if self._blocks:
             malformed("a second message begins inside the first")
-        self._id = _string(message, "id")
-        self._model = _string(message, "model") or self._model
+        self._id = text_or_empty(message.get("id"))
+        self._model = text_or_empty(message.get("model")) or self._model
         return self._count(message.get("usage"))
 
     def _count(self, given: Any) -> Usage | None:
@@ -172,12 +172,12 @@ class _Block:
         self.given: dict[str, Any] = given
         self.pieces: list[str] = []
         self.place = 0
-        self.kind = _string(given, "type")
+        self.kind = text_or_empty(given.get("type"))
         if self.kind == "tool_use":
             if not isinstance(given.get("name"), str):
                 malformed("a tool_use block has no name")
-            given["name"] = _string(given, "name")
-            given["id"] = _string(given, "id") or f"toolu_{os.urandom(8).hex()}"
+            given["name"] = text_or_empty(given.get("name"))
+            given["id"] = text_or_empty(given.get("id")) or f"toolu_{os.urandom(8).hex()}"
             if given["name"] == JSON_TOOL:
                 self.kind = "json"
 
@@ -200,7 +200,7 @@ class _Block:
             return
         for key, value in delta.items():
             if key != "type":
-                given[key] = _string(given, key) + value if isinstance(value, str) else value
+                given[key] = text_or_empty(given.get(key)) + value if isinstance(value, str) else value
 
     def wrote(self, piece: str) -> tuple[ChunkChoice, ...]:
         """What a piece of a tool's input is to the caller: arguments, the JSON answer's text, or nothing."""
@@ -285,8 +285,3 @@ def _index(item: dict[str, Any]) -> int:
     if type(index) is not int:
         malformed("a content block event has no index")
     return index
-
-
-def _string(item: dict[str, Any], key: str) -> str:
-    value = item.get(key)
-    return clean_text(value) if isinstance(value, str) else ""

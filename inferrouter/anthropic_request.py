@@ -56,8 +56,11 @@ def unsupported(request: ChatRequest, model: str) -> tuple[str, ...]:
     return _fitted(request, traits(model)).dropped
 
 
-def chat_body(request: ChatRequest, model: str, stream: bool) -> Json:
-    """The JSON object to send; `request.extra` comes last. Raises `InvalidRequestError`."""
+def chat_body(request: ChatRequest, model: str, stream: bool) -> tuple[Json, tuple[str, ...]]:
+    """The JSON object to send, and the names of the parameters that are not in it, which are those of `unsupported`.
+
+    `request.extra` comes last. Raises `InvalidRequestError`.
+    """
     known = traits(model)
     fitted = _fitted(request, known)
     system, messages = _turns(request.messages)
@@ -82,7 +85,7 @@ def chat_body(request: ChatRequest, model: str, stream: bool) -> Json:
         body["stream"] = True
     if request.extra:
         merge_extra(body, request.extra)
-    return body
+    return body, fitted.dropped
 
 
 def _fitted(request: ChatRequest, known: Traits) -> _Fitted:

@@ -74,13 +74,14 @@ class Operation(NamedTuple, Generic[T]):
     stream: bool = False
 
     def encode(self, candidate: Candidate) -> tuple[WireRequest, tuple[str, ...]]:
-        """The request as `candidate` wants it, and which parameters it leaves out. Raises `InvalidRequestError`."""
+        """The request in the format of `candidate`, and which parameters it leaves out. Raises `InvalidRequestError`."""
         bound, request = candidate.deployment.bound, self.request
         try:
             if isinstance(request, EmbedRequest):
                 return bound.provider.encode_embed(request, candidate.model, bound.endpoint), ()
             encoded = bound.provider.encode(request, candidate.model, bound.endpoint, self.stream)
-            return encoded, bound.provider.unsupported(request, candidate.model)
+            dropped: tuple[str, ...] | None = getattr(encoded, "dropped", None)  # an object of the provider's own may lack it
+            return encoded, bound.provider.unsupported(request, candidate.model) if dropped is None else dropped
         except InvalidRequestError as exc:
             attributed(exc, candidate)
             raise

@@ -14,7 +14,7 @@ from typing import Any
 
 from .errors import MalformedResponseError
 from .frozen import EMPTY, frozen_value
-from .provider import clean_text, embedded_status, load_json
+from .wire_json import clean_text, embedded_status, load_json
 
 READ_BYTES = 64 << 10
 """More of an error body than this is not looked at."""

@@ -14,10 +14,10 @@ from typing import Any
 
 from .errors import MalformedResponseError
 from .frozen import EMPTY, FrozenDict
-from .provider import Provider, StreamDecoder, clean_text, tokens
+from .provider import Provider, StreamDecoder
 from .records import Message, NativeTurn, ToolCall, Usage
-from .responses import NOTHING_NEW, ChatChunk, ChatResponse, Choice, ChunkChoice, Delta, ToolCallDelta
-from .wire_json import dump_json, malformed
+from .responses import NOTHING_NEW, ChatChunk, ChatResponse, Choice, ChunkChoice, Delta, EmbedResponse, ToolCallDelta
+from .wire_json import clean_text, dump_json, has_error, malformed, read_vector, text_or_empty, tokens
 
 FINISHES = {
     "STOP": "stop",
@@ -51,8 +51,23 @@ def read_answer(item: Any, model: str, provider: str, source: str) -> ChatRespon
     choices.sort(key=_order)
     usage = read_usage(item.get("usageMetadata")) or Usage()
     return ChatResponse(
-        _string(item, "responseId"), _string(item, "modelVersion") or model, tuple(choices), usage, source=(source,)
+        text_or_empty(item.get("responseId")),
+        text_or_empty(item.get("modelVersion")) or model,
+        tuple(choices),
+        usage,
+        source=(source,),
     )
+
+
+def read_vectors(item: Any, model: str, source: str) -> EmbedResponse:
+    """A whole answer with vectors: those of a batch, or a single one. Raises `MalformedResponseError` if it is not one."""
+    found = item.get("embeddings") if isinstance(item, dict) else None
+    if found is None and isinstance(item, dict) and "embedding" in item:
+        found = [item["embedding"]]
+    if not isinstance(found, list):
+        malformed("the answer has no embeddings")
+    vectors = tuple([read_vector(each.get("values") if isinstance(each, dict) else None, "an embedding") for each in found])
+    return EmbedResponse(vectors, model, read_usage(item.get("usageMetadata")) or Usage(), source=(source,))
 
 
 def read_usage(given: Any, *, detailed: bool = True) -> Usage | None:
@@ -85,7 +100,7 @@ class GeminiDecoder(StreamDecoder):
 
     def read(self, event: str, item: Any, source: str) -> list[ChatChunk]:
         """See `StreamDecoder.read`; a blocked prompt is an answer too."""
-        if isinstance(item, list) and item and isinstance(item[0], dict) and item[0].get("error"):
+        if isinstance(item, list) and has_error(item):
             self.fail(item)
         candidates = _candidates(item)
         choices: tuple[ChunkChoice, ...] = NOTHING_NEW
@@ -97,11 +112,11 @@ class GeminiDecoder(StreamDecoder):
             self.complete = True
         # Every chunk repeats the usage and the last one counts, so the details can wait for the end.
         usage = read_usage(item.get("usageMetadata"), detailed=self.complete)
-        model = _string(item, "modelVersion") or self._model
-        return [ChatChunk(_string(item, "responseId"), model, choices, usage, source)]
+        model = text_or_empty(item.get("modelVersion")) or self._model
+        return [ChatChunk(text_or_empty(item.get("responseId")), model, choices, usage, source)]
 
     def decode_unary_body(self, item: Any, source: str) -> list[ChatChunk]:
-        """See `StreamDecoder.whole`; without `alt=sse` a server sends the chunks as one array."""
+        """See `StreamDecoder.decode_unary_body`; without `alt=sse` a server sends the chunks as one array."""
         items = item if isinstance(item, list) else [item]
         if not all(isinstance(each, dict) and ("candidates" in each or _blocked(each)) for each in items):
             return []
@@ -235,10 +250,10 @@ def _call(part: dict[str, Any]) -> ToolCall:
     if arguments is not None and not isinstance(arguments, dict):
         malformed("a functionCall's args are not an object")
     return ToolCall(
-        _string(function, "id") or f"call_{os.urandom(8).hex()}",
+        text_or_empty(function.get("id")) or f"call_{os.urandom(8).hex()}",
         clean_text(name),
         dump_json(arguments or {}),
-        _string(part, "thoughtSignature") or None,
+        text_or_empty(part.get("thoughtSignature")) or None,
     )
 
 
@@ -273,11 +288,6 @@ def _breakdown(given: dict[str, Any]) -> Mapping[str, int]:
 def _blocked(item: dict[str, Any]) -> bool:
     feedback = item.get("promptFeedback")
     return isinstance(feedback, dict) and bool(feedback.get("blockReason"))
-
-
-def _string(item: dict[str, Any], key: str) -> str:
-    value = item.get(key)
-    return clean_text(value) if isinstance(value, str) else ""
 
 
 def _order(choice: Choice) -> int:

@@ -30,6 +30,8 @@ _VERSION = re.compile(r"(gemini|gemma)-(\d+)(?:\.(\d+))?")
 
 def unsupported(request: ChatRequest, model: str) -> tuple[str, ...]:
     """The names of `request`'s parameters that this format cannot carry to `model`."""
+    if not (request.tools or request.tool_choice or request.response_format or request.reasoning_effort):
+        return ()
     family, version = _family(model)
     small = family == "gemma" and version < (4, 0)
     dropped = []
@@ -47,9 +49,11 @@ def unsupported(request: ChatRequest, model: str) -> tuple[str, ...]:
     return tuple(dropped)
 
 
-def chat_body(request: ChatRequest, model: str) -> Json:
-    """The JSON object to send; `request.extra` comes last, objects of one key merged. Raises `InvalidRequestError`."""
-    dropped = unsupported(request, model) if request.tools or request.response_format or request.reasoning_effort else ()
+def chat_body(request: ChatRequest, model: str, dropped: Sequence[str]) -> Json:
+    """The JSON object to send, without the parameters named by `dropped` (see `unsupported`).
+
+    `request.extra` comes last, objects of one key merged. Raises `InvalidRequestError`.
+    """
     system, contents = _turns(request.messages, signed=_checks_signatures(model))
     if system and (not contents or model.startswith("gemma-")):
         _prepend(system, contents)

@@ -1,50 +1,75 @@
-"""Reads answers in OpenAI's format: whole ones, embeddings, and usage by one definition.
+"""Reads whole answers, vectors and usage in OpenAI's format.
 
-Strategy: tolerant of what servers leave out or add, strict about types that would lie (a message that is not an object). The
-table of servers decides nothing here but whose spoken input hides in the total. Vectors, as floats or base64, are put in order
-by their index; whoever asked checks how many there are. Must never know HTTP, nor raise anything but this library's errors on any
-JSON value.
+Strategy: tolerant of what servers leave out or add, strict about types that would lie (a message that is not an object). Of a
+server's ways only two matter here, and they come as arguments: spoken input that counts in the total alone, and vectors of signed
+bytes. Vectors are put in order by their index; the caller checks how many there are. Whatever the JSON is, only errors of this
+library are raised. Must never know HTTP.
 """
 
 from __future__ import annotations
 
 import binascii
-import math
 import os
 import struct
 from collections.abc import Mapping
 from typing import Any
 
 from .frozen import EMPTY, FrozenDict
-from .provider import clean_text, tokens
 from .records import Message, NativeTurn, ToolCall, Usage
 from .responses import ChatResponse, Choice, EmbedResponse
-from .wire_json import dump_json, malformed
+from .wire_json import clean_text, dump_json, malformed, read_vector, text_or_empty, tokens
 
-NO_USAGE = Usage()
 KEPT = ("reasoning_details", "extra_content")
 """What a server wants back unchanged on the assistant turn it came with."""
 KEPT_KEYS = frozenset(KEPT)
 
 
 def read_answer(item: Any, source: str, provider: str, audio_in_total: bool) -> ChatResponse:
-    """A whole answer. Raises `MalformedResponseError` if there is none in it."""
+    """The whole answer in the JSON value `item`, whose text is `source`. Raises `MalformedResponseError` if it is not one."""
     choices = item.get("choices") if isinstance(item, dict) else None
     if not isinstance(choices, list) or not choices:
-        malformed("the answer has no choices", source)
-    made = tuple([_choice(choice, position, source, provider) for position, choice in enumerate(choices)])
+        malformed("the answer has no choices")
+    made = tuple([_choice(choice, position, provider) for position, choice in enumerate(choices)])
     usage = item.get("usage")
     return ChatResponse(
         text_or_empty(item.get("id")),
         text_or_empty(item.get("model")),
         made,
-        read_usage(usage, audio_in_total) if isinstance(usage, dict) else NO_USAGE,
+        read_usage(usage, audio_in_total) if isinstance(usage, dict) else Usage(),
+        source=(source,),
+    )
+
+
+def read_vectors(item: Any, source: str, int8: bool) -> EmbedResponse:
+    """A whole answer with vectors, as numbers or in base64 of floats (of signed bytes if `int8`); `source` is its text.
+
+    Raises `MalformedResponseError` if it is not one.
+    """
+    data = item.get("data") if isinstance(item, dict) else None
+    if not isinstance(data, list) or not data:
+        malformed("the answer holds no vectors")
+    placed = []
+    for position, entry in enumerate(data):
+        if not isinstance(entry, dict):
+            malformed(f"data[{position}] is not an object")
+        index, value = entry.get("index"), entry.get("embedding")
+        numbers = _unpacked(value, int8) if isinstance(value, str) else value
+        placed.append((index if type(index) is int else position, read_vector(numbers, f"data[{position}]")))
+    placed.sort(key=lambda pair: pair[0])
+    usage = item.get("usage")
+    counted = read_usage(usage) if isinstance(usage, dict) else Usage()
+    # Vectors have no output; servers that report only a total mean the input.
+    total = max(counted.prompt_tokens, counted.total_tokens)
+    return EmbedResponse(
+        tuple(vector for _, vector in placed),
+        text_or_empty(item.get("model")),
+        Usage(total, 0, total, counted.cached_tokens, 0, counted.input_breakdown),
         source=(source,),
     )
 
 
 def embedded_error(item: Any) -> dict[str, Any] | None:
-    """The error in an answer that has no `error` at its top: a flat one (vLLM), or one in the first choice (OpenRouter)."""
+    """The error in an answer without `error` at its top: the whole object (vLLM), or one in the first choice (OpenRouter)."""
     if not isinstance(item, dict):
         return None
     choices = item.get("choices")
@@ -56,7 +81,10 @@ def embedded_error(item: Any) -> dict[str, Any] | None:
 
 
 def read_usage(usage: Mapping[str, Any], audio_in_total: bool = False) -> Usage:
-    """Usage by the one definition: completion holds the reasoning, even where the server counts it in the total only."""
+    """The tokens of a `usage` object. Completion includes reasoning, even if the server counts that in the total only.
+
+    `audio_in_total`: the server counts spoken input in the total only.
+    """
     prompt = tokens(usage.get("prompt_tokens", usage.get("input_tokens")))
     completion = tokens(usage.get("completion_tokens", usage.get("output_tokens")))
     total = tokens(usage.get("total_tokens")) or prompt + completion
@@ -76,7 +104,7 @@ def read_usage(usage: Mapping[str, Any], audio_in_total: bool = False) -> Usage:
 
 
 def split_content(content: Any) -> tuple[str, str]:
-    """Text and reasoning of a content value: a string, None, or a list of typed objects (Mistral's thinking among them)."""
+    """The text and the reasoning in a content value: a string, None, or a list of typed objects (as Mistral sends thinking)."""
     if isinstance(content, str):
         return text_or_empty(content), ""
     if content is None:
@@ -95,12 +123,12 @@ def split_content(content: Any) -> tuple[str, str]:
 
 
 def finish_of(value: Any) -> str | None:
-    """Why a choice ended: the server's word in lower case, None for none yet."""
+    """Why a choice ended, in lower case; None if it has not."""
     return text_or_empty(value).lower() or None
 
 
 def arguments_of(value: Any) -> str:
-    """A call's arguments (or a piece of them) as text; servers that send an object mean its JSON."""
+    """A call's arguments, or a piece of them, as text. An object, which some servers send, becomes its JSON."""
     if isinstance(value, str):
         return text_or_empty(value)
     if value is None:
@@ -111,7 +139,7 @@ def arguments_of(value: Any) -> str:
 
 
 def function_of(call: Mapping[str, Any]) -> Mapping[str, Any]:
-    """A call's name and arguments, or those of a tool of OpenAI's custom kind; empty if there are none."""
+    """The object with a call's name and arguments, made from `custom` for a custom tool; empty if there is none."""
     function = call.get("function")
     if isinstance(function, dict):
         return function
@@ -128,45 +156,38 @@ def new_call_id() -> str:
     return "call_" + os.urandom(12).hex()
 
 
-def text_or_empty(value: Any) -> str:
-    """A string that can be printed, anything else as ""."""
-    if not isinstance(value, str):
-        return ""
-    return value if value.isascii() else clean_text(value)
-
-
-def _choice(choice: Any, position: int, source: str, provider: str) -> Choice:
+def _choice(choice: Any, position: int, provider: str) -> Choice:
     message = choice.get("message") if isinstance(choice, dict) else None
     if message is None and isinstance(choice, dict) and choice.get("finish_reason") == "content_filter":
-        message = EMPTY  # Azure leaves out what its filter took away
+        message = EMPTY  # Azure sends no message if its filter removed all of it
     if not isinstance(message, Mapping):
-        malformed(f"choices[{position}] holds no message", source)
+        malformed(f"choices[{position}] holds no message")
     index = choice.get("index")
     text, reasoning = split_content(message.get("content"))
     reasoning += text_or_empty(message.get("reasoning") or message.get("reasoning_content"))
-    calls = _calls(message.get("tool_calls"), source)
+    calls = _calls(message.get("tool_calls"))
     native = _native(message, text, calls, provider)
     made = Message("assistant", text, calls, reasoning=reasoning, native=native)
     return Choice(index if type(index) is int else position, made, finish_of(choice.get("finish_reason")))
 
 
-def _calls(calls: Any, source: str) -> tuple[ToolCall, ...]:
+def _calls(calls: Any) -> tuple[ToolCall, ...]:
     if not calls:
         return ()
     if not isinstance(calls, list):
-        malformed("tool_calls is not a list", source)
+        malformed("tool_calls is not a list")
     made = []
     for call in calls:
         function = function_of(call) if isinstance(call, dict) else EMPTY
         if not isinstance(function.get("name"), str):
-            malformed("a tool call names no function", source)
+            malformed("a tool call does not name a function")
         arguments = arguments_of(function.get("arguments"))
         made.append(ToolCall(text_or_empty(call.get("id")) or new_call_id(), text_or_empty(function["name"]), arguments or "{}"))
     return tuple(made)
 
 
 def _native(message: Mapping[str, Any], text: str, calls: tuple[ToolCall, ...], provider: str) -> NativeTurn | None:
-    """The turn in the server's own words if it must get it back: opaque reasoning, signatures, Mistral's thinking."""
+    """The turn as the server wrote it, if it needs it back: opaque reasoning, signatures, Mistral's thinking."""
     if not calls and type(message.get("content")) is str and KEPT_KEYS.isdisjoint(message):
         return None
     kept = {key: message[key] for key in KEPT if message.get(key)}
@@ -202,50 +223,11 @@ def _thinking(value: Any) -> str:
     return text_or_empty(value)
 
 
-def read_vectors(item: Any, source: str, int8: bool = False) -> EmbedResponse:
-    """A whole answer with vectors, in base64 of floats or, if `int8`, of signed bytes. Raises `MalformedResponseError`."""
-    data = item.get("data") if isinstance(item, dict) else None
-    if not isinstance(data, list) or not data:
-        malformed("the answer holds no vectors", source)
-    placed = []
-    for position, entry in enumerate(data):
-        if not isinstance(entry, dict):
-            malformed(f"data[{position}] is not an object", source)
-        index = entry.get("index")
-        placed.append((index if type(index) is int else position, _vector(entry.get("embedding"), position, source, int8)))
-    placed.sort(key=lambda pair: pair[0])
-    usage = item.get("usage")
-    counted = read_usage(usage) if isinstance(usage, dict) else Usage()
-    # Vectors have no output; servers that report only a total mean the input.
-    whole = max(counted.prompt_tokens, counted.total_tokens)
-    return EmbedResponse(
-        tuple(vector for _, vector in placed),
-        text_or_empty(item.get("model")),
-        Usage(whole, 0, whole, counted.cached_tokens, 0, counted.input_breakdown),
-        source=(source,),
-    )
-
-
-def _vector(value: Any, position: int, source: str, int8: bool) -> tuple[float, ...]:
-    if isinstance(value, str):
-        return _unpacked(value, position, source, int8)
-    if not isinstance(value, list) or not value or not all(type(number) in (float, int) for number in value):
-        malformed(f"data[{position}] holds no vector", source)
-    try:
-        return tuple([float(number) for number in value])
-    except OverflowError:
-        malformed(f"data[{position}] holds something that is not a number", source)
-
-
-def _unpacked(text: str, position: int, source: str, int8: bool) -> tuple[float, ...]:
+def _unpacked(text: str, int8: bool) -> list[float]:
+    """The numbers in base64 `text`; [] if it does not hold any."""
     try:
         raw = binascii.a2b_base64(text)
-    except (binascii.Error, ValueError):
-        raw = b""
+    except ValueError:
+        return []
     size, code = (1, "b") if int8 else (4, "f")
-    if not raw or len(raw) % size:
-        malformed(f"data[{position}] is neither a list of numbers nor base64 numbers", source)
-    vector = tuple(map(float, struct.unpack(f"<{len(raw) // size}{code}", raw)))
-    if not all(map(math.isfinite, vector)):
-        malformed(f"data[{position}] holds numbers that are none", source)
-    return vector
+    return list(struct.unpack(f"<{len(raw) // size}{code}", raw)) if len(raw) % size == 0 else []

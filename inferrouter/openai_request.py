@@ -1,8 +1,8 @@
-"""Writes a chat request as the JSON body that one of the many servers of OpenAI's format takes.
+"""Writes a request as a JSON body in OpenAI's format, as each of its many servers takes it.
 
-Strategy: build a plain dict from the request in one pass, asking the server's row where servers differ; the caller's `extra` goes
-in last, as it is. The rows are a table looked up by the provider's name; a server without a row gets the plain format, and no
-other module compares provider names. Must never know addresses or keys.
+Strategy: one pass over the request builds a plain dict. Where servers differ, it asks `ServerQuirks`, a row of the table at the
+end, found by the provider's name; a server without a row gets the plain format, and no other module compares provider names.
+The caller's `extra` goes in last, as it is. Must never know addresses, keys or answers.
 """
 
 from __future__ import annotations
@@ -19,41 +19,98 @@ from .records import ChatRequest, EmbedRequest, Message, ToolCall
 from .validation import matches
 from .wire_json import merge_extra
 
-_PLAIN = ("temperature", "top_p", "seed", "tool_choice", "response_format", "reasoning_effort", "stop")
-_LETTERS = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+IMAGE = frozenset({"image"})
+USUAL = frozenset({"image", "audio", "document"})
+ALL = USUAL | {"video"}
+
+REASONING_MODELS = ("o[1-9]*", "gpt-5*", "*/o[1-9]*", "*/gpt-5*")
+"""OpenAI's models that think before they answer."""
+NO_SAMPLING = ("o[1-9]*", "gpt-5", "gpt-5-[!c]*", "*/o[1-9]*", "*/gpt-5", "*/gpt-5-[!c]*")
+"""Those of them that refuse `temperature` and `top_p`."""
+NO_STOP = ("o[1245-9]*", "o3", "o3-[!m]*", "gpt-5", "gpt-5-[!c]*", "*/o[1-9]*", "*/gpt-5", "*/gpt-5-[!c]*")
+"""Those of them that refuse `stop`."""
 
 
-def chat_body(request: ChatRequest, model: str, server: ServerQuirks, provider: str, stream: bool) -> dict[str, Any]:
-    """The body for `request`; what the server has no word for is left out (see `unsupported`)."""
-    body: dict[str, Any] = {
-        "model": model,
-        "messages": _turns(request.messages, server, provider),
-    }
+@frozen_value
+class ServerQuirks:
+    """What one server does in its own way; the defaults are the plain format.
+
+    `refuses`: parameters it does not take ("json_schema" is one kind of `response_format`), each with patterns of the models that
+    refuse it. `effort_models`: models that take a reasoning effort; `effort_key`: under which key. `long_limit_models`: models
+    that want `max_completion_tokens`. `stream_usage`: on streams it sends usage if asked, and does not refuse to be asked.
+    `names`: takes a name on a message. `developer_role`: takes that role. `short_ids`: takes tool call ids of nine letters and
+    digits only. `mistral_media`: documents and audio are written as Mistral does, also among tools' results. `audio_in_total`:
+    spoken input counts in its total alone. `embed_format`: takes `encoding_format`. `int8_vectors`: the base64 of its vectors
+    holds signed bytes.
+    """
+
+    media: frozenset[str] = USUAL
+    refuses: Mapping[str, tuple[str, ...]] = field(default=EMPTY)
+    effort_models: tuple[str, ...] = ("*",)
+    effort_key: str = "reasoning_effort"
+    long_limit_models: tuple[str, ...] = ()
+    stream_usage: bool = True
+    names: bool = True
+    developer_role: bool = False
+    short_ids: bool = False
+    seed_key: str = "seed"
+    key_header: str = "Authorization"
+    mistral_media: bool = False
+    audio_in_total: bool = False
+    embed_format: bool = True
+    dimensions_key: str = "dimensions"
+    int8_vectors: bool = False
+
+
+def server(name: str) -> ServerQuirks:
+    """The quirks of the provider `name`; the plain format if it is not in the table."""
+    return _SERVERS.get(name, _PLAIN_SERVER)
+
+
+def chat_body(
+    request: ChatRequest, model: str, server: ServerQuirks, provider: str, stream: bool, dropped: Sequence[str]
+) -> dict[str, Any]:
+    """The JSON object to send, without the parameters named by `dropped` (see `unsupported`).
+
+    `provider`: its name, whose own turns go back as they came. `request.extra` goes in last, objects of one key merged.
+    """
+    body: dict[str, Any] = {"model": model, "messages": _turns(request.messages, server, provider)}
     if stream:
         body["stream"] = True
         if server.stream_usage:
             body["stream_options"] = {"include_usage": True}
     if request.max_tokens is not None:
-        body[max_tokens_key(server, model)] = request.max_tokens
-    refused = unsupported_by(server, model)
-    if request.tools and "tools" not in refused:
+        body[_max_tokens_key(server, model)] = request.max_tokens
+    if request.tools and "tools" not in dropped:
         body["tools"] = [tool.to_dict() for tool in request.tools]
-    for name in _PLAIN:
+    for name in _PARAMETERS:
         value = getattr(request, name)
-        if value is not None and not _refused(name, value, refused):
+        if value is not None and name not in dropped:
             _set(body, name, value, server)
     if request.extra:
         merge_extra(body, request.extra)
     return body
 
 
+def embed_body(request: EmbedRequest, model: str, server: ServerQuirks) -> dict[str, Any]:
+    """The body that asks for vectors; `request.extra` goes in last."""
+    body: dict[str, Any] = {"model": model, "input": list(request.inputs)}
+    if server.embed_format:
+        body["encoding_format"] = "float"
+    if request.dimensions is not None:
+        body[server.dimensions_key] = request.dimensions
+    if request.extra:
+        body.update(request.extra)
+    return body
+
+
 def unsupported(request: ChatRequest, model: str, server: ServerQuirks) -> tuple[str, ...]:
-    """The parameters of `request` that `model` on this server has no word for."""
-    refused = unsupported_by(server, model)
+    """The names of `request`'s parameters that `model` on this server does not take."""
+    refused = _refused_by(server, model)
     if not refused:
         return ()
-    given = {name: getattr(request, name) for name in _PLAIN}
-    found = [name for name, value in given.items() if value is not None and _refused(name, value, refused)]
+    given = [(name, getattr(request, name)) for name in _PARAMETERS]
+    found = [name for name, value in given if value is not None and _refused(name, value, refused)]
     if request.tools and "tools" in refused:
         found.append("tools")
     return tuple(found)
@@ -61,7 +118,7 @@ def unsupported(request: ChatRequest, model: str, server: ServerQuirks) -> tuple
 
 def _refused(name: str, value: Any, refused: frozenset[str]) -> bool:
     if value == 1 and name in ("temperature", "top_p"):
-        return False  # as such models sample anyway
+        return False  # which is how such models sample anyway
     return name in refused or (name == "response_format" and "json_schema" in refused and bool(value["type"] == "json_schema"))
 
 
@@ -77,7 +134,7 @@ def _set(body: dict[str, Any], name: str, value: Any, server: ServerQuirks) -> N
 
 
 def _turns(messages: Sequence[Any], server: ServerQuirks, provider: str) -> list[dict[str, Any]]:
-    """The messages. Media among tools' results follow them in a user message: a tool message holds text only, save Mistral's."""
+    """The messages. A tool message holds text only, save Mistral's, so media among results follow in a user message."""
     made: list[dict[str, Any]] = []
     shown: list[dict[str, Any]] = []
     for message in messages:
@@ -145,73 +202,16 @@ def _mistral_part(part: Part) -> dict[str, Any]:
 
 
 def _call_id(call_id: str, server: ServerQuirks) -> str:
-    """The id as the server takes it; the same id always maps to the same, so a result still meets its call."""
+    """The id as the server takes it: always the same for the same id, so that a result still finds its call."""
     if not server.short_ids or (len(call_id) == 9 and call_id.isascii() and call_id.isalnum()):
         return call_id
     digest = hashlib.blake2b(call_id.encode("utf-8", "surrogatepass"), digest_size=9).digest()
     return "".join(_LETTERS[byte % 62] for byte in digest)
 
 
-IMAGE = frozenset({"image"})
-USUAL = frozenset({"image", "audio", "document"})
-ALL = USUAL | {"video"}
-
-# OpenAI's models that think before they answer; the second set refuses to be sampled otherwise than it likes, the third to
-# stop at given words.
-REASONING_MODELS = ("o[1-9]*", "gpt-5*", "*/o[1-9]*", "*/gpt-5*")
-NO_SAMPLING = ("o[1-9]*", "gpt-5", "gpt-5-[!c]*", "*/o[1-9]*", "*/gpt-5", "*/gpt-5-[!c]*")
-NO_STOP = ("o[1245-9]*", "o3", "o3-[!m]*", "gpt-5", "gpt-5-[!c]*", "*/o[1-9]*", "*/gpt-5", "*/gpt-5-[!c]*")
-
-
-@frozen_value
-class ServerQuirks:
-    """One server's ways.
-
-    `refuses`: parameters (and "json_schema", a kind of one) it has no word for, each with patterns of the models that
-    refuse. `effort_models`: who takes a reasoning effort; `effort_key`: under which key. `long_limit_models`: who wants
-    `max_completion_tokens`. `stream_usage`: whether it must be asked for usage on streams, and does not refuse the question.
-    `names`: whether it takes a name on a message. `short_ids`: it takes tool call ids of nine letters and digits only.
-    `audio_in_total`: spoken input counts in its total alone. `int8_vectors`: the base64 of its vectors holds signed bytes.
-    """
-
-    media: frozenset[str] = USUAL
-    refuses: Mapping[str, tuple[str, ...]] = field(default=EMPTY)
-    effort_models: tuple[str, ...] = ("*",)
-    effort_key: str = "reasoning_effort"
-    long_limit_models: tuple[str, ...] = ()
-    stream_usage: bool = True
-    names: bool = True
-    developer_role: bool = False
-    short_ids: bool = False
-    seed_key: str = "seed"
-    key_header: str = "Authorization"
-    mistral_media: bool = False
-    audio_in_total: bool = False
-    embed_format: bool = True
-    dimensions_key: str = "dimensions"
-    int8_vectors: bool = False
-
-
-def embed_body(request: EmbedRequest, model: str, server: ServerQuirks) -> dict[str, Any]:
-    """The body that asks for vectors."""
-    body: dict[str, Any] = {"model": model, "input": list(request.inputs)}
-    if server.embed_format:
-        body["encoding_format"] = "float"
-    if request.dimensions is not None:
-        body[server.dimensions_key] = request.dimensions
-    if request.extra:
-        body.update(request.extra)
-    return body
-
-
-def server(name: str) -> ServerQuirks:
-    """The ways of the provider `name`."""
-    return _SERVERS.get(name, _PLAIN_SERVER)
-
-
 @lru_cache(maxsize=1024)
-def unsupported_by(server: ServerQuirks, model: str) -> frozenset[str]:
-    """The parameters that `model` on this server refuses, "json_schema" among them."""
+def _refused_by(server: ServerQuirks, model: str) -> frozenset[str]:
+    """The parameters that `model` on this server refuses, perhaps with "json_schema" among them."""
     found = {name for name, patterns in server.refuses.items() if _any(model, patterns)}
     if not _any(model, server.effort_models):
         found.add("reasoning_effort")
@@ -219,8 +219,8 @@ def unsupported_by(server: ServerQuirks, model: str) -> frozenset[str]:
 
 
 @lru_cache(maxsize=1024)
-def max_tokens_key(server: ServerQuirks, model: str) -> str:
-    """Under which key `model` on this server takes the bound of its answer."""
+def _max_tokens_key(server: ServerQuirks, model: str) -> str:
+    """The key under which `model` on this server takes `max_tokens`."""
     return "max_completion_tokens" if _any(model, server.long_limit_models) else "max_tokens"
 
 
@@ -228,6 +228,9 @@ def _any(model: str, patterns: tuple[str, ...]) -> bool:
     return any(matches(model, pattern) for pattern in patterns)
 
 
+_PARAMETERS = ("temperature", "top_p", "seed", "tool_choice", "response_format", "reasoning_effort", "stop")
+"""Parameters that most servers take under their names in `ChatRequest`."""
+_LETTERS = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
 _PLAIN_SERVER = ServerQuirks()
 _OPENAI = ServerQuirks(
     refuses=FrozenDict(temperature=NO_SAMPLING, top_p=NO_SAMPLING, stop=NO_STOP),
@@ -251,23 +254,11 @@ _MISTRAL = ServerQuirks(
     audio_in_total=True,
     dimensions_key="output_dimension",
 )
-_AZURE = ServerQuirks(
-    refuses=_OPENAI.refuses,
-    effort_models=REASONING_MODELS,
-    long_limit_models=REASONING_MODELS,
-    developer_role=True,
-    key_header="api-key",
-)
 _SERVERS: Mapping[str, ServerQuirks] = FrozenDict(
     {
         "openai": _OPENAI,
-        "azure_openai": _AZURE,
-        "github-models": ServerQuirks(
-            media=frozenset({"image", "audio"}),
-            refuses=_OPENAI.refuses,
-            effort_models=REASONING_MODELS,
-            long_limit_models=REASONING_MODELS,
-        ),
+        "azure_openai": replace(_OPENAI, key_header="api-key"),
+        "github-models": replace(_OPENAI, media=frozenset({"image", "audio"}), developer_role=False),
         "grok": _GROK,
         "xai": _GROK,
         "cerebras": _CEREBRAS,

@@ -11,11 +11,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from .errors import MalformedResponseError
-from .openai_reply import arguments_of, finish_of, function_of, new_call_id, read_usage, split_content, text_or_empty
-from .provider import Provider, StreamDecoder, clean_text, load_json
+from .openai_reply import arguments_of, finish_of, function_of, new_call_id, read_usage, split_content
+from .provider import Provider, StreamDecoder
 from .records import NativeTurn, ToolCall
 from .responses import NOTHING_NEW, ChatChunk, ChunkChoice, Delta, ToolCallDelta
-from .wire_json import dump_json, malformed
+from .wire_json import clean_text, dump_json, load_json, malformed, text_or_empty
 
 NO_DELTA = Delta()
 GROWING = ("text", "summary", "data")
@@ -54,7 +54,7 @@ class OpenAIDecoder(StreamDecoder):
         return [ChatChunk(ident, model, made, counted, source)]
 
     def decode_unary_body(self, item: Any, source: str) -> list[ChatChunk]:
-        """See `StreamDecoder.whole`."""
+        """See `StreamDecoder.decode_unary_body`."""
         if not isinstance(item, dict) or not item.get("choices"):
             return []
         chunks = self.read("", item, source)

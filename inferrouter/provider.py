@@ -1,33 +1,37 @@
-"""Defines what a provider must do: a request becomes bytes and headers, bytes become records, an error becomes one of ours.
+"""Defines what a provider must do: a request becomes bytes and headers, bytes become records, a refusal becomes an error.
 
-Strategy: sans-I/O. A provider knows one wire format and nothing of sockets, accounts in plural, quota or retries. What all
-dialects share is here: strict JSON reading, honest token counts, and the stream decoder that feeds server-sent events to a
-dialect and knows when an answer is complete.
+Strategy: sans-I/O. A provider knows one wire format and nothing of sockets, other accounts, quota or retries. What all dialects
+share is here too: the check of a provider's arguments, headers, the reading of a whole answer, and the stream decoder, which
+feeds server-sent events to a dialect and knows when an answer is complete. Must never know one dialect from another.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import field
-from typing import TYPE_CHECKING, Any, NoReturn, Protocol
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol, TypeVar
 
-from .errors import MalformedResponseError, ProviderError
+from .errors import ConfigError, MalformedResponseError, ProviderError
 from .frozen import EMPTY, frozen_value
 from .records import ChatRequest, EmbedRequest, NativeTurn
 from .secret import Secret
 from .sse import Event, Reader, SSETooLarge
+from .validation import check_url, matches
 from .wire import WireRequest
+from .wire_json import clean_text, embedded_status, has_error, load_json
 
 if TYPE_CHECKING:
     from .responses import ChatChunk, ChatResponse, EmbedResponse
+
+T = TypeVar("T")
 
 SNIFF_BYTES = 1 << 20
 
 
 @frozen_value
 class Endpoint:
-    """Where and as whom to call: an account, as far as a dialect has to know it. `base_url` has no trailing slash."""
+    """What a dialect knows of an account: where to call, with which key and headers. `base_url` does not end with a slash."""
 
     base_url: str
     key: Secret
@@ -37,8 +41,11 @@ class Endpoint:
 class Provider(Protocol):
     """One wire format of one provider. Methods raise only errors of this library's tree.
 
-    `name` is what accounts and aliases call it; `dialect`: "openai", "gemini", "anthropic" or an own word (turns kept in a
+    `name` is what accounts and aliases call it; `dialect`: "openai", "gemini", "anthropic" or a word of its own (turns kept in a
     provider's own words are given back to the same dialect only); `media`: kinds of media its format can carry.
+
+    Two more members are optional. `embed_batch`: how many texts one call of `encode_embed` takes, 100 if it is missing, 0 for a
+    provider without embeddings. `wire`: an object with the `send` of `Transport`, used instead of the transport.
     """
 
     name: str
@@ -47,15 +54,18 @@ class Provider(Protocol):
     media: frozenset[str]
 
     def declares(self, model: str) -> bool | None:
-        """Whether it serves `model`; None if it declares no models at all."""
+        """Whether it serves `model`; None if it does not declare which models it serves."""
         ...
 
     def unsupported(self, request: ChatRequest, model: str) -> tuple[str, ...]:
-        """The parameters of `request` that its format cannot express, by name."""
+        """The parameters of `request` that its format cannot express for `model`, by name. Cheap: it builds no body."""
         ...
 
     def encode(self, request: ChatRequest, model: str, endpoint: Endpoint, stream: bool) -> WireRequest:
-        """The HTTP request. Raises `InvalidRequestError` for what it cannot say."""
+        """The HTTP request, whose `dropped` is what `unsupported` says; None there makes the caller ask `unsupported`.
+
+        Raises `InvalidRequestError` for what can neither be expressed nor left out.
+        """
         ...
 
     def decode(self, body: bytes, model: str) -> ChatResponse:
@@ -71,7 +81,7 @@ class Provider(Protocol):
         ...
 
     def encode_embed(self, request: EmbedRequest, model: str, endpoint: Endpoint) -> WireRequest:
-        """The HTTP request for vectors. Raises `InvalidRequestError` where the provider has none."""
+        """The HTTP request for vectors. Raises `InvalidRequestError` if the provider does not make any."""
         ...
 
     def decode_embed(self, body: bytes, model: str) -> EmbedResponse:
@@ -118,7 +128,7 @@ class StreamDecoder:
         return chunks
 
     def end(self) -> list[ChatChunk]:
-        """What a clean end of the body still gives; afterwards `complete` tells whether the answer was whole."""
+        """The last chunks, once the body has ended well; afterwards `complete` says whether the answer was whole."""
         if self.failure is not None:
             raise self.failure
         chunks: list[ChatChunk] = []
@@ -141,11 +151,11 @@ class StreamDecoder:
         raise NotImplementedError
 
     def decode_unary_body(self, item: Any, source: str) -> list[ChatChunk]:
-        """The chunks of a whole unary answer, sent by a server that ignores `stream`; none if it is not one."""
+        """The chunks of a whole answer from a server that ignores `stream`; [] if `item` is not a whole answer."""
         return []
 
     def natives(self) -> Mapping[int, NativeTurn]:
-        """Per choice, the turn in the provider's own words, once complete; empty if it need not be kept."""
+        """For each choice whose turn must go back to the provider unchanged, that turn. Only once the answer is complete."""
         return {}
 
     def fail(self, item: Any, status: int = 200) -> NoReturn:
@@ -173,7 +183,7 @@ class StreamDecoder:
             raise
 
     def _take_unterminated(self, pending: Event, chunks: list[ChatChunk]) -> None:
-        """A last event without its blank line counts if it is whole JSON; a piece of one is a cut."""
+        """A last event without its blank line counts if its JSON is whole; otherwise the answer was cut there."""
         if pending.data.strip() != "[DONE]":
             try:
                 load_json(pending.data)
@@ -188,8 +198,7 @@ class StreamDecoder:
             exc.message = "the answer to a stream request is not an event stream"
             exc.body = clean_text(bytes(self._prefix[:2048]).decode("utf-8", "replace"))
             raise
-        first = item[0] if isinstance(item, list) and item else item
-        if isinstance(first, Mapping) and first.get("error"):
+        if has_error(item):
             self.fail(item)
         found = self.decode_unary_body(item, self._prefix.decode("utf-8", "replace"))
         if not found:
@@ -197,62 +206,50 @@ class StreamDecoder:
         chunks.extend(found)
 
 
-def load_json(data: bytes | str) -> Any:
-    """`data` as JSON; ill-formed UTF-8 reads as U+FFFD. Raises `MalformedResponseError` (NaN, absurd nesting and digits too)."""
-    text = data if isinstance(data, str) else data.decode("utf-8", "replace").removeprefix("\ufeff")
+def validated_args(name: str, base_url: str, models: Sequence[str] | str | None) -> tuple[str, str, tuple[str, ...] | None]:
+    """The arguments of a provider in the form it keeps them. Raises `ConfigError` for a name, URL or list that is not one.
+
+    A plain http address passes: whether it may be used is for the account to say.
+    """
+    if not isinstance(name, str) or not name:
+        raise ConfigError('provider: a name is needed, such as "together"')
+    if not isinstance(base_url, str) or not base_url:
+        raise ConfigError(f'provider {name!r}: base_url is a URL such as "https://api.example.com/v1"')
+    problem = check_url(base_url, allow_http=True)
+    if problem:
+        raise ConfigError(f"provider {name!r}: base_url {problem}")
+    patterns = (models,) if isinstance(models, str) else models
+    if patterns is not None and not (isinstance(patterns, Sequence) and all(isinstance(p, str) for p in patterns)):
+        raise ConfigError(f"provider {name!r}: models is a list of names or patterns")
+    return name, base_url.rstrip("/"), None if patterns is None else tuple(patterns)
+
+
+def matches_any(models: Sequence[str], *names: str) -> bool | None:
+    """Whether one of `names` is among `models` (names or patterns, case counts); None if `models` is empty."""
+    if not models:
+        return None
+    return any(matches(name, pattern) for pattern in models for name in names)
+
+
+def json_headers(endpoint: Endpoint, key_header: str, prefix: str = "") -> list[tuple[str, str | Secret]]:
+    """Content type, the key with `prefix` under `key_header` unless it is empty, and the account's own headers."""
+    headers: list[tuple[str, str | Secret]] = [("Content-Type", "application/json"), *endpoint.headers.items()]
+    if endpoint.key:
+        headers.append((key_header, endpoint.key.prefixed(prefix) if prefix else endpoint.key))
+    return headers
+
+
+def decode_answer(provider: Provider, body: bytes, read: Callable[[Any, str], T]) -> T:
+    """What `read` makes of a 2xx body's JSON and its text.
+
+    Raises what `read` raises, what an error object in the body means, or `MalformedResponseError` with the beginning of the text.
+    """
+    text = body.decode("utf-8", "replace").removeprefix("\ufeff")
+    item = load_json(text)
+    if has_error(item):
+        raise provider.error(embedded_status(item, 200), {}, body, 0.0)
     try:
-        return _parsed(text)
-    except RecursionError:
-        problem = "nested too deeply"
-    except ValueError as exc:
-        problem = str(exc)[:100]
-    # Raised outside the handler: the stdlib's error holds the whole document, which may echo a key.
-    raise MalformedResponseError(message=f"the answer is not JSON ({problem})", body=clean_text(text[:2048]))
-
-
-def tokens(value: Any) -> int:
-    """A token count as a server wrote it; anything but a number of at least 0 (a bool, a string, None) counts 0."""
-    if type(value) is int:
-        return value if value > 0 else 0
-    return int(value) if isinstance(value, float) and 0 < value < 1e15 else 0
-
-
-def clean_text(text: str) -> str:
-    """`text` with lone surrogates replaced by U+FFFD, so that it can be printed and stored."""
-    if text.isascii():
-        return text
-    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
-
-
-def embedded_status(item: Any, default: int) -> int:
-    """The HTTP status an error object inside a 2xx answer names for itself, or `default`."""
-    holder = item[0] if isinstance(item, list) and item else item
-    error = holder.get("error") if isinstance(holder, Mapping) else None
-    for source in (error, holder):
-        if isinstance(source, Mapping):
-            for key in ("status_code", "code", "status"):
-                value = source.get(key)
-                if type(value) is int and 400 <= value < 600:
-                    return value
-                if isinstance(value, str) and value.isascii() and value.isdigit() and 400 <= int(value[:4]) < 600:
-                    return int(value)
-    return default
-
-
-def _parsed(text: str) -> Any:
-    if text[:1] == "{":  # as nearly always: spares the search for white space around the value, a quarter of a chunk's parsing
-        try:
-            item, end = _SCAN(text, 0)
-            if end == len(text):
-                return item
-        except StopIteration:
-            pass
-    return _DECODER.decode(text)
-
-
-def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not JSON")
-
-
-_DECODER = json.JSONDecoder(parse_constant=_refuse_constant)
-_SCAN = _DECODER.scan_once  # type: ignore[attr-defined]  # documented for subclasses only, there since Python 2.7
+        return read(item, text)
+    except MalformedResponseError as exc:
+        exc.body = exc.body or text[:2048]
+        raise

@@ -11,11 +11,11 @@ from collections.abc import Mapping, Sequence
 from . import anthropic_request
 from .anthropic_reply import AnthropicDecoder, read_answer
 from .errors import InvalidRequestError, MalformedResponseError, ProviderError
-from .provider import Endpoint, StreamDecoder
+from .provider import Endpoint, StreamDecoder, decode_answer, json_headers, matches_any, validated_args
 from .records import ChatRequest, EmbedRequest
 from .responses import ChatResponse, EmbedResponse
 from .wire import WireRequest
-from .wire_json import decoded, json_headers, matches_any, validated_args, write_json
+from .wire_json import write_json
 
 PATTERNS = ("claude-*",)
 VERSION = ("anthropic-version", "2023-06-01")
@@ -53,15 +53,15 @@ class AnthropicProvider:
 
     def encode(self, request: ChatRequest, model: str, endpoint: Endpoint, stream: bool) -> WireRequest:
         """See `Provider.encode`; an account's own anthropic-version header wins over ours."""
-        body = write_json(anthropic_request.chat_body(request, model, stream))
+        body, dropped = anthropic_request.chat_body(request, model, stream)
         headers = json_headers(endpoint, "x-api-key")
         if not any(name.lower() == VERSION[0] for name in endpoint.headers):
             headers.append(VERSION)
-        return WireRequest(endpoint.base_url + "/messages", body, tuple(headers))
+        return WireRequest(endpoint.base_url + "/messages", write_json(body), tuple(headers), dropped=dropped)
 
     def decode(self, body: bytes, model: str) -> ChatResponse:
         """See `Provider.decode`."""
-        return decoded(self, body, lambda item, text: read_answer(item, model, self.name, text))
+        return decode_answer(self, body, lambda item, text: read_answer(item, model, self.name, text))
 
     def decoder(self, model: str) -> StreamDecoder:
         """See `Provider.decoder`."""

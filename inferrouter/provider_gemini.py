@@ -8,18 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from math import isfinite
 from typing import Any
 from urllib.parse import quote
 
 from . import gemini_request
-from .errors import InvalidRequestError, MalformedResponseError, ProviderError
-from .gemini_reply import GeminiDecoder, read_answer, read_usage
-from .provider import Endpoint, StreamDecoder
-from .records import ChatRequest, EmbedRequest, Usage
+from .errors import InvalidRequestError, ProviderError
+from .gemini_reply import GeminiDecoder, read_answer, read_vectors
+from .provider import Endpoint, StreamDecoder, decode_answer, json_headers, matches_any, validated_args
+from .records import ChatRequest, EmbedRequest
 from .responses import ChatResponse, EmbedResponse
 from .wire import WireRequest
-from .wire_json import decoded, json_headers, load_answer, matches_any, validated_args, write_json
+from .wire_json import write_json
 
 # "text-embedding-0*" and not more: text-embedding-3-* are OpenAI's.
 PATTERNS = ("gemini-*", "gemma-*", "learnlm-*", "embedding-*", "text-embedding-0*", "models/*", "tunedModels/*")
@@ -56,13 +55,14 @@ class GeminiProvider:
 
     def encode(self, request: ChatRequest, model: str, endpoint: Endpoint, stream: bool) -> WireRequest:
         """See `Provider.encode`."""
-        body = gemini_request.chat_body(request, model.removeprefix("models/"))
+        dropped = self.unsupported(request, model)
+        body = gemini_request.chat_body(request, model.removeprefix("models/"), dropped)
         method = ":streamGenerateContent?alt=sse" if stream else ":generateContent"
-        return self._request(endpoint, _path(model) + method, body)
+        return _request(endpoint, _path(model) + method, body, dropped)
 
     def decode(self, body: bytes, model: str) -> ChatResponse:
         """See `Provider.decode`."""
-        return decoded(self, body, lambda item, text: read_answer(item, model, self.name, text))
+        return decode_answer(self, body, lambda item, text: read_answer(item, model, self.name, text))
 
     def decoder(self, model: str) -> StreamDecoder:
         """See `Provider.decoder`."""
@@ -82,21 +82,16 @@ class GeminiProvider:
             each["outputDimensionality"] = request.dimensions
         extra = request.extra or {}
         requests = [{**each, "content": {"parts": [{"text": text}]}, **extra} for text in request.inputs]
-        return self._request(endpoint, path + ":batchEmbedContents", {"requests": requests})
+        return _request(endpoint, path + ":batchEmbedContents", {"requests": requests}, ())
 
     def decode_embed(self, body: bytes, model: str) -> EmbedResponse:
         """See `Provider.decode_embed`; reads a batch and a single embedding."""
-        text, item = load_answer(self, body)
-        found = item.get("embeddings") if isinstance(item, dict) else None
-        if found is None and isinstance(item, dict) and "embedding" in item:
-            found = [item["embedding"]]
-        if not isinstance(found, list):
-            raise MalformedResponseError(message="the answer has no embeddings", body=text[:2048])
-        vectors = tuple(_vector(each, text) for each in found)
-        return EmbedResponse(vectors, model, read_usage(item.get("usageMetadata")) or Usage(), source=(text,))
+        return decode_answer(self, body, lambda item, text: read_vectors(item, model, text))
 
-    def _request(self, endpoint: Endpoint, path: str, body: Mapping[str, Any]) -> WireRequest:
-        return WireRequest(endpoint.base_url + path, write_json(body), tuple(json_headers(endpoint, "x-goog-api-key")))
+
+def _request(endpoint: Endpoint, path: str, body: Mapping[str, Any], dropped: tuple[str, ...]) -> WireRequest:
+    headers = tuple(json_headers(endpoint, "x-goog-api-key"))
+    return WireRequest(endpoint.base_url + path, write_json(body), headers, dropped=dropped)
 
 
 @lru_cache(256)
@@ -106,16 +101,3 @@ def _path(model: str) -> str:
         raise InvalidRequestError(message=f"{model!r} is not the name of a model: it would lead to another address")
     collection = "" if "/" in model else "models/"
     return f"/{collection}{quote(model, safe='/@')}"
-
-
-def _vector(item: Any, body: str) -> tuple[float, ...]:
-    values = item.get("values") if isinstance(item, dict) else None
-    if not isinstance(values, list) or not values or not {type(value) for value in values} <= {int, float}:
-        raise MalformedResponseError(message="an embedding is not a list of numbers", body=body[:2048])
-    try:
-        vector = tuple(map(float, values))
-    except OverflowError as exc:
-        raise MalformedResponseError(message="an embedding holds an absurd number", body=body[:2048]) from exc
-    if not all(map(isfinite, vector)):
-        raise MalformedResponseError(message="an embedding holds an infinite number", body=body[:2048])
-    return vector

@@ -7,16 +7,16 @@ puts them behind the `Provider` contract. Must never open a connection.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .catalog import preset
 from .errors import ConfigError, ProviderError
 from .openai_request import chat_body, embed_body, server, unsupported
-from .provider import Endpoint, StreamDecoder, embedded_status
+from .provider import Endpoint, StreamDecoder, decode_answer, json_headers, matches_any, validated_args
 from .records import ChatRequest, EmbedRequest
 from .secret import Secret
 from .wire import WireRequest
-from .wire_json import dump_json, json_headers, load_answer, matches_any, validated_args, write_json
+from .wire_json import dump_json, embedded_status, write_json
 
 if TYPE_CHECKING:
     from .responses import ChatResponse, EmbedResponse
@@ -78,18 +78,13 @@ class OpenAICompatProvider:
 
     def encode(self, request: ChatRequest, model: str, endpoint: Endpoint, stream: bool) -> WireRequest:
         """See `Provider`."""
-        body = write_json(chat_body(request, model, self._server, self.name, stream))
-        return WireRequest(_url(endpoint.base_url, "/chat/completions"), body, self._headers(endpoint))
+        dropped = self.unsupported(request, model)
+        body = write_json(chat_body(request, model, self._server, self.name, stream, dropped))
+        return WireRequest(_url(endpoint.base_url, "/chat/completions"), body, self._headers(endpoint), dropped=dropped)
 
     def decode(self, body: bytes, model: str) -> ChatResponse:
         """See `Provider`."""
-        from .openai_reply import embedded_error, read_answer  # the first answer loads it
-
-        source, item = load_answer(self, body)
-        failure = embedded_error(item)
-        if failure is not None:
-            raise self.error(embedded_status(failure, 200), {}, dump_json(failure).encode("utf-8", "replace"), 0.0)
-        return read_answer(item, source, self.name, self._server.audio_in_total)
+        return decode_answer(self, body, self._read)
 
     def decoder(self, model: str) -> StreamDecoder:
         """See `Provider`."""
@@ -112,12 +107,19 @@ class OpenAICompatProvider:
         """See `Provider`."""
         from .openai_reply import read_vectors
 
-        source, item = load_answer(self, body)
-        return read_vectors(item, source, self._server.int8_vectors)
+        return decode_answer(self, body, lambda item, source: read_vectors(item, source, self._server.int8_vectors))
+
+    def _read(self, item: Any, source: str) -> ChatResponse:
+        from .openai_reply import embedded_error, read_answer  # the first answer loads it
+
+        failure = embedded_error(item)
+        if failure is not None:
+            raise self.error(embedded_status(failure, 200), {}, dump_json(failure).encode("utf-8", "replace"), 0.0)
+        return read_answer(item, source, self.name, self._server.audio_in_total)
 
     def _headers(self, endpoint: Endpoint) -> tuple[tuple[str, str | Secret], ...]:
-        word = self._server.key_header
-        return tuple(json_headers(endpoint, word, "Bearer " if word == "Authorization" else ""))
+        header = self._server.key_header
+        return tuple(json_headers(endpoint, header, "Bearer " if header == "Authorization" else ""))
 
 
 def _url(base_url: str, path: str) -> str:

@@ -19,12 +19,16 @@ Headers = tuple[tuple[str, str | Secret], ...]
 
 @frozen_value
 class WireRequest:
-    """One HTTP request. Keys belong into `headers`, as `Secret`s; the repr shows neither header values nor the body."""
+    """One HTTP request. Keys belong into `headers`, as `Secret`s; the repr shows neither header values nor the body.
+
+    `dropped`: parameters of the chat request that are not in it, by name, set by `Provider.encode`; None if it does not say.
+    """
 
     url: str
     body: bytes = b""
     headers: Headers = ()
     method: str = "POST"
+    dropped: tuple[str, ...] | None = None
 
     def __repr__(self) -> str:
         address = self.url.partition("?")[0] if check_url(self.url, allow_http=True) is None else "(unusable URL)"

@@ -1,40 +1,18 @@
-"""Does what the dialects do alike: a body becomes bytes, an answer's bytes become JSON or the error inside it.
+"""Reads and writes the JSON of requests and answers, and the values in it that servers write in many ways.
 
-Strategy: small functions without state; each dialect brings its own words. Must never know a wire format.
+Strategy: strict where a wrong value would lie (NaN, absurd nesting, a word in a vector), tolerant of what is only missing.
+What is read can be printed and stored: lone surrogates become U+FFFD. Every problem of an answer is a `MalformedResponseError`,
+every problem of a request an `InvalidRequestError`. Must never know a wire format, HTTP or a provider.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NoReturn, TypeVar
+import math
+from collections.abc import Mapping
+from typing import Any, NoReturn
 
-from .errors import ConfigError, InvalidRequestError, MalformedResponseError
-from .provider import Endpoint, Provider, clean_text, embedded_status, load_json
-from .secret import Secret
-from .validation import check_url, matches
-
-T = TypeVar("T")
-
-JSON_TYPE = ("Content-Type", "application/json")
-
-
-def validated_args(name: str, base_url: str, models: Sequence[str] | str | None) -> tuple[str, str, tuple[str, ...] | None]:
-    """What a provider was made of, in the form it is kept in. Raises `ConfigError` for a name, URL or list that is not one.
-
-    Whether a plain http address may be used is for the account to say.
-    """
-    if not isinstance(name, str) or not name:
-        raise ConfigError('provider: a name is needed, such as "together"')
-    if not isinstance(base_url, str) or not base_url:
-        raise ConfigError(f'provider {name!r}: base_url is a URL such as "https://api.example.com/v1"')
-    problem = check_url(base_url, allow_http=True)
-    if problem:
-        raise ConfigError(f"provider {name!r}: base_url {problem}")
-    patterns = (models,) if isinstance(models, str) else models
-    if patterns is not None and not (isinstance(patterns, Sequence) and all(isinstance(p, str) for p in patterns)):
-        raise ConfigError(f"provider {name!r}: models is a list of names or patterns")
-    return name, base_url.rstrip("/"), None if patterns is None else tuple(patterns)
+from .errors import InvalidRequestError, MalformedResponseError
 
 
 def write_json(body: Mapping[str, Any]) -> bytes:
@@ -45,6 +23,14 @@ def write_json(body: Mapping[str, Any]) -> bytes:
         raise InvalidRequestError(message=f"the request cannot be written as JSON ({exc}): look at extra and tools") from exc
 
 
+def dump_json(value: Any) -> str:
+    """A value out of an answer as compact JSON text. Raises `MalformedResponseError` where that cannot be written."""
+    try:
+        return clean_text(_READABLE.encode(value))
+    except (ValueError, RecursionError) as exc:
+        raise MalformedResponseError(message="the answer holds JSON that cannot be written again") from exc
+
+
 def merge_extra(body: dict[str, Any], extra: Mapping[str, Any] | None) -> None:
     """Put the caller's `extra` over `body`; where both hold an object under one key, their members are merged."""
     for key, value in (extra or {}).items():
@@ -52,13 +38,8 @@ def merge_extra(body: dict[str, Any], extra: Mapping[str, Any] | None) -> None:
         body[key] = {**known, **value} if isinstance(known, dict) and isinstance(value, dict) else value
 
 
-def malformed(message: str, source: str = "") -> NoReturn:
-    """Raise `MalformedResponseError` with `message` and the beginning of `source`."""
-    raise MalformedResponseError(message=message, body=source[:2048])
-
-
 def as_object(text: str, key: str) -> dict[str, Any]:
-    """`text` as the JSON object it is, or an object that holds it under `key`."""
+    """`text` as the JSON object it is; if it is not one, an object that holds it under `key`."""
     stripped = text.strip()
     if stripped.startswith("{"):
         try:
@@ -69,48 +50,100 @@ def as_object(text: str, key: str) -> dict[str, Any]:
     return {key: text}
 
 
-def json_headers(endpoint: Endpoint, key_header: str, prefix: str = "") -> list[tuple[str, str | Secret]]:
-    """Content type, the key with `prefix` under `key_header` unless it is empty, and the account's own headers."""
-    headers: list[tuple[str, str | Secret]] = [JSON_TYPE, *endpoint.headers.items()]
-    if endpoint.key:
-        headers.append((key_header, endpoint.key.prefixed(prefix) if prefix else endpoint.key))
-    return headers
-
-
-def dump_json(value: Any) -> str:
-    """A value out of an answer as compact JSON text. Raises `MalformedResponseError` where that cannot be written."""
+def load_json(data: bytes | str) -> Any:
+    """`data` as JSON; ill-formed UTF-8 reads as U+FFFD. Raises `MalformedResponseError` (NaN, absurd nesting and digits too)."""
+    text = data if isinstance(data, str) else data.decode("utf-8", "replace").removeprefix("\ufeff")
     try:
-        return clean_text(_READABLE.encode(value))
-    except (ValueError, RecursionError) as exc:
-        raise MalformedResponseError(message="the answer holds JSON that cannot be written again") from exc
+        return _parsed(text)
+    except RecursionError:
+        problem = "nested too deeply"
+    except ValueError as exc:
+        problem = str(exc)[:100]
+    # Raised outside the handler: the stdlib's error holds the whole document, which may echo a key.
+    raise MalformedResponseError(message=f"the answer is not JSON ({problem})", body=clean_text(text[:2048]))
 
 
-def load_answer(provider: Provider, body: bytes) -> tuple[str, Any]:
-    """A 2xx body as text and as JSON. Raises `MalformedResponseError`, or what an error object inside it means."""
-    text = body.decode("utf-8", "replace").removeprefix("\ufeff")
-    item = load_json(text)
-    first = item[0] if isinstance(item, list) and item else item
-    if isinstance(first, dict) and first.get("error"):
-        raise provider.error(embedded_status(item, 200), {}, body, 0.0)
-    return text, item
+def malformed(message: str, source: str = "") -> NoReturn:
+    """Raise `MalformedResponseError` with `message` and the beginning of `source`."""
+    raise MalformedResponseError(message=message, body=source[:2048])
 
 
-def decoded(provider: Provider, body: bytes, read: Callable[[Any, str], T]) -> T:
-    """What `read` makes of an answer's JSON and text; what it finds malformed carries the beginning of the text."""
-    text, item = load_answer(provider, body)
+def read_vector(values: Any, what: str) -> tuple[float, ...]:
+    """A list of finite numbers as a vector. Raises `MalformedResponseError` that calls it `what`."""
+    if not isinstance(values, list) or not values or not {type(value) for value in values} <= {int, float}:
+        malformed(f"{what} is not a list of numbers")
     try:
-        return read(item, text)
-    except MalformedResponseError as exc:
-        exc.body = exc.body or text[:2048]
-        raise
+        vector = tuple(map(float, values))
+    except OverflowError:
+        vector = (math.inf,)
+    if not all(map(math.isfinite, vector)):
+        malformed(f"{what} holds a number that is not finite")
+    return vector
 
 
-def matches_any(models: Sequence[str], *names: str) -> bool | None:
-    """Whether one of `names` is among `models` (names or patterns, case counts); None if `models` is empty."""
-    if not models:
-        return None
-    return any(matches(name, pattern) for pattern in models for name in names)
+def tokens(value: Any) -> int:
+    """A token count as a server wrote it; anything but a number of at least 0 (a bool, a string, None) counts 0."""
+    if type(value) is int:
+        return value if value > 0 else 0
+    return int(value) if isinstance(value, float) and 0 < value < 1e15 else 0
 
+
+def text_or_empty(value: Any) -> str:
+    """A string that can be printed (see `clean_text`); "" for a value that is not a string."""
+    if not isinstance(value, str):
+        return ""
+    return value if value.isascii() else clean_text(value)
+
+
+def clean_text(text: str) -> str:
+    """`text` with lone surrogates replaced by U+FFFD, so that it can be printed and stored."""
+    if text.isascii():
+        return text
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+
+
+def has_error(item: Any) -> bool:
+    """Whether an answer is an object with an `error`, or a list that begins with one."""
+    first = _first(item)
+    return isinstance(first, Mapping) and bool(first.get("error"))
+
+
+def embedded_status(item: Any, default: int) -> int:
+    """The HTTP status an error object inside a 2xx answer names for itself, or `default`."""
+    holder = _first(item)
+    error = holder.get("error") if isinstance(holder, Mapping) else None
+    for source in (error, holder):
+        if isinstance(source, Mapping):
+            for key in ("status_code", "code", "status"):
+                value = source.get(key)
+                if type(value) is int and 400 <= value < 600:
+                    return value
+                if isinstance(value, str) and value.isascii() and value.isdigit() and 400 <= int(value[:4]) < 600:
+                    return int(value)
+    return default
+
+
+def _first(item: Any) -> Any:
+    return item[0] if isinstance(item, list) and item else item
+
+
+def _parsed(text: str) -> Any:
+    if text[:1] == "{":  # as nearly always: spares the search for white space around the value, a quarter of a chunk's parsing
+        try:
+            item, end = _SCAN(text, 0)
+            if end == len(text):
+                return item
+        except StopIteration:
+            pass
+    return _DECODER.decode(text)
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")
+
+
+_DECODER = json.JSONDecoder(parse_constant=_refuse_constant)
+_SCAN = _DECODER.scan_once  # type: ignore[attr-defined]  # documented for subclasses only, there since Python 2.7
 
 # json.dumps would build an encoder for every call that is not all defaults.
 _COMPACT = json.JSONEncoder(separators=(",", ":"), allow_nan=False)

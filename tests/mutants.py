@@ -188,7 +188,7 @@ MUTANTS = (
         "        if True:\n            self._check_open()\n            while",
         ("test_quota_sqlite",),
     ),
-    Mutant("negative counts", "provider", "return value if value > 0 else 0", "return value", ("test_hostile_bodies",)),
+    Mutant("negative counts", "wire_json", "return value if value > 0 else 0", "return value", ("test_hostile_bodies",)),
     Mutant(
         "keys through plain proxies",
         "http_opener",

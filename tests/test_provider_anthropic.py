@@ -181,7 +181,7 @@ class Requests(unittest.TestCase):
         self.assertEqual(body_of(OPUS, reasoning_effort="low", max_tokens=9)["max_tokens"], 9)
 
     def test_what_cannot_be_said_is_named_and_left_out(self) -> None:
-        """A parameter a model cannot take is listed as unsupported and is not in the body."""
+        """A parameter a model cannot take is listed as unsupported, before and after encoding, and is not in the body."""
         wish = {"reasoning_effort": "low"}
         cases: tuple[tuple[str, dict[str, Any], tuple[str, ...], tuple[str, ...]], ...] = (
             (SONNET, {"seed": 1}, ("seed",), ("seed",)),
@@ -207,6 +207,8 @@ class Requests(unittest.TestCase):
         for model, given, names, keys in cases:
             with self.subTest(model=model, given=given):
                 self.assertEqual(dropped(model, **given), names)
+                wire = CLAUDE.encode(ChatRequest("hi", **given), model, dialects.endpoint(), False)
+                self.assertEqual(wire.dropped, names)
                 self.assertFalse(set(keys) & set(body_of(model, **given)))
         self.assertEqual(body_of(stop=["\n", "END"])["stop_sequences"], ["END"])
 

@@ -156,7 +156,7 @@ class Requests(unittest.TestCase):
                 self.assertEqual(body["generationConfig"], {"thinkingConfig": config})
 
     def test_what_cannot_be_said_is_named_and_left_out(self) -> None:
-        """A parameter a model cannot take is listed as unsupported and is not in the body."""
+        """A parameter a model cannot take is listed as unsupported, before and after encoding, and is not in the body."""
         cases: tuple[tuple[str, dict[str, Any], str, str], ...] = (
             ("gemini-2.0-flash", {"reasoning_effort": "low"}, "reasoning_effort", "generationConfig"),
             (FLASH, {"reasoning_effort": "absurd"}, "reasoning_effort", "generationConfig"),
@@ -169,11 +169,13 @@ class Requests(unittest.TestCase):
             with self.subTest(model=model, dropped=dropped):
                 request = ChatRequest("hi", **given)
                 self.assertEqual(GEMINI.unsupported(request, model), (dropped,))
+                self.assertEqual(GEMINI.encode(request, model, dialects.endpoint(), False).dropped, (dropped,))
                 self.assertNotIn(key, dialects.sent(GEMINI, request, model))
         self.assertEqual(GEMINI.unsupported(ChatRequest("hi", tools=[WEATHER]), "gemma-4-31b-it"), ())
         self.assertEqual(GEMINI.unsupported(ChatRequest("hi", tools=[WEATHER], response_format="text"), FLASH), ())
         both = ChatRequest("hi", tools=[WEATHER], response_format="json_object")
         self.assertEqual(GEMINI.unsupported(both, "gemini-3-flash-preview"), ())
+        self.assertEqual(GEMINI.encode(both, "gemini-3-flash-preview", dialects.endpoint(), False).dropped, ())
 
     def test_system_without_a_place(self) -> None:
         """Gemma, and a request of nothing else, get the system's words in the first user turn."""

@@ -98,10 +98,13 @@ def full_request() -> Any:
     )
 
 
-def sent(name: str, request: Any = None, model: str = "m", stream: bool = False) -> dict[str, Any]:
+def encoded(name: str, request: Any = None, model: str = "m", stream: bool = False) -> Any:
     provider = provider_openai.OpenAICompatProvider(name, "https://e.org/v1/")
-    wire = provider.encode(request or full_request(), model, Endpoint("https://e.org/v1", Secret("k")), stream)
-    body: dict[str, Any] = json.loads(wire.body)
+    return provider.encode(request or full_request(), model, Endpoint("https://e.org/v1", Secret("k")), stream)
+
+
+def sent(name: str, request: Any = None, model: str = "m", stream: bool = False) -> dict[str, Any]:
+    body: dict[str, Any] = json.loads(encoded(name, request, model, stream).body)
     return body
 
 
@@ -254,12 +257,13 @@ class ServersTest(unittest.TestCase):
         self.assertEqual(sent("mistral", kept)["messages"][0]["tool_calls"][0]["id"], "abcDEF123")
 
     def test_refused_and_listed_agree(self) -> None:
-        """What is listed as unsupported is not in the body, and what is not listed is, on every server."""
+        """What is listed as unsupported, alone and by `encode`, is not in the body; what is not listed is, on every server."""
         words = {"seed": ("seed", "random_seed"), "reasoning_effort": ("reasoning_effort", "reasoning")}
         names = ("openai", "grok", "groq", "cerebras", "mistral", "deepseek", "perplexity", "openrouter", "ollama", "x")
         for name in names:
             for model in ("gpt-5", "grok-3-mini", "grok-4", "sonar", "m"):
                 body, missing = sent(name, model=model), dropped(name, model)
+                self.assertEqual(set(encoded(name, model=model).dropped), missing)
                 for field in records.OPTIONAL:
                     if field != "max_tokens":
                         there = any(word in body for word in words.get(field, (field,)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import unittest
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -243,6 +244,36 @@ class ForeignFaults(RouterCase):
                 with self.assertRaisesRegex(ir.InvalidRequestError, "ZeroDivisionError"):
                     verb(router)
             self.assertEqual((used(router, "a"), router.status()["a"].in_flight), ({"rpd": 0, "tpd": 0}, 0))
+
+    def test_what_was_dropped(self) -> None:
+        """What a request lost is what its encoding says; only a provider whose encoding does not say is asked beside it."""
+        asked: list[str] = []
+
+        def unsupported(provider: Any, request: Any, model: str) -> tuple[str, ...]:
+            asked.append(model)
+            return ("seed",)
+
+        def encode(dropped: Any) -> Any:
+            def own(provider: Any, *args: Any) -> Any:
+                return replace(ir.OpenAICompatProvider.encode(provider, *args), dropped=dropped)
+
+            return own
+
+        def without(provider: Any, *args: Any) -> Any:
+            found = ir.OpenAICompatProvider.encode(provider, *args)
+            return SimpleNamespace(**{name: getattr(found, name) for name in ("url", "body", "headers", "method")})
+
+        for methods, dropped, times in (
+            ({}, ("seed",), 1),
+            ({"encode": encode(())}, (), 1),
+            ({"encode": encode(("stop",))}, ("stop",), 1),
+            ({"encode": encode(None)}, ("seed",), 2),
+            ({"encode": without}, ("seed",), 2),
+        ):
+            for verb in VERBS.values():
+                asked.clear()
+                answer = verb(self.faulty(unsupported=unsupported, **methods))
+                self.assertEqual((answer.routing.dropped, len(asked)), (dropped, times))
 
     def test_in_the_middle_of_a_stream(self) -> None:
         """A foreign exception in the middle of a stream is an interruption with what came."""

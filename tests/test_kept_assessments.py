@@ -45,7 +45,7 @@ def many_accounts(count: int, dice: random.Random) -> list[Any]:
         {"daily_free": 900, "quota_unit": "tokens"},
         {"daily_free": 0.01, "quota_unit": "dollars", **PRICES},
         {"daily_free": 300, "quota_unit": "tokens", "paid_enabled": True, "max_daily_spend": 0.02, **PRICES},
-        {"daily_free": 2, "quota_unit": "requests", "paid_enabled": True, "max_daily_spend": 0.01, **PRICES},
+        {"daily_free": 0, "quota_unit": "requests", "paid_enabled": True, "max_daily_spend": 0.01, **PRICES},
         {"paid_enabled": True, **PRICES},
         {"paid_enabled": True},
         {"limits": {"rpm": 3}},

@@ -18,7 +18,6 @@ from .candidates import CallNeeds, find_candidates
 from .config import Config, QuotaConfig
 from .costs import estimate_chat
 from .errors import ConfigError, InferRouterError, InvalidRequestError, UnknownModelError
-from .frozen import FrozenDict
 from .guarded_store import GuardedStore
 from .health import Health, HealthConfig
 from .meter import Clock, Meter, NoopMeter, SystemClock
@@ -35,7 +34,7 @@ from .walk import left_out, ordered, walk
 
 if TYPE_CHECKING:
     from .responses import ChatResponse, EmbedResponse
-    from .status import AccountStatus, Explanation
+    from .status import Explanation, RouterStatus
     from .stream import ChatStream
 
 LONGEST = 1e9
@@ -182,13 +181,13 @@ class Router:
         return Explanation(route.name, tuple(queue), (*found.rejections, *left_out(found.candidates, queue)))
 
     @only_library_errors
-    def status(self) -> Mapping[str, AccountStatus]:
-        """Every account's limits, holds, breaker and spend, by account id. Raises `QuotaStoreError`."""
-        from .status import account_states
+    def status(self) -> RouterStatus:
+        """Every account's limits, holds, breaker and spend, an `AccountStatus` by account id. Raises `QuotaStoreError`."""
+        from .status import router_status
 
         runtime = self._runtime
         runtime.settle_dropped_streams()
-        return FrozenDict(account_states(self._routes, self._ledger, runtime.health, runtime.now()))
+        return router_status(self._routes, self._ledger, runtime.health, runtime.now())
 
     def close(self) -> None:
         """Close idle connections, and the quota store if this router made it. May be called twice."""

@@ -22,7 +22,7 @@ from urllib.parse import quote
 
 from tests import ir, part
 from tests.fakes import FakeClock, ListMeter
-from tests.faults import KEY_HEADERS, PATIENCE_S, REDIRECTS, SILENT, TROUBLES, FaultServer, Script, provider, redirects
+from tests.faults import KEY_HEADERS, REDIRECTS, SILENT, TIME_LIMIT_S, TROUBLES, FaultServer, Script, provider, redirects
 from tests.servers import ScriptedServer, answering, environment
 
 Secret = part("secret").Secret
@@ -203,11 +203,11 @@ def sweep(turns: Iterable[tuple[str, str]] | None = None) -> Sweep:
         Records() as records,
         warnings.catch_warnings(record=True) as warned,
         ScriptedServer(answering(b"")) as first_unknown_field,
-        FaultServer(first_unknown_field.url) as stand,
+        FaultServer(first_unknown_field.url) as fault_server,
     ):
         warnings.simplefilter("always")
         for turn, (name, dialect) in enumerate(turns):
-            _one_account(done, stand, dialect, USABLE[name], Path(folder) / f"{turn}.db")
+            _one_account(done, fault_server, dialect, USABLE[name], Path(folder) / f"{turn}.db")
         for record in records.kept:
             done.evidence.look("log message", record.getMessage())
             done.evidence.look_at("log record", vars(record))
@@ -222,14 +222,14 @@ def scripts(elsewhere: str) -> dict[str, Script]:
     return TROUBLES | {f"redirect {status}": redirects(status, elsewhere) for status in REDIRECTS}
 
 
-def _one_account(done: Sweep, stand: FaultServer, dialect: str, key: str, path: Path) -> None:
+def _one_account(done: Sweep, fault_server: FaultServer, dialect: str, key: str, path: Path) -> None:
     clock, meter, evidence = FakeClock(), EveryMeter(), done.evidence
-    before = len(stand.requests)
-    with router_over(dialect, stand.server.url, key, path, clock, meter) as router:
-        for trouble, script in scripts(stand.elsewhere).items():
-            stand.script = script
-            for verb, call in calls(router, dialect, PATIENCE_S if trouble in SILENT else 5.0).items():
-                where = f"{dialect} {verb}, {trouble}"
+    before = len(fault_server.requests)
+    with router_over(dialect, fault_server.server.url, key, path, clock, meter) as router:
+        for trouble, script in scripts(fault_server.elsewhere).items():
+            fault_server.script = script
+            for method, call in calls(router, dialect, TIME_LIMIT_S if trouble in SILENT else 5.0).items():
+                where = f"{dialect} {method}, {trouble}"
                 error, shown = caught(call)
                 done.injected += 1
                 done.redirects += trouble.startswith("redirect")
@@ -251,7 +251,7 @@ def _one_account(done: Sweep, stand: FaultServer, dialect: str, key: str, path: 
             evidence.look(f"the file {file.name}", file.read_bytes())
         for thing in (router, router.warnings, *objects_of(router)):
             evidence.look(f"{dialect}: repr of {type(thing).__name__}", repr(thing))
-        done.misplaced += misplaced([request for _, request in stand.requests[before:]], key, KEY_HEADERS[dialect])
+        done.misplaced += misplaced([request for _, request in fault_server.requests[before:]], key, KEY_HEADERS[dialect])
 
 
 def objects_of(router: Any) -> Iterator[object]:

@@ -19,23 +19,23 @@ HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
 STREAM_HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
 KEY_HEADERS = {"openai": "authorization", "gemini": "x-goog-api-key", "anthropic": "x-api-key"}
 STATUSES = (400, 401, 402, 403, 404, 408, 409, 413, 422, 429, 500, 503, 529)
-PATIENCE_S = 0.06
+TIME_LIMIT_S = 0.06
 """The timeout to give a call that meets one of `SILENT`."""
 
 
 @dataclass(frozen=True)
 class Asked:
-    """One request as the stand-in understood it. `key`: the caller's key; `verb`: whole, stream or vectors."""
+    """One request as the stand-in understood it. `key`: the caller's key; `method`: whole, stream or vectors."""
 
     dialect: str
-    verb: str
+    method: str
     key: str
 
     def texts(self, *texts: str, ended: bool = True) -> bytes:
         """An answer that says `texts`, one event each in a stream; without `ended` a stream lacks its end."""
-        if self.verb == "vectors":
+        if self.method == "vectors":
             return http(vectors(self.dialect))
-        if self.verb == "whole":
+        if self.method == "whole":
             return http(whole(self.dialect, "".join(texts)))
         return chunked(*events(self.dialect, *texts, ended=ended))
 
@@ -188,7 +188,7 @@ def _then(*tail: Callable[[Asked], bytes], ended: bool = True) -> Script:
 
     def script(peer: Peer, asked: Asked) -> bool:
         frames = [make(asked) for make in tail]
-        if asked.verb == "stream":
+        if asked.method == "stream":
             peer.send(chunked(*events(asked.dialect, "Hello ", ended=False), *frames, ended=ended))
         else:
             body = b"".join(frames)
@@ -216,7 +216,7 @@ def _drips(peer: Peer, asked: Asked) -> bool:
 
 
 def _stalls(peer: Peer, asked: Asked) -> bool:
-    if asked.verb == "stream":
+    if asked.method == "stream":
         peer.send(chunked(*events(asked.dialect, "Hello ", ended=False), b"data: " + asked.key.encode(), ended=False))
     peer.gone()
     return False

@@ -1,6 +1,6 @@
 """A quota store so naive that it can be checked by reading: every charge stands by itself, nothing is kept in sums.
 
-`run` drives random verbs through a store and the model at once; they must agree on every outcome and every count.
+`run` drives random calls through a store and the model at once; they must agree on every outcome and every count.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 import random
 import unittest
+from collections.abc import Sequence
 from typing import Any
 
 from tests import part
@@ -33,7 +34,7 @@ class Bucket:
 
     def __init__(self, limit: Any) -> None:
         self.limit = limit
-        self.newest: float | None = None
+        self.newest: Any = None
         self.charges: dict[float, float] = {}
         self.behind: float | None = None
 
@@ -72,19 +73,19 @@ class Bucket:
 
 
 class Model:
-    """The verbs, with a reservation as the list of (key, amount, slot), None where it was refused."""
+    """The methods, with a reservation as the list of (key, amount, slot), None where it was refused."""
 
     def __init__(self, kinds: dict[str, Any]) -> None:
         self.buckets = {key: Bucket(limit) for key, limit in kinds.items()}
         self.holds: dict[str, tuple[float, float]] = {}
 
-    def reserve(self, wants: list[tuple[str, float]], now: float) -> list[tuple[str, float, float]] | None:
+    def reserve(self, wants: Sequence[tuple[str, float]], now: float) -> list[tuple[str, float, float]] | None:
         taken = self.admit(wants, now)
         for key, _ in wants:
             self.buckets[key].look(now)
         return taken or self.admit(wants, now)
 
-    def admit(self, wants: list[tuple[str, float]], now: float) -> list[tuple[str, float, float]] | None:
+    def admit(self, wants: Sequence[tuple[str, float]], now: float) -> list[tuple[str, float, float]] | None:
         trial = copy.deepcopy(self.buckets)
         for key, amount in wants:
             trial[key].move(now)
@@ -116,7 +117,7 @@ class Model:
 
 
 def run(test: unittest.TestCase, store: Any, seed: int, steps: int) -> dict[str, int]:
-    """Drives `steps` random verbs through `store` and a model. Returns how often each outcome was seen."""
+    """Drives `steps` random calls through `store` and a model. Returns how often each outcome was seen."""
     rng = random.Random(seed)
     kinds = {f"{number} {limit}": limit for number, limit in enumerate(KINDS)}
     keys = list(kinds)
@@ -130,21 +131,21 @@ def run(test: unittest.TestCase, store: Any, seed: int, steps: int) -> dict[str,
     for step in range(steps):
         latest = max(latest, now)
         where = f"seed {seed}, step {step}, now {now}"
-        verb = rng.random()
-        if verb < 0.30:
+        chance = rng.random()
+        if chance < 0.30:
             now += rng.choice((0.01, 0.5, 3, 20, 61, 700, 9000, 100_000)) * rng.random()
-        elif verb < 0.33:
+        elif chance < 0.33:
             now -= rng.choice((0.5, 30, 100, 4000, 90_000)) * rng.random()
             now = max(now, latest - 2 * 86400)  # beyond it a file may have forgotten reservations nobody settled
             seen["back"] += 1
-        elif verb < 0.65:
+        elif chance < 0.65:
             wants = [(key, rng.randrange(0, 9)) for key in rng.sample(keys, rng.randrange(1, 5))]
             taken, expected = store.reserve(wants, now), model.reserve(wants, now)
             test.assertEqual(isinstance(taken, quota.Reservation), expected is not None, f"{where}: {wants} {taken}")
             seen["refused" if expected is None else "admitted"] += 1
             if expected is not None:
                 opened.append((taken, expected))
-        elif verb < 0.85 and opened:
+        elif chance < 0.85 and opened:
             taken, expected = opened.pop(rng.randrange(len(opened)))
             way = rng.randrange(3)
             amounts = [float(rng.randrange(12)) for _ in expected] if way == 0 else [0.0] * len(expected)
@@ -156,11 +157,11 @@ def run(test: unittest.TestCase, store: Any, seed: int, steps: int) -> dict[str,
                 model.settle(expected, amounts)
             settled.append(taken)
             seen["settled"] += 1
-        elif verb < 0.88 and settled:
+        elif chance < 0.88 and settled:
             taken = rng.choice(settled)
             test.assertFalse(store.commit(taken, now, [99] * len(taken.wants)), where)
             seen["again"] += 1
-        elif verb < 0.92:
+        elif chance < 0.92:
             key, until = rng.choice("abc"), now + rng.choice((-5, 0, 10, 500))
             store.hold(key, until, "", now)
             model.hold(key, until, now)
@@ -170,6 +171,6 @@ def run(test: unittest.TestCase, store: Any, seed: int, steps: int) -> dict[str,
             held = {key: hold.until for key, hold in store.holds(now).items()}
             test.assertEqual(held, {key: until for key, (until, _) in live.items()}, where)
         if step % 5 == 0:
-            rooms = store.headroom(keys, now)
-            test.assertEqual([room.used for room in rooms], [model.used(key, now) for key in keys], where)
+            shown = store.headroom(keys, now)
+            test.assertEqual([each.used for each in shown], [model.used(key, now) for key in keys], where)
     return seen

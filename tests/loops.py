@@ -15,11 +15,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tests import ir, part
+from tests.cases import open_files, thread_count
 from tests.fakes import FakeClock
-from tests.faults import KEY_HEADERS, PATIENCE_S, SILENT, TROUBLES, FaultServer, events, good, provider
+from tests.faults import KEY_HEADERS, SILENT, TIME_LIMIT_S, TROUBLES, FaultServer, events, good, provider
 from tests.servers import environment
 from tests.test_transport_deadlines import GRACE_S, SLOW, TOTAL_S
-from tests.wire_case import open_files, threads
 
 MockWireReply = part("provider_mock").MockWireReply
 HELLO = ir.ChatRequest("Hello!", max_tokens=20)
@@ -52,23 +52,23 @@ def mix(count: int, seed: int = 4) -> Mix:
     """`count` calls, whole and streamed, of which two thirds meet some trouble at all three dialects, through one router."""
     done, chance = Mix(), random.Random(seed)
     gc.collect()
-    before = open_files(), threads()
+    before = open_files(), thread_count()
     clock = FakeClock()
     with (
         environment(),
-        FaultServer() as stand,
-        router_of([provider(each, stand.server.url) for each in KEY_HEADERS], clock) as router,
+        FaultServer() as fault_server,
+        router_of([provider(each, fault_server.server.url) for each in KEY_HEADERS], clock) as router,
     ):
         for number in range(count):
             name = "" if chance.random() < 1 / 3 else chance.choice([*TROUBLES])
             if name in SILENT and number % 8:  # each takes its whole timeout
                 name = "dropped"
-            stand.script = TROUBLES[name] if name else good
+            fault_server.script = TROUBLES[name] if name else good
             _one_call(router, name, chance, done)
             clock.advance(2 * 86_400)  # whoever had to rest is back
         done.wrong += [f"{state.account_id} is in flight" for state in router.status().values() if state.in_flight]
     gc.collect()
-    done.files, done.threads = open_files() - before[0], threads() - before[1]
+    done.files, done.threads = open_files() - before[0], thread_count() - before[1]
     return done
 
 
@@ -76,7 +76,7 @@ def _one_call(router: Any, name: str, chance: random.Random, done: Mix) -> None:
     """One call that meets the trouble `name`, or none."""
     done.calls += 1
     done.troubles += bool(name)
-    timeout = PATIENCE_S if name in SILENT else 10.0
+    timeout = TIME_LIMIT_S if name in SILENT else 10.0
     try:
         if chance.random() < 0.5:
             text = router.chat_completion(HELLO, timeout=timeout).text
@@ -164,11 +164,11 @@ def overshoot() -> Overshoot:
     with environment(), ExitStack() as stack, ThreadPoolExecutor(4) as pool:
         runs = []
         for name, script in SLOW:
-            stand = stack.enter_context(FaultServer())
-            stand.server.script = script
-            router = stack.enter_context(router_of([provider("openai", stand.server.url)]))
+            fault_server = stack.enter_context(FaultServer())
+            fault_server.server.script = script
+            router = stack.enter_context(router_of([provider("openai", fault_server.server.url)]))
             request = ir.ChatRequest("x" * (8 << 20)) if "upload" in name else HELLO
-            runs += [(name, pool.submit(_late_by, router, request, verb)) for verb in ("chat_completion", "stream")]
+            runs += [(name, pool.submit(_late_by, router, request, method)) for method in ("chat_completion", "stream")]
         for name, run in runs:
             late_s, error = run.result()
             done.calls += 1
@@ -178,20 +178,20 @@ def overshoot() -> Overshoot:
     return done
 
 
-def _late_by(router: Any, request: Any, verb: str) -> tuple[float, Exception | None]:
+def _late_by(router: Any, request: Any, method: str) -> tuple[float, Exception | None]:
     """Seconds beyond its timeout that a call took, and its error. One that was late gets two more chances: the machine may
     have been busy elsewhere."""
-    tries = [_lateness(router, request, verb)]
+    tries = [_lateness(router, request, method)]
     while tries[-1][0] > GRACE_S and len(tries) < 3:
-        tries.append(_lateness(router, request, verb))
+        tries.append(_lateness(router, request, method))
     return min(tries, key=lambda each: each[0])
 
 
-def _lateness(router: Any, request: Any, verb: str) -> tuple[float, Exception | None]:
+def _lateness(router: Any, request: Any, method: str) -> tuple[float, Exception | None]:
     start = time.monotonic()
     failure: Exception | None = None
     try:
-        getattr(router, verb)(request, timeout=TOTAL_S)
+        getattr(router, method)(request, timeout=TOTAL_S)
     except Exception as error:
         failure = error
     return time.monotonic() - start - TOTAL_S, failure

@@ -17,12 +17,12 @@ def free_accounts(amount: int) -> list[Any]:
     return [account(key, provider="sim", auth=ir.Auth(key), daily_free=amount, limits={}) for key in KEYS]
 
 
-def serve(router: Any, calls: int, verb: Any = unary) -> Counter[str]:
+def serve(router: Any, calls: int, method: Any = unary) -> Counter[str]:
     """How `calls` calls ended: the account that served, or the error's name."""
     ends: Counter[str] = Counter()
     for _ in range(calls):
         try:
-            ends[verb(router).routing.account_id] += 1
+            ends[method(router).routing.account_id] += 1
         except ir.InferRouterError as exc:
             ends[type(exc).__name__] += 1
     return ends

@@ -106,9 +106,9 @@ def clock_reads(name: str) -> list[str]:
             found.append(f"{name}: from time import ...")
     for node in nodes(name):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
-            owner, verb = node.func.value, node.func.attr
+            owner, method = node.func.value, node.func.attr
             timing = isinstance(owner, ast.Name) and owner.id in modules
-            dating = verb in ("now", "utcnow", "today") and ast.unparse(owner) in ("datetime", "date", "datetime.datetime")
+            dating = method in ("now", "utcnow", "today") and ast.unparse(owner) in ("datetime", "date", "datetime.datetime")
             if timing or dating:
                 found.append(f"{name}:{node.lineno}: {ast.unparse(node)}")
     return found

@@ -14,7 +14,7 @@ from typing import Any
 from unittest.mock import patch
 
 from tests import ir, part
-from tests.fakes import HELLO, VERBS, ListMeter, delta, http, make_router, sse, streamed, unary, used
+from tests.fakes import HELLO, METHODS, ListMeter, delta, http, make_router, sse, streamed, unary, used
 from tests.servers import Peer, ScriptedServer, answering, then_close
 
 GOOD = http({"choices": [{"message": {"content": "fine"}, "finish_reason": "stop"}], "usage": {"total_tokens": 9}})
@@ -92,12 +92,12 @@ BAD_MIDDLES: dict[str, bytes] = {
 
 
 class BadAnswers(unittest.TestCase):
-    def over(self, bad: bytes, good: bytes, verb: str) -> tuple[Any, Any, ListMeter]:
+    def over(self, bad: bytes, good: bytes, method: str) -> tuple[Any, Any, ListMeter]:
         """The answer of one call whose first candidate sends `bad` and whose second sends `good`, and the first's use."""
         meter = ListMeter()
         with ScriptedServer(then_close(bad)) as first, ScriptedServer(then_close(good)) as second:
             with make_router({"a": first.url, "b": second.url}, meter=meter) as router:
-                answer = VERBS[verb](router)
+                answer = METHODS[method](router)
                 return answer, used(router, "a"), meter
 
     def test_unary(self) -> None:
@@ -143,9 +143,9 @@ class BadAnswers(unittest.TestCase):
     def test_errors_inside_name_themselves(self) -> None:
         """An error object inside a 200 that names a status means what that status means."""
         limited = {"error": {"message": "slow down, please try again in 3s", "code": 429}}
-        for verb, bad, good in (("unary", http(limited), GOOD), ("stream", sse(limited), GOOD_STREAM)):
-            with self.subTest(verb):
-                _, charged, meter = self.over(bad, good, verb)
+        for method, bad, good in (("unary", http(limited), GOOD), ("stream", sse(limited), GOOD_STREAM)):
+            with self.subTest(method):
+                _, charged, meter = self.over(bad, good, method)
                 self.assertIs(type(meter.results[0].error), ir.RateLimitedError)
                 self.assertEqual(meter.results[0].error.retry_after, 3)
                 self.assertEqual(charged, {"rpd": 1, "tpd": 0})
@@ -252,9 +252,9 @@ class BadAnswers(unittest.TestCase):
         """Where every candidate answers badly, the error says what each of them sent."""
         page = http(HTML, Content_Type="text/html")
         with ScriptedServer(answering(page)) as server, make_router({"a": server.url, "b": server.url}) as router:
-            for verb in (unary, streamed):
+            for method in (unary, streamed):
                 with self.assertRaises(ir.AllCandidatesFailedError) as caught:
-                    verb(router)
+                    method(router)
                 self.assertEqual([type(each.error) for each in caught.exception.attempts], [ir.MalformedResponseError] * 2)
                 self.assertIn("Sign in", caught.exception.attempts[0].error.body)
 

@@ -6,7 +6,7 @@ import unittest
 from typing import Any
 
 from tests import part
-from tests.fixture import MIDNIGHT, NOW, FakeProvider, Fixture, an_account
+from tests.fakes import MIDNIGHT, NOW, FakeProvider, Fixture, an_account
 
 candidates, content, costs, health = part("candidates"), part("content"), part("costs"), part("health")
 records, tool = part("records"), part("tool")

@@ -11,7 +11,7 @@ from collections import Counter
 from pathlib import Path
 
 from tests import ir, part
-from tests.fakes import HELLO, VERBS, FakeClock, account, http, make_router, streamed, threads, unary, used
+from tests.fakes import HELLO, METHODS, FakeClock, account, http, make_router, streamed, threads, unary, used
 from tests.quota_worker import KEYS, free_accounts, serve
 from tests.servers import Peer, ScriptedServer
 
@@ -24,12 +24,12 @@ ROOT = Path(__file__).resolve().parents[1]
 class Threads(unittest.TestCase):
     def test_exactly_what_is_free(self) -> None:
         """16 threads on 4 accounts of 50 are served exactly 200 times, whole and streamed, and the rest is refused."""
-        for name, verb in VERBS.items():
+        for name, method in METHODS.items():
             # The server refuses what is over 50 by itself, so an overrun would be seen there.
             with self.subTest(name), Simulator(keys=dict.fromkeys(KEYS, KeyLimits(rpd=50))) as simulator:
                 ends: list[Counter[str]] = []
                 with make_router({"sim": simulator.base_url}, *free_accounts(50)) as router:
-                    with threads(16, lambda number: ends.append(serve(router, 15, verb))):  # noqa: B023  joined in the loop
+                    with threads(16, lambda number: ends.append(serve(router, 15, method))):  # noqa: B023  joined in the loop
                         pass
                     state = router.status()
                 total = sum(ends, Counter())

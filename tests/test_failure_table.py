@@ -8,7 +8,7 @@ import unittest
 from typing import Any
 
 from tests import part
-from tests.fixture import MIDNIGHT, NOW, Fixture, an_account
+from tests.fakes import MIDNIGHT, NOW, Fixture, an_account
 
 account, answers, errors, health = part("account"), part("responses"), part("errors"), part("health")
 failures, redaction, records, secret, wire = (

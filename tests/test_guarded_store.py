@@ -17,7 +17,7 @@ WANTS = (("a", 4),)
 
 
 class Flaky:
-    """A memory store whose verbs fail while `broken` names them; "" breaks none and "*" all."""
+    """A memory store whose methods fail while `broken` names them; "" breaks none and "*" all."""
 
     def __init__(self) -> None:
         self._inner = part("quota_memory").MemoryQuotaStore()
@@ -26,13 +26,13 @@ class Flaky:
         self.closed = False
 
     def __getattr__(self, name: str) -> Any:
-        verb = getattr(self._inner, name)
+        method = getattr(self._inner, name)
 
         def guarded(*args: Any) -> Any:
             if name in self.broken or "*" in self.broken:
                 raise self.error
             self.closed |= name == "close"
-            return verb(*args)
+            return method(*args)
 
         return guarded
 
@@ -88,7 +88,7 @@ class Working(unittest.TestCase):
 
 
 class Refusing(unittest.TestCase):
-    def verbs(self, made: Any) -> list[tuple[str, Callable[[], object]]]:
+    def methods(self, made: Any) -> list[tuple[str, Callable[[], object]]]:
         return [
             ("define", lambda: made.define(BUCKETS, NOW)),
             ("headroom", lambda: made.headroom(("a",), NOW)),
@@ -97,14 +97,14 @@ class Refusing(unittest.TestCase):
         ]
 
     def test_a_failing_store_refuses_the_call(self) -> None:
-        """Whatever a verb raises becomes a QuotaStoreError that says how to go on, with the fault as its cause."""
+        """Whatever a method raises becomes a QuotaStoreError that says how to go on, with the fault as its cause."""
         for error in (OSError("disk gone"), KeyError("x"), errors.ConfigError("x")):
             store, made = opened()
             store.error = error
-            for count, (name, verb) in enumerate(self.verbs(made), 1):
+            for count, (name, method) in enumerate(self.methods(made), 1):
                 store.broken = {name}
                 with self.assertRaises(errors.QuotaStoreError) as caught:
-                    verb()
+                    method()
                 self.assertIs(caught.exception.__cause__, error)
                 self.assertIn(f"Flaky failed with {type(error).__name__}", str(caught.exception))
                 self.assertIn('on_store_error = "ignore"', str(caught.exception))
@@ -114,19 +114,19 @@ class Refusing(unittest.TestCase):
         """A QuotaStoreError is not wrapped again."""
         store, made = opened()
         store.error = errors.QuotaStoreError("the file is gone")
-        for name, verb in self.verbs(made):
+        for name, method in self.methods(made):
             store.broken = {name}
             with self.assertRaises(errors.QuotaStoreError) as caught:
-                verb()
+                method()
             self.assertIs(caught.exception, store.error)
 
     def test_an_interrupt_is_not_swallowed(self) -> None:
-        """KeyboardInterrupt inside a verb leaves as it is."""
+        """KeyboardInterrupt inside a method leaves as it is."""
         store, made = opened()
         store.error, store.broken = KeyboardInterrupt(), {"*"}
-        for _, verb in self.verbs(made):
+        for _, method in self.methods(made):
             with self.assertRaises(KeyboardInterrupt):
-                verb()
+                method()
 
     def test_a_lost_hold_and_a_failing_close_break_nothing(self) -> None:
         """`hold`, `close` and `limit_of` never raise; each failure counts once."""
@@ -193,7 +193,7 @@ class Replay(unittest.TestCase):
 
 class Ignoring(unittest.TestCase):
     def test_a_store_in_memory_takes_over(self) -> None:
-        """With "ignore" every verb goes on in memory, limits still hold, and the failures are counted."""
+        """With "ignore" every method goes on in memory, limits still hold, and the failures are counted."""
         store, made = opened("ignore")
         store.broken = {"*"}
         held = made.reserve(WANTS, NOW)

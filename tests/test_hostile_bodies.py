@@ -11,7 +11,7 @@ from tests.fakes import FakeClock, ListMeter, streamed, unary, used
 from tests.faults import HEAD, KEY_HEADERS, STREAM_HEAD, TROUBLES, Asked, FaultServer, Script, http, provider, whole
 from tests.servers import Peer, environment
 
-VERBS = {"unary": unary, "stream": streamed}
+METHODS = {"unary": unary, "stream": streamed}
 HELLO = ir.ChatRequest("Hello!", model="m", max_tokens=30)
 HOSTILE = (
     *("NaN", "5,000 digits", "100,000 deep", "UTF-16", "invalid UTF-8", "gzip", "gzip, unannounced", "null", "a string", "empty"),
@@ -47,22 +47,22 @@ def counting(count: object) -> Script:
 class HostileBodies(unittest.TestCase):
     def setUp(self) -> None:
         self.enterContext(environment())
-        self.stand = self.enterContext(FaultServer())
+        self.fault_server = self.enterContext(FaultServer())
         self.meter = ListMeter()
 
     def router(self, dialect: str) -> Any:
         account = ir.AccountConfig(dialect, "a", ir.Auth("sk-some-key"), limits={"rpd": 1000, "tpd": 10**9})
         config = ir.Config([account], [ir.ModelMapping("m", [ir.ModelRef(dialect, "m")])])
-        made = ir.Router(config, [provider(dialect, self.stand.server.url)], clock=FakeClock(), meter=self.meter)
+        made = ir.Router(config, [provider(dialect, self.fault_server.server.url)], clock=FakeClock(), meter=self.meter)
         return self.enterContext(made)
 
     def test_every_body(self) -> None:
         """Each is an error whose attempt charged what was reserved, in every dialect, whole and streamed."""
         for dialect in KEY_HEADERS:
             for name in HOSTILE:
-                for verb, call in VERBS.items():
-                    with self.subTest(name, dialect=dialect, verb=verb):
-                        self.stand.script = TROUBLES[name]
+                for method, call in METHODS.items():
+                    with self.subTest(name, dialect=dialect, method=method):
+                        self.fault_server.script = TROUBLES[name]
                         router = self.router(dialect)
                         with self.assertRaises(ir.AllCandidatesFailedError) as caught:
                             call(router, HELLO)
@@ -73,20 +73,20 @@ class HostileBodies(unittest.TestCase):
     def test_memory(self) -> None:
         """A body or an event without an end is given up at its cap, in less memory than twice that."""
         plain = HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
-        for verb, script, cap in (
+        for method, script, cap in (
             ("unary", endless(plain, b'{"choices": "'), WHOLE_CAP),
             ("stream", endless(STREAM_HEAD, b'data: {"choices": "'), EVENT_CAP),
         ):
-            self.stand.script = script
+            self.fault_server.script = script
             router = self.router("openai")
             tracemalloc.start()
             try:
                 with self.assertRaises(ir.AllCandidatesFailedError):
-                    VERBS[verb](router, HELLO)
+                    METHODS[method](router, HELLO)
                 peak = tracemalloc.get_traced_memory()[1]
             finally:
                 tracemalloc.stop()
-            with self.subTest(verb):
+            with self.subTest(method):
                 self.assertLess(peak, 2 * cap + (4 << 20))
                 self.assertGreater(peak, cap // 2)
                 self.assertEqual(used(router, "a")["tpd"], self.meter.routes[-1].estimated_tokens)
@@ -96,7 +96,7 @@ class HostileBodies(unittest.TestCase):
         for dialect in KEY_HEADERS:
             for count in (-5, True, "7", None, [3], {"a": 1}, 1e300, -0.5):
                 with self.subTest(count, dialect=dialect):
-                    self.stand.script = counting(count)
+                    self.fault_server.script = counting(count)
                     router = self.router(dialect)
                     usage = unary(router, HELLO).usage
                     self.assertEqual({type(usage.prompt_tokens), type(usage.completion_tokens)}, {int})
@@ -106,7 +106,7 @@ class HostileBodies(unittest.TestCase):
     def test_lone_surrogates(self) -> None:
         """Half a character in an answer does not keep it from being printed."""
         for dialect in KEY_HEADERS:
-            self.stand.script = lambda peer, asked: peer.send(http(whole(asked.dialect, "a\ud800b")))
+            self.fault_server.script = lambda peer, asked: peer.send(http(whole(asked.dialect, "a\ud800b")))
             self.assertEqual(unary(self.router(dialect), HELLO).text.encode().decode(), "a\ufffdb")
 
 

@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 from unittest import mock
 
 from tests import part
+from tests.cases import WireCase
 from tests.servers import Peer, ScriptedServer
-from tests.wire_case import WireCase
 
 response = part("http_head")
 

@@ -11,7 +11,7 @@ from typing import Any
 from unittest import mock
 
 from tests import ir, part
-from tests.fixture import MIDNIGHT, NOW, Fixture, an_account
+from tests.fakes import MIDNIGHT, NOW, Fixture, an_account
 
 candidates, costs, quota, records = part("candidates"), part("costs"), part("quota"), part("records")
 routes = part("routes")

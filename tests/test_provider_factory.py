@@ -6,7 +6,7 @@ import unittest
 from typing import Any
 
 from tests import ir, part
-from tests.fixture import FakeProvider, an_account
+from tests.fakes import FakeProvider, an_account
 
 config, errors, mock, registry = part("config"), part("errors"), part("provider_mock"), part("provider_factory")
 Anthropic = part("provider_anthropic").AnthropicProvider

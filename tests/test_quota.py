@@ -25,7 +25,7 @@ class MemoryQuotaStoreTest(conformance.QuotaStoreConformance, unittest.TestCase)
 
 
 class CountingStore:
-    """What somebody else's store may look like: another class behind the same verbs, counting its calls."""
+    """What somebody else's store may look like: another class behind the same methods, counting its calls."""
 
     def __init__(self) -> None:
         self.inner = memory.MemoryQuotaStore()
@@ -87,7 +87,7 @@ class ContractTest(unittest.TestCase):
             store.holds(NOON)
 
     def test_random_verbs_against_the_model(self) -> None:
-        """Thousands of random verbs, clock steps included, agree with the naive model."""
+        """Thousands of random methods, clock steps included, agree with the naive model."""
         total: dict[str, int] = {}
         for seed in range(3):
             with memory.MemoryQuotaStore() as store:

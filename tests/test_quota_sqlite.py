@@ -69,7 +69,7 @@ class SQLiteConformanceTest(conformance.QuotaStoreConformance, Folder):
 
 
 class FullSyncConformanceTest(conformance.QuotaStoreConformance, Folder):
-    """The whole contract with synchronous=FULL, each verb through the other of two stores on one file."""
+    """The whole contract with synchronous=FULL, each method through the other of two stores on one file."""
 
     def make_store(self) -> Any:
         stores = [self.open(synchronous="FULL"), self.open()]
@@ -131,7 +131,7 @@ class KeepingTest(Folder):
         self.assertEqual(two.headroom(["k"], NOON)[0].limit.amount, 3)
 
     def test_random_verbs_against_the_model(self) -> None:
-        """Random verbs, clock steps included, agree with the naive model."""
+        """Random methods, clock steps included, agree with the naive model."""
         for seed in (1, 2):
             with quota_sqlite.SQLiteQuotaStore(self.folder / f"{seed}.db") as store:
                 ledger_model.run(self, store, seed, 700)
@@ -281,9 +281,9 @@ class FaultTest(Folder):
         store = self.filled()
         kept = self.folder / "kept"
         self.path.rename(kept)
-        for verb in (lambda: store.reserve([("k", 1)], NOON), lambda: store.headroom(["k"], NOON), lambda: store.holds(NOON)):
+        for method in (lambda: store.reserve([("k", 1)], NOON), lambda: store.headroom(["k"], NOON), lambda: store.holds(NOON)):
             with self.assertRaises(errors.QuotaStoreError) as caught:
-                verb()
+                method()
             self.says(caught.exception, "was deleted while in use", "put it back")
         self.assertFalse(self.path.exists())
         kept.rename(self.path)
@@ -362,7 +362,7 @@ class FaultTest(Folder):
         self.assertEqual(store.headroom(["k"], NOON)[0].used, 5)
 
     def test_interrupted_in_the_middle(self) -> None:
-        """An interrupt within a verb leaves nothing half done and the store usable."""
+        """An interrupt within a method leaves nothing half done and the store usable."""
         store = self.filled()
 
         def interrupt() -> Any:

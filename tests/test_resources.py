@@ -8,12 +8,12 @@ import unittest
 from pathlib import Path
 
 from tests import ir
+from tests.cases import open_files, thread_count
 from tests.fakes import FakeClock
 from tests.faults import KEY_HEADERS, Asked, FaultServer, chunked, events, provider
 from tests.loops import HELLO, SAID, cuts, mix, overshoot, router_of
 from tests.servers import Peer, environment
 from tests.test_transport_deadlines import GRACE_S
-from tests.wire_case import open_files, threads
 
 
 class Resources(unittest.TestCase):
@@ -29,22 +29,22 @@ class Resources(unittest.TestCase):
         """Fifty routers, opened, used for a call and for a stream that is dropped, and closed, leave nothing."""
         self.enterContext(environment())
         folder = Path(self.enterContext(tempfile.TemporaryDirectory()))
-        with FaultServer() as stand:
-            self.use(router_of([provider("openai", stand.server.url)]))  # what loads once is loaded now
+        with FaultServer() as fault_server:
+            self.use(router_of([provider("openai", fault_server.server.url)]))  # what loads once is loaded now
         gc.collect()
-        before = open_files(), threads()
-        with FaultServer() as stand:
+        before = open_files(), thread_count()
+        with FaultServer() as fault_server:
             for number in range(50):
                 dialect = list(KEY_HEADERS)[number % 3]
                 if number % 2:
                     quota = ir.QuotaConfig("sqlite", folder / f"{number}.db")
-                    account = ir.AccountConfig(dialect, "a", ir.Auth("sk-some-key"), base_url=stand.server.url)
+                    account = ir.AccountConfig(dialect, "a", ir.Auth("sk-some-key"), base_url=fault_server.server.url)
                     config = ir.Config([account], quota=quota, default_model=f"{dialect}/m")
                     self.use(ir.Router(config, clock=FakeClock()))
                 else:
-                    self.use(router_of([provider(dialect, stand.server.url)]))
+                    self.use(router_of([provider(dialect, fault_server.server.url)]))
         gc.collect()
-        self.assertEqual((open_files(), threads()), before)
+        self.assertEqual((open_files(), thread_count()), before)
 
     def use(self, router: object) -> None:
         with router as opened:  # type: ignore[attr-defined]  # a router, of whichever package is tested
@@ -60,24 +60,24 @@ class Resources(unittest.TestCase):
             gone.append(peer.gone())
             return False
 
-        with environment(), FaultServer() as stand, router_of([provider("openai", stand.server.url)]) as router:
-            stand.script = script
+        with environment(), FaultServer() as fault_server, router_of([provider("openai", fault_server.server.url)]) as router:
+            fault_server.script = script
             stream = router.stream(HELLO)
             next(stream)
             stream.close()
-            for thread in stand.server._threads[1:]:
+            for thread in fault_server.server._threads[1:]:
                 thread.join(5)
             self.assertEqual(gone, [True])
             self.assertEqual(stream.response.text, "Hello ")
 
     def test_an_open_router_keeps_few(self) -> None:
         """One open router keeps its idle connections and nothing else, however many calls it has made."""
-        with environment(), FaultServer() as stand, router_of([provider("openai", stand.server.url)]) as router:
+        with environment(), FaultServer() as fault_server, router_of([provider("openai", fault_server.server.url)]) as router:
             router.chat_completion(HELLO)
-            before = open_files(), threads()
+            before = open_files(), thread_count()
             for _ in range(200):
                 router.chat_completion(HELLO)
-            self.assertEqual((open_files(), threads()), before)
+            self.assertEqual((open_files(), thread_count()), before)
 
 
 class Bounds(unittest.TestCase):

@@ -9,8 +9,8 @@ from collections import Counter
 from pathlib import Path
 
 from tests import ir, part
-from tests.fakes import ALIAS, HELLO, NOON, VERBS, FakeClock, account, alias_of, make_router, streamed, unary, used
-from tests.router_case import PRICE, RouterCase, free, paid
+from tests.cases import PRICE, RouterCase, free, paid
+from tests.fakes import ALIAS, HELLO, METHODS, NOON, FakeClock, account, alias_of, make_router, streamed, unary, used
 
 Simulator = part("simulator").Simulator
 Fault = part("simulator").Fault
@@ -152,9 +152,9 @@ class WhoServes(RouterCase):
         """A request that is larger than a whole bucket is refused at once, however long it may wait."""
         clock = FakeClock()
         router = self.router(account("a", provider="sim", limits={"tpm": 20}), clock=clock)
-        for verb in VERBS.values():
+        for method in METHODS.values():
             with self.assertRaises(ir.NoCandidatesError) as caught:
-                verb(router, max_wait=1000)
+                method(router, max_wait=1000)
             self.assertIsNone(caught.exception.retry_at)
             self.assertIn("more than the whole limit", str(caught.exception))
         self.assertEqual((clock.slept, used(router, "a")), ([], {"tpm": 0}))
@@ -216,9 +216,9 @@ class Names(RouterCase):
         models = [alias_of("sim", alias="fast"), alias_of("sim", alias="smart")]
         config = ir.Config([account("a", provider="sim")], models)
         with ir.Router(config, [provider], clock=FakeClock()) as router:
-            for verb in (unary, streamed, lambda router, request: router.explain(request)):
+            for method in (unary, streamed, lambda router, request: router.explain(request)):
                 with self.assertRaises(ir.UnknownModelError) as caught:
-                    verb(router, ir.ChatRequest("Hello!", model="smrat"))
+                    method(router, ir.ChatRequest("Hello!", model="smrat"))
             self.assertEqual((caught.exception.model, caught.exception.known[0]), ("smrat", "smart"))
             with self.assertRaises(ir.UnknownModelError) as caught:
                 unary(router, ir.ChatRequest("Hello!"))
@@ -306,7 +306,7 @@ class Looks(RouterCase):
 
 class Life(RouterCase):
     def test_close(self) -> None:
-        """A closed router refuses every verb, closing twice is not an error, and a given store stays open."""
+        """A closed router refuses every method, closing twice is not an error, and a given store stays open."""
         store = ir.MemoryQuotaStore()
         with self.router("a", quota_store=store) as router:
             router.chat_completion(HELLO)

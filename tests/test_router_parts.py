@@ -8,8 +8,8 @@ from types import SimpleNamespace
 from typing import Any
 
 from tests import ir, part
-from tests.fakes import HELLO, VERBS, FakeClock, ListMeter, account, alias_of, streamed, unary, used
-from tests.router_case import RouterCase, paid
+from tests.cases import RouterCase, paid
+from tests.fakes import HELLO, METHODS, FakeClock, ListMeter, account, alias_of, streamed, unary, used
 
 Simulator = part("simulator").Simulator
 
@@ -19,10 +19,10 @@ class Meters(RouterCase):
         """A meter hears of every attempt before and after it, in order, with its facts."""
         meter = ListMeter()
         router = self.router("a", paid("b"), config={"allow_paid": True}, meter=meter)
-        for verb in VERBS.values():
+        for way in METHODS.values():
             meter.events.clear()
             self.simulator.fail_next(status=503)
-            answer = verb(router)
+            answer = way(router)
             kinds = [type(event).__name__ for event in meter.events]
             self.assertEqual(kinds, ["RouteEvent", "ResultEvent", "RouteEvent", "ResultEvent"])
             for event, (who, is_free) in zip(meter.events, (("a", True), ("a", True), ("b", False), ("b", False)), strict=True):
@@ -58,8 +58,8 @@ class Meters(RouterCase):
                 raise ZeroDivisionError
 
         router = self.router("a", meter=Broken())
-        for verb in VERBS.values():
-            self.assertTrue(verb(router).text)
+        for way in METHODS.values():
+            self.assertTrue(way(router).text)
         self.assertEqual(router.status()["a"].in_flight, 0)
 
     def test_half_a_meter(self) -> None:
@@ -78,9 +78,9 @@ class Meters(RouterCase):
         results = Results()
         for meter in (results, Routes()):
             router = self.router("a", meter=meter)
-            for verb in VERBS.values():
-                self.assertTrue(verb(router).text)
-        self.assertEqual([event.success for event in results.events], [True] * len(VERBS))
+            for way in METHODS.values():
+                self.assertTrue(way(router).text)
+        self.assertEqual([event.success for event in results.events], [True] * len(METHODS))
 
     def test_log_meter(self) -> None:
         """LogMeter writes a line for each result, failures as warnings."""
@@ -211,9 +211,9 @@ class ForeignFaults(RouterCase):
         def broken(*args: Any) -> Any:
             raise ZeroDivisionError
 
-        for name, verb in (("decode", unary), ("decoder", streamed)):
+        for name, way in (("decode", unary), ("decoder", streamed)):
             router = self.faulty(**{name: broken})
-            self.assertEqual(verb(router).routing.account_id, "b")
+            self.assertEqual(way(router).routing.account_id, "b")
             self.assertEqual(router.status()["a"].in_flight, 0)
             self.assertGreater(used(router, "a")["tpd"], HELLO.max_tokens)
 
@@ -240,9 +240,9 @@ class ForeignFaults(RouterCase):
         """A foreign exception while encoding, or while saying what cannot be said, is the request's fault; nothing is held."""
         for name in ("encode", "unsupported"):
             router = self.faulty(**{name: lambda *args: 1 / 0})
-            for verb in VERBS.values():
+            for way in METHODS.values():
                 with self.assertRaisesRegex(ir.InvalidRequestError, "ZeroDivisionError"):
-                    verb(router)
+                    way(router)
             self.assertEqual((used(router, "a"), router.status()["a"].in_flight), ({"rpd": 0, "tpd": 0}, 0))
 
     def test_what_was_dropped(self) -> None:
@@ -270,9 +270,9 @@ class ForeignFaults(RouterCase):
             ({"encode": encode(None)}, ("seed",), 2),
             ({"encode": without}, ("seed",), 2),
         ):
-            for verb in VERBS.values():
+            for way in METHODS.values():
                 asked.clear()
-                answer = verb(self.faulty(unsupported=unsupported, **methods))
+                answer = way(self.faulty(unsupported=unsupported, **methods))
                 self.assertEqual((answer.routing.dropped, len(asked)), (dropped, times))
 
     def test_in_the_middle_of_a_stream(self) -> None:
@@ -297,15 +297,15 @@ class ForeignFaults(RouterCase):
 
     def test_interrupt(self) -> None:
         """An interrupt from outside passes as it is; its reservation stays charged, and nothing stays in flight."""
-        for verb in VERBS.values():
+        for way in METHODS.values():
             provider = ir.MockProvider("sim", [KeyboardInterrupt()])
             config = ir.Config([account("a", provider="sim")], [alias_of("sim")])
             with ir.Router(config, [provider], clock=FakeClock()) as router:
                 with self.assertRaises(KeyboardInterrupt):
-                    verb(router)
+                    way(router)
                 self.assertEqual(router.status()["a"].in_flight, 0)
                 self.assertGreater(used(router, "a")["tpd"], HELLO.max_tokens)
-                self.assertTrue(verb(router).text)
+                self.assertTrue(way(router).text)
 
     def test_interrupt_in_a_meter(self) -> None:
         """An interrupt while a meter runs leaves nothing in flight either."""

@@ -8,8 +8,8 @@ import unittest
 from typing import Any
 
 from tests import ir, part
-from tests.fakes import HELLO, NOON, VERBS, FakeClock, account, used
-from tests.router_case import RouterCase
+from tests.cases import RouterCase
+from tests.fakes import HELLO, METHODS, NOON, FakeClock, account, used
 
 Fault = part("simulator").Fault
 
@@ -26,10 +26,10 @@ class Waiting(RouterCase):
 
     def test_sleeps_exactly_long_enough(self) -> None:
         """A call that may wait sleeps exactly until the soonest is free, once, and is served."""
-        for verb in VERBS.values():
+        for method in METHODS.values():
             clock = FakeClock()
             router, free_at = self.limited(clock)
-            self.assertEqual(verb(router, max_wait=70).routing.account_id, "a")
+            self.assertEqual(method(router, max_wait=70).routing.account_id, "a")
             self.assertEqual(clock.slept, [free_at - NOON])
 
     def test_not_long_enough(self) -> None:
@@ -87,11 +87,11 @@ class Waiting(RouterCase):
     def test_timeout(self) -> None:
         """A call's timeout bounds the whole walk: it ends in time, with what was tried so far."""
         router = self.router("a", "b", clock=ir.SystemClock())
-        for verb in VERBS.values():
+        for method in METHODS.values():
             self.simulator.script([Fault("slow", seconds=5)])
             began = time.monotonic()
             with self.assertRaises(ir.AllCandidatesFailedError) as caught:
-                verb(router, timeout=0.1)
+                method(router, timeout=0.1)
             self.assertLess(time.monotonic() - began, 1.0)
             self.assertEqual([type(each.error) for each in caught.exception.attempts], [ir.AttemptTimeoutError])
 
@@ -114,11 +114,11 @@ class Waiting(RouterCase):
                 self.assertTrue(router.chat_completion(HELLO, **{name: value}).text)
 
     def test_wrong_request(self) -> None:
-        """What is not a request is the caller's error, in every verb."""
+        """What is not a request is the caller's error, in every method."""
         router = self.router("a")
-        for verb in (router.chat_completion, router.stream, router.explain, router.embed):
+        for method in (router.chat_completion, router.stream, router.explain, router.embed):
             with self.assertRaisesRegex(ir.InvalidRequestError, "not str"):
-                verb("Hello!")
+                method("Hello!")
 
 
 if __name__ == "__main__":

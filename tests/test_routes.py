@@ -7,7 +7,7 @@ import unittest
 from typing import Any
 
 from tests import part
-from tests.fixture import NOW, FakeProvider, Fixture, alias, an_account
+from tests.fakes import NOW, FakeProvider, Fixture, alias, an_account
 
 errors, limits, quota, records, routes = part("errors"), part("limits"), part("quota"), part("records"), part("routes")
 

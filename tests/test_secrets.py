@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from tests import ir, part, wire_case
+from tests import cases, ir, part
 from tests.canaries import (
     CANARIES,
     HELLO,
@@ -125,13 +125,13 @@ class NoAnswer(SecretsCase):
                 urls["no TLS"] = plain.url.replace("http:", "https:")
                 for name, url in urls.items():
                     for dialect in KEY_HEADERS:
-                        for verb, call in calls(self.router(dialect, url), dialect, 5.0).items():
-                            self.fails(f"{name}, {dialect} {verb}", call, ir.AllCandidatesFailedError)
+                        for method, call in calls(self.router(dialect, url), dialect, 5.0).items():
+                            self.fails(f"{name}, {dialect} {method}", call, ir.AllCandidatesFailedError)
                 for server in (tls, plain, expired, other):
                     self.assertEqual(server.requests, [])
         with mock.patch("socket.getaddrinfo", side_effect=socket.gaierror(-2, KEY)):
-            for verb, call in calls(self.router("openai", "https://h.invalid"), "openai", 5.0).items():
-                self.fails(f"no name, {verb}", call, ir.AllCandidatesFailedError)
+            for method, call in calls(self.router("openai", "https://h.invalid"), "openai", 5.0).items():
+                self.fails(f"no name, {method}", call, ir.AllCandidatesFailedError)
         self.clean()
 
     def test_plain_proxies(self) -> None:
@@ -139,15 +139,15 @@ class NoAnswer(SecretsCase):
         with ScriptedServer(answering(b"")) as proxy, environment(http_proxy=proxy.url, HTTP_PROXY=proxy.url):
             for dialect in KEY_HEADERS:
                 router = self.router(dialect, "http://h.example/v1", allow_http=True)
-                for verb, call in calls(router, dialect, 5.0).items():
-                    self.fails(f"proxy, {dialect} {verb}", call, ir.AllCandidatesFailedError)
+                for method, call in calls(router, dialect, 5.0).items():
+                    self.fails(f"proxy, {dialect} {method}", call, ir.AllCandidatesFailedError)
             self.assertEqual((proxy.connections, proxy.requests), (0, []))
         self.clean()
 
     def test_interrupts(self) -> None:
         """A Ctrl-C in the middle of a call shows no key in its traceback."""
-        with FaultServer() as stand:
-            router = self.router("openai", stand.server.url)
+        with FaultServer() as fault_server:
+            router = self.router("openai", fault_server.server.url)
             with mock.patch.object(part("http_head").Response, "begin", side_effect=KeyboardInterrupt):
 
                 def interrupted() -> None:
@@ -165,21 +165,21 @@ class NoAnswer(SecretsCase):
     def test_failing_parts(self) -> None:
         """A policy, a meter, a store or a provider of the user's own that raises shows no key."""
         broken = mock.Mock(side_effect=RuntimeError("broken"))
-        with FaultServer() as stand:
+        with FaultServer() as fault_server:
             for name in ("encode", "decode", "decoder", "error"):
-                router = self.router("openai", stand.server.url)
+                router = self.router("openai", fault_server.server.url)
                 with mock.patch.object(router._routes.providers["openai"], name, broken):
-                    stand.script = lambda peer, asked: peer.send(b"HTTP/1.1 500 No\r\nContent-Length: 0\r\n\r\n")
-                    for verb, call in calls(router, "openai", 5.0).items():
-                        self.fails(f"{name}, {verb}", call)
-            router = self.router("openai", stand.server.url)
+                    fault_server.script = lambda peer, asked: peer.send(b"HTTP/1.1 500 No\r\nContent-Length: 0\r\n\r\n")
+                    for method, call in calls(router, "openai", 5.0).items():
+                        self.fails(f"{name}, {method}", call)
+            router = self.router("openai", fault_server.server.url)
             for holder, name in ((router._runtime.policy, "select"), (router._ledger.store, "reserve")):
                 with mock.patch.object(type(holder), name, broken):
-                    for verb, call in calls(router, "openai", 5.0).items():
-                        self.fails(f"{name}, {verb}", call)
+                    for method, call in calls(router, "openai", 5.0).items():
+                        self.fails(f"{name}, {method}", call)
             router.close()
-            for verb, call in calls(router, "openai", 5.0).items():
-                self.fails(f"closed, {verb}", call)
+            for method, call in calls(router, "openai", 5.0).items():
+                self.fails(f"closed, {method}", call)
             self.evidence.look_at("log", [vars(record) for record in self.records.kept])
         self.clean()
 
@@ -187,18 +187,20 @@ class NoAnswer(SecretsCase):
 class Headers(unittest.TestCase):
     def test_no_header_travels_on(self) -> None:
         """Keys are in the headers that urllib would not give to a second host, should anybody ever teach it to follow."""
-        call = part("http_opener").prepare(wire_case.request("https://h.example/v1"), 0.0, False, False)
+        call = part("http_opener").prepare(cases.request("https://h.example/v1"), 0.0, False, False)
         self.assertEqual(call.headers, {})
-        self.assertIn(wire_case.KEY, call.unredirected_hdrs["Authorization"])
+        self.assertIn(cases.KEY, call.unredirected_hdrs["Authorization"])
 
 
 class GoodAnswers(SecretsCase):
     def test_a_good_day(self) -> None:
         """When all goes well too, nothing that a program is handed shows the key, and no value takes it along in a pickle."""
-        with FaultServer() as stand:
+        with FaultServer() as fault_server:
             for dialect, header in KEY_HEADERS.items():
                 meter = EveryMeter()
-                router = self.router(dialect, stand.server.url, headers={"X-Other": ir.Secret(USABLE["with /+="])}, meter=meter)
+                router = self.router(
+                    dialect, fault_server.server.url, headers={"X-Other": ir.Secret(USABLE["with /+="])}, meter=meter
+                )
                 answer = router.chat_completion(ir.ChatRequest(HELLO))
                 with router.stream(ir.ChatRequest(HELLO)) as stream:
                     self.evidence.look("open stream", repr(stream))
@@ -209,8 +211,8 @@ class GoodAnswers(SecretsCase):
                     self.evidence.look_at(f"{dialect}: {type(value).__name__}", value)
                 for thing in (router, stream, *objects_of(router)):
                     self.evidence.look(f"{dialect}: {type(thing).__name__}", repr(thing))
-                self.assertEqual(misplaced([request for _, request in stand.requests], KEY, header), [])
-                stand.requests.clear()
+                self.assertEqual(misplaced([request for _, request in fault_server.requests], KEY, header), [])
+                fault_server.requests.clear()
                 for file in self.folder.iterdir():
                     self.evidence.look(file.name, file.read_bytes())
             self.evidence.look_at("log", [vars(record) for record in self.records.kept])

@@ -9,7 +9,7 @@ import unittest
 from typing import Any
 
 from tests import part
-from tests.sim_client import Client
+from tests.servers import Client
 
 sim = part("simulator")
 prompts = part("simulator_prompt")
@@ -23,8 +23,8 @@ HEADERS = {"openai": OPENAI, "gemini": GEMINI, "anthropic": ANTHROPIC}
 def ask(dialect: str, text: str = "Tell me of ships.", *, stream: bool = False) -> tuple[str, dict[str, Any]]:
     """Path and body of a small chat."""
     if dialect == "gemini":
-        verb = "streamGenerateContent?alt=sse" if stream else "generateContent"
-        return f"/models/m:{verb}", {"contents": [{"parts": [{"text": text}]}]}
+        method = "streamGenerateContent?alt=sse" if stream else "generateContent"
+        return f"/models/m:{method}", {"contents": [{"parts": [{"text": text}]}]}
     path = "/messages" if dialect == "anthropic" else "/chat/completions"
     extra = {"max_tokens": 100} if dialect == "anthropic" else {}
     return path, {"model": "m", "messages": [{"role": "user", "content": text}], "stream": stream, **extra}

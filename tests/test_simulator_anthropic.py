@@ -8,7 +8,7 @@ import unittest
 from typing import Any
 
 from tests import part
-from tests.sim_client import Client, Reply
+from tests.servers import Client, Reply
 
 sim = part("simulator")
 prompts = part("simulator_prompt")

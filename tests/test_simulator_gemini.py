@@ -8,7 +8,7 @@ import unittest
 from typing import Any
 
 from tests import part
-from tests.sim_client import Client, Reply
+from tests.servers import Client, Reply
 
 sim = part("simulator")
 prompts = part("simulator_prompt")
@@ -34,9 +34,9 @@ class GeminiTest(unittest.TestCase):
         self.addCleanup(self.client.connection.close)
 
     def chat(self, *turns: Any, stream: bool = False, **extra: Any) -> Reply:
-        verb = "streamGenerateContent?alt=sse" if stream else "generateContent"
+        method = "streamGenerateContent?alt=sse" if stream else "generateContent"
         contents = [turn(each) if isinstance(each, str) else each for each in turns]
-        return self.client.post(f"/models/g:{verb}", {"contents": contents, **extra})
+        return self.client.post(f"/models/g:{method}", {"contents": contents, **extra})
 
     def refused(self, reply: Reply, status: int = 400, name: str = "INVALID_ARGUMENT") -> Any:
         self.assertEqual(reply.status, status, reply.body)
@@ -241,17 +241,17 @@ class RefusalTest(GeminiTest):
         """A wrong key is 400 API_KEY_INVALID; asked for events, the JSON is bare under an event stream's type."""
         body = {"contents": [turn("a")]}
         for key in ({"x-goog-api-key": "z"}, {}):
-            for verb, kind in (
+            for method, kind in (
                 ("generateContent", "application/json"),
                 ("streamGenerateContent?alt=sse", "text/event-stream"),
             ):
-                reply = self.client.post(f"/models/g:{verb}", body, key)
+                reply = self.client.post(f"/models/g:{method}", body, key)
                 self.assertEqual(self.refused(reply)["details"][0]["reason"], "API_KEY_INVALID")
                 self.assertTrue(reply.headers["content-type"].startswith(kind))
                 self.assertIn(b"\n  ", reply.body)
 
     def test_unknown_model_and_path(self) -> None:
-        """An unknown model or verb is 404 NOT_FOUND."""
+        """An unknown model or method is 404 NOT_FOUND."""
         for path in ("/models/x:generateContent", "/models/g:dream", "/chat/completions"):
             self.refused(self.client.post(path, {"contents": [turn("a")]}), 404, "NOT_FOUND")
 

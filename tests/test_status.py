@@ -6,7 +6,7 @@ import pickle
 import unittest
 
 from tests import ir, part
-from tests.fixture import MIDNIGHT, NOW, Fixture, an_account
+from tests.fakes import MIDNIGHT, NOW, Fixture, an_account
 
 account, candidates, health, status = part("account"), part("candidates"), part("health"), part("status")
 quota_memory = part("quota_memory")

@@ -15,8 +15,8 @@ from typing import Any
 from unittest import mock
 
 from tests import PACKAGE, part
+from tests.cases import KEY, WireCase, read, request, secret, transport
 from tests.servers import OK, Peer, ScriptedServer, answering, then_close
-from tests.wire_case import KEY, WireCase, read, request, secret, transport
 
 
 def echo(peer: Peer) -> None:

@@ -12,8 +12,8 @@ from typing import Any
 from unittest import mock
 
 from tests import part
+from tests.cases import WireCase, read, transport
 from tests.servers import OK, Peer, ScriptedServer, answering
-from tests.wire_case import WireCase, read, transport
 
 GRACE_S = 0.1
 TOTAL_S = 0.4

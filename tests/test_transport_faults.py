@@ -16,8 +16,8 @@ from typing import Any
 from unittest import mock
 
 from tests import part
+from tests.cases import KEY, WireCase, open_files, read, request, secret, thread_count, transport
 from tests.servers import OK, Peer, ScriptedServer, answering, client_context, then_close
-from tests.wire_case import KEY, WireCase, open_files, read, request, secret, threads, transport
 
 HEAD = b"HTTP/1.1 200 OK\r\n"
 CHUNKED = HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
@@ -385,7 +385,7 @@ class Leaks(WireCase):
         ways: list[Callable[[Any], Any]] = [lambda reply: read(reply, False), lambda reply: read(reply, True), leave]
         ways.append(lambda reply: reply.close())
         with ScriptedServer(script) as plain, ScriptedServer(script, "good") as tls:
-            before = open_files(), threads()
+            before = open_files(), thread_count()
             faults = 0
             for _ in range(300):
                 try:
@@ -397,7 +397,7 @@ class Leaks(WireCase):
                 for thread in server._threads[1:]:
                     thread.join(5)
             self.assertGreater(faults, 60)
-            self.assertEqual((open_files(), threads()), before)
+            self.assertEqual((open_files(), thread_count()), before)
 
 
 if __name__ == "__main__":

@@ -7,8 +7,8 @@ import threading
 import unittest
 from typing import Any
 
+from tests.cases import KEY, WireCase, transport
 from tests.servers import OK, Peer, ScriptedServer, answering, environment
-from tests.wire_case import KEY, WireCase, transport
 
 
 def tunnel(peer: Peer) -> None:

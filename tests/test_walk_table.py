@@ -15,7 +15,7 @@ from typing import Any
 from unittest import mock
 
 from tests import ir, part
-from tests.fakes import HELLO, NOON, VERBS, FakeClock, ListMeter, account, alias_of, dead_url, delta, make_router, sse
+from tests.fakes import HELLO, METHODS, NOON, FakeClock, ListMeter, account, alias_of, dead_url, delta, make_router, sse
 from tests.servers import ScriptedServer, then_close
 
 Simulator = part("simulator").Simulator
@@ -32,7 +32,7 @@ NO_CREDIT = {"error": {"message": "You exceeded your current quota.", "type": "i
 class Outcome:
     """What one call left behind. `seen`: requests that each server got during it."""
 
-    verb: str
+    method: str
     answer: Any
     error: Any
     status: Any
@@ -70,12 +70,12 @@ class WalkCase(unittest.TestCase):
         cls.addClassCleanup(cls.second.stop)
 
     def each(self, fault: Any = None, **kind: Any) -> Iterator[Outcome]:
-        """The outcome of one call per verb; `fault` goes wrong at the first server."""
-        for verb in VERBS:
-            yield self.play(verb, fault, **kind)
+        """The outcome of one call per method; `fault` goes wrong at the first server."""
+        for method in METHODS:
+            yield self.play(method, fault, **kind)
 
     def play(
-        self, verb: str, fault: Any = None, url: str = "", alone: bool = False, warm: bool = False, **config: Any
+        self, method: str, fault: Any = None, url: str = "", alone: bool = False, warm: bool = False, **config: Any
     ) -> Outcome:
         """One call. `url`: instead of the first server's; `alone`: there is no second; `warm`: after a call that did well."""
         urls = {"first": url or self.first.base_url} | ({} if alone else {"second": self.second.base_url})
@@ -84,36 +84,36 @@ class WalkCase(unittest.TestCase):
         health = ir.HealthConfig(failure_threshold=1)
         with make_router(urls, *accounts, config=config, meter=meter, health=health) as router:
             if warm:
-                VERBS[verb](router)
+                METHODS[method](router)
             if fault is not None:
                 self.first.script([fault])
             before = len(self.first.log), len(self.second.log)
             answer = error = None
             try:
-                answer = VERBS[verb](router)
+                answer = METHODS[method](router)
             except ir.InferRouterError as exc:
                 error = exc
             seen = len(self.first.log) - before[0], len(self.second.log) - before[1]
-            outcome = Outcome(verb, answer, error, router.status(), seen, meter.routes[0].estimated_tokens, meter)
+            outcome = Outcome(method, answer, error, router.status(), seen, meter.routes[0].estimated_tokens, meter)
         self.assertEqual({name: state.in_flight for name, state in outcome.status.items()}, dict.fromkeys(urls, 0))
         self.assertEqual(len(meter.routes), len(meter.results), "every attempt that began has one end")
         return outcome
 
     def moved_on(self, outcome: Outcome, kind: type[Exception]) -> None:
         """The first attempt failed with `kind` and the second account served."""
-        self.assertIsNone(outcome.error, outcome.verb)
+        self.assertIsNone(outcome.error, outcome.method)
         self.assertEqual((outcome.answer.routing.account_id, outcome.answer.routing.attempts), ("second", 2))
         self.assertIs(type(outcome.meter.results[0].error), kind)
         self.assertEqual([event.account_id for event in outcome.meter.routes], ["first", "second"])
 
     def raised(self, outcome: Outcome, kind: type[Exception]) -> None:
         """The caller got `kind` itself and nobody else was asked."""
-        self.assertIs(type(outcome.error), kind, outcome.verb)
+        self.assertIs(type(outcome.error), kind, outcome.method)
         self.assertEqual(outcome.seen[1], 0)
         self.assertEqual((outcome.error.provider, outcome.error.account_id, outcome.error.model), ("first", "first", "m"))
 
     def left(self, outcome: Outcome, charged: tuple[float, float], holds: dict[str, float], breaker: str) -> None:
-        self.assertEqual((outcome.charged, outcome.holds, outcome.breaker), (charged, holds, breaker), outcome.verb)
+        self.assertEqual((outcome.charged, outcome.holds, outcome.breaker), (charged, holds, breaker), outcome.method)
 
 
 class GoodAnswers(WalkCase):
@@ -189,8 +189,8 @@ class SpentQuotas(WalkCase):
 
     def test_daily_at_gemini(self) -> None:
         """Gemini's spent day holds until midnight in Los Angeles, whatever short delay it names."""
-        for verb in VERBS:
-            with self.subTest(verb), Simulator("gemini", keys={"sk-1": KeyLimits(rpd=1)}, clock=lambda: NOON) as gemini:
+        for method in METHODS:
+            with self.subTest(method), Simulator("gemini", keys={"sk-1": KeyLimits(rpd=1)}, clock=lambda: NOON) as gemini:
                 config = ir.Config(
                     models=[alias_of("gemini", "second")],
                     accounts=[account("gemini"), account("second")],
@@ -198,8 +198,8 @@ class SpentQuotas(WalkCase):
                 )
                 providers = [ir.GeminiProvider(gemini.base_url), ir.OpenAICompatProvider("second", self.second.base_url)]
                 with ir.Router(config, providers, clock=FakeClock()) as router:
-                    first = VERBS[verb](router)
-                    answer = VERBS[verb](router)
+                    first = METHODS[method](router)
+                    answer = METHODS[method](router)
                     state = router.status()["gemini"]
                 self.assertEqual((first.routing.account_id, first.routing.attempts), ("gemini", 1))
                 self.assertEqual((answer.routing.account_id, answer.routing.attempts), ("second", 2))
@@ -335,10 +335,10 @@ class Failures(WalkCase):
 
     def test_all_fail(self) -> None:
         """Where everybody fails, the error holds one record an attempt, in order."""
-        for verb in VERBS:
-            with self.subTest(verb):
+        for method in METHODS:
+            with self.subTest(method):
                 self.second.fail_next(status=500)
-                outcome = self.play(verb, Fault("status", 503))
+                outcome = self.play(method, Fault("status", 503))
                 self.assertIs(type(outcome.error), ir.AllCandidatesFailedError)
                 facts = [(each.provider, each.account_id, each.model, each.error.status) for each in outcome.error.attempts]
                 self.assertEqual(facts, [("first", "first", "m", 503), ("second", "second", "m", 500)])
@@ -360,7 +360,7 @@ class Streams(WalkCase):
         meter = ListMeter()
         with ScriptedServer(then_close(answer)) as server, make_router({"first": server.url}, meter=meter) as router:
             with self.assertRaises(ir.StreamInterruptedError) as caught:
-                VERBS["stream"](router)
+                METHODS["stream"](router)
             charged = {limit.name: limit.used for limit in router.status()["first"].limits}
         seen = part("costs").estimate_text(caught.exception.partial.text)
         self.assertGreater(seen, meter.routes[0].estimated_tokens)

@@ -1,4 +1,4 @@
-"""Pairs of reserve and commit per second, and the worst wait of one verb. Run: python3 -m tests.benchmarks.bench_ledger [SECONDS]
+"""Pairs of reserve and commit per second, and the worst wait. Run: python3 -m tests.benchmarks.bench_ledger [SECONDS]
 
 A pair takes every bucket of a call and settles each to another amount. Rows: the store and who uses it; columns: 1, 3 and
 8 buckets a reservation. Every figure is the best of three runs, as other work on the machine only slows it; every wait is
@@ -48,7 +48,7 @@ def main() -> None:
 
 
 def pairs(store: Any, count: int, seconds: float) -> Outcome:
-    """How many pairs fit into `seconds`, and the longest one verb took, in seconds."""
+    """How many pairs fit into `seconds`, and the longest one method took, in seconds."""
     wants = tuple((bucket.key, 10) for bucket in buckets(count))
     amounts = [5] * count
     clock = time.perf_counter

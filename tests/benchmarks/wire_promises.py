@@ -10,21 +10,21 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 
 from tests import part
+from tests.cases import open_files, read, request, thread_count
 from tests.servers import Peer, ScriptedServer, client_context, environment
 from tests.test_transport_deadlines import SLOW
 from tests.test_transport_faults import BODIES, HEADS
-from tests.wire_case import open_files, read, request, threads
 
 transport = part("transport")
 
 
 def main() -> None:
     with environment():
-        before = open_files(), threads()
+        before = open_files(), thread_count()
         _random_closes(10_000)
         _faults(2_000)
         _deadlines(0.7)
-        print(f"leaks: fds {open_files() - before[0]:+d}, threads {threads() - before[1]:+d}")
+        print(f"leaks: fds {open_files() - before[0]:+d}, threads {thread_count() - before[1]:+d}")
 
 
 def _random_closes(calls: int) -> None:

@@ -210,7 +210,6 @@ class MockWireReply:
     def __init__(self, status: int, headers: Mapping[str, str], pieces: Sequence[bytes], cut_after: int | None = None) -> None:
         self.status = status
         self.headers: Mapping[str, str] = {name.lower(): value for name, value in headers.items()}
-        self.reused = False
         self._pieces = iter(pieces)
         self._left = cut_after
 

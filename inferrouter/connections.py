@@ -21,7 +21,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
-from .http_head import Response
+from .http_head import BodyReader, Response
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer, WriteableBuffer
@@ -44,11 +44,12 @@ class Destination(NamedTuple):
 class Connection:
     """One open connection. `used`: it has carried an exchange to its end; `idle_since`: seconds on the pool's clock."""
 
-    __slots__ = ("destination", "idle_since", "pid", "probe", "sock", "used")
+    __slots__ = ("destination", "idle_since", "pid", "probe", "reader", "sock", "used")
 
     def __init__(self, destination: Destination, sock: TimedSocket) -> None:
         self.destination = destination
         self.sock = sock
+        self.reader = BodyReader(sock)
         self.probe = _probe(sock)
         self.used = False
         self.pid = os.getpid()
@@ -65,7 +66,7 @@ class Connection:
 
     def receive(self, method: str) -> Response:
         """The answer to the request just sent, its head read. Raises OSError or HTTPException."""
-        response = Response(self.sock, method)
+        response = Response(self.reader, method)
         try:
             response.begin()
         except BaseException:

@@ -19,7 +19,7 @@ from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from .connections import Connection, Destination, Pool, TimedSocket, connect, secure, tls_context
-from .http_head import Response
+from .http_head import BodyReader, Response
 from .secret import Secret
 from .validation import check_header_name, check_header_value, check_url
 from .wire import RequestPhase, WireFault, WireRequest
@@ -210,12 +210,13 @@ def _tunnel(sock: TimedSocket, destination: Destination, authorization: str) -> 
         head = f"CONNECT {host}:{destination.port} HTTP/1.1\r\nHost: {host}:{destination.port}\r\n"
         head += f"Proxy-Authorization: {authorization}\r\n" if authorization else ""
         sock.sendall(f"{head}\r\n".encode("ascii"))
-        response = Response(sock, "CONNECT")
+        reader = BodyReader(sock)
+        response = Response(reader, "CONNECT")
         try:
             response.begin()
         finally:
             response.close()
-        if not 200 <= response.status < 300 or response.reader.out_of_sync:
+        if not 200 <= response.status < 300 or reader.out_of_sync:
             raise WireFault("proxy", f"the proxy answered {response.status} to CONNECT", sent=False)
     except BaseException:
         sock.close()

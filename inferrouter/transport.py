@@ -215,7 +215,7 @@ class WireReply:
             self._open = False
         self._left = 0
         self._response.close()
-        if self._response.will_close or self._response.reader.out_of_sync:
+        if self._response.will_close or self._connection.reader.out_of_sync:
             self._connection.close()
         else:
             self._connection.used = True

@@ -131,17 +131,13 @@ class Head(NamedTuple):
 
 
 class Wire:
-    """All that our reader of answers, and http.client's, ask of a socket."""
+    """All that a reader of answers asks of a socket."""
 
     def __init__(self, data: bytes) -> None:
         self.file: Any = io.BufferedReader(io.BytesIO(data))
 
     def makefile(self, mode: str) -> Any:
         return self.file
-
-    def recv_into(self, buffer: Any) -> int:
-        count: int = self.file.readinto1(buffer)
-        return count
 
 
 def ours(data: bytes, method: str = "POST") -> Any:

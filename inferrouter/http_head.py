@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
     from _typeshed import WriteableBuffer
 
-_LONGEST_LINE = 64 << 10  # bytes, its end included
-_MOST_FIELDS = 100
+_MAX_LINE = 64 << 10  # bytes, its end included
+_MAX_FIELDS = 100
 _STATUS_LINE = re.compile(r"HTTP/1\.([0-9])[ \t]+([1-9][0-9]{2})(?:[ \t][^\r\n]*)?\r?\n?")
 _FIELD = re.compile(r"^([!-9;-~]++):([^\r\n\0]*+)\r?\n", re.MULTILINE)
 _FOLD = re.compile(r"\r?\n[ \t]+")
@@ -77,7 +77,7 @@ class Response(HTTPResponse):
         return "close" in connection or (self.version == 10 and "keep-alive" not in connection)
 
     def _status(self) -> tuple[str, int]:
-        line = self.fp.readline(_LONGEST_LINE).decode("latin-1")
+        line = self.fp.readline(_MAX_LINE).decode("latin-1")
         if not line:
             raise RemoteDisconnected("no answer")
         match = _STATUS_LINE.fullmatch(line)
@@ -89,12 +89,12 @@ class Response(HTTPResponse):
 
     def _fields(self) -> dict[str, str]:
         lines: list[bytes] = []
-        while (line := self.fp.readline(_LONGEST_LINE)) not in _BLANK:
+        while (line := self.fp.readline(_MAX_LINE)) not in _BLANK:
             if line[-1:] != b"\n":
-                raise LineTooLong("header line") if len(line) == _LONGEST_LINE else IncompleteRead(b"")
+                raise LineTooLong("header line") if len(line) == _MAX_LINE else IncompleteRead(b"")
             lines.append(line)
-            if len(lines) > _MOST_FIELDS:
-                raise HTTPException(f"more than {_MOST_FIELDS} headers")
+            if len(lines) > _MAX_FIELDS:
+                raise HTTPException(f"more than {_MAX_FIELDS} headers")
         return _parsed(b"".join(lines).decode("latin-1"), len(lines))
 
 

@@ -153,7 +153,7 @@ class StreamDecoder:
         return {}
 
     def fail(self, item: Any) -> NoReturn:
-        """Raise what an error object inside a 2xx stream means. Even after the terminal marker, the answer is not complete then."""
+        """Raise what an error object inside a 2xx stream means; the answer is not complete then, even after its marker."""
         self.complete = False
         body = json.dumps(item).encode()
         raise self._provider.error(embedded_status(item, 200), {}, body, 0.0)

@@ -55,7 +55,7 @@ if TYPE_CHECKING:
     from .responses import ChatChunk, ChatResponse, Choice, ChunkChoice, Delta, EmbedResponse, ToolCallDelta
     from .router import Router
     from .secret import Secret
-    from .status import AccountStatus, Explanation, LimitStatus
+    from .status import AccountStatus, Explanation, LimitStatus, RouterStatus
     from .stream import ChatStream
     from .tool import Tool
     from .wire import WireFault, WireRequest
@@ -129,6 +129,7 @@ __all__ = [
     "ResultEvent",
     "RouteEvent",
     "Router",
+    "RouterStatus",
     "Routing",
     "SQLiteQuotaStore",
     "Secret",
@@ -174,7 +175,7 @@ _NAMES = {
     "responses": "ChatChunk ChatResponse Choice ChunkChoice Delta EmbedResponse ToolCallDelta",
     "router": "Router",
     "secret": "Secret",
-    "status": "AccountStatus Explanation LimitStatus",
+    "status": "AccountStatus Explanation LimitStatus RouterStatus",
     "stream": "ChatStream",
     "tool": "Tool",
     "wire": "WireFault WireRequest",

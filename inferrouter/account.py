@@ -8,7 +8,7 @@ Must never know what is used up, nor how a limit is counted, nor show a key.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 from .frozen import EMPTY, FrozenDict, freeze, frozen_value
@@ -43,7 +43,7 @@ LIMIT_KEYS: Mapping[str, tuple[str, str]] = freeze(
 )
 
 
-@dataclass(frozen=True, slots=True, init=False)
+@frozen_value
 class Auth:
     """How an account proves itself: `api_key`, a string or a `Secret`; "" means that the provider asks for none.
 

@@ -9,16 +9,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from .attempt import LiveAttempt, Operation, Runtime
 from .candidates import CallNeeds
 from .costs import Estimate, estimate_embed, estimate_text
 from .errors import MalformedResponseError
 from .records import ChatRequest, EmbedRequest, Usage
-from .responses import ChatResponse, EmbedResponse
 from .routes import Deployment, Route, route_over
 from .transport import WireReply
 from .walk import walk
+
+if TYPE_CHECKING:
+    from .responses import ChatResponse, EmbedResponse
 
 
 def chat_operation(request: ChatRequest, needs: CallNeeds, deadline: float | None, max_wait: float) -> Operation[ChatResponse]:
@@ -108,6 +111,8 @@ def _only(route: Route, provider: str, model: str) -> Route:
 
 
 def _joined(answers: Sequence[EmbedResponse]) -> EmbedResponse:
+    from .responses import EmbedResponse
+
     usages = [answer.usage for answer in answers]
     usage = Usage(
         sum(usage.prompt_tokens for usage in usages),

@@ -8,13 +8,12 @@ counts; a name without a row is unknown, which is not the same as unable. Must n
 from __future__ import annotations
 
 from collections.abc import Mapping
-from fnmatch import fnmatchcase
 from functools import lru_cache
 
 from .account import CAPABILITIES
 from .errors import ConfigError
 from .frozen import FrozenDict, freeze, frozen_value
-from .validation import did_you_mean
+from .validation import did_you_mean, matches
 
 
 @frozen_value
@@ -64,7 +63,7 @@ class Preset:
 
     def declares(self, model: str) -> bool:
         """Whether `model` is named like one of this provider's own."""
-        return any(fnmatchcase(model, pattern) for pattern in self.patterns)
+        return any(matches(model, pattern) for pattern in self.patterns)
 
 
 def preset(name: str) -> Preset:
@@ -249,7 +248,7 @@ def abilities_of(provider: str, model: str) -> frozenset[str] | None:
     """What `model` at `provider` (its name in the catalog) can take; None: unknown."""
     name = model.lower().rpartition("/")[2].partition(":")[0]
     for where, pattern, words in _MODEL_ROWS:
-        if where in ("", provider) and fnmatchcase(name, pattern):
+        if where in ("", provider) and matches(name, pattern):
             return words
     return None
 

@@ -1,4 +1,5 @@
-"""Offers the command line: the demo, a check of a configuration, one question, and what is left of every account.
+"""Offers the command line: the demo, a check of a configuration, one question, the known
+providers, and what is left of every account.
 
 Strategy: each command is a function that prints and returns an exit code: 0 done, 1 failed with one line on stderr that
 says what to do next, 2 misused, 130 interrupted. Errors end here as words, never as a traceback.
@@ -101,10 +102,24 @@ def status(options: Namespace, streams: Streams) -> int:
     """Limits, use and holds of every account."""
     config, _ = load_config(options.config, known_providers=KNOWN_PROVIDERS)
     with Router(config) as router:
-        for account in router.status().values():
-            streams.out.line(str(account))
+        streams.out.line(str(router.status()))
         if config.quota.store == "memory":
             streams.err.line('(these counts begin with each program; [quota] store = "sqlite" keeps them)', "dim")
+    return 0
+
+
+def catalog(options: Namespace, streams: Streams) -> int:
+    """The providers known by name: address, key variables, and what is free there, with dates and sources."""
+    from .catalog import PRESETS
+
+    for row in PRESETS.values():
+        streams.out.line(f"{row.name}: {row.dialect} at {row.base_url}, key in {' or '.join(row.env) or 'none'}")
+        for tier in row.free:
+            limits = ", ".join(f"{key} {amount:,.0f}" for key, amount in tier.limits.items()) or "no number stated"
+            models = ", ".join(tier.models) or "the whole account"
+            streams.out.line(f"  free: {limits} for {models} ({tier.confidence} {tier.as_of})")
+        if row.source:
+            streams.out.line(f"  from {row.source}", "dim")
     return 0
 
 
@@ -179,6 +194,9 @@ def _parser() -> ArgumentParser:
     command.add_argument("text", metavar="TEXT", nargs="+", help="the question; - reads it from stdin")
     command.add_argument("--paid", action="store_true", help="without --config: accounts that cost money may be used")
     command.set_defaults(command=ask)
+
+    command = commands.add_parser("catalog", help="the providers known by name, and what they give for free")
+    command.set_defaults(command=catalog)
 
     command = commands.add_parser("status", help="limits, use and holds of every account")
     command.add_argument("--config", metavar="FILE", required=True)

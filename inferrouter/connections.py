@@ -229,7 +229,8 @@ class TLSSocket(TimedSocket, ssl.SSLSocket):
 
 def connect(host: str, port: int, deadline: float, clock: Callable[[], float] = time.monotonic) -> TimedSocket:
     """A connected socket with this deadline. Raises OSError; of several addresses' errors, the last."""
-    addresses = socket.getaddrinfo(host, port, 0, socket.SOCK_STREAM)
+    # As bytes, since a host is plain ASCII here and a string would load the tables of IDNA.
+    addresses = socket.getaddrinfo(host.encode("ascii"), port, 0, socket.SOCK_STREAM)
     failure: OSError = OSError(f"no address for {host}")
     for tried, address in enumerate(addresses):
         share = (deadline - clock()) / (len(addresses) - tried)

@@ -26,7 +26,8 @@ def frozen_value(cls: type[C]) -> type[C]:
     """
     made: Any = dataclass(init=False, repr=False, eq=False, slots=True)(cls)  # fields, defaults and slots are the stdlib's
     fields = made.__dataclass_fields__.values()
-    made.__init__ = _init_of(made, [each for each in fields if each.init])
+    if "__init__" not in vars(cls):
+        made.__init__ = _init_of(made, [each for each in fields if each.init])
     made.__value_key__ = attrgetter(*[each.name for each in fields if each.compare])
     made.__dataclass_params__.frozen = True
     for name, method in _SHARED.items():

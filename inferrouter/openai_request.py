@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from fnmatch import fnmatchcase
+from dataclasses import field, replace
 from functools import lru_cache
 from typing import Any
 
 from .content import Part
-from .frozen import EMPTY, FrozenDict
+from .frozen import EMPTY, FrozenDict, frozen_value
 from .records import ChatRequest, EmbedRequest, Message, ToolCall
+from .validation import matches
 from .wire_json import merge_extra
 
 IMAGE = frozenset({"image"})
@@ -31,7 +31,7 @@ NO_STOP = ("o[1245-9]*", "o3", "o3-[!m]*", "gpt-5", "gpt-5-[!c]*", "*/o[1-9]*", 
 """Those of them that refuse `stop`."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@frozen_value
 class ServerQuirks:
     """What one server does in its own way; the defaults are the plain format.
 
@@ -225,7 +225,7 @@ def _max_tokens_key(server: ServerQuirks, model: str) -> str:
 
 
 def _any(model: str, patterns: tuple[str, ...]) -> bool:
-    return any(fnmatchcase(model, pattern) for pattern in patterns)
+    return any(matches(model, pattern) for pattern in patterns)
 
 
 _PARAMETERS = ("temperature", "top_p", "seed", "tool_choice", "response_format", "reasoning_effort", "stop")

@@ -10,18 +10,19 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import field
-from fnmatch import fnmatchcase
-from typing import Any, NoReturn, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol, TypeVar
 
 from .errors import ConfigError, MalformedResponseError, ProviderError
 from .frozen import EMPTY, frozen_value
 from .records import ChatRequest, EmbedRequest, NativeTurn
-from .responses import ChatChunk, ChatResponse, EmbedResponse
 from .secret import Secret
 from .sse import Event, Reader, SSETooLarge
-from .validation import check_url
+from .validation import check_url, matches
 from .wire import WireRequest
 from .wire_json import clean_text, embedded_status, has_error, load_json
+
+if TYPE_CHECKING:
+    from .responses import ChatChunk, ChatResponse, EmbedResponse
 
 T = TypeVar("T")
 
@@ -227,7 +228,7 @@ def matches_any(models: Sequence[str], *names: str) -> bool | None:
     """Whether one of `names` is among `models` (names or patterns, case counts); None if `models` is empty."""
     if not models:
         return None
-    return any(fnmatchcase(name, pattern) for pattern in models for name in names)
+    return any(matches(name, pattern) for pattern in models for name in names)
 
 
 def json_headers(endpoint: Endpoint, key_header: str, prefix: str = "") -> list[tuple[str, str | Secret]]:

@@ -8,19 +8,19 @@ plural, quota or retries.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .catalog import preset
 from .errors import ConfigError, ProviderError
-from .openai_reply import embedded_error, read_answer, read_vectors
 from .openai_request import chat_body, embed_body, server, unsupported
-from .openai_stream import OpenAIDecoder
 from .provider import Endpoint, StreamDecoder, decode_answer, json_headers, matches_any, validated_args
 from .records import ChatRequest, EmbedRequest
-from .responses import ChatResponse, EmbedResponse
 from .secret import Secret
 from .wire import WireRequest
 from .wire_json import dump_json, embedded_status, write_json
+
+if TYPE_CHECKING:
+    from .responses import ChatResponse, EmbedResponse
 
 
 class OpenAICompatProvider:
@@ -89,6 +89,8 @@ class OpenAICompatProvider:
 
     def decoder(self, model: str) -> StreamDecoder:
         """See `Provider`."""
+        from .openai_stream import OpenAIDecoder
+
         return OpenAIDecoder(self, self._server.audio_in_total)
 
     def error(self, status: int, headers: Mapping[str, str], body: bytes, now: float) -> ProviderError:
@@ -104,9 +106,13 @@ class OpenAICompatProvider:
 
     def decode_embed(self, body: bytes, model: str) -> EmbedResponse:
         """See `Provider`."""
+        from .openai_reply import read_vectors
+
         return decode_answer(self, body, lambda item, source: read_vectors(item, source, self._server.int8_vectors))
 
     def _read(self, item: Any, source: str) -> ChatResponse:
+        from .openai_reply import embedded_error, read_answer  # the first answer loads it
+
         failure = embedded_error(item)
         if failure is not None:
             raise self.error(embedded_status(failure, 200), {}, dump_json(failure).encode("utf-8", "replace"), 0.0)

@@ -9,12 +9,14 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from .content import Part, part_from_dict
 from .errors import InvalidRequestError
 from .frozen import EMPTY, freeze, frozen_value
-from .tool import Tool, tool_from_dict
+
+if TYPE_CHECKING:
+    from .content import Part
+    from .tool import Tool
 
 NO_MEDIA: frozenset[str] = frozenset()
 ROLES = ("system", "developer", "user", "assistant", "tool")
@@ -124,6 +126,8 @@ class Message:
     def parts(self) -> tuple[Part, ...]:
         """Its content as parts, a string being one text part and "" none."""
         if isinstance(self.content, str):
+            from .content import Part
+
             return (Part("text", value=self.content),) if self.content else ()
         return tuple(self.content or ())
 
@@ -215,6 +219,8 @@ class ChatRequest:
         if self.stop is not None:
             settle(self, "stop", _strings("stop", self.stop))
         if self.tools:
+            from .tool import tool_from_dict
+
             tools = _listed("tools", self.tools)
             settle(self, "tools", tuple(tool_from_dict(tool, f"tools[{i}]") for i, tool in enumerate(tools)))
         elif self.tools != ():
@@ -266,6 +272,8 @@ class EmbedRequest:
 def _content(content: Any) -> str | tuple[Part, ...]:
     if content is None:
         return ""
+    from .content import Part, part_from_dict
+
     if isinstance(content, Part):
         return (content,)
     if isinstance(content, Sequence) and not isinstance(content, (bytes, bytearray)):

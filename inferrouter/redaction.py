@@ -8,15 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from .candidates import Candidate
 from .errors import (
     ProviderError,
     ProviderUnavailableError,
 )
-from .responses import ChatResponse
 from .secret import Secret, redact
 from .wire import contains_secret
+
+if TYPE_CHECKING:
+    from .responses import ChatResponse
 
 
 def provider_bug(exc: Exception, found: Candidate) -> ProviderError:

@@ -18,7 +18,6 @@ from .candidates import CallNeeds, find_candidates
 from .config import Config, QuotaConfig
 from .costs import estimate_chat
 from .errors import ConfigError, InferRouterError, InvalidRequestError, UnknownModelError
-from .frozen import FrozenDict
 from .guarded_store import GuardedStore
 from .health import Health, HealthConfig
 from .meter import Clock, Meter, NoopMeter, SystemClock
@@ -29,14 +28,14 @@ from .quota import QuotaStore
 from .quota_memory import MemoryQuotaStore
 from .records import ChatRequest, EmbedRequest
 from .redaction import strip_tracebacks
-from .responses import ChatResponse, EmbedResponse
 from .routes import Route, RouteTable
-from .stream import ChatStream, stream_operation
 from .transport import Transport
 from .walk import left_out, ordered, walk
 
 if TYPE_CHECKING:
-    from .status import AccountStatus, Explanation
+    from .responses import ChatResponse, EmbedResponse
+    from .status import Explanation, RouterStatus
+    from .stream import ChatStream
 
 LONGEST = 1e9
 """Seconds; no call and no wait is longer, infinite ones included."""
@@ -150,6 +149,8 @@ class Router:
     @only_library_errors
     def stream(self, request: ChatRequest, *, timeout: float | None = None, max_wait: float | None = None) -> ChatStream:
         """An open stream, before its first content; see `ChatStream`. Parameters and errors as for `chat_completion`."""
+        from .stream import stream_operation
+
         needs, deadline, max_wait = self._prepared(request, timeout, max_wait)
         route = self._route(request.model)
         idle = self._config.idle_timeout or self._config.attempt_timeout
@@ -180,13 +181,13 @@ class Router:
         return Explanation(route.name, tuple(queue), (*found.rejections, *left_out(found.candidates, queue)))
 
     @only_library_errors
-    def status(self) -> Mapping[str, AccountStatus]:
-        """Every account's limits, holds, breaker and spend, by account id. Raises `QuotaStoreError`."""
-        from .status import account_states
+    def status(self) -> RouterStatus:
+        """Every account's limits, holds, breaker and spend, an `AccountStatus` by account id. Raises `QuotaStoreError`."""
+        from .status import router_status
 
         runtime = self._runtime
         runtime.settle_dropped_streams()
-        return FrozenDict(account_states(self._routes, self._ledger, runtime.health, runtime.now()))
+        return router_status(self._routes, self._ledger, runtime.health, runtime.now())
 
     def close(self) -> None:
         """Close idle connections, and the quota store if this router made it. May be called twice."""

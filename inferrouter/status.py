@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from typing import Any
 
 from .candidates import Candidate, Instant
 from .errors import Rejection
-from .frozen import frozen_value
+from .frozen import FrozenDict, frozen_value
 from .guarded_store import GuardedStore
 from .health import Health
 from .quota import Headroom, Hold
@@ -99,16 +100,39 @@ def _said(amount: float, unit: str) -> str:
     return f"{amount:.{6 if unit == 'dollars' else 2}f}".rstrip("0").rstrip(".")
 
 
-def account_states(table: RouteTable, ledger: GuardedStore, health: Health, now: Instant) -> dict[str, AccountStatus]:
-    """The state of every account, by id. Raises `QuotaStoreError`."""
+class RouterStatus(FrozenDict[str, AccountStatus]):
+    """The state of every account, by id. `degraded`: how often the quota store failed since the router was made.
+
+    With `on_store_error = "ignore"` the counts of those moments are in this process's memory alone.
+    """
+
+    __slots__ = ("degraded",)
+
+    def __init__(self, accounts: Mapping[str, AccountStatus], degraded: int = 0) -> None:
+        super().__init__(accounts)
+        self.degraded = degraded
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return RouterStatus, (dict(self), self.degraded)
+
+    def __str__(self) -> str:
+        lines = [str(account) for account in self.values()]
+        if self.degraded:
+            lines.append(f"the quota store failed {self.degraded} times: what is counted may be less than what was used")
+        return "\n".join(lines)
+
+
+def router_status(table: RouteTable, ledger: GuardedStore, health: Health, now: Instant) -> RouterStatus:
+    """What `Router.status` shows. Raises `QuotaStoreError`."""
     keys = {bound.account.id: table.keys_of(bound) for bound in table.bound_accounts}
     wanted = tuple(dict.fromkeys(key for owned in keys.values() for key in owned))
     headrooms = {headroom.key: headroom for headroom in ledger.headroom(wanted, now.wall)}
     holds = ledger.holds(now.wall)
-    return {
+    accounts = {
         bound.account.id: _state(bound, [headrooms[key] for key in keys[bound.account.id]], holds, health, now)
         for bound in table.bound_accounts
     }
+    return RouterStatus(accounts, ledger.degraded)
 
 
 def _state(

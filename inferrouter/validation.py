@@ -16,6 +16,8 @@ from urllib.parse import SplitResult, urlsplit
 
 from .secret import Secret
 
+_WILD = frozenset("?[")
+
 
 def check_number(
     value: object, *, least: float = 0.0, most: float = 1e18, above: float | None = None, whole: bool = False
@@ -40,6 +42,25 @@ def check_number(
 def check_bool(value: object) -> str | None:
     """true or false, nothing that merely counts as one."""
     return None if isinstance(value, bool) else f"must be true or false, not {describe_type(value)}"
+
+
+def matches(name: str, pattern: str) -> bool:
+    """Whether `name` fits `pattern` as in the shell, case included. Stars alone need no regex, whose compiling is dear."""
+    if _WILD.isdisjoint(pattern):
+        first, *others = pattern.split("*")
+        if not others:
+            return name == pattern
+        last = others.pop()
+        place = len(first)
+        for part in others:
+            place = name.find(part, place)
+            if place < 0:
+                return False
+            place += len(part)
+        return name.startswith(first) and name.endswith(last) and place + len(last) <= len(name)
+    from fnmatch import fnmatchcase
+
+    return fnmatchcase(name, pattern)
 
 
 def check_name(value: object) -> str | None:

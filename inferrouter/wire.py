@@ -8,15 +8,15 @@ headers in the clear, and drops a cause that would quote a key. Must never know 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
+from .frozen import frozen_value
 from .secret import Secret
 from .validation import check_url
 
 Headers = tuple[tuple[str, str | Secret], ...]
 
 
-@dataclass(frozen=True, slots=True, repr=False)
+@frozen_value
 class WireRequest:
     """One HTTP request. Keys belong into `headers`, as `Secret`s; the repr shows neither header values nor the body.
 

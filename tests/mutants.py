@@ -196,6 +196,23 @@ MUTANTS = (
         "    if False:",
         ("test_secrets.NoAnswer.test_plain_proxies",),
     ),
+    Mutant("busy accounts are kept", "candidates", "in busy | kept.busy:", "in busy:", ("test_kept_assessments",)),
+    Mutant("holds that end are kept", "candidates", "{*holds, *kept.holds}", "{*holds}", ("test_kept_assessments",)),
+    Mutant(
+        "a charge leaves the headroom",
+        "quota_counting",
+        "state.shown_until = -math.inf\n        counter",
+        "counter",
+        ("test_quota",),
+    ),
+    Mutant(
+        "assessments never age",
+        "walk",
+        "first if len(self.attempts) == failed else self._in_turn(first)",
+        "first",
+        ("test_walk_assessment",),
+    ),
+    Mutant("a lost race refuses", "walk", "if refusal.key == assessed_by and", "if False and", ("test_walk_assessment",)),
 )
 
 

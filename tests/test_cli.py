@@ -278,6 +278,16 @@ auth = {{ api_key = "{}" }}
 [[accounts]]"""
 
 
+class CatalogTest(CommandTest):
+    def test_every_row_is_shown(self) -> None:
+        """Each known provider is shown with its address and key variables, each free limit with its date, each source."""
+        ran = run("catalog")
+        self.assertEqual((ran.code, ran.err), (0, ""))
+        for row in part("catalog").PRESETS.values():
+            for word in (row.name, row.base_url, *row.env, row.source, *(tier.as_of for tier in row.free)):
+                self.assertIn(word, ran.out)
+
+
 class StatusTest(CommandTest):
     def test_counts_of_a_file(self) -> None:
         """With a sqlite store, status shows what an earlier command has used."""

@@ -123,7 +123,7 @@ class BlocksTest(unittest.TestCase):
             if not line.startswith(("--", "store")):
                 with self.subTest(line):
                     self.assertEqual(parser.parse_args(re.findall(r"[^\s\"]+", line)).command.__name__, line.split()[0])
-        self.assertEqual({line.split()[0] for line in lines}, {"demo", "check", "ask", "status"})
+        self.assertEqual({line.split()[0] for line in lines}, {"demo", "check", "ask", "catalog", "status"})
 
 
 @unittest.skipUnless(EXAMPLES.is_dir() and PACKAGE == "inferrouter", "the examples are not here, or import another package")

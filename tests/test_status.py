@@ -2,17 +2,43 @@
 
 from __future__ import annotations
 
+import pickle
 import unittest
 
-from tests import part
+from tests import ir, part
 from tests.fixture import MIDNIGHT, NOW, Fixture, an_account
 
 account, candidates, health, status = part("account"), part("candidates"), part("health"), part("status")
+quota_memory = part("quota_memory")
 
 
 def states(fixture: Fixture) -> dict[str, object]:
-    found: dict[str, object] = status.account_states(fixture.table, fixture.ledger, fixture.health, candidates.Instant(NOW, 0.0))
+    found: dict[str, object] = status.router_status(fixture.table, fixture.ledger, fixture.health, candidates.Instant(NOW, 0.0))
     return found
+
+
+class Failing(quota_memory.MemoryQuotaStore):  # type: ignore[misc, name-defined]  # the package is a value here
+    """A store whose reservations fail."""
+
+    def reserve(self, wants: object, now: float) -> object:
+        raise OSError("no disk")
+
+
+class Degraded(unittest.TestCase):
+    def test_failures_of_the_store_are_shown(self) -> None:
+        """A store that failed and was passed by is counted, and the text says so; without failures it says nothing."""
+        config = ir.Config(
+            accounts=[ir.AccountConfig("mock", "a", daily_free=5)], default_model="mock/m", on_store_error="ignore"
+        )
+        with ir.Router(config, [ir.MockProvider("mock")], quota_store=Failing()) as router:
+            self.assertEqual(router.status().degraded, 0)
+            self.assertNotIn("failed", str(router.status()))
+            router.chat_completion(ir.ChatRequest("hi"))
+            shown = router.status()
+            self.assertEqual((shown.degraded, list(shown)), (1, ["a"]))
+            self.assertIn("the quota store failed 1 times", str(shown))
+            again = pickle.loads(pickle.dumps(shown))
+            self.assertEqual((again, again.degraded), (shown, 1))
 
 
 class States(unittest.TestCase):

@@ -1,0 +1,189 @@
+"""What a script pays before its first answer, and that the public names are all there although nothing is loaded for them."""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import copy
+import dataclasses
+import io
+import pickle
+import pydoc
+import shutil
+import subprocess
+import sys
+import tempfile
+import unittest
+from pathlib import Path
+from typing import Any
+
+from tests import ir, part
+
+PACKAGE = Path(str(ir.__file__)).parent
+frozen = part("frozen")
+OLD = ("python3.10", "python3.9", "python3.8")
+
+
+def fresh(script: str) -> str:
+    """What `script` prints in an interpreter of its own, where the package is on the path."""
+    command = [sys.executable, "-I", "-S", "-c", f"import sys; sys.path.insert(0, {str(PACKAGE.parent)!r})\n{script}"]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
+def works(interpreter: str | None) -> bool:
+    """Whether an interpreter is there and starts; a version manager may have names for what it has not installed."""
+    return interpreter is not None and not subprocess.run([interpreter, "-c", ""], capture_output=True, check=False).returncode
+
+
+class Names(unittest.TestCase):
+    def test_the_table_and_the_type_checkers_block_agree(self) -> None:
+        """Each public name stands once in `__all__`, in the table and in the block that type checkers read, with one module."""
+        tree = ast.parse((PACKAGE / "__init__.py").read_text("utf-8"))
+        block = next(node for node in tree.body if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING")
+        imports = [node for node in block.body if isinstance(node, ast.ImportFrom)]
+        seen = {alias.name: node.module for node in imports for alias in node.names}
+        self.assertEqual(seen, ir._HOME)
+        self.assertEqual(sorted(ir.__all__), sorted({*seen, "__version__"}))
+        self.assertEqual(sum(len(node.names) for node in imports), len(seen))
+
+    def test_every_name_is_there(self) -> None:
+        """Each public name is found, belongs to the module that the table names, and is the same object every time."""
+        for name, module in ir._HOME.items():
+            self.assertIs(getattr(ir, name), getattr(part(module), name))
+            self.assertIs(getattr(ir, name), getattr(ir, name))
+
+    def test_dir_help_and_star(self) -> None:
+        """`dir`, `help` and `import *` show every public name, before any was used."""
+        name = PACKAGE.name
+        script = f"import {name} as ir\nprint(set(ir.__all__) - set(dir(ir)))\nfrom {name} import *\nprint(Router, Secret)"
+        missing, star = fresh(script).splitlines()
+        self.assertEqual(missing, "set()")
+        self.assertIn("Router", star)
+        with contextlib.redirect_stdout(io.StringIO()):
+            text = pydoc.plain(pydoc.render_doc(ir))
+        for name in ("class Router", "class ChatRequest", "load_config("):
+            self.assertIn(name, text)
+
+    def test_modules_are_attributes(self) -> None:
+        """A module that holds public names can be reached as an attribute without an import of its own."""
+        self.assertEqual(fresh(f"import {PACKAGE.name} as ir\nprint(ir.errors.ConfigError.__name__)").strip(), "ConfigError")
+
+    def test_unknown_names(self) -> None:
+        """A name that is not there is an AttributeError that names the nearest one, and no ImportError."""
+        with self.assertRaisesRegex(AttributeError, "no attribute 'Roter'; did you mean 'Router'"):
+            ir.Roter  # noqa: B018  reading it is the point
+        with self.assertRaisesRegex(AttributeError, r"no attribute '__wrapped__'$"):
+            ir.__wrapped__  # noqa: B018  as above
+        self.assertFalse(hasattr(ir, "zzz"))
+
+
+class Loading(unittest.TestCase):
+    def loaded(self, script: str) -> set[str]:
+        return set(fresh(f"import {PACKAGE.name} as ir\n{script}\nprint(*sys.modules)").split())
+
+    def test_importing_loads_nothing(self) -> None:
+        """The import itself loads no module of the package, nor of the stdlib."""
+        added = self.loaded("") - set(fresh("print(*sys.modules)").split())
+        self.assertEqual(added, {PACKAGE.name})
+
+    def test_a_router_loads_what_it_needs(self) -> None:
+        """A router over one dialect loads no other, nothing that shows or simulates, and no dear module of the stdlib."""
+        script = (
+            "account = ir.AccountConfig('own', 'a', base_url='http://127.0.0.1:9/v1', dialect='openai')\n"
+            "router = ir.Router(ir.Config(accounts=[account], default_model='own/m')); ir.ChatRequest('hi')"
+        )
+        loaded = self.loaded(script)
+        for name in (
+            *(
+                "provider_gemini",
+                "provider_anthropic",
+                "provider_mock",
+                "quota_sqlite",
+                "config_file",
+                "status",
+                "stream",
+                "tool",
+            ),
+            *("openai_reply", "openai_stream", "error_table", "connections", "simulator", "demo", "cli", "conformance"),
+        ):
+            self.assertNotIn(f"{PACKAGE.name}.{name}", loaded)
+        dear = {"logging", "hmac", "random", "difflib", "pathlib", "http.client", "ssl", "sqlite3", "zoneinfo"}
+        self.assertEqual(loaded & dear, set())
+
+    def test_old_interpreters_are_told(self) -> None:
+        """Python 3.10 and older get one line that says what is needed, under whatever name the folder was copied."""
+        old = next(filter(works, map(shutil.which, OLD)), None)
+        with tempfile.TemporaryDirectory() as folder:
+            shutil.copytree(PACKAGE, Path(folder) / "vendored", ignore=shutil.ignore_patterns("__pycache__"))
+            script = "import vendored"
+            if old is None:  # then as if this one were old
+                old, script = sys.executable, "import sys; sys.version_info = (3, 10, 0); import vendored"
+            for command in ([old, "-c", script], [old, "-m", "vendored"] if old != sys.executable else [old, "-c", script]):
+                ran = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+                self.assertEqual((ran.returncode, ran.stdout), (1, ""))
+                self.assertRegex(ran.stderr, r"\Avendored needs Python 3\.11 or newer; this is Python 3\.\S+\n\Z")
+
+
+@frozen.frozen_value
+class Point:
+    """A value with every kind of field."""
+
+    x: int
+    y: list[int] = dataclasses.field(default_factory=list)
+    note: str = dataclasses.field(default="", repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        if self.x < 0:
+            raise ValueError("x")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Plain:
+    """The same by the standard library."""
+
+    x: int
+    y: list[int] = dataclasses.field(default_factory=list)
+    note: str = dataclasses.field(default="", repr=False, compare=False)
+
+
+class Values(unittest.TestCase):
+    """`frozen_value` makes what `dataclass(frozen=True, slots=True)` makes."""
+
+    def test_construction(self) -> None:
+        """Arguments by place and by name, defaults, a new list each time, wrong arguments, and the check after."""
+        for kind in (Point, Plain):
+            made: Any = kind(1)
+            self.assertEqual((made.x, made.y, made.note), (1, [], ""))
+            self.assertIsNot(made.y, kind(1).y)
+            self.assertEqual(kind(y=[2], x=1, note="n").y, [2])
+            for wrong in ({}, {"x": 1, "z": 2}):
+                with self.assertRaisesRegex(TypeError, r"__init__\(\)"):
+                    kind(**wrong)
+        with self.assertRaises(ValueError):
+            Point(-1)
+
+    def test_behaviour(self) -> None:
+        """repr, equality, hash, copies, pickles, replace, fields and refusal of any change are the same."""
+        one: Any = Point(1, [2], "secret")
+        other: Any = Plain(1, [2], "secret")
+        self.assertEqual(repr(one), repr(other).replace("Plain", "Point"))
+        self.assertEqual(one, Point(1, [2], "another"))
+        self.assertNotEqual(one, Point(2, [2]))
+        self.assertNotEqual(one, other)
+        self.assertEqual(hash(Point(1, ())), hash(Plain(1, ())))  # type: ignore[arg-type]  # hashable stand-ins
+        self.assertEqual([copy.copy(one), copy.deepcopy(one), pickle.loads(pickle.dumps(one))], [one] * 3)
+        self.assertEqual(pickle.loads(pickle.dumps(one)).note, "secret")
+        self.assertEqual(dataclasses.replace(one, x=5), Point(5, [2]))
+        self.assertEqual([field.name for field in dataclasses.fields(one)], ["x", "y", "note"])
+        self.assertEqual(one.__slots__, other.__slots__)
+        self.assertEqual(one.__match_args__, other.__match_args__)
+        for made in (one, other):
+            self.assertTrue(type(made).__dataclass_params__.frozen)
+            self.assertFalse(hasattr(made, "__dict__"))
+            for change in (lambda made=made: setattr(made, "x", 2), lambda made=made: delattr(made, "x")):
+                with self.assertRaises(dataclasses.FrozenInstanceError):
+                    change()
+
+
+if __name__ == "__main__":
+    unittest.main()

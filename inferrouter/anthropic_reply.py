@@ -1,8 +1,8 @@
-"""Reads Anthropic's answers: whole ones, event streams, usage, stop reasons.
+"""Reads Anthropic's answers: whole ones, event streams, usage and stop reasons.
 
-Strategy: an answer is a list of content blocks, whole or in pieces. Text, thinking and tool_use are read, every other kind passes
-by; where there is more than plain text the blocks are kept verbatim to be given back, signatures included. Must never know
-requests, URLs or keys.
+Strategy: an answer is a list of content blocks, whole or in pieces. Text, thinking and tool_use are read, other kinds ignored. If
+there is more than plain text, the blocks are kept unchanged, signatures included, to be sent back with the next turn. Must never
+know requests, URLs or keys.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ FINISHES = {
 
 
 def read_answer(item: Any, model: str, provider: str, source: str) -> ChatResponse:
-    """The whole answer in the JSON value `item`. Raises `MalformedResponseError` if it holds none."""
+    """The whole answer in the JSON value `item`, whose text is `source`. Raises `MalformedResponseError` if it is not one."""
     content = item.get("content") if isinstance(item, dict) else None
     if not isinstance(content, list):
         malformed("the answer has no content")
@@ -37,8 +37,8 @@ def read_answer(item: Any, model: str, provider: str, source: str) -> ChatRespon
     if not content and reason is None:
         malformed("the answer has neither content nor stop_reason")
     blocks = [_Block(given) for given in content]
-    text = "".join([block.said() for block in blocks if block.kind in ("text", "json")])
-    reasoning = "".join([block.said() for block in blocks if block.kind == "thinking"])
+    text = "".join([block.written() for block in blocks if block.kind in ("text", "json")])
+    reasoning = "".join([block.written() for block in blocks if block.kind == "thinking"])
     calls = tuple([block.call() for block in blocks if block.kind == "tool_use"])
     message = Message("assistant", text, calls, None, None, reasoning, _native(blocks, provider))
     finish = _finish(reason, blocks)
@@ -63,7 +63,7 @@ class AnthropicDecoder(StreamDecoder):
         self._whole: NativeTurn | None = None
 
     def read(self, event: str, item: Any, source: str) -> list[ChatChunk]:
-        """See `StreamDecoder.read`; events of an unknown type say nothing."""
+        """See `StreamDecoder.read`; events of an unknown type give an empty chunk."""
         if not isinstance(item, dict):
             malformed("a stream event is not a JSON object")
         kind = item.get("type") or event
@@ -132,10 +132,10 @@ class AnthropicDecoder(StreamDecoder):
             self._calls += 1
             fragment = ToolCallDelta(block.place, block.given["id"], block.given["name"])
             return (ChunkChoice(0, Delta("", "", (fragment,))),)
-        said = block.said() if block.kind in ("text", "thinking") else ""
-        if not said:
+        text = block.written() if block.kind in ("text", "thinking") else ""
+        if not text:
             return NOTHING_NEW
-        return (ChunkChoice(0, Delta(said) if block.kind == "text" else Delta("", said)),)
+        return (ChunkChoice(0, Delta(text) if block.kind == "text" else Delta("", text)),)
 
     def _delta(self, item: dict[str, Any]) -> tuple[ChunkChoice, ...]:
         block = self._blocks.get(_index(item))
@@ -151,14 +151,14 @@ class AnthropicDecoder(StreamDecoder):
             block.extend(delta)
             return NOTHING_NEW
         piece = block.add(delta, "partial_json")
-        return block.wrote(piece) if piece else NOTHING_NEW
+        return block.chunk_of(piece) if piece else NOTHING_NEW
 
     def _stop(self, item: dict[str, Any]) -> tuple[ChunkChoice, ...]:
-        """Arguments that came whole at the start, without deltas, are said now that nothing followed."""
+        """Arguments that came whole at the start: they are given out here, once it is clear that no delta follows."""
         block = self._blocks.get(_index(item))
         if block is None or block.pieces or not block.given.get("input"):
             return NOTHING_NEW
-        return block.wrote(block.arguments())
+        return block.chunk_of(block.arguments())
 
 
 class _Block:
@@ -192,7 +192,7 @@ class _Block:
         return piece
 
     def extend(self, delta: dict[str, Any]) -> None:
-        """Take a delta that is nothing to us, so that the block can be given back whole."""
+        """Take a delta that is not read, so that the block can be sent back whole."""
         given = self.given
         if delta.get("type") == "citations_delta":
             cited = given.get("citations")
@@ -202,13 +202,13 @@ class _Block:
             if key != "type":
                 given[key] = text_or_empty(given.get(key)) + value if isinstance(value, str) else value
 
-    def wrote(self, piece: str) -> tuple[ChunkChoice, ...]:
-        """What a piece of a tool's input is to the caller: arguments, the JSON answer's text, or nothing."""
+    def chunk_of(self, piece: str) -> tuple[ChunkChoice, ...]:
+        """What the caller gets for a piece of a tool's input: arguments, text of the JSON answer, or nothing."""
         if self.kind == "tool_use":
             return (ChunkChoice(0, Delta("", "", (ToolCallDelta(self.place, None, None, piece),))),)
         return (ChunkChoice(0, Delta(piece)),) if self.kind == "json" else NOTHING_NEW
 
-    def said(self) -> str:
+    def written(self) -> str:
         """The text of a block of text, thinking or JSON."""
         if self.kind == "json":
             return self.arguments()
@@ -227,7 +227,7 @@ class _Block:
         return dump_json(given or {})
 
     def call(self) -> ToolCall:
-        """A tool_use block as our tool call."""
+        """The tool call of a tool_use block."""
         return ToolCall(self.given["id"], self.given["name"], self.arguments())
 
     def verbatim(self) -> dict[str, Any]:
@@ -235,23 +235,23 @@ class _Block:
         if not self.pieces:
             return self.given
         if self.kind in ("text", "thinking"):
-            return {**self.given, self.kind: self.said()}
+            return {**self.given, self.kind: self.written()}
         return {**self.given, "input": load_json(self.arguments())}
 
 
 def _native(blocks: Sequence[_Block], provider: str) -> NativeTurn | None:
-    """The turn to give back verbatim; None if plain text says it all, or if it answered through the JSON tool."""
+    """The turn as Anthropic wrote it; None if it is plain text, or if it answered through the JSON tool."""
     if all(block.kind == "text" and not block.given.get("citations") for block in blocks):
         return None
     if any(block.kind == "json" for block in blocks):
         return None
     try:
         # Anthropic refuses empty text even in what it wrote itself.
-        kept = dump_json([block.verbatim() for block in blocks if block.kind != "text" or block.said().strip()])
-        text = "".join([block.said() for block in blocks if block.kind == "text"])
+        kept = dump_json([block.verbatim() for block in blocks if block.kind != "text" or block.written().strip()])
+        text = "".join([block.written() for block in blocks if block.kind == "text"])
         calls = tuple([block.call() for block in blocks if block.kind == "tool_use"])
     except MalformedResponseError:
-        return None  # it can still be said in our words
+        return None  # the message is sent in the general form then
     return NativeTurn("anthropic", provider, kept, text, calls)
 
 

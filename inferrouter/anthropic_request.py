@@ -1,11 +1,10 @@
-"""Writes a chat request as the body of Anthropic's /messages, and says what that cannot carry.
+"""Writes a chat request as the body of Anthropic's /messages, and names the parameters that a model does not take.
 
-Strategy: turns become messages of content blocks, neighbours of one role merged, so that the results of parallel calls share one
-message as demanded. A turn that Anthropic wrote goes back verbatim, with its thinking signatures. What a model accepts is read
-from its name: one regular expression finds family and version, each trait compares versions, so that a new model of a known
-family needs no change; a name that is not Claude's belongs to a server that speaks the same format and gets the oldest, most
-widely spoken form. Strict schemas close their objects and lose keywords that are not enforced. Must never know URLs, keys or
-answers.
+Strategy: turns become messages of content blocks; neighbours of one role are merged, because the results of parallel calls must
+share one message. A turn that Anthropic wrote goes back unchanged, with its thinking signatures. What a model takes (`Traits`) is
+read from its name: one regular expression finds family and version, and each trait compares versions, so that a new model of a
+known family works at once. A name that is not Claude's belongs to another server of this format and gets the oldest form, which
+all of them take. Must never know URLs, keys or answers.
 """
 
 from __future__ import annotations
@@ -36,19 +35,62 @@ EFFORTS = {"minimal": "low", "low": "low", "medium": "medium", "high": "high", "
 CHOICES = {"auto": "auto", "none": "none", "required": "any"}
 OPENING = "."  # a conversation that the assistant begins needs a user turn before it, which cannot be empty
 ASK_FOR_JSON = "Answer with one valid JSON object and nothing else: no code fence, no words before or after it."
+NEWEST = (5, 0)  # the version of a Claude whose name does not tell it
+UNCHECKED = frozenset(
+    (
+        *("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf"),
+        *("minLength", "maxLength", "minItems", "maxItems", "uniqueItems", "minProperties", "maxProperties"),
+    )
+)
+"""Keywords that a strict schema may not have; without them it allows a little more."""
 _ID = re.compile(r"[a-zA-Z0-9_-]+")
+_NAME = re.compile(r"claude-(?:([a-z]+)-)?(\d{1,2})(?!\d)(?:[-.](\d{1,2})(?!\d))?")
 
 
 @frozen_value
-class _Fitted:
-    """How a request is put to a model. `dropped`: parameters left out; `schema`: of its JSON output, by tool if `by_tool`."""
+class Traits:
+    """What a model takes. `budgets`: it thinks by a token budget; `adaptive`: by effort; neither: not at all.
 
-    dropped: tuple[str, ...]
-    thinking: Json | None
-    effort: str | None
-    schema: Any
-    by_tool: bool
-    max_tokens: int
+    `xhigh`: takes that effort. `stops_thinking`: how the effort "none" is written ("omit", "disabled"; "" for a model that always
+    thinks). `sampling`: takes temperature and top_p; `one_sampling`: but not both. `json_format`: writes JSON by a schema and
+    checks strict tools. `can_force_tools`: can be forced to call a tool. `shows_thinking`: shows it only when asked to.
+    """
+
+    budgets: bool = True
+    adaptive: bool = False
+    xhigh: bool = False
+    stops_thinking: str = "omit"
+    sampling: bool = True
+    one_sampling: bool = False
+    json_format: bool = False
+    can_force_tools: bool = True
+    shows_thinking: bool = False
+
+
+@lru_cache(256)
+def traits(model: str) -> Traits:
+    """The traits of the model of this name."""
+    start = model.find("claude-")
+    if start < 0:
+        return Traits()
+    found = _NAME.match(model, start)
+    version = (int(found[2]), int(found[3] or 0)) if found else NEWEST
+    family = found[1] if found else model[start + 7 :].partition("-")[0]
+    adaptive = version >= (4, 6)
+    since_4_7 = version >= (4, 7)
+    always_thinks = family in ("fable", "mythos")
+    structured = version >= (4, 5) or (family == "opus" and version == (4, 1))
+    return Traits(
+        budgets=(3, 7) <= version < (4, 6),
+        adaptive=adaptive,
+        xhigh=since_4_7,
+        stops_thinking="" if always_thinks else "disabled" if version >= (5, 0) else "omit",
+        sampling=not since_4_7,
+        one_sampling=structured,
+        json_format=structured,
+        can_force_tools=not always_thinks,
+        shows_thinking=since_4_7,
+    )
 
 
 def unsupported(request: ChatRequest, model: str) -> tuple[str, ...]:
@@ -88,6 +130,18 @@ def chat_body(request: ChatRequest, model: str, stream: bool) -> tuple[Json, tup
     return body, fitted.dropped
 
 
+@frozen_value
+class _Fitted:
+    """A request as one model takes it. `dropped`: parameters left out; `schema`: of its JSON output, by tool if `by_tool`."""
+
+    dropped: tuple[str, ...]
+    thinking: Json | None
+    effort: str | None
+    schema: Any
+    by_tool: bool
+    max_tokens: int
+
+
 def _fitted(request: ChatRequest, known: Traits) -> _Fitted:
     schema, by_tool = _json_output(request, known)
     forced = bool(request.tools) and (request.forced_tool is not None or request.tool_choice == "required")
@@ -95,7 +149,7 @@ def _fitted(request: ChatRequest, known: Traits) -> _Fitted:
     word, form = request.reasoning_effort, _schema_of(request)
     dropped = _lost_sampling(request, known, thinking)
     if request.stop and any(not word.strip() for word in request.stop):
-        dropped.append("stop")  # words of white space alone are refused, so they are left out
+        dropped.append("stop")  # Anthropic refuses words of white space alone
     if request.seed is not None:
         dropped.append("seed")
     if request.tool_choice is not None and (not request.tools or (forced and not known.can_force_tools)):
@@ -108,12 +162,12 @@ def _fitted(request: ChatRequest, known: Traits) -> _Fitted:
 
 
 def _json_output(request: ChatRequest, known: Traits) -> tuple[Any, bool]:
-    """The schema the answer must follow and whether a tool must carry it; (None, False) if there is none or no way."""
+    """The schema of the answer, and whether a tool must carry it; (None, False) without a schema, or if neither way works."""
     schema = _schema_of(request)
     if schema is None:
         return None, False
-    if known.json_format and not allows_extra_keys(schema):
-        return strict_schema(schema), False
+    if known.json_format and not _allows_extra_keys(schema):
+        return _strict_schema(schema), False
     if known.can_force_tools and schema.get("type", "object") == "object":
         return {"type": "object", **schema}, True
     return None, False
@@ -142,7 +196,7 @@ def _thinking(request: ChatRequest, known: Traits, *, forced: bool) -> tuple[Jso
 
 
 def _may_think(messages: Sequence[Message | Any]) -> bool:
-    """Not when a turn that is still going on began without thinking, as one of another provider did."""
+    """Whether thinking may be asked for: not if an unfinished turn began without it, as another provider's turn did."""
     for message in reversed(messages):
         if message.role == "tool":
             continue
@@ -180,8 +234,8 @@ def _add_tools(body: Json, request: ChatRequest, fitted: _Fitted, known: Traits)
     for tool in request.tools:
         if tool.name == JSON_TOOL:
             raise InvalidRequestError(message=f"a tool cannot be named {JSON_TOOL!r} here, as JSON answers use that name")
-        strict = bool(tool.strict) and known.json_format and not allows_extra_keys(tool.parameters)
-        schema = strict_schema(tool.parameters) if strict else tool.parameters
+        strict = bool(tool.strict) and known.json_format and not _allows_extra_keys(tool.parameters)
+        schema = _strict_schema(tool.parameters) if strict else tool.parameters
         made: Json = {"name": tool.name, "input_schema": {"type": "object", **schema}}
         if tool.description:
             made["description"] = tool.description
@@ -276,7 +330,7 @@ def _block(part: Part) -> Json:
     if part.kind == "document":
         title = {"title": part.filename} if part.filename else {}
         return {"type": "document", "source": _source(part, part.mime_type or "application/pdf"), **title}
-    raise InvalidRequestError(message=f"Anthropic takes no {part.kind}: send it to a model of another provider")
+    raise InvalidRequestError(message=f"Anthropic does not take {part.kind}: send it to a model of another provider")
 
 
 def _source(part: Part, mime_type: str) -> Json:
@@ -289,86 +343,27 @@ def _source(part: Part, mime_type: str) -> Json:
     return {"type": "base64", "media_type": mime_type, "data": part.base64()}
 
 
-_NAME = re.compile(r"claude-(?:([a-z]+)-)?(\d{1,2})(?!\d)(?:[-.](\d{1,2})(?!\d))?")
-NEWEST = (5, 0)  # what a Claude without a version in its name is taken for
-
-
-@frozen_value
-class Traits:
-    """`budgets`: thinks by a token budget; `adaptive`: thinks by effort; neither: not at all.
-
-    `xhigh`: knows that effort. `stops_thinking`: how "none" is said ("omit", "disabled", or "" for never). `sampling`: takes
-    temperature and top_p; `one_sampling`: but not both. `json_format`: writes JSON by schema and checks strict tools.
-    `can_force_tools`: may be forced to call a tool. `shows_thinking`: only when asked to.
-    """
-
-    budgets: bool = True
-    adaptive: bool = False
-    xhigh: bool = False
-    stops_thinking: str = "omit"
-    sampling: bool = True
-    one_sampling: bool = False
-    json_format: bool = False
-    can_force_tools: bool = True
-    shows_thinking: bool = False
-
-
-@lru_cache(256)
-def traits(model: str) -> Traits:
-    """The traits of the model of this name."""
-    start = model.find("claude-")
-    if start < 0:
-        return Traits()
-    found = _NAME.match(model, start)
-    version = (int(found[2]), int(found[3] or 0)) if found else NEWEST
-    family = found[1] if found else model[start + 7 :].partition("-")[0]
-    adaptive = version >= (4, 6)
-    since_4_7 = version >= (4, 7)
-    always_thinks = family in ("fable", "mythos")
-    structured = version >= (4, 5) or (family == "opus" and version == (4, 1))
-    return Traits(
-        budgets=(3, 7) <= version < (4, 6),
-        adaptive=adaptive,
-        xhigh=since_4_7,
-        stops_thinking="" if always_thinks else "disabled" if version >= (5, 0) else "omit",
-        sampling=not since_4_7,
-        one_sampling=structured,
-        json_format=structured,
-        can_force_tools=not always_thinks,
-        shows_thinking=since_4_7,
-    )
-
-
-UNCHECKED = frozenset(
-    (
-        *("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf"),
-        *("minLength", "maxLength", "minItems", "maxItems", "uniqueItems", "minProperties", "maxProperties"),
-    )
-)
-"""Keywords that strict output refuses; without them the schema allows a little more."""
-
-
-def strict_schema(schema: Any) -> Any:
-    """`schema` as JSON output wants it: every object closed, no keyword that it refuses."""
+def _strict_schema(schema: Any) -> Any:
+    """`schema` as strict output wants it: its objects allow no other keys, and the keywords it refuses are left out."""
     if isinstance(schema, (list, tuple)):
-        return [strict_schema(each) for each in schema]
+        return [_strict_schema(each) for each in schema]
     if not isinstance(schema, Mapping):
         return schema
     made: dict[str, Any] = {}
     for key, value in schema.items():
         if key in ("properties", "$defs", "definitions") and isinstance(value, Mapping):
-            made[key] = {name: strict_schema(each) for name, each in value.items()}
+            made[key] = {name: _strict_schema(each) for name, each in value.items()}
         elif key in ("enum", "const", "default", "examples"):
             made[key] = value
         elif key not in UNCHECKED:
-            made[key] = strict_schema(value)
+            made[key] = _strict_schema(value)
     if "properties" in made or "object" in (made.get("type") or ()):
         made["additionalProperties"] = False
     return made
 
 
-def allows_extra_keys(schema: Any) -> bool:
-    """Whether an object in `schema` may have members of any name, which JSON output cannot say."""
+def _allows_extra_keys(schema: Any) -> bool:
+    """Whether an object in `schema` may have keys of any name, which a strict schema cannot express."""
     if isinstance(schema, Mapping):
-        return bool(schema.get("additionalProperties")) or any(allows_extra_keys(value) for value in schema.values())
-    return isinstance(schema, (list, tuple)) and any(allows_extra_keys(value) for value in schema)
+        return bool(schema.get("additionalProperties")) or any(_allows_extra_keys(value) for value in schema.values())
+    return isinstance(schema, (list, tuple)) and any(_allows_extra_keys(value) for value in schema)

@@ -1,10 +1,10 @@
 """Keeps connections alive between requests, and makes sockets that end by a deadline, in plain and in TLS.
 
 Strategy: a stack of idle connections for each destination (scheme, host, port, proxy); the last one back is the first one out,
-because it is the one most likely alive. Anything readable on an idle connection means it is dead or out of step. The lock guards
+because it is the one most likely alive. Anything readable on an idle connection means it is dead or out of sync. The lock guards
 the lists only. A socket sets the time that is left before each blocking call, so that a peer who drips bytes cannot stretch a
-call; connecting divides it over the addresses of the name. The name look-up cannot be cut short without a thread; its time is
-charged. Must never know requests, answers or keys. Loaded on first use, because `ssl` and `socket` are slow to import.
+call; connecting divides it over the addresses of the name. Looking the name up cannot be cut short without a thread, but its time
+counts. Must never know requests, answers or keys. Loaded on first use, because `ssl` and `socket` are slow to import.
 """
 
 from __future__ import annotations
@@ -26,7 +26,10 @@ from .http_head import BodyReader, Response
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer, WriteableBuffer
 
-_ONE_SEGMENT = 64 << 10  # bytes; up to here a copy is cheaper than a second packet
+_ONE_SEGMENT = 64 << 10  # bytes; a copy is cheaper than a second send, which costs 4 % of a small call
+_Address = tuple[Any, Any, int, str, Any]  # as getaddrinfo gives them
+_TOLERANCE = 0.001  # seconds that a deadline may be overrun to spare a system call
+_LONGEST_WAIT = 86_400.0  # seconds; an endless deadline still needs a number the operating system takes
 
 
 class Destination(NamedTuple):
@@ -39,7 +42,7 @@ class Destination(NamedTuple):
 
 
 class Connection:
-    """One open connection. `used`: it has carried a whole exchange; `idle_since`: on the pool's clock."""
+    """One open connection. `used`: it has carried an exchange to its end; `idle_since`: seconds on the pool's clock."""
 
     __slots__ = ("destination", "idle_since", "pid", "probe", "reader", "sock", "used")
 
@@ -91,7 +94,7 @@ class Connection:
 
 
 class Pool:
-    """Idle connections. `idle_s`: seconds one may wait for its next use; `per_host`: most to keep for one route."""
+    """Idle connections. `idle_s`: seconds one may wait for its next use; `per_host`: how many are kept for one destination."""
 
     _idle: dict[Destination, list[Connection]]
 
@@ -161,31 +164,17 @@ class Pool:
                 connection.abandon()
 
     def _expired(self, now: float) -> list[Connection]:
-        """Under the lock: removes and returns what has been idle for too long, on whichever route."""
+        """Under the lock: removes and returns what has been idle for too long, whatever its destination."""
         self._next_sweep = now + self._idle_s
-        gone: list[Connection] = []
+        expired: list[Connection] = []
         for destination, stack in list(self._idle.items()):
-            fresh = [connection for connection in stack if now - connection.idle_since <= self._idle_s]
-            gone += [connection for connection in stack if now - connection.idle_since > self._idle_s]
-            if fresh:
-                self._idle[destination] = fresh
+            kept = [connection for connection in stack if now - connection.idle_since <= self._idle_s]
+            expired += [connection for connection in stack if now - connection.idle_since > self._idle_s]
+            if kept:
+                self._idle[destination] = kept
             else:
                 del self._idle[destination]
-        return gone
-
-
-def _probe(sock: TimedSocket) -> Callable[[], object]:
-    """A function that says whether there is anything to read from `sock`, be it its end."""
-    if not hasattr(select, "poll"):  # Windows
-        return lambda: select.select([sock], [], [], 0)[0]
-    poll = select.poll()
-    poll.register(sock, select.POLLIN)
-    return functools.partial(poll.poll, 0)
-
-
-_Address = tuple[Any, Any, int, str, Any]  # as getaddrinfo gives them
-_TOLERANCE = 0.001  # seconds that a deadline may be overrun to spare a system call
-_LONGEST_WAIT = 86_400.0  # seconds; an endless deadline still needs a number the operating system takes
+        return expired
 
 
 class TimedSocket(socket.socket):
@@ -289,3 +278,12 @@ def _connect_one(address: _Address, deadline: float, share: float, clock: Callab
         sock.close()
         raise
     return sock
+
+
+def _probe(sock: TimedSocket) -> Callable[[], object]:
+    """A function that says whether there is anything to read from `sock`, be it its end."""
+    if not hasattr(select, "poll"):  # Windows
+        return lambda: select.select([sock], [], [], 0)[0]
+    poll = select.poll()
+    poll.register(sock, select.POLLIN)
+    return functools.partial(poll.poll, 0)

@@ -1,9 +1,9 @@
 """Reads what a provider's refusal says, whatever shape the server gave it, and how long it asks to wait.
 
-Strategy: one generic reading of dict, list, string and text: the sentence, the machine words (codes, types, reasons), a number
-that is a status, the delay and the metadata. Waits come from headers and sentences in seconds; only plain ASCII decimal numbers
-count, clamped to a day. Nothing is looked up by provider. Must never raise on foreign input, read a clock (`now` comes in), or
-judge what the refusal means: that is `error_table`.
+Strategy: one generic reading of objects, lists, strings and text, for all providers alike: the message, the codes, a status, the
+delay and the metadata. A wait is in seconds, from 0 to a day, wherever it was found: in a header, a sentence, or the moment when
+a spent window is refilled; only plain ASCII decimal numbers count. Must never raise on foreign input, read a clock (`now` comes
+in), or judge what the refusal means: that is `error_table`.
 """
 
 from __future__ import annotations
@@ -19,14 +19,28 @@ from .wire_json import clean_text, embedded_status, load_json
 READ_BYTES = 64 << 10
 """More of an error body than this is not looked at."""
 KEEP_CHARS = 16 << 10
+"""More of its text than this is not kept."""
+MAX_WAIT = 86400.0
+"""Seconds, a day: no wait is longer."""
 
 _CODE_KEYS = ("code", "type", "status", "error_code", "reason", "error_type")
 _TITLE = re.compile(r"<title[^>]{0,100}>([^<]{1,300})<", re.IGNORECASE)
+_NUMBER = re.compile(r"[0-9]{1,13}(?:\.[0-9]{1,12})?")
+_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_UNIT = r"milliseconds?|ms|seconds?|secs?|s|minutes?|mins?|m|hours?|h|days?|d"
+_PIECE = re.compile(rf"([0-9]{{1,9}}(?:\.[0-9]{{1,12}})?) ?({_UNIT})")
+_PIECES = rf"(?:[0-9]{{1,9}}(?:\.[0-9]{{1,12}})? ?(?:{_UNIT})[ ,]{{0,2}}){{1,5}}"
+_DURATION = re.compile(_PIECES)
+_ASKED = re.compile(rf"\b(?:retry|try again|wait)(?: [a-z]{{1,12}}){{0,3}} ({_PIECES})(?![a-z0-9])", re.IGNORECASE)
+_REMAINING = re.compile(r"((?:x|anthropic)-ratelimit)-(?:remaining(-[a-z-]+)?|([a-z-]+)-remaining)")
+_RFC3339 = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]{1,9})?(?:Z|[+-][0-9]{2}:[0-9]{2})")
 
 
 @frozen_value
 class ErrorBody:
-    """What was read. `codes`: machine words in lower case, most specific place first; `status`: embedded number or 0."""
+    """What was read. `text`: the body; `codes`: its codes, types and reasons in lower case, most specific place first;
+    `status`: the HTTP status it names, or 0; `retry_delay`: Gemini's, such as "48s".
+    """
 
     text: str
     message: str = ""
@@ -38,7 +52,7 @@ class ErrorBody:
 
     @property
     def code_set(self) -> frozenset[str]:
-        """The machine words as a set."""
+        """`codes` as a set."""
         return frozenset(self.codes)
 
 
@@ -54,6 +68,65 @@ def read_body(body: bytes) -> ErrorBody:
     if not isinstance(item, Mapping):
         return ErrorBody(text, _cut(item) if isinstance(item, str) else "")
     return _from_object(item, text)
+
+
+def asked_wait(headers: Mapping[str, str], error_body: ErrorBody, now: float) -> float | None:
+    """Seconds to wait by the first of header, body and rate-limit headers that says; else None. `now`: epoch s, 0 if unknown."""
+    for found in (retry_after_header(headers, now), retry_after_text(error_body.message, error_body.retry_delay)):
+        if found is not None:
+            return found
+    epoch = body_epoch(error_body.metadata)
+    return clamp(epoch - now) if epoch is not None and now > 0 else spent_window(headers, now)
+
+
+def retry_after_header(headers: Mapping[str, str], now: float) -> float | None:
+    """Seconds from `retry-after-ms` (if above 0) or `retry-after` (number or HTTP date against `now`); None if neither says."""
+    millis = _number(headers.get("retry-after-ms"))
+    if millis:
+        return clamp(millis / 1000)
+    value = headers.get("retry-after")
+    seconds = _number(value)
+    if seconds is not None:
+        return clamp(seconds)
+    moment = _http_date(value) if isinstance(value, str) else None
+    return None if moment is None else clamp(moment - now)
+
+
+def retry_after_text(message: str, retry_delay: str = "") -> float | None:
+    """Seconds from a sentence such as "Please try again in 9m38.016s", else from Gemini's `retryDelay` ("48s")."""
+    asked = _ASKED.search(message)
+    return duration(asked.group(1)) if asked else duration(retry_delay)
+
+
+def spent_window(headers: Mapping[str, str], now: float) -> float | None:
+    """Seconds until every window whose remaining count is 0 in the rate-limit headers is refilled; None if none is spent."""
+    return max(_resets(headers, now), default=None)
+
+
+def duration(text: str) -> float | None:
+    """Seconds of "12ms", "1m12.5s", "20 seconds"; None for anything else."""
+    text = text.strip().lower()
+    if len(text) > 80 or not _DURATION.fullmatch(text):
+        return None
+    return clamp(sum(float(number) * _UNITS[_short(unit)] for number, unit in _PIECE.findall(text)))
+
+
+def body_epoch(metadata: Mapping[str, Any]) -> float | None:
+    """Epoch seconds of the reset that OpenRouter puts into an error's metadata as the headers it would have sent."""
+    headers = metadata.get("headers")
+    if not isinstance(headers, Mapping):
+        return None
+    found = {name.lower(): value for name, value in headers.items() if isinstance(name, str)}
+    value = found.get("x-ratelimit-reset")
+    if type(value) is int and value >= 0:
+        value = str(value)
+    number = _number(value)
+    return _epoch(number) if number is not None else None
+
+
+def clamp(seconds: float) -> float:
+    """`seconds`, but from 0 to a day."""
+    return min(max(0.0, seconds), MAX_WAIT)
 
 
 def _from_object(item: Mapping[str, Any], text: str) -> ErrorBody:
@@ -93,7 +166,7 @@ def _sentences(item: Mapping[str, Any], error: Any, inner: Mapping[str, Any]) ->
 
 
 def _notes(holder: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-    """The objects servers hang below an error: a list of details, one details object, an inner error."""
+    """The objects that servers put below an error: a list of details, one details object, an inner error."""
     details = holder.get("details")
     for note in details[:20] if isinstance(details, list) else (details, holder.get("innererror")):
         if isinstance(note, Mapping):
@@ -119,64 +192,6 @@ def _cut(text: str) -> str:
     return " ".join(clean_text(text[:2000]).split())
 
 
-MAX_WAIT = 86400.0
-
-_NUMBER = re.compile(r"[0-9]{1,13}(?:\.[0-9]{1,12})?")
-_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-_UNIT = r"milliseconds?|ms|seconds?|secs?|s|minutes?|mins?|m|hours?|h|days?|d"
-_PIECE = re.compile(rf"([0-9]{{1,9}}(?:\.[0-9]{{1,12}})?) ?({_UNIT})")
-_PIECES = rf"(?:[0-9]{{1,9}}(?:\.[0-9]{{1,12}})? ?(?:{_UNIT})[ ,]{{0,2}}){{1,5}}"
-_DURATION = re.compile(_PIECES)
-_ASKED = re.compile(rf"\b(?:retry|try again|wait)(?: [a-z]{{1,12}}){{0,3}} ({_PIECES})(?![a-z0-9])", re.IGNORECASE)
-_REMAINING = re.compile(r"((?:x|anthropic)-ratelimit)-(?:remaining(-[a-z-]+)?|([a-z-]+)-remaining)")
-_RFC3339 = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]{1,9})?(?:Z|[+-][0-9]{2}:[0-9]{2})")
-
-
-def retry_after_header(headers: Mapping[str, str], now: float) -> float | None:
-    """Seconds from `retry-after-ms` (if above 0) or `retry-after` (number or HTTP date against `now`); None if neither says."""
-    millis = _number(headers.get("retry-after-ms"))
-    if millis:
-        return _clamp(millis / 1000)
-    value = headers.get("retry-after")
-    seconds = _number(value)
-    if seconds is not None:
-        return _clamp(seconds)
-    moment = _http_date(value) if isinstance(value, str) else None
-    return None if moment is None else _clamp(moment - now)
-
-
-def retry_after_text(message: str, retry_delay: str = "") -> float | None:
-    """Seconds from a sentence such as "Please try again in 9m38.016s", else from Gemini's `retryDelay` ("48s")."""
-    asked = _ASKED.search(message)
-    return duration(asked.group(1)) if asked else duration(retry_delay)
-
-
-def spent_window(headers: Mapping[str, str], now: float) -> float | None:
-    """Seconds until every window whose remaining count is 0 in the rate-limit headers is refilled; None if none is spent."""
-    return max(_resets(headers, now), default=None)
-
-
-def duration(text: str) -> float | None:
-    """Seconds of "12ms", "1m12.5s", "20 seconds"; None for anything else."""
-    text = text.strip().lower()
-    if len(text) > 80 or not _DURATION.fullmatch(text):
-        return None
-    return _clamp(sum(float(number) * _UNITS[_short(unit)] for number, unit in _PIECE.findall(text)))
-
-
-def body_epoch(metadata: Mapping[str, Any]) -> float | None:
-    """Epoch seconds of the reset that OpenRouter puts into an error's metadata as the headers it would have sent."""
-    headers = metadata.get("headers")
-    if not isinstance(headers, Mapping):
-        return None
-    found = {name.lower(): value for name, value in headers.items() if isinstance(name, str)}
-    value = found.get("x-ratelimit-reset")
-    if type(value) is int and value >= 0:
-        value = str(value)
-    number = _number(value)
-    return _epoch(number) if number is not None else None
-
-
 def _resets(headers: Mapping[str, str], now: float) -> Iterator[float]:
     for name, remaining in headers.items():
         found = _REMAINING.fullmatch(name)
@@ -194,14 +209,14 @@ def _until(value: Any, now: float) -> float | None:
     number = _number(value)
     if number is not None:
         moment = _epoch(number)
-        return _clamp(number if moment is None else moment - now)
+        return clamp(number if moment is None else moment - now)
     if not isinstance(value, str):
         return None
     if _RFC3339.fullmatch(value):
         from datetime import datetime
 
         try:
-            return _clamp(datetime.fromisoformat(value).timestamp() - now)
+            return clamp(datetime.fromisoformat(value).timestamp() - now)
         except (ValueError, OverflowError):
             return None
     return duration(value)
@@ -236,7 +251,3 @@ def _short(unit: str) -> str:
     if unit.startswith("mi"):
         return "ms" if unit.startswith("mil") else "m"
     return unit if unit == "ms" else unit[0]
-
-
-def _clamp(seconds: float) -> float:
-    return min(max(0.0, seconds), MAX_WAIT)

@@ -1,8 +1,8 @@
 """Says which of this library's errors a provider's refusal is.
 
 Strategy: the HTTP status decides; the body decides only where a status is ambiguous (a bad key as a 400, an error inside a 200,
-a spent day among 429s). `error_body` has read body and delays before; what is here are rows: words servers use, and the class
-each stands for. Must never know accounts, and must never raise.
+a spent day among 429s). `error_body` reads the body and the wait; here are the rows: the codes and phrases that servers use, and
+the error that each means. Must never know accounts, and must never raise.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from .error_body import MAX_WAIT, ErrorBody, body_epoch, read_body, retry_after_header, retry_after_text, spent_window
+from .error_body import ErrorBody, asked_wait, body_epoch, clamp, read_body, retry_after_header, retry_after_text
 from .errors import (
     AuthenticationError,
     ConfigError,
@@ -29,7 +29,6 @@ from .limits import next_reset
 
 REQUEST_IDS = ("x-request-id", "request-id", "apim-request-id", "x-kong-request-id", "x-amzn-requestid", "nvcf-reqid")
 
-# What an error that carries no number would have been as an HTTP status.
 STATUS_OF_CODE = {
     **dict.fromkeys(("invalid_request_error", "invalid_argument", "invalid-argument", "content_filter", "bad_request"), 400),
     **dict.fromkeys(("tool_use_failed", "json_validate_failed", "context_length_exceeded", "invalid_value"), 400),
@@ -47,8 +46,8 @@ STATUS_OF_CODE = {
     **dict.fromkeys(("timeout", "timeout_error", "deadline_exceeded"), 504),
     "overloaded_error": 529,
 }
+"""The HTTP status of an error that names only a code."""
 
-# Quotas that no waiting heals: credit, spend limits, a tier that does not offer the model.
 FINAL_CODES = frozenset(
     (
         *("insufficient_quota", "credit_balance_exhausted", "organization_spend_limit_exceeded"),
@@ -64,6 +63,7 @@ FINAL = re.compile(
     r"|\u4f59\u989d\u4e0d\u8db3",  # "insufficient balance", as Zhipu and SiliconFlow say it
     re.IGNORECASE,
 )
+"""Quotas that do not come back by waiting: credit, spend limits, a tier that does not offer the model."""
 REQUEST_TOO_LARGE = re.compile(r"request too large for", re.IGNORECASE)
 DAILY = re.compile(
     r"per[ -]?day\b|PerDay|ByDay|\((?:TPD|RPD|ASD)\)|free_tier_daily"
@@ -112,13 +112,11 @@ MODERATION = re.compile(r"moderation|\bflagged\b", re.IGNORECASE)
 CAPACITY = re.compile(r"service tier capacity exceeded", re.IGNORECASE)
 
 
-def classify(
-    status: int, headers: Mapping[str, str], body: bytes, now: float, *, provider: str = "", model: str = ""
-) -> ProviderError:
+def classify(status: int, headers: Mapping[str, str], body: bytes, now: float, *, provider: str = "") -> ProviderError:
     """What an answer with `status` (200 for an error object inside a good one) means. Never raises.
 
-    `headers` have lower-case names; `now` is in epoch seconds, 0 where it is not known (inside a stream). `provider` and
-    `model` are only noted in the error.
+    `headers` have lower-case names; `now` is in epoch seconds, 0 where it is not known (inside a stream). `provider` is only
+    noted in the error.
     """
     error_body = read_body(body)
     effective = _status(status, error_body)
@@ -131,16 +129,16 @@ def classify(
     if kind is QuotaExceededError:
         facts.update(_quota(effective, headers, error_body, now))
     elif effective:
-        facts["retry_after"] = _retry_after(headers, error_body, now)
+        facts["retry_after"] = asked_wait(headers, error_body, now)
         if headers.get("x-should-retry") == "false" or (
             kind is RateLimitedError and REQUEST_TOO_LARGE.search(error_body.message)
         ):
             facts["retryable"] = False
-    return kind(provider, "", model, effective or status, error_body.text[:2048], **facts)
+    return kind(provider, "", "", effective or status, error_body.text[:2048], **facts)
 
 
 def _status(status: int, error_body: ErrorBody) -> int:
-    """The status that counts: an error inside a 2xx names its own, by number or by word; 0 if it names none."""
+    """The status that counts. An error inside a 2xx names its own, by number or by code; 0 if it does not."""
     if status >= 400:
         return status
     return error_body.status or next((STATUS_OF_CODE[code] for code in error_body.codes if code in STATUS_OF_CODE), 0)
@@ -186,7 +184,7 @@ def _kind_by_body(status: int, error_body: ErrorBody) -> type[ProviderError]:
 
 
 def _quota(status: int, headers: Mapping[str, str], error_body: ErrorBody, now: float) -> dict[str, Any]:
-    """When a spent quota comes back: never by itself, at the midnight it names, or after the delay it names."""
+    """When a spent quota comes back: not by waiting, at a time that the body names, or after a delay."""
     if status == 402 or not error_body.code_set.isdisjoint(FINAL_CODES) or FINAL.search(error_body.message):
         return {"retryable": False, "retry_after": retry_after_header(headers, now)}
     if now <= 0:
@@ -196,27 +194,17 @@ def _quota(status: int, headers: Mapping[str, str], error_body: ErrorBody, now: 
         }
     resets_at = _midnight(now) if "PerDay" in error_body.text else body_epoch(error_body.metadata)
     if resets_at is not None:
-        return {"resets_at": resets_at, "retry_after": min(max(0.0, resets_at - now), MAX_WAIT)}
-    wait = _retry_after(headers, error_body, now)
+        return {"resets_at": resets_at, "retry_after": clamp(resets_at - now)}
+    wait = asked_wait(headers, error_body, now)
     return {"retry_after": wait, "resets_at": None if wait is None else now + wait}
 
 
 def _midnight(now: float) -> float:
-    """Gemini counts days by the Pacific clock; an hour from `now` where the machine has no time zone data."""
+    """The end of Gemini's day, by the Pacific clock; an hour from `now` if the machine has no time zone data."""
     try:
         return next_reset(now, "day", "America/Los_Angeles")
     except (ConfigError, QuotaStoreError):
         return now + 3600.0
-
-
-def _retry_after(headers: Mapping[str, str], error_body: ErrorBody, now: float) -> float | None:
-    for found in (retry_after_header(headers, now), retry_after_text(error_body.message, error_body.retry_delay)):
-        if found is not None:
-            return found
-    epoch = body_epoch(error_body.metadata)
-    if epoch is not None and now > 0:
-        return min(max(0.0, epoch - now), MAX_WAIT)
-    return spent_window(headers, now)
 
 
 def _request_id(headers: Mapping[str, str], error_body: ErrorBody) -> str | None:

@@ -1,8 +1,8 @@
-"""Reads Gemini's answers: whole ones, streams, usage, finish reasons.
+"""Reads Gemini's answers: whole ones, streams, vectors, usage and finish reasons.
 
 Strategy: a stream's chunk has the shape of a whole answer, so one reader serves both. A turn that holds more than plain
-text (calls, thought signatures, code runs, pictures) is kept verbatim, part by part, to be given back. Must never know
-requests, URLs or keys.
+text (calls, thought signatures, code runs, pictures) is kept unchanged, part by part, to be sent back with the next turn. Must
+never know requests, URLs or keys.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ THOUGHT = frozenset(("text", "thought"))
 
 
 def read_answer(item: Any, model: str, provider: str, source: str) -> ChatResponse:
-    """The whole answer in the JSON value `item`. Raises `MalformedResponseError` if it holds none."""
+    """The whole answer in the JSON value `item`, whose text is `source`. Raises `MalformedResponseError` if it is not one."""
     choices = []
     for place, candidate in enumerate(_candidates(item)):
         turn = _Turn()
@@ -99,7 +99,7 @@ class GeminiDecoder(StreamDecoder):
         self._turns: dict[int, _Turn] = {}
 
     def read(self, event: str, item: Any, source: str) -> list[ChatChunk]:
-        """See `StreamDecoder.read`; a blocked prompt is an answer too."""
+        """See `StreamDecoder.read`; the answer to a blocked prompt is complete at once."""
         if isinstance(item, list) and has_error(item):
             self.fail(item)
         candidates = _candidates(item)
@@ -137,7 +137,7 @@ class GeminiDecoder(StreamDecoder):
 
 
 class _Turn:
-    """What one candidate has said so far, in our words and in its own."""
+    """What one candidate has sent so far: its parts as they came, and what they mean."""
 
     __slots__ = ("calls", "parts", "reason", "reasoning", "text")
 
@@ -173,17 +173,17 @@ class _Turn:
             self.text.append(text)
         if reasoning:
             self.reasoning.append(reasoning)
-        fresh = self.calls[calls_before:]
+        added = self.calls[calls_before:]
         reason = candidate.get("finishReason")
         if reason is not None:
             if not isinstance(reason, str):
                 malformed("finishReason is not a string")
             self.reason = clean_text(reason)
-        finish = self.finish() if reason or (fresh and self.reason) else None
-        return ChunkChoice(index, Delta(text, reasoning, _deltas(fresh, calls_before) if fresh else ()), finish)
+        finish = self.finish() if reason or (added and self.reason) else None
+        return ChunkChoice(index, Delta(text, reasoning, _deltas(added, calls_before) if added else ()), finish)
 
     def finish(self) -> str | None:
-        """The finish reason in our vocabulary; calls end with STOP at Gemini."""
+        """The finish reason in OpenAI's vocabulary, which this library uses; Gemini ends calls with STOP."""
         if not self.reason:
             return None
         if self.calls and self.reason == "STOP":
@@ -197,7 +197,7 @@ class _Turn:
         return Choice(index, message, self.finish())
 
     def native(self, provider: str) -> NativeTurn | None:
-        """The turn to give back verbatim, None if plain text says it all. Neighbouring plain pieces are joined."""
+        """The turn as Gemini wrote it, with neighbouring pieces of plain text joined; None if it is all plain text."""
         if all(_plain(part) for part in self.parts):
             return None
         kept: list[dict[str, Any]] = []
@@ -212,7 +212,7 @@ class _Turn:
         try:
             return NativeTurn("gemini", provider, dump_json(kept), "".join(self.text), tuple(self.calls))
         except MalformedResponseError:
-            return None  # it can still be said in our words
+            return None  # the message is sent in the general form then
 
 
 def _candidates(item: Any) -> list[Any]:
@@ -227,7 +227,7 @@ def _candidates(item: Any) -> list[Any]:
 
 
 def _parts(candidate: dict[str, Any]) -> list[Any]:
-    """The parts; none where content, or its parts, are left out, as they are when nothing was said."""
+    """The parts; [] if content or its parts are missing, as they are in an empty answer."""
     content = candidate.get("content")
     if content is None:
         return []
@@ -265,7 +265,7 @@ def _deltas(calls: list[ToolCall], start: int) -> tuple[ToolCallDelta, ...]:
 
 
 def _plain(part: dict[str, Any]) -> frozenset[str] | None:
-    """Which kind of plain text `part` is, None if it is anything more."""
+    """`TEXT` or `THOUGHT` for a part of plain text, None for any other."""
     keys = part.keys()
     return TEXT if keys == TEXT else THOUGHT if keys == THOUGHT and part["thought"] is True else None
 

@@ -1,8 +1,8 @@
-"""Writes a chat request as the body of Gemini's :generateContent, and says what that cannot carry.
+"""Writes a chat request as the body of Gemini's :generateContent, and names the parameters that a model does not take.
 
-Strategy: turns become contents one after the other, neighbours of one role merged, since Gemini wants them to alternate.
-A turn that Gemini itself wrote goes back verbatim, with its thought signatures; a turn of another provider is put into
-Gemini's form. Must never know URLs, keys or answers.
+Strategy: turns become contents; neighbours of one role are merged, because Gemini wants roles to alternate. A turn that Gemini
+wrote goes back unchanged, with its thought signatures; a turn of another provider is written in Gemini's form. What a model takes
+is read from the family and version in its name. Must never know URLs, keys or answers.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def chat_body(request: ChatRequest, model: str, dropped: Sequence[str]) -> Json:
 
 
 def _family(model: str) -> tuple[str, tuple[int, int]]:
-    """("gemini" or "gemma", version), or ("", (0, 0)) for a name that tells no version."""
+    """("gemini" or "gemma", version); ("", (0, 0)) for a name without a version."""
     found = _VERSION.match(model)
     return (found[1], (int(found[2]), int(found[3] or 0))) if found else ("", (0, 0))
 
@@ -113,7 +113,7 @@ def _system_parts(message: Message) -> list[Json]:
 
 
 def _prepend(system: list[Json], contents: list[Json]) -> None:
-    """Say the system's words at the start of the first user turn."""
+    """Move the system instruction to the start of the first user turn."""
     if contents and contents[0]["role"] == "user":
         contents[0]["parts"][:0] = system
     else:

@@ -73,7 +73,7 @@ class Provider(Protocol):
         ...
 
     def decoder(self, model: str) -> StreamDecoder:
-        """A fresh decoder for one streamed answer."""
+        """A new decoder for one streamed answer."""
         ...
 
     def error(self, status: int, headers: Mapping[str, str], body: bytes, now: float) -> ProviderError:
@@ -90,11 +90,11 @@ class Provider(Protocol):
 
 
 class StreamDecoder:
-    """Bytes of one streamed answer in, chunks out. A dialect overrides `read` (and `decode_unary_body`, `natives`).
+    """Turns the bytes of one streamed answer into chunks. A dialect overrides `read` (and `decode_unary_body`, `natives`).
 
-    `complete`: the terminal marker was seen, so whatever happens now the answer is whole. `done`: nothing more will come, stop
+    `complete`: the terminal marker was seen, so the answer is whole whatever happens now. `done`: nothing more will come, stop
     reading. An error object inside the stream is raised as what `Provider.error` makes of it; if chunks came before it in the
-    same bytes, they are given first and the error stays in `failure`, for the next `feed` or `end` to raise.
+    same bytes, they are returned first, and the next `feed` or `end` raises the error, which is kept in `failure`.
     """
 
     __slots__ = ("_ended", "_events", "_prefix", "_provider", "_reader", "complete", "done", "failure")
@@ -110,7 +110,7 @@ class StreamDecoder:
         self.failure: ProviderError | None = None
 
     def feed(self, data: bytes) -> list[ChatChunk]:
-        """The chunks that `data` completes. Raises `ProviderError` and its kin."""
+        """The chunks that `data` completes. Raises `ProviderError`."""
         if self.failure is not None:
             raise self.failure
         chunks: list[ChatChunk] = []
@@ -141,11 +141,6 @@ class StreamDecoder:
                 self._take_plain_json(chunks)
         return chunks
 
-    def _fail_after(self, chunks: list[ChatChunk], error: ProviderError) -> None:
-        if not chunks:
-            raise error
-        self.failure = error
-
     def read(self, event: str, item: Any, source: str) -> list[ChatChunk]:
         """The chunks of one event whose data is the JSON value `item`."""
         raise NotImplementedError
@@ -158,11 +153,16 @@ class StreamDecoder:
         """For each choice whose turn must go back to the provider unchanged, that turn. Only once the answer is complete."""
         return {}
 
-    def fail(self, item: Any, status: int = 200) -> NoReturn:
-        """Raise what an error object inside a 2xx stream means. One that comes after the terminal marker undoes it."""
+    def fail(self, item: Any) -> NoReturn:
+        """Raise what an error object inside a 2xx stream means; the answer is not complete then, even after its marker."""
         self.complete = False
         body = json.dumps(item).encode()
-        raise self._provider.error(embedded_status(item, status), {}, body, 0.0)
+        raise self._provider.error(embedded_status(item, 200), {}, body, 0.0)
+
+    def _fail_after(self, chunks: list[ChatChunk], error: ProviderError) -> None:
+        if not chunks:
+            raise error
+        self.failure = error
 
     def _take(self, event: Event, chunks: list[ChatChunk]) -> None:
         self._events += 1

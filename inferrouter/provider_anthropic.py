@@ -1,7 +1,8 @@
-"""Speaks Anthropic's Messages API: URL, headers, and what its errors mean.
+"""Speaks Anthropic's Messages API.
 
-Strategy: the body is made by `anthropic_request`, the answer read by `anthropic_reply`. Serves every server that speaks the
-same format, under its own base_url and name. Must never know accounts in plural, quota or retries.
+Strategy: `anthropic_request` writes bodies and `anthropic_reply` reads answers; this module adds the URL and headers. It serves
+every server of the same format, under its own base_url and name. Must never open a connection, nor know accounts in plural, quota
+or retries.
 """
 
 from __future__ import annotations

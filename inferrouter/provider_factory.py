@@ -1,7 +1,7 @@
 """Builds the providers: those the caller gave, and for every other account one from its settings or the catalog.
 
-Strategy: what the caller gave wins; then the dialect an account names, at its own base_url; then the catalog's preset. All
-problems are gathered before anything is raised. Must never open a connection.
+Strategy: a provider that the caller gave wins; then the dialect that an account names, at its own base_url; then the catalog's
+preset. All problems are gathered before anything is raised. Must never open a connection.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ _NEEDED = ("name", "dialect", "base_url", "media", "declares", "unsupported", "e
 
 def providers_for(config: Config, given: Iterable[Provider] | None) -> dict[str, Provider]:
     """Every provider that `config` needs, by name. Raises `ConfigError` listing every problem."""
-    given_ones, problems = _checked(given)
-    problems += config.problems_with(KNOWN_PROVIDERS | given_ones.keys())
+    providers, problems = _checked(given)
+    problems += config.problems_with(KNOWN_PROVIDERS | providers.keys())
     if problems:
         raise ConfigError(problems)
     for account in config.accounts:
-        if account.provider not in given_ones:
-            given_ones[account.provider] = _built(account)
-    return given_ones
+        if account.provider not in providers:
+            providers[account.provider] = _built(account)
+    return providers
 
 
 def accounts_from_env(env: Mapping[str, str]) -> list[AccountConfig]:
-    """An account for each known key in `env`, with the catalog's free limits; paid where the catalog knows of none.
+    """An account for each known key in `env`, with the catalog's free limits; a paid one if the catalog does not know any.
 
     Raises nothing: a traceback that shows local variables would show every key of `env`.
     """
@@ -46,7 +46,7 @@ def accounts_from_env(env: Mapping[str, str]) -> list[AccountConfig]:
 
 
 def config_for(accounts: Sequence[AccountConfig], allow_paid: bool = False) -> Config:
-    """A configuration of what `accounts_from_env` found. Raises `ConfigError` if that is nothing, or a key is unusable."""
+    """A configuration of what `accounts_from_env` found. Raises `ConfigError` if it found nothing, or a key is unusable."""
     if not accounts:
         names = sorted({name for row in PRESETS.values() for name in row.env})
         raise ConfigError(f"the environment holds none of the known keys; set one of {', '.join(names)}")
@@ -77,19 +77,19 @@ def _free_account(name: str, key: Secret) -> AccountConfig:
 
 
 def _checked(given: Iterable[Provider] | None) -> tuple[dict[str, Provider], list[str]]:
-    given_ones: dict[str, Provider] = {}
+    providers: dict[str, Provider] = {}
     problems: list[str] = []
     if given is not None and not isinstance(given, Iterable):
-        return given_ones, [f"providers: must be a list of providers, not {type(given).__name__}"]
+        return providers, [f"providers: must be a list of providers, not {type(given).__name__}"]
     for index, provider in enumerate(given or ()):
         missing = [name for name in _NEEDED if not hasattr(provider, name)]
         if missing:
             problems.append(f"providers[{index}]: {type(provider).__name__} is not a provider: it has no {missing[0]!r}")
-        elif provider.name in given_ones:
+        elif provider.name in providers:
             problems.append(f"providers[{index}]: the name {provider.name!r} is taken by an earlier provider")
         else:
-            given_ones[provider.name] = provider
-    return given_ones, problems
+            providers[provider.name] = provider
+    return providers, problems
 
 
 def _built(account: AccountConfig) -> Provider:

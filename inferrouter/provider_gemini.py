@@ -1,7 +1,8 @@
-"""Speaks Google's native Gemini API (v1beta): URLs, headers, embeddings, and what its errors mean.
+"""Speaks Google's native Gemini API (v1beta).
 
-Strategy: the body is made by `gemini_request`, the answer read by `gemini_reply`. The key travels in the x-goog-api-key
-header, never in the URL. A stream is asked for with alt=sse. Must never know accounts in plural, quota or retries.
+Strategy: `gemini_request` writes bodies and `gemini_reply` reads answers; this module adds URLs, headers and the requests for
+vectors. The key travels in the x-goog-api-key header, never in the URL. A stream is asked for with alt=sse. Must never open a
+connection, nor know accounts in plural, quota or retries.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Answers from a script, in process: for tests of programs that use this library.
 
-Strategy: it is an OpenAI-format provider that brings its own wire, so that everything between the router and the socket is the
-real thing. Token counts are this library's own estimates where the script gives none; vectors come from a hash of the text.
-Nothing sleeps unless a `sleep` is given. Must never open a connection.
+Strategy: an OpenAI-format provider with a `wire` of its own, so that a test runs everything but the transport. Where the script
+does not give token counts, they are this library's estimates; vectors come from a hash of the text. Nothing sleeps unless a
+`sleep` is given. Must never open a connection.
 """
 
 from __future__ import annotations
@@ -34,7 +34,10 @@ STATUS_OF_ERROR = {
     "ModelNotFoundError": 404,
     "RateLimitedError": 429,
 }
-MOST_INDIRECTION = 8
+"""The HTTP status of a scripted error without one; 503 for any other."""
+MAX_INDIRECTION = 8
+"""How many functions may return one another before a reply is refused."""
+VECTOR_LENGTH = 8
 
 
 @frozen_value
@@ -44,6 +47,27 @@ class MockCall:
     model: str
     body: Mapping[str, Any]
     stream: bool
+
+
+@frozen_value
+class MockReply:
+    """One scripted reply.
+
+    `usage`: None counts by estimate. `delay_s`: seconds before the answer begins. `chunks`: the pieces of a streamed text, or
+    how many; None: one a word. `cut_after`: the connection breaks after so many pieces (of the body, of a stream), None: never.
+    `body`: sent as it is instead of everything else. `response`: a whole answer, instead of text and calls.
+    """
+
+    text: str = ""
+    tool_calls: Sequence[ToolCall] = ()
+    usage: Usage | None = None
+    delay_s: float = 0.0
+    chunks: int | Sequence[str] | None = None
+    cut_after: int | None = None
+    headers: Mapping[str, str] = field(default=EMPTY)
+    status: int = 200
+    body: bytes | str | None = None
+    response: ChatResponse | None = None
 
 
 class MockProvider(OpenAICompatProvider):
@@ -86,7 +110,7 @@ class MockProvider(OpenAICompatProvider):
 
 
 class MockWire:
-    """Stands where the transport stands."""
+    """Gives scripted replies in place of the transport."""
 
     def __init__(self, replies: Sequence[Any], default: Any, sleep: Callable[[float], object] | None) -> None:
         self._lock = threading.Lock()
@@ -97,12 +121,12 @@ class MockWire:
 
     @property
     def calls(self) -> tuple[MockCall, ...]:
-        """The log."""
+        """Every request so far, oldest first."""
         with self._lock:
             return tuple(self._calls)
 
     def add(self, replies: Sequence[Any]) -> None:
-        """More replies."""
+        """More replies after those that are left."""
         with self._lock:
             self._replies.extend(replies)
 
@@ -133,84 +157,12 @@ class MockWire:
             raise WireFault("timeout", f"the scripted delay of {delay_s:g} s is over the {timeout_s:g} s left", sent=True)
 
 
-class _Scripted(bytes):
-    """A body that carries the very error it stands for."""
-
-    error: ProviderError
-
-
-def _resolved(reply: Any, body: dict[str, Any]) -> MockReply | BaseException:
-    for _ in range(MOST_INDIRECTION):
-        if not callable(reply) or isinstance(reply, type):
-            break
-        reply = reply(body)
-    if isinstance(reply, (MockReply, BaseException)):
-        return reply
-    if isinstance(reply, str):
-        return MockReply(reply)
-    if isinstance(reply, ChatResponse):
-        return MockReply(response=reply)
-    if isinstance(reply, int) and not isinstance(reply, bool):
-        return MockReply(status=reply)
-    raise ConfigError(
-        f"MockProvider cannot answer with {reply!r}: use a text, a MockReply, a ChatResponse, a status, an error or a function"
-    )
-
-
-def _refusal(error: ProviderError) -> MockWireReply:
-    said = _Scripted(json.dumps({"error": {"message": error.message or type(error).__name__}}).encode())
-    kind = next((base.__name__ for base in type(error).__mro__ if base.__name__ in STATUS_OF_ERROR), "")
-    status = max(error.status or STATUS_OF_ERROR.get(kind, 503), 400)
-    said.error = copy.copy(error)
-    if error.status is None and not isinstance(error, AttemptTimeoutError):
-        said.error.status = status
-    return MockWireReply(status, {}, [said])
-
-
-def _reply(made: MockReply, call: MockCall) -> MockWireReply:
-    if made.body is not None:
-        raw = made.body.encode("utf-8", "surrogatepass") if isinstance(made.body, str) else made.body
-        pieces = [raw]
-    elif not 200 <= made.status < 300:
-        pieces = [error_bytes(made.status)]
-    elif "messages" not in call.body:
-        pieces = [vectors_bytes(call.body)]
-    else:
-        pieces = answer_bytes(made, call.model, call.body, call.stream)
-    return MockWireReply(made.status, made.headers, pieces, made.cut_after)
-
-
-VECTOR_LENGTH = 8
-
-
-@frozen_value
-class MockReply:
-    """One scripted reply.
-
-    `usage`: None counts by estimate. `delay_s`: seconds before the answer begins. `chunks`: the pieces of a streamed text, or
-    how many; None: one a word. `cut_after`: the connection breaks after so many pieces (of the body, of a stream), None: never.
-    `body`: sent as it is instead of everything else. `response`: a whole answer, instead of text and calls.
-    """
-
-    text: str = ""
-    tool_calls: Sequence[ToolCall] = ()
-    usage: Usage | None = None
-    delay_s: float = 0.0
-    chunks: int | Sequence[str] | None = None
-    cut_after: int | None = None
-    headers: Mapping[str, str] = field(default=EMPTY)
-    status: int = 200
-    body: bytes | str | None = None
-    response: ChatResponse | None = None
-
-
 class MockWireReply:
-    """Stands where the transport's reply stands. `pieces`: what `read_some` gives, one a call."""
+    """A scripted `WireReply`. `pieces`: what `read_some` returns, one a call; `cut_after`: how many before a fault."""
 
     def __init__(self, status: int, headers: Mapping[str, str], pieces: Sequence[bytes], cut_after: int | None = None) -> None:
         self.status = status
         self.headers: Mapping[str, str] = {name.lower(): value for name, value in headers.items()}
-        self.reused = False
         self._pieces = iter(pieces)
         self._left = cut_after
 
@@ -233,7 +185,7 @@ class MockWireReply:
         """No time passes between scripted pieces."""
 
     def shutdown(self) -> None:
-        """Nobody waits for scripted pieces."""
+        """No thread can be waiting for a scripted piece."""
 
     def close(self) -> None:
         """Nothing is open."""
@@ -245,14 +197,66 @@ class MockWireReply:
         self.close()
 
 
-def answer_bytes(reply: MockReply, model: str, body: Mapping[str, Any], stream: bool) -> list[bytes]:
+class _Scripted(bytes):
+    """An error body, with the scripted error that `MockProvider.error` gives back for it."""
+
+    error: ProviderError
+
+
+def _resolved(reply: Any, body: dict[str, Any]) -> MockReply | BaseException:
+    for _ in range(MAX_INDIRECTION):
+        if not callable(reply) or isinstance(reply, type):
+            break
+        reply = reply(body)
+    if isinstance(reply, (MockReply, BaseException)):
+        return reply
+    if isinstance(reply, str):
+        return MockReply(reply)
+    if isinstance(reply, ChatResponse):
+        return MockReply(response=reply)
+    if isinstance(reply, int) and not isinstance(reply, bool):
+        return MockReply(status=reply)
+    raise ConfigError(
+        f"MockProvider cannot answer with {reply!r}: use a text, a MockReply, a ChatResponse, a status, an error or a function"
+    )
+
+
+def _refusal(error: ProviderError) -> MockWireReply:
+    body = _Scripted(json.dumps({"error": {"message": error.message or type(error).__name__}}).encode())
+    kind = next((base.__name__ for base in type(error).__mro__ if base.__name__ in STATUS_OF_ERROR), "")
+    status = max(error.status or STATUS_OF_ERROR.get(kind, 503), 400)
+    body.error = copy.copy(error)
+    if error.status is None and not isinstance(error, AttemptTimeoutError):
+        body.error.status = status
+    return MockWireReply(status, {}, [body])
+
+
+def _reply(made: MockReply, call: MockCall) -> MockWireReply:
+    if made.body is not None:
+        raw = made.body.encode("utf-8", "surrogatepass") if isinstance(made.body, str) else made.body
+        pieces = [raw]
+    elif not 200 <= made.status < 300:
+        pieces = [_error_bytes(made.status)]
+    elif "messages" not in call.body:
+        pieces = [_vectors_bytes(call.body)]
+    else:
+        pieces = _answer_bytes(made, call.model, call.body, call.stream)
+    return MockWireReply(made.status, made.headers, pieces, made.cut_after)
+
+
+def _answer_bytes(reply: MockReply, model: str, body: Mapping[str, Any], stream: bool) -> list[bytes]:
     """A chat's answer: one piece, or one a stream event."""
     answer = reply.response or _answer(reply, model, body)
     usage = _usage(answer.usage)
     head = {"id": answer.id, "model": answer.model, "created": 0}
     if not stream:
-        whole = {**head, "object": "chat.completion", "choices": [_whole(choice) for choice in answer.choices], "usage": usage}
-        return [json.dumps(whole).encode()]
+        answered = {
+            **head,
+            "object": "chat.completion",
+            "choices": [_choice(choice) for choice in answer.choices],
+            "usage": usage,
+        }
+        return [json.dumps(answered).encode()]
     head["object"] = "chat.completion.chunk"
     events: list[Any] = [
         {**head, "choices": [{"index": choice.index, "delta": delta, "finish_reason": finish}]}
@@ -263,12 +267,12 @@ def answer_bytes(reply: MockReply, model: str, body: Mapping[str, Any], stream: 
     return [f"data: {json.dumps(event)}\n\n".encode() for event in events] + [b"data: [DONE]\n\n"]
 
 
-def error_bytes(status: int) -> bytes:
+def _error_bytes(status: int) -> bytes:
     """An error body in OpenAI's shape."""
     return json.dumps({"error": {"message": f"scripted status {status}", "type": "mock_error", "code": None}}).encode()
 
 
-def vectors_bytes(body: Mapping[str, Any]) -> bytes:
+def _vectors_bytes(body: Mapping[str, Any]) -> bytes:
     """An answer with one vector for each input."""
     inputs = body.get("input", [])
     texts = [inputs] if isinstance(inputs, str) else list(inputs)
@@ -290,7 +294,7 @@ def _answer(reply: MockReply, model: str, body: Mapping[str, Any]) -> ChatRespon
     return ChatResponse("mock-1", model, (Choice(0, Message("assistant", reply.text, calls), finish),), usage)
 
 
-def _whole(choice: Choice) -> dict[str, Any]:
+def _choice(choice: Choice) -> dict[str, Any]:
     message = choice.message
     made = message.to_dict()
     if message.reasoning:

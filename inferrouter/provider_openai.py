@@ -1,7 +1,8 @@
 """Speaks the OpenAI-compatible format: one provider class for every server that takes it.
 
-Strategy: the format is in `openai_request` (with what servers do differently), `openai_reply` and `openai_stream`; this module
-puts them behind the `Provider` contract. Must never open a connection.
+Strategy: `openai_request` writes bodies and knows what servers do differently, `openai_reply` and `openai_stream` read answers;
+this module adds URLs and headers and puts them together as a `Provider`. Must never open a connection, nor know accounts in
+plural, quota or retries.
 """
 
 from __future__ import annotations

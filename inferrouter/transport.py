@@ -1,18 +1,17 @@
-"""Sends HTTP requests over kept-alive connections, each ending by its deadline, each fault a `WireFault`.
+"""Sends HTTP requests over kept-alive connections; every call ends by its deadline, every fault is a `WireFault`.
 
-Strategy: `send` returns when the head of the answer is in; the body is then read in one bounded loop, whole or piece by
-piece, and a connection goes back to the pool only at the body's exact end. Nothing is followed, decoded or sent twice.
-Only here are keys revealed, and no frame that holds one is left in a traceback.
-Must never know providers, accounts or quota. Sockets, TLS and urllib load with the first request.
+Strategy: `send` returns when the head of the answer is in; the body is then read in one bounded loop, at once or piece by piece,
+and a connection goes back to the pool only at the body's exact end. Nothing is followed, decoded or sent twice. Keys are in the
+clear only below this module, and no frame that holds one is left in a traceback. Sockets, TLS and urllib load with the first
+request. Must never know providers, accounts or quota.
 """
 
 from __future__ import annotations
 
-import functools
 import threading
 import time
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from .wire import RequestPhase, WireFault, WireRequest, fault_from
 
@@ -31,8 +30,8 @@ _PIECE = 64 << 10  # bytes asked for at a time
 class Transport:
     """Sends requests; safe to share between threads, usable after a fork.
 
-    `idle_s`: seconds a kept connection may wait for its next use; `per_host`: most of them kept for one host.
-    `ssl_context`: one that verifies as the caller wishes, None for the system's roots and TLS 1.2 or newer.
+    `idle_s`: seconds a kept connection may wait for its next use; `per_host`: how many are kept for one host at most.
+    `ssl_context`: verifies as the caller wishes; None: the system's roots, and TLS 1.2 or newer.
     """
 
     def __init__(
@@ -48,8 +47,7 @@ class Transport:
         self._ssl_context = ssl_context
         self._clock = monotonic
         self._lock = threading.Lock()
-        self._opener: urllib.request.OpenerDirector | None = None
-        self._pool: Pool | None = None
+        self._parts: _Parts | None = None
         self._closed = False
 
     def send(
@@ -57,8 +55,8 @@ class Transport:
     ) -> WireReply:
         """The reply to `request`, whatever its status, once its head is in. Redirects are faults.
 
-        `timeout_s`: seconds for everything, the body included, until the reply is armed anew. `allow_http`: plain http also
-        to other machines. `new_connection`: on a new connection. Raises `WireFault`.
+        `timeout_s`: seconds for everything, the body included, until `WireReply.set_limits` says otherwise. `allow_http`: plain
+        http also to other machines. `new_connection`: never on a kept one. Raises `WireFault`.
         """
         deadline = self._clock() + timeout_s
         return _or_raise(self._try(request, deadline, allow_http, new_connection))
@@ -67,44 +65,34 @@ class Transport:
         """Closes every idle connection. Open replies may be read to their end; their connections are then closed."""
         with self._lock:
             self._closed = True
-            pool = self._pool
-        if pool is not None:
-            pool.close()
+            parts = self._parts
+        if parts is not None:
+            parts.pool.close()
 
     def _try(self, request: WireRequest, deadline: float, allow_http: bool, new_connection: bool) -> WireReply | WireFault:
         """Faults are returned, not raised, so that they are raised where no foreign frame is in sight."""
         outgoing = None
         try:
-            outgoing = _preparer()(request, deadline, allow_http, new_connection)
-            return self._answer(request, outgoing)
+            parts = self._parts or self._load()
+            outgoing = parts.prepare(request, deadline, allow_http, new_connection)
+            return _open(parts, request, outgoing)
         except Exception as exc:
             return fault_from(exc, outgoing.phase if outgoing else RequestPhase(), request.headers)
         except BaseException as exc:
             raise exc.with_traceback(None)  # noqa: B904  an interrupt passes, without the frames that hold keys
 
-    def _answer(self, request: WireRequest, outgoing: OutgoingRequest) -> WireReply:
-        opener, pool = self._start()
-        answer: OpenResponse = opener.open(outgoing)
-        reply = WireReply(answer, request, outgoing.phase, pool)
-        try:
-            _check_head(reply.status, reply.headers, answer.response)
-        except BaseException:
-            reply.abort()
-            raise
-        return reply
+    def _load(self) -> _Parts:
+        from .connections import Pool
+        from .http_opener import PooledHandler, build_opener, prepare
 
-    def _start(self) -> tuple[urllib.request.OpenerDirector, Pool]:
-        if self._opener is None or self._pool is None:
-            from .connections import Pool
-            from .http_opener import PooledHandler, build_opener
-
-            with self._lock:
-                if self._opener is None or self._pool is None:
-                    self._pool = Pool(self._idle_s, self._per_host, self._clock)
-                    if self._closed:  # while this first call was on its way: nothing may be kept
-                        self._pool.close()
-                    self._opener = build_opener(PooledHandler(self._pool, self._ssl_context, self._clock))
-        return self._opener, self._pool
+        with self._lock:
+            if self._parts is None:
+                pool = Pool(self._idle_s, self._per_host, self._clock)
+                if self._closed:  # while this first call was on its way: nothing may be kept
+                    pool.close()
+                opener = build_opener(PooledHandler(pool, self._ssl_context, self._clock))
+                self._parts = _Parts(prepare, opener, pool)
+            return self._parts
 
 
 class WireReply:
@@ -122,9 +110,8 @@ class WireReply:
         "_sent_headers",
         "_sock",
         "headers",
-        "reused",
         "status",
-    )  # fmt: skip
+    )
 
     def __init__(self, answer: OpenResponse, request: WireRequest, phase: RequestPhase, pool: Pool) -> None:
         self._response, self._connection = answer
@@ -134,9 +121,8 @@ class WireReply:
         self._sent_headers = request.headers
         self._left: int | None = self._response.length
         self._open = True
-        self._gate = threading.RLock()  # a signal handler may hang up
+        self._gate = threading.RLock()  # a signal handler may call `shutdown`
         self.status: int = self._response.status
-        self.reused: bool = self._connection.used
         self.headers: Mapping[str, str] = self._response.fields
 
     def read(self, cap: int = 32 << 20) -> bytes:
@@ -155,15 +141,15 @@ class WireReply:
             self._sock.idle = endless if idle_s is None else max(idle_s, 0.0)
 
     def close(self) -> None:
-        """Ends the reply. The connection is kept if nothing but the body's end, already here, is unread."""
+        """Ends the reply. The connection is kept if only the end of the body is unread, and has already come."""
         if self._open:
             self._sock.idle = 0.0
             if self._piece() != b"":
                 self.abort()
 
     def shutdown(self) -> None:
-        """For another thread than the reading one: a read that is under way fails at once, and nothing is put back."""
-        with self._gate:  # or the connection could be in somebody else's hands already
+        """For another thread than the one that reads: a read under way fails at once, and the connection is not kept."""
+        with self._gate:  # or another call could have the connection already
             if self._open:
                 self._sock.shutdown_both()
 
@@ -210,7 +196,7 @@ class WireReply:
         except Exception as exc:
             self.abort()
             return fault_from(exc, self._phase, self._sent_headers)
-        except BaseException:  # interrupted in the middle of the framing: nobody knows where the stream stands
+        except BaseException:  # interrupted: nobody knows how much of the answer's framing was read
             self.abort()
             raise
 
@@ -236,12 +222,23 @@ class WireReply:
             self._pool.put(self._connection)
 
 
-@functools.cache
-def _preparer() -> Callable[[WireRequest, float, bool, bool], OutgoingRequest]:
-    """`opener.prepare`, which comes with the first request: an import costs something even when there is nothing to load."""
-    from .http_opener import prepare
+class _Parts(NamedTuple):
+    """What loads with the first request."""
 
-    return prepare
+    prepare: Callable[[WireRequest, float, bool, bool], OutgoingRequest]
+    opener: urllib.request.OpenerDirector
+    pool: Pool
+
+
+def _open(parts: _Parts, request: WireRequest, outgoing: OutgoingRequest) -> WireReply:
+    answer: OpenResponse = parts.opener.open(outgoing)
+    reply = WireReply(answer, request, outgoing.phase, parts.pool)
+    try:
+        _check_head(reply.status, reply.headers, answer.response)
+    except BaseException:
+        reply.abort()
+        raise
+    return reply
 
 
 def _or_raise(result: _T | WireFault) -> _T:

@@ -1,9 +1,8 @@
-"""Defines what goes to the transport and what can go wrong there, as values.
+"""Defines the request that goes to the transport, and the fault that may come back.
 
-Strategy: one fault type with a kind, and the one question that money hangs on: can the provider have worked on the
-request (`sent`)? Foreign exceptions become faults in one function, which strips their tracebacks, because frames below
-hold headers in the clear, and drops a cause that would quote a key.
-Must never know sockets, pools, providers or accounts.
+Strategy: one fault type with a kind, and with the fact that decides what is charged: may the provider have worked on the request
+(`sent`)? Foreign exceptions become faults in one function. It strips their tracebacks, because frames of the transport hold
+headers in the clear, and drops a cause that would quote a key. Must never know sockets, pools, providers or accounts.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ class WireRequest:
         return f"WireRequest({self.method} {address}, {len(self.headers)} headers, {len(self.body)} bytes)"
 
 
-class WireFault(Exception):  # noqa: N818  a fault is what the transport calls it, whoever's error it becomes
+class WireFault(Exception):  # noqa: N818  a fault of the transport, which the walk turns into an error of the tree
     """The only exception that leaves the transport. Its text is safe to show.
 
     `kind`: "setup" (URL or header unusable), "dns", "refused", "tls", "proxy", "timeout", "cut" (closed, reset, truncated),
@@ -55,8 +54,8 @@ class WireFault(Exception):  # noqa: N818  a fault is what the transport calls i
 
 
 class RequestPhase:
-    """How far a request has come. `phase`: "setup", "proxy", "connect" or "exchange"; `reused`: on a kept-alive connection
-    that has not answered with a single byte yet. `host`: for messages.
+    """How far a request has come. `phase`: "setup", "proxy", "connect" or "exchange"; `reused`: it failed on a kept-alive
+    connection before the first byte of the answer; `host`: for messages.
     """
 
     __slots__ = ("host", "phase", "reused")
@@ -129,7 +128,7 @@ def _explain_exchange(exc: Exception, host: str) -> tuple[str, str]:
 
 
 def _reason(exc: Exception) -> str:
-    """The operating system's words for an error number, else only the type: other texts may quote the peer."""
+    """The operating system's text for an error number, else only the type: other texts may quote the peer."""
     import os
 
     number = getattr(exc, "errno", None)

@@ -118,7 +118,7 @@ def embedded_status(item: Any, default: int) -> int:
                 value = source.get(key)
                 if type(value) is int and 400 <= value < 600:
                     return value
-                if isinstance(value, str) and value.isascii() and value.isdigit() and 400 <= int(value[:4]) < 600:
+                if isinstance(value, str) and len(value) == 3 and value.isascii() and value.isdigit() and 400 <= int(value) < 600:
                     return int(value)
     return default
 

@@ -150,6 +150,13 @@ class ScriptedServer:
     def connections(self) -> int:
         return len(self._peers)
 
+    @property
+    def reused(self) -> bool:
+        """Whether the last request came over a connection that had carried one before."""
+        with self.lock:
+            *earlier, last = [number for number, _ in self.requests]
+        return last in earlier
+
     def _start(self, target: Callable[..., None], *args: object) -> None:
         thread = threading.Thread(target=target, args=args, daemon=True)
         self._threads.append(thread)

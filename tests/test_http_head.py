@@ -252,7 +252,7 @@ class Inlets(WireCase):
             with ScriptedServer(script, tls) as server:
                 for _ in range(3):
                     reply = self.send(server.url)
-                    self.assertEqual((reply.read(), reply.reused), (b"a", False))
+                    self.assertEqual((reply.read(), server.reused), (b"a", False))
 
     def test_a_head_in_drops(self) -> None:
         """A head that comes byte by byte, on a kept connection too, is the same head."""
@@ -265,12 +265,11 @@ class Inlets(WireCase):
         with ScriptedServer(script) as server:
             for used in (False, True, True):
                 reply = self.send(server.url)
-                self.assertEqual((reply.read(), reply.headers["x-y"], reply.reused), (b"ok", "z", used))
+                self.assertEqual((reply.read(), reply.headers["x-y"], server.reused), (b"ok", "z", used))
 
     def test_a_reader_refuses_after_a_failed_read(self) -> None:
-        """A connection on which a read failed is out of step for ever."""
-        sockets = part("connections")
-        reader = sockets.BodyReader(mock.Mock(recv_into=mock.Mock(side_effect=TimeoutError)))
+        """A connection on which a read failed is out of sync for ever."""
+        reader = response.BodyReader(mock.Mock(recv_into=mock.Mock(side_effect=TimeoutError)))
         self.assertFalse(reader.out_of_sync)
         with self.assertRaises(TimeoutError):
             reader.read1(1)

@@ -451,7 +451,7 @@ class VectorsTest(unittest.TestCase):
     def test_no_vectors(self) -> None:
         """Anything but vectors is malformed."""
         nan = base64.b64encode(struct.pack("<f", float("nan"))).decode()
-        for embedding in (None, [], ["a"], [True], {}, "", "abc", "é", nan, [10**400]):
+        for embedding in (None, [], ["a"], [True], {}, "", "abc", "é", nan, [10**400], [1e400]):
             with self.assertRaises(errors.MalformedResponseError, msg=embedding):
                 self.read({"data": [{"embedding": embedding}]})
         for item in ({}, [], {"data": []}, {"data": [3]}, {"data": "x"}):

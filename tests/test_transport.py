@@ -56,7 +56,8 @@ class Requests(WireCase):
             reply = self.send(server.url)
             self.assertEqual((reply.status, reply.headers["retry-after"], reply.headers["x-a"]), (429, "7", "1, 2"))
             self.assertEqual(reply.read(), b"slow")
-            self.assertTrue(self.send(server.url).reused)
+            self.send(server.url)
+            self.assertTrue(server.reused)
 
     def test_a_large_request_arrives_whole(self) -> None:
         """A body of several megabytes arrives byte for byte."""
@@ -92,7 +93,8 @@ class Requests(WireCase):
             with mock.patch.object(timed, "sendall", broken):
                 reply = self.send(server.url)
             self.assertEqual((reply.status, reply.read()), (413, b"no"))
-            self.assertFalse(self.send(server.url).reused)
+            self.send(server.url)
+            self.assertFalse(server.reused)
         with ScriptedServer(lambda peer: peer.wait()) as server, mock.patch.object(timed, "sendall", broken):
             fault = self.fault(server.url)
             self.assertEqual((fault.kind, fault.sent), ("cut", True))
@@ -164,14 +166,15 @@ class Pool(WireCase):
                 self.assertFalse(self._used(self.wire, server))
                 for i in range(20):
                     reply = self.send(server.url, b"%d" % i)
-                    self.assertEqual((reply.read(), reply.reused), (b"%d" % i, True))
+                    self.assertEqual((reply.read(), server.reused), (b"%d" % i, True))
                 self.assertEqual(server.connections, 1)
 
     def test_fresh_takes_a_new_connection(self) -> None:
         """`new_connection` opens a connection although one is idle."""
         with ScriptedServer(echo) as server:
             self.send(server.url).read()
-            self.assertFalse(self.send(server.url, new_connection=True).reused)
+            self.send(server.url, new_connection=True)
+            self.assertFalse(server.reused)
 
     def test_closed_while_idle(self) -> None:
         """A connection that the server closed while idle is not used: the next call goes out once, on a new one."""
@@ -187,7 +190,7 @@ class Pool(WireCase):
             for _ in range(3):
                 closed.clear()
                 reply = self.send(server.url)
-                self.assertEqual((reply.read(), reply.reused), (b"ok", False))
+                self.assertEqual((reply.read(), server.reused), (b"ok", False))
                 self.assertTrue(closed.wait(5))
             self.assertEqual(len(server.requests), 3)
 
@@ -221,7 +224,7 @@ class Pool(WireCase):
         with ScriptedServer(answering(OK.replace(b"OK\r\n", b"OK\r\nConnection: close\r\n"))) as server:
             for _ in range(2):
                 reply = self.send(server.url)
-                self.assertEqual((reply.read(), reply.reused), (b"ok", False))
+                self.assertEqual((reply.read(), server.reused), (b"ok", False))
 
     def test_unasked_answer(self) -> None:
         """Bytes that nobody asked for, with the answer or after it, are never taken for the next answer."""
@@ -241,7 +244,7 @@ class Pool(WireCase):
                     self.assertEqual(self.send(server.url).read(), b"ok")
                     self.assertTrue(sent.wait(5))
                     reply = self.send(server.url)
-                    self.assertEqual((reply.status, reply.reused), (200, False))
+                    self.assertEqual((reply.status, server.reused), (200, False))
                     reply.close()
 
     def test_unasked_answer_in_the_same_record(self) -> None:
@@ -258,7 +261,7 @@ class Pool(WireCase):
         with ScriptedServer(script, "good") as server:
             self.assertEqual(len(self.send(server.url).read()), 10000)
             reply = self.send(server.url)
-            self.assertEqual((reply.status, reply.reused), (200, False))
+            self.assertEqual((reply.status, server.reused), (200, False))
             reply.close()
 
     def test_half_read_body(self) -> None:
@@ -268,7 +271,8 @@ class Pool(WireCase):
                 self.assertTrue(reply.read_some())
             with self.assertRaises(transport.WireFault):
                 reply.read_some()
-            self.assertFalse(self.send(server.url).reused)
+            self.send(server.url)
+            self.assertFalse(server.reused)
 
     def test_closed_before_the_first_call_ended(self) -> None:
         """A transport that was closed while its very first call was on its way keeps no connection."""
@@ -286,7 +290,8 @@ class Pool(WireCase):
         with ScriptedServer(answering(stream)) as server:
             with self.send(server.url) as reply:
                 self.assertEqual(reply.read_some(), b"DONE!")
-            self.assertTrue(self.send(server.url).reused)
+            self.send(server.url)
+            self.assertTrue(server.reused)
 
     def test_closed_before_the_end_is_here(self) -> None:
         """A stream closed when only a part of its body's end has come gives its connection up."""
@@ -295,7 +300,8 @@ class Pool(WireCase):
             with self.subTest(end), ScriptedServer(answering(stream + end)) as server:
                 with self.send(server.url) as reply:
                     self.assertEqual(reply.read_some(), b"DONE!")
-                self.assertFalse(self.send(server.url).reused)
+                self.send(server.url)
+                self.assertFalse(server.reused)
 
     def test_shared_by_threads(self) -> None:
         """Eight threads on one transport each get their own answers."""
@@ -320,17 +326,12 @@ class Pool(WireCase):
 
     def test_a_child_opens_its_own(self) -> None:
         """A forked child takes none of its parent's idle connections; the parent goes on using them."""
-
-        def opened_anew(url: str) -> bool:
-            with self.send(url) as reply:
-                reply.read()
-                return not reply.reused
-
         with ScriptedServer(echo) as server:
             self.send(server.url).read()
-            self.assertEqual(_in_child(lambda: opened_anew(server.url))(), 0)
-            with self.send(server.url) as reply:
-                self.assertTrue(reply.reused)
+            self.assertEqual(_in_child(lambda: self._ask(server.url, b"child"))(), 0)
+            self.assertFalse(server.reused)
+            self.assertTrue(self._ask(server.url, b"parent"))
+            self.assertTrue(server.reused)
 
     def test_idle_too_long(self) -> None:
         """A connection idle for longer than idle_s is closed, whichever host it belongs to."""
@@ -343,7 +344,7 @@ class Pool(WireCase):
             self.assertTrue(self._used(wire, one))
             now[0] += 10.5
             self.assertFalse(self._used(wire, one))
-            self.assertEqual(sum(map(len, wire._pool._idle.values())), 1)
+            self.assertEqual(sum(map(len, wire._parts.pool._idle.values())), 1)
 
     def test_bounded_per_host(self) -> None:
         """No more than per_host idle connections are kept; the oldest goes."""
@@ -351,7 +352,7 @@ class Pool(WireCase):
         with ScriptedServer(echo) as server:
             for reply in [self.send(server.url, wire=wire) for _ in range(4)]:
                 reply.read()
-            self.assertEqual(sum(map(len, wire._pool._idle.values())), 2)
+            self.assertEqual(sum(map(len, wire._parts.pool._idle.values())), 2)
 
     def test_close(self) -> None:
         """Closing closes what is idle, and what comes back later."""
@@ -360,7 +361,8 @@ class Pool(WireCase):
             first.read()
             self.wire.close()
             self.assertEqual(second.read(), b"{}")
-            self.assertFalse(self.send(server.url).reused)
+            self.send(server.url)
+            self.assertFalse(server.reused)
 
     def test_random_closes(self) -> None:
         """Against a server that closes after one to five requests no answer is somebody else's and no POST is sent twice."""
@@ -398,7 +400,7 @@ class Pool(WireCase):
     def _used(self, wire: Any, server: ScriptedServer) -> bool:
         reply = self.send(server.url, wire=wire)
         reply.read()
-        return bool(reply.reused)
+        return server.reused
 
 
 def _in_child(check: Any) -> Any:
@@ -419,11 +421,11 @@ class Opener(WireCase):
         """The opener has our handler alone, and beside it urllib's proxies when the environment names some."""
         with ScriptedServer(answering(OK)) as server:
             self.send(server.url).read()
-        self.assertEqual([type(handler).__name__ for handler in self.wire._opener.handlers], ["PooledHandler"])
+        self.assertEqual([type(handler).__name__ for handler in self.wire._parts.opener.handlers], ["PooledHandler"])
         os.environ["https_proxy"] = "http://127.0.0.1:1"
         wire = self.transport()
         self.fault("https://127.0.0.1:2", wire=wire)
-        self.assertEqual([type(handler).__name__ for handler in wire._opener.handlers], ["ProxyHandler", "PooledHandler"])
+        self.assertEqual([type(handler).__name__ for handler in wire._parts.opener.handlers], ["ProxyHandler", "PooledHandler"])
 
     def test_tls_rules(self) -> None:
         """The context made by default verifies certificate and host name and takes TLS 1.2 or newer."""

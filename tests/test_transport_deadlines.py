@@ -174,7 +174,7 @@ class Deadlines(WireCase):
             reply.set_limits(0.001, 0.001)  # enough: the body has come with the head
             reply.read()
             again = self.send(server.url)
-            self.assertEqual((again.reused, again.read()), (True, b"ok"))
+            self.assertEqual((server.reused, again.read()), (True, b"ok"))
 
     def _overshoot(self, url: str, body: bytes) -> tuple[str, float]:
         start = time.monotonic()

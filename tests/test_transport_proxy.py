@@ -49,7 +49,7 @@ class Proxies(WireCase):
             wire = self.through(proxy)
             for reused in (False, True):
                 reply = self.send(server.url, wire=wire)
-                self.assertEqual((reply.read(), reply.reused), (b"ok", reused))
+                self.assertEqual((reply.read(), server.reused), (b"ok", reused))
             wire.close()
             asked = [request for _, request in proxy.requests]
             self.assertEqual(len(asked), 1)
@@ -85,7 +85,7 @@ class Proxies(WireCase):
             self.assertEqual((fault.kind, fault.sent, proxy.connections), ("proxy", False, 0))
             for reused in (False, True):
                 reply = wire.send(transport.WireRequest("http://h.example/v1?a=b", b"x"), timeout_s=5, allow_http=True)
-                self.assertEqual((reply.read(), reply.reused), (b"ok", reused))
+                self.assertEqual((reply.read(), proxy.reused), (b"ok", reused))
             self.assertTrue(proxy.requests[0][1].startswith(b"POST http://h.example/v1?a=b HTTP/1.1\r\n"))
             self.assertIn(b"Host: h.example\r\n", proxy.requests[0][1])
 

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import field
 from typing import Any
 
+from .costs import UNITS
 from .frozen import EMPTY, FrozenDict, freeze, frozen_value
 from .limits import MAX_AMOUNT, zone_problem
 from .secret import Secret
@@ -26,21 +27,17 @@ from .validation import (
     did_you_mean,
 )
 
-QUOTA_UNITS = ("requests", "tokens", "dollars")
 DIALECTS = ("openai", "gemini", "anthropic")
 CAPABILITIES = ("text", "image", "audio", "video", "document", "tools", "json")
 LIMIT_KEYS: Mapping[str, tuple[str, str]] = freeze(
     {
-        "rpm": ("requests", "minute"),
-        "rph": ("requests", "hour"),
-        "rpd": ("requests", "day"),
-        "rpmonth": ("requests", "month"),
-        "tpm": ("tokens", "minute"),
-        "tph": ("tokens", "hour"),
-        "tpd": ("tokens", "day"),
-        "tpmonth": ("tokens", "month"),
+        f"{unit.key}p{suffix}": (name, window)
+        for name, unit in UNITS.items()
+        if unit.key
+        for suffix, window in (("m", "minute"), ("h", "hour"), ("d", "day"), ("month", "month"))
     }
 )
+"""What a key of `limits` means: unit and window."""
 
 
 @frozen_value
@@ -130,8 +127,8 @@ def account_problems(account: AccountConfig, path: str) -> list[str]:
         _key_problem(account),
         ("base_url", _check_url(account)),
         ("dialect", None if account.dialect is None else check_choice(account.dialect, DIALECTS)),
-        ("daily_free", _check_amount(account.daily_free, whole=account.quota_unit in ("requests", "tokens"))),
-        ("quota_unit", check_choice(account.quota_unit, QUOTA_UNITS)),
+        ("daily_free", _check_amount(account.daily_free, whole=_counts_whole(account.quota_unit))),
+        ("quota_unit", check_choice(account.quota_unit, tuple(UNITS))),
         *((name, check_bool(getattr(account, name))) for name in _FLAGS),
         *((name, _check_amount(getattr(account, name))) for name in _DOLLARS),
         *_limit_problems("limits", account.limits),
@@ -189,6 +186,10 @@ def _key_problem(account: AccountConfig) -> tuple[str, str | None]:
     return "auth.api_key", (
         f"the key of account {account.id!r} holds a blank, a line break or a character that is not ASCII; copy it again"
     )
+
+
+def _counts_whole(unit: object) -> bool:
+    return isinstance(unit, str) and unit in UNITS and UNITS[unit].whole
 
 
 def _check_url(account: AccountConfig) -> str | None:

@@ -13,6 +13,7 @@ from dataclasses import field
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from .candidates import CallNeeds, Candidate, Instant, amounts_needed
+from .costs import UNITS, cost_of
 from .errors import InferRouterError, InvalidRequestError, Rejection
 from .failure_table import FailureRule
 from .frozen import frozen_value
@@ -23,7 +24,6 @@ from .policy import Policy
 from .quota import QuotaStore, Refusal, Reservation
 from .records import ChatRequest, EmbedRequest, Routing, Usage
 from .redaction import attributed, strip_tracebacks
-from .routes import Deployment, cost_of
 from .transport import WireReply
 from .wire import WireFault, WireRequest
 
@@ -211,9 +211,9 @@ class LiveAttempt:
         elif rule.charge == "reservation":
             amounts = None
         else:
-            kept = rule.charge == "request"
-            units = [unit for _, unit in self.candidate.buckets]
-            amounts = [float(kept and unit == "requests") for unit in units]
+            refused = rule.charge == "request"
+            kept = [refused and UNITS[unit].kept for _, unit in self.candidate.buckets]
+            amounts = [amount if keeps else 0.0 for (_, amount), keeps in zip(self._wants, kept, strict=True)]
         self._end(rule.verdict, amounts, seen or Usage(), error)
 
     def abandon(self) -> None:
@@ -239,16 +239,8 @@ class LiveAttempt:
             notify(runtime.meter, "on_result", event)
 
     def _amounts(self, usage: Usage) -> list[float]:
-        return [used_of(self.candidate.deployment, unit, usage) for _, unit in self.candidate.buckets]
-
-
-def used_of(deployment: Deployment, unit: str, usage: Usage) -> float:
-    """What one call that used `usage` is in a limit's unit; a total below its parts is not believed."""
-    if unit == "requests":
-        return 1.0
-    if unit == "tokens":
-        return max(usage.total_tokens, usage.prompt_tokens + usage.completion_tokens)
-    return cost_of(deployment.bound.account, usage)
+        prices = self.candidate.deployment.bound.account
+        return [UNITS[unit].used(usage, prices) for _, unit in self.candidate.buckets]
 
 
 def notify(meter: Meter, hook: str, event: Any) -> None:

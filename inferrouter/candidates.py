@@ -13,13 +13,13 @@ from itertools import compress, count
 from operator import is_not
 from typing import NamedTuple
 
-from .costs import Estimate
+from .costs import UNITS, Estimate
 from .errors import Rejection
 from .guarded_store import GuardedStore
 from .health import BreakerState, Health
 from .quota import Headroom, Hold
-from .records import ChatRequest, Usage
-from .routes import UNLIMITED, Deployment, Route, cost_of
+from .records import ChatRequest
+from .routes import UNLIMITED, Deployment, Route
 
 
 class Candidate(NamedTuple):
@@ -211,11 +211,12 @@ def _span(deployment: Deployment, total: int, found: Candidate | Rejection, allo
         return -math.inf, math.inf
     if deployment.spend is not None and not (isinstance(found, Candidate) and found.free):
         return math.inf, -math.inf
-    if limit.amount == UNLIMITED or limit.unit == "requests":
+    depends_on = UNITS[limit.unit].depends_on
+    if limit.amount == UNLIMITED or not depends_on:
         return -math.inf, math.inf
-    if limit.unit == "tokens" and isinstance(found, Candidate) and found.free:
+    if depends_on == "total" and isinstance(found, Candidate) and found.free:
         return -math.inf, max(total, limit.ceiling - allowance.used - 1)
-    return (total, total) if limit.unit == "tokens" else (math.inf, -math.inf)
+    return (total, total) if depends_on == "total" else (math.inf, -math.inf)
 
 
 def amounts_needed(candidate: Candidate, estimate: Estimate) -> tuple[tuple[str, float], ...]:
@@ -225,11 +226,7 @@ def amounts_needed(candidate: Candidate, estimate: Estimate) -> tuple[tuple[str,
 
 def amount_of(deployment: Deployment, unit: str, estimate: Estimate) -> float:
     """What `estimate` is in a limit's unit."""
-    if unit == "requests":
-        return 1
-    if unit == "tokens":
-        return estimate.total
-    return cost_of(deployment.bound.account, Usage(estimate.input_tokens, estimate.output_tokens, estimate.total))
+    return UNITS[unit].needed(estimate, deployment.bound.account)
 
 
 def _is_free(deployment: Deployment, needs: CallNeeds, headrooms: Mapping[str, Headroom]) -> tuple[bool, Headroom | None]:

@@ -1,17 +1,20 @@
-"""Estimates how many tokens a call may need, before anybody has counted them.
+"""Estimates what a call may need before anybody has counted it, and says what it used, in each unit of a limit.
 
-Strategy: a rough count that errs on the high side (about 3.5 ASCII characters or one other character a token, fixed
-sizes for media), since the reservation is corrected by the real usage afterwards. Must never know a provider.
+Strategy: a rough count of tokens that errs on the high side (about 3.5 ASCII characters or one other character a token, fixed
+sizes for media), since the reservation is corrected by the real usage afterwards. Each unit is one row of `UNITS`: whoever counts,
+checks or shows an amount asks that row. Must never know a provider.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Mapping
+from typing import Protocol
 
 from .content import Part
 from .errors import InvalidRequestError
-from .frozen import frozen_value
-from .records import ChatRequest, EmbedRequest, Message
+from .frozen import FrozenDict, frozen_value
+from .records import ChatRequest, EmbedRequest, Message, Usage
 
 DEFAULT_OUTPUT_TOKENS = 1024
 """Tokens reserved for an answer whose `max_tokens` is not given."""
@@ -33,6 +36,47 @@ class Estimate:
     def total(self) -> int:
         """Both together."""
         return self.input_tokens + self.output_tokens
+
+
+class Prices(Protocol):
+    """Dollars per token as an account states them, None where it does not."""
+
+    @property
+    def cost_per_input_token(self) -> float | None: ...
+    @property
+    def cost_per_output_token(self) -> float | None: ...
+    @property
+    def cost_per_cached_input_token(self) -> float | None: ...
+    @property
+    def cost_per_audio_input_token(self) -> float | None: ...
+    @property
+    def cost_per_image_input_token(self) -> float | None: ...
+    @property
+    def cost_per_video_input_token(self) -> float | None: ...
+
+    @property
+    def has_price(self) -> bool:
+        """Whether any price is stated."""
+        ...
+
+
+@frozen_value
+class Unit:
+    """What limits are counted in. `needed`: of a call that was estimated; `used`: of one that was answered.
+
+    `key`: how the keys of an account's limits begin in that unit ("r" of rpm), "" for none. `shown`: an amount in words. `whole`:
+    amounts have no fraction. `depends_on`: what `needed` varies with: nothing, the estimate's "total", or its "parts". `kept`: a
+    provider that refuses a call has used it all the same. `slack`: what sums may be off, in binary.
+    """
+
+    key: str
+    needed: Callable[[Estimate, Prices], float]
+    used: Callable[[Usage, Prices], float]
+    shown: Callable[[float], str]
+    whole: bool = True
+    depends_on: str = ""
+    kept: bool = False
+    slack: float = 0.0
 
 
 def estimate_chat(request: ChatRequest) -> Estimate:
@@ -64,6 +108,32 @@ def estimate_text(text: str) -> int:
     return -(-plain * 2 // 7) + size - plain
 
 
+def blended_price(prices: Prices) -> float | None:
+    """Dollars per token, an answer being taken for twice as long as its question; None if no price is stated."""
+    if not prices.has_price:
+        return None
+    return ((prices.cost_per_input_token or 0.0) + 2 * (prices.cost_per_output_token or 0.0)) / 3
+
+
+def cost_of(prices: Prices, usage: Usage) -> float:
+    """Dollars that `usage` costs at `prices`; cached and media input at theirs where they have one."""
+    base = prices.cost_per_input_token or 0.0
+    plain = usage.prompt_tokens
+    cost = 0.0
+    breakdown = usage.input_breakdown
+    for count, price in (
+        (usage.cached_tokens, prices.cost_per_cached_input_token),
+        (breakdown.get("audio", 0), prices.cost_per_audio_input_token),
+        (breakdown.get("image", 0), prices.cost_per_image_input_token),
+        (breakdown.get("video", 0), prices.cost_per_video_input_token),
+    ):
+        if price is not None and count:
+            part = min(count, plain)
+            plain -= part
+            cost += part * price
+    return cost + plain * base + usage.completion_tokens * (prices.cost_per_output_token or 0.0)
+
+
 def _json_tokens(value: object, what: str) -> int:
     try:
         return estimate_text(json.dumps(value))
@@ -90,3 +160,34 @@ def _part_tokens(part: Part) -> int:
     if part.data is None:
         return UNSEEN_TOKENS
     return max(258, len(part.data) // BYTES_PER_TOKEN.get(part.kind, 200))
+
+
+def _counted(one: str) -> Callable[[float], str]:
+    def shown(amount: float) -> str:
+        word = one if amount == 1 else f"{one}s"
+        return f"{amount:.0f} {word}" if amount == int(amount) else f"{amount:g} {word}"
+
+    return shown
+
+
+UNITS: Mapping[str, Unit] = FrozenDict(
+    requests=Unit("r", lambda estimate, prices: 1.0, lambda usage, prices: 1.0, _counted("request"), kept=True),
+    tokens=Unit(
+        "t",
+        lambda estimate, prices: estimate.total,
+        # A total below its parts is not believed.
+        lambda usage, prices: max(usage.total_tokens, usage.prompt_tokens + usage.completion_tokens),
+        _counted("token"),
+        depends_on="total",
+    ),
+    dollars=Unit(
+        "",
+        lambda estimate, prices: cost_of(prices, Usage(estimate.input_tokens, estimate.output_tokens, estimate.total)),
+        lambda usage, prices: cost_of(prices, usage),
+        lambda amount: f"${amount:.6f}".rstrip("0").rstrip("."),
+        whole=False,
+        depends_on="parts",
+        slack=1e-9,  # a billionth of a dollar
+    ),
+)
+"""Every unit by its name."""

@@ -10,16 +10,15 @@ import math
 from datetime import UTC, date, datetime, timedelta, tzinfo
 from functools import lru_cache
 
+from .costs import UNITS
 from .errors import ConfigError, QuotaStoreError
 from .frozen import frozen_value
 
-UNITS = ("requests", "tokens", "dollars")
 WINDOWS = {"minute": 60.0, "hour": 3600.0, "day": 86400.0, "month": 31 * 86400.0}
 """Seconds of a rolling window; a rolling month is 31 days, the longest month there is."""
 MAX_AMOUNT = 2.0**53
 """Above it a float no longer counts single units."""
 
-_DOLLAR_SLACK = 1e-9
 FARTHEST = 6e10
 """Epoch seconds, both ways; dates end with the year 1 on the other side."""
 
@@ -49,8 +48,8 @@ class Limit:
 
     @property
     def ceiling(self) -> float:
-        """The amount, plus a billionth of a dollar that sums of cents need in binary."""
-        return self.amount + _DOLLAR_SLACK if self.unit == "dollars" else self.amount
+        """The amount, plus the slack that sums of fractions need in binary."""
+        return self.amount + UNITS[self.unit].slack
 
     def __str__(self) -> str:
         rolling = "rolling " if self.rolling and self.window in ("day", "month") else ""
@@ -58,10 +57,7 @@ class Limit:
 
     def quantity(self, amount: float) -> str:
         """`amount` with the limit's unit, in words."""
-        if self.unit == "dollars":
-            return f"${amount:.6f}".rstrip("0").rstrip(".")
-        unit = self.unit[:-1] if amount == 1 else self.unit
-        return f"{amount:.0f} {unit}" if amount == int(amount) else f"{amount:g} {unit}"
+        return UNITS[self.unit].shown(amount)
 
 
 def next_reset(now: float, window: str, zone: str = "UTC") -> float:
@@ -134,7 +130,7 @@ def _limit_problems(limit: Limit) -> list[str]:
         problems.append(f"amount: must be a number, not {type(amount).__name__}")
     elif not 0 <= amount <= MAX_AMOUNT:
         problems.append("amount: must be a number from 0 to 2**53")
-    if limit.unit not in UNITS:
+    if not isinstance(limit.unit, str) or limit.unit not in UNITS:
         problems.append(f"unit: {limit.unit!r} is not one of {', '.join(UNITS)}")
     if not isinstance(limit.window, str) or limit.window not in WINDOWS:
         problems.append(f"window: {limit.window!r} is not one of {', '.join(WINDOWS)}")

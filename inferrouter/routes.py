@@ -17,13 +17,13 @@ from .account import LIMIT_KEYS, AccountConfig
 from .catalog import capabilities as known_capabilities
 from .config import Config
 from .content import MEDIA_KINDS
+from .costs import blended_price
 from .errors import UnknownModelError
 from .frozen import frozen_value
 from .guarded_store import GuardedStore
 from .limits import Limit
 from .provider import Endpoint, Provider
 from .quota import Bucket, allowance_key
-from .records import Usage
 from .transport import Transport
 
 MEDIA = frozenset(MEDIA_KINDS)
@@ -212,32 +212,6 @@ class RouteTable:
             ]
             deployment = self._deployments[key] = Deployment(bound, model, hard)
         return deployment
-
-
-def blended_price(account: AccountConfig) -> float | None:
-    """Dollars per token, an answer being taken for twice as long as its question; None if no price is stated."""
-    if not account.has_price:
-        return None
-    return ((account.cost_per_input_token or 0.0) + 2 * (account.cost_per_output_token or 0.0)) / 3
-
-
-def cost_of(account: AccountConfig, usage: Usage) -> float:
-    """Dollars that `usage` costs on `account` at its stated prices; cached and media input at theirs where they have one."""
-    base = account.cost_per_input_token or 0.0
-    plain = usage.prompt_tokens
-    cost = 0.0
-    breakdown = usage.input_breakdown
-    for count, price in (
-        (usage.cached_tokens, account.cost_per_cached_input_token),
-        (breakdown.get("audio", 0), account.cost_per_audio_input_token),
-        (breakdown.get("image", 0), account.cost_per_image_input_token),
-        (breakdown.get("video", 0), account.cost_per_video_input_token),
-    ):
-        if price is not None and count:
-            part = min(count, plain)
-            plain -= part
-            cost += part * price
-    return cost + plain * base + usage.completion_tokens * (account.cost_per_output_token or 0.0)
 
 
 def _bound(account: AccountConfig, provider: Provider, transport: Transport, order: int) -> BoundAccount:

@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parents[1]
 # From the ground up; a module may import what stands before it, on its own floor or below.
 FLOORS = """
 ground      frozen errors secret sse content tool records responses
-tools       validation limits costs meter
+tools       validation costs limits meter
 outside     account wire config config_file catalog http_head connections http_opener transport policy health
 ledger      quota quota_counting quota_memory quota_file quota_sqlite guarded_store conformance
 contract    wire_json provider error_body error_table

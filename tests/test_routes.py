@@ -9,6 +9,7 @@ from typing import Any
 from tests import part
 from tests.fakes import NOW, FakeProvider, Fixture, alias, an_account
 
+costs = part("costs")
 errors, limits, quota, records, routes = part("errors"), part("limits"), part("quota"), part("records"), part("routes")
 
 
@@ -299,10 +300,10 @@ class Facts(unittest.TestCase):
 
     def test_blended_price(self) -> None:
         """An answer counts twice its question; a price that is not stated counts 0, no price at all None."""
-        self.assertIsNone(routes.blended_price(an_account()))
-        self.assertEqual(routes.blended_price(an_account(cost_per_input_token=3.0)), 1.0)
-        self.assertEqual(routes.blended_price(an_account(cost_per_output_token=3.0)), 2.0)
-        self.assertEqual(routes.blended_price(an_account(cost_per_input_token=3.0, cost_per_output_token=3.0)), 3.0)
+        self.assertIsNone(costs.blended_price(an_account()))
+        self.assertEqual(costs.blended_price(an_account(cost_per_input_token=3.0)), 1.0)
+        self.assertEqual(costs.blended_price(an_account(cost_per_output_token=3.0)), 2.0)
+        self.assertEqual(costs.blended_price(an_account(cost_per_input_token=3.0, cost_per_output_token=3.0)), 3.0)
 
     def test_cost_of_usage(self) -> None:
         """Input, output, cached and media tokens each cost their own price, where it is stated, and input's otherwise."""
@@ -317,14 +318,14 @@ class Facts(unittest.TestCase):
             ({"cost_per_cached_input_token": 0.5, "cost_per_audio_input_token": 3.0}, 40 + 20 + 60 + 100),
         ]
         for prices, expected in rows:
-            self.assertAlmostEqual(routes.cost_of(an_account(**base, **prices), usage), expected, msg=str(prices))
-        self.assertEqual(routes.cost_of(an_account(), usage), 0.0)
+            self.assertAlmostEqual(costs.cost_of(an_account(**base, **prices), usage), expected, msg=str(prices))
+        self.assertEqual(costs.cost_of(an_account(), usage), 0.0)
 
     def test_more_cached_than_prompt_costs_no_less_than_nothing(self) -> None:
         """A provider that tells more cached tokens than input never makes the plain part negative."""
         odd = records.Usage(10, 0, 10, cached_tokens=50)
         account = an_account(cost_per_input_token=1.0, cost_per_cached_input_token=0.5)
-        self.assertEqual(routes.cost_of(account, odd), 5.0)
+        self.assertEqual(costs.cost_of(account, odd), 5.0)
 
 
 if __name__ == "__main__":

@@ -52,6 +52,7 @@ def walk(route: Route, operation: Operation[T], runtime: Runtime) -> T:
     attempts: list[Attempt] = []
     waited = 0.0
     while True:
+        runtime.waiting.check_open()
         round_ = _Round(route, operation, runtime, attempts)
         answer = round_.run()
         if answer is not None:
@@ -59,7 +60,7 @@ def walk(route: Route, operation: Operation[T], runtime: Runtime) -> T:
         pause = round_.pause(operation.max_wait - waited)
         if pause is None:
             raise round_.failure()
-        runtime.clock.sleep(pause)
+        runtime.waiting.sleep(pause, runtime.clock)
         waited += pause
 
 

@@ -30,7 +30,7 @@ dialects    openai_request openai_reply openai_stream provider_openai
 dialects    gemini_request gemini_reply provider_gemini
 dialects    anthropic_request anthropic_reply provider_anthropic provider_mock
 who-may     provider_factory routes candidates
-walk        redaction failure_table attempt walk
+walk        redaction failure_table waiting attempt walk
 operations  calls stream
 object      status router
 roof        simulator_prompt simulator_model simulator_wire simulator_server

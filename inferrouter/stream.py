@@ -11,7 +11,7 @@ import threading
 from collections.abc import Iterator
 from math import inf
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from .attempt import LiveAttempt, Operation
 from .calls import usage_or_estimate
@@ -25,6 +25,9 @@ from .redaction import provider_bug, redacted_partial
 from .responses import Assembler, ChatChunk, ChatResponse
 from .transport import WireReply
 from .wire import WireFault
+
+if TYPE_CHECKING:
+    from .call_events import CallTrace
 
 USAGE_WAIT_S = 2.0
 """How long a stream whose answer is complete may keep its usage to itself before it is closed."""
@@ -40,7 +43,12 @@ STALL_S = 600.0
 
 
 def stream_operation(
-    request: ChatRequest, needs: CallNeeds, deadline: float | None, max_wait: float, idle_s: float
+    request: ChatRequest,
+    needs: CallNeeds,
+    deadline: float | None,
+    max_wait: float,
+    idle_s: float,
+    trace: CallTrace | None = None,
 ) -> Operation[ChatStream]:
     """The operation of `Router.stream`. `deadline`: monotonic seconds or None; `idle_s`: longest silence in seconds."""
 
@@ -55,7 +63,7 @@ def stream_operation(
             raise
         return stream
 
-    return Operation(request, needs, read, deadline, max_wait, stream=True)
+    return Operation(request, needs, read, deadline, max_wait, True, trace)
 
 
 class ChatStream:
@@ -127,7 +135,7 @@ class ChatStream:
             self._ready.clear()
             usage = self._seen()
             self._response = self._assembled(usage, complete=False)
-            self._attempt.succeed(usage)
+            self._attempt.succeed(usage, answer=self._response)
 
     def __enter__(self) -> Self:
         return self
@@ -153,6 +161,7 @@ class ChatStream:
             chunks = self._pull()
             ready += chunks
             if any(map(_has_content, chunks)):
+                self._attempt.first_chunk()
                 break
         self._ready = ready[::-1]
         if not self._exhausted:
@@ -254,7 +263,7 @@ class ChatStream:
         self._ended = True
         usage = usage_or_estimate(self._assembler.usage, self._estimate, produced=self._assembler.produced)
         self._response = self._assembled(usage, complete=True)
-        self._attempt.succeed(self._assembler.usage or usage, usage)
+        self._attempt.succeed(self._assembler.usage or usage, usage, self._response)
 
     def _interrupt(self, error: ProviderError) -> None:
         if self._stopped:
@@ -265,7 +274,10 @@ class ChatStream:
         usage = self._seen()
         self._attempt.fail(error, UNKNOWN_OUTCOME, usage)
         partial = redacted_partial(self._assembled(usage, complete=False), self._attempt.candidate)
-        raise StreamInterruptedError(partial, error) from error
+        interrupted = StreamInterruptedError(partial, error)
+        if self._attempt.operation.trace is not None:
+            self._attempt.operation.trace.ends(interrupted)
+        raise interrupted from error
 
     def _seen(self) -> Usage:
         """What was used as far as anybody can tell: the provider's figures so far, or an own count where that is larger."""

@@ -61,7 +61,7 @@ def _parser() -> ArgumentParser:
     parser = ArgumentParser(PROGRAM, description="Route LLM requests over many accounts: free capacity first.", epilog=EXIT_CODES)
     parser.add_argument("--version", action="version", version=_version())
     parser.set_defaults(run=None)
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", dest="command")
     for family in FAMILIES:
         family.add(commands)
     return parser

@@ -122,7 +122,7 @@ class BlocksTest(unittest.TestCase):
         for line in lines:
             if not line.startswith(("--", "store")):
                 with self.subTest(line):
-                    self.assertEqual(parser.parse_args(re.findall(r"[^\s\"]+", line)).command.__name__, line.split()[0])
+                    self.assertEqual(parser.parse_args(re.findall(r"[^\s\"]+", line)).command, line.split()[0])
         self.assertEqual({line.split()[0] for line in lines}, {"demo", "check", "ask", "catalog", "status"})
 
 

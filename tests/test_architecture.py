@@ -31,7 +31,7 @@ dialects    gemini_request gemini_reply provider_gemini
 dialects    anthropic_request anthropic_reply provider_anthropic provider_mock
 who-may     provider_factory routes candidates
 walk        redaction failure_table attempt walk
-operations  calls stream
+operations  calls stream_end stream
 object      status router
 roof        simulator_prompt simulator_model simulator_wire simulator_server
 roof        simulator_openai simulator_gemini simulator_anthropic simulator

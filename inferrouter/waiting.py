@@ -1,8 +1,8 @@
 """Lets calls sleep until a slot may be free, and wakes them all when their router closes.
 
-Strategy: each sleeper waits on a lock of its own that nobody else takes, so that waking needs no lock: a signal handler, a finalizer or
-a forked child may do it at any point. A clock of the caller's own sleeps by itself; what it does cannot be cut short, so the closing is
-noticed when it is over. Must never know what is waited for, nor for whom.
+Strategy: each sleeper waits on a lock of its own that nobody else takes, so that waking needs no lock: a signal handler or a
+finalizer may do it at any point. A clock of the caller's own sleeps by itself, which cannot be cut short: the closing is noticed
+after it. Must never know what is waited for, nor for whom.
 """
 
 from __future__ import annotations

@@ -59,7 +59,7 @@ class Closing(unittest.TestCase):
         self.assertEqual(len(errors), 8)
 
     def test_an_interrupted_pool_ends_with_its_router(self) -> None:
-        """Ctrl-C in the main thread of a program with a pool of workers, many more jobs waiting: `close` lets it end within a second."""
+        """After Ctrl-C in a program with a pool of workers and many jobs waiting, `close` lets it end within a second."""
         router = full()
         jobs: list[Future[Any]] = []
         with self.assertRaises(KeyboardInterrupt), ThreadPoolExecutor(8) as pool:

@@ -52,13 +52,18 @@ class Reasons(unittest.TestCase):
 
     def test_breaker_open(self) -> None:
         """An open breaker leaves the account out until its rest is over, a half-open one only while its probe runs."""
-        fixture = Fixture(an_account())
-        for _ in range(3):
-            fixture.health.release(fixture.health.acquire("a", -10.0), health.Verdict.FAILURE, -10.0)
-        self.only(fixture, "breaker", "breaker is open", NOW + 20)
-        fixture.health._breakers["a"].open_until = 0.0
+
+        def failed(at: float) -> Any:
+            fixture = Fixture(an_account())
+            for _ in range(3):
+                fixture.health.release(fixture.health.acquire("a", at), health.Verdict.FAILURE, at)
+            return fixture
+
+        self.only(failed(-10.0), "breaker", "breaker is open", NOW + 20)
+        fixture = failed(-30.0)
         self.assertEqual(ids(fixture.find_candidates()), [("a", True)])
-        fixture.health.acquire("a", 0.0)
+        probe = fixture.health.acquire("a", 0.0)
+        self.assertIsNotNone(probe)
         self.only(fixture, "breaker", "breaker is open", NOW + 1)
 
     def test_media_the_format_cannot_carry(self) -> None:

@@ -39,9 +39,12 @@ if TYPE_CHECKING:
         StreamInterruptedError,
         UnknownModelError,
     )
+    from .events import CallEvent, HoldEvent, LimitEvent, RefusalEvent, ResultEvent, RouteEvent, WaitEvent
     from .health import HealthConfig
     from .limits import Limit
-    from .meter import Clock, LogMeter, Meter, NoopMeter, ResultEvent, RouteEvent, SystemClock
+    from .meter import Clock, LogMeter, Meter, NoopMeter, SystemClock
+    from .meter_metrics import MetricsMeter
+    from .meter_otel import OTelMeter
     from .policy import CostFirstPolicy, DeclaredOrderPolicy, FreeFirstPolicy, LeastBusyPolicy, Policy
     from .provider import Endpoint, Provider, StreamDecoder
     from .provider_anthropic import AnthropicProvider
@@ -72,6 +75,7 @@ __all__ = [
     "Auth",
     "AuthenticationError",
     "Bucket",
+    "CallEvent",
     "ChatChunk",
     "ChatRequest",
     "ChatResponse",
@@ -94,16 +98,19 @@ __all__ = [
     "Headroom",
     "HealthConfig",
     "Hold",
+    "HoldEvent",
     "InferRouterError",
     "InvalidRequestError",
     "LeastBusyPolicy",
     "Limit",
+    "LimitEvent",
     "LimitStatus",
     "LogMeter",
     "MalformedResponseError",
     "MemoryQuotaStore",
     "Message",
     "Meter",
+    "MetricsMeter",
     "MockProvider",
     "MockReply",
     "ModelMapping",
@@ -112,6 +119,7 @@ __all__ = [
     "MultimodalUnavailableError",
     "NoCandidatesError",
     "NoopMeter",
+    "OTelMeter",
     "OpenAICompatProvider",
     "Part",
     "Policy",
@@ -124,6 +132,7 @@ __all__ = [
     "QuotaStoreError",
     "RateLimitedError",
     "Refusal",
+    "RefusalEvent",
     "Rejection",
     "Reservation",
     "ResultEvent",
@@ -141,6 +150,7 @@ __all__ = [
     "ToolCallDelta",
     "UnknownModelError",
     "Usage",
+    "WaitEvent",
     "WireFault",
     "WireRequest",
     "__version__",
@@ -159,9 +169,12 @@ _NAMES = {
         "QuotaExceededError QuotaStoreError RateLimitedError Rejection StreamInterruptedError "
         "UnknownModelError"
     ),
+    "events": "CallEvent HoldEvent LimitEvent RefusalEvent ResultEvent RouteEvent WaitEvent",
     "health": "HealthConfig",
     "limits": "Limit",
-    "meter": "Clock LogMeter Meter NoopMeter ResultEvent RouteEvent SystemClock",
+    "meter": "Clock LogMeter Meter NoopMeter SystemClock",
+    "meter_metrics": "MetricsMeter",
+    "meter_otel": "OTelMeter",
     "policy": "CostFirstPolicy DeclaredOrderPolicy FreeFirstPolicy LeastBusyPolicy Policy",
     "provider": "Endpoint Provider StreamDecoder",
     "provider_anthropic": "AnthropicProvider",

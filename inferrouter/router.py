@@ -7,7 +7,7 @@ the one walk. Starts no thread, and opens no connection before the first call. M
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import wraps
 from types import TracebackType
 from typing import TYPE_CHECKING, ParamSpec, Self, TypeVar
@@ -17,10 +17,10 @@ from .calls import chat_operation, embed_all
 from .candidates import CallNeeds, find_candidates
 from .config import Config, QuotaConfig
 from .costs import estimate_chat
-from .errors import ConfigError, InferRouterError, InvalidRequestError, UnknownModelError
+from .errors import ConfigError, InferRouterError, InvalidRequestError, UnknownModelError, router_closed
 from .guarded_store import GuardedStore
 from .health import Health, HealthConfig
-from .meter import Clock, Meter, NoopMeter, SystemClock
+from .meter import Clock, Meter, SystemClock, is_meter, listeners_for, meters_in
 from .policy import Policy, policy_named
 from .provider import Provider
 from .provider_factory import KNOWN_PROVIDERS, accounts_from_env, config_for, missing_key_warnings, providers_for
@@ -33,6 +33,7 @@ from .transport import Transport
 from .walk import left_out, ordered, walk
 
 if TYPE_CHECKING:
+    from .call_events import CallTrace
     from .responses import ChatResponse, EmbedResponse
     from .status import Explanation, RouterStatus
     from .stream import ChatStream
@@ -67,8 +68,8 @@ class Router:
     """Routes requests over the accounts of a `Config`. Thread-safe; a context manager.
 
     `providers`: those that the catalog does not know, or that shall replace its own; None: all are built from the configuration.
-    `quota_store`, `policy`: override the configuration's. `meter`: gets an event before and after each attempt. `clock`: has
-    `time()`, `monotonic()`, `sleep(s)`. Raises `ConfigError` listing every problem, or `QuotaStoreError`.
+    `quota_store`, `policy`: override the configuration's. `meter`: one meter or a list of them, told what happens (see `Meter`).
+    `clock`: has `time()`, `monotonic()`, `sleep(s)`. Raises `ConfigError` listing every problem, or `QuotaStoreError`.
     """
 
     def __init__(
@@ -78,7 +79,7 @@ class Router:
         *,
         quota_store: QuotaStore | None = None,
         policy: Policy | None = None,
-        meter: Meter | None = None,
+        meter: Meter | Sequence[Meter] | None = None,
         health: HealthConfig | None = None,
         clock: Clock | None = None,
     ) -> None:
@@ -97,7 +98,7 @@ class Router:
             self._ledger,
             Health(health),
             policy_named(config.policy) if policy is None else policy,
-            None if type(meter) is NoopMeter else meter,
+            listeners_for(meter),
             config.attempt_timeout,
             config.auth_errors == "next",
         )
@@ -144,7 +145,7 @@ class Router:
         """
         needs, deadline, max_wait = self._prepared(request, timeout, max_wait)
         route = self._route(request.model)
-        return walk(route, chat_operation(request, needs, deadline, max_wait), self._runtime)
+        return walk(route, chat_operation(request, needs, deadline, max_wait, self._trace(request)), self._runtime)
 
     @only_library_errors
     def stream(self, request: ChatRequest, *, timeout: float | None = None, max_wait: float | None = None) -> ChatStream:
@@ -154,7 +155,7 @@ class Router:
         needs, deadline, max_wait = self._prepared(request, timeout, max_wait)
         route = self._route(request.model)
         idle = self._config.idle_timeout or self._config.attempt_timeout
-        return walk(route, stream_operation(request, needs, deadline, max_wait, idle), self._runtime)
+        return walk(route, stream_operation(request, needs, deadline, max_wait, idle, self._trace(request, True)), self._runtime)
 
     @only_library_errors
     def embed(self, request: EmbedRequest, *, timeout: float | None = None, max_wait: float | None = None) -> EmbedResponse:
@@ -162,7 +163,8 @@ class Router:
         self._check(request, EmbedRequest)
         deadline, max_wait = self._bounds(timeout, max_wait)
         route = self._route(request.model)
-        return embed_all(request, route, self._runtime, self._config.allow_paid, deadline, max_wait)
+        trace = self._trace(request)
+        return embed_all(request, route, self._runtime, self._config.allow_paid, deadline, max_wait, trace)
 
     @only_library_errors
     def explain(self, request: ChatRequest) -> Explanation:
@@ -190,10 +192,12 @@ class Router:
         return router_status(self._routes, self._ledger, runtime.health, runtime.now())
 
     def close(self) -> None:
-        """Close idle connections, and the quota store if this router made it. May be called twice."""
+        """Close idle connections, and the quota store if this router made it; calls that wait for a slot end with an
+        `InferRouterError`. May be called twice, and from a signal handler."""
         if self._closed:
             return
         self._closed = True
+        self._runtime.waiting.close()
         self._runtime.settle_dropped_streams()
         self._ledger.close(self._runtime.clock.time(), self._own_store)
         self._transport.close()
@@ -212,6 +216,14 @@ class Router:
     @only_library_errors
     def _begin(self) -> None:
         self._routes.define_limits(self._runtime.clock.time())
+
+    def _trace(self, request: ChatRequest | EmbedRequest, stream: bool = False) -> CallTrace | None:
+        listeners = self._runtime.meter
+        if listeners is None:
+            return None
+        from .call_events import CallTrace
+
+        return CallTrace(listeners, self._runtime.clock, request, request.model or self._config.default_model, stream)
 
     def _prepared(
         self, request: ChatRequest, timeout: float | None, max_wait: float | None
@@ -237,7 +249,7 @@ class Router:
 
     def _check(self, request: object, kind: type) -> None:
         if self._closed:
-            raise InferRouterError("this router is closed: make a new one")
+            raise router_closed()
         if not isinstance(request, kind):
             raise InvalidRequestError(message=f"this call takes an ir.{kind.__name__}, not {type(request).__name__}")
 
@@ -258,8 +270,10 @@ def _check_parts(quota_store: object, policy: object, meter: object, health: obj
         problems.append(f"quota_store: must be a store such as ir.SQLiteQuotaStore(path), not {type(quota_store).__name__}")
     if lacks(policy, "select"):
         problems.append("policy: must have a method select(candidates); a policy's name goes into Config(policy=...)")
-    if lacks(meter, "on_route") and lacks(meter, "on_result"):
-        problems.append("meter: must have methods on_route(event) and on_result(event), as ir.LogMeter() has")
+    if not all(map(is_meter, meters_in(meter))):
+        problems.append(
+            "meter: must have methods on_route(event) and on_result(event), as ir.LogMeter() has, or be a list of such"
+        )
     if health is not None and not isinstance(health, HealthConfig):
         problems.append(f"health: must be an ir.HealthConfig, not {type(health).__name__}")
     if lacks(clock, "time", "monotonic", "sleep"):

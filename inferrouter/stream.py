@@ -11,7 +11,7 @@ import threading
 from collections.abc import Iterator
 from math import inf
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from .attempt import LiveAttempt, Operation
 from .calls import usage_or_estimate
@@ -27,6 +27,9 @@ from .stream_end import StreamEnd
 from .transport import WireReply
 from .wire import WireFault
 
+if TYPE_CHECKING:
+    from .call_events import CallTrace
+
 LAST_PIECE_WAIT_S = 0.02
 """How long the end of the body is waited for after the last event, so that the connection can be used again."""
 
@@ -35,7 +38,12 @@ STALL_S = 600.0
 
 
 def stream_operation(
-    request: ChatRequest, needs: CallNeeds, deadline: float | None, max_wait: float, idle_s: float
+    request: ChatRequest,
+    needs: CallNeeds,
+    deadline: float | None,
+    max_wait: float,
+    idle_s: float,
+    trace: CallTrace | None = None,
 ) -> Operation[ChatStream]:
     """The operation of `Router.stream`. `deadline`: monotonic seconds or None; `idle_s`: longest silence in seconds."""
 
@@ -51,7 +59,7 @@ def stream_operation(
             raise
         return stream
 
-    return Operation(request, needs, read, deadline, max_wait, stream=True)
+    return Operation(request, needs, read, deadline, max_wait, True, trace)
 
 
 class ChatStream:
@@ -129,7 +137,7 @@ class ChatStream:
     def _stop(self) -> None:
         self._hang_up()
         usage, self._response = self._came()
-        self._attempt.succeed(usage)
+        self._attempt.succeed(usage, answer=self._response)
 
     def __enter__(self) -> Self:
         return self
@@ -154,6 +162,7 @@ class ChatStream:
         while not self._exhausted:
             ready += self._pull()
             if self._said:
+                self._attempt.first_chunk()
                 break
         self._ready = ready[::-1]
         if not self._exhausted:
@@ -263,7 +272,7 @@ class ChatStream:
         self._reply.close()
         self._ended = True
         self._response = response
-        self._attempt.succeed(self._assembler.usage or usage, usage)
+        self._attempt.succeed(self._assembler.usage or usage, usage, response)
 
     def _interrupt(self, error: ProviderError) -> None:
         if self._stopped:
@@ -272,7 +281,11 @@ class ChatStream:
         self._ended = True
         usage, came = self._came()
         self._attempt.fail(error, UNKNOWN_OUTCOME, usage)
-        raise StreamInterruptedError(redacted_partial(came, self._attempt.candidate), error) from error
+        partial = redacted_partial(came, self._attempt.candidate)
+        interrupted = StreamInterruptedError(partial, error)
+        if self._attempt.operation.trace is not None:
+            self._attempt.operation.trace.ends(interrupted)
+        raise interrupted from error
 
     def _hang_up(self) -> None:
         self._ready.clear()

@@ -87,7 +87,7 @@ def read_vector(values: Any, what: str) -> tuple[float, ...]:
 
 def tokens(value: Any) -> int:
     """A token count as a server wrote it, at most `MOST_TOKENS`; anything but a number above 0 (a bool, a string, None) is 0."""
-    if type(value) is int or type(value) is float:
+    if type(value) is int or (type(value) is float and value < 1e15):
         return int(min(value, MOST_TOKENS)) if value > 0 else 0
     return 0
 

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     )
     from .health import HealthConfig
     from .limits import Limit
+    from .mapping import MapResult, MapRun
     from .meter import Clock, LogMeter, Meter, NoopMeter, ResultEvent, RouteEvent, SystemClock
     from .policy import CostFirstPolicy, DeclaredOrderPolicy, FreeFirstPolicy, LeastBusyPolicy, Policy
     from .provider import Endpoint, Provider, StreamDecoder
@@ -101,6 +102,8 @@ __all__ = [
     "LimitStatus",
     "LogMeter",
     "MalformedResponseError",
+    "MapResult",
+    "MapRun",
     "MemoryQuotaStore",
     "Message",
     "Meter",
@@ -161,6 +164,7 @@ _NAMES = {
     ),
     "health": "HealthConfig",
     "limits": "Limit",
+    "mapping": "MapResult MapRun",
     "meter": "Clock LogMeter Meter NoopMeter ResultEvent RouteEvent SystemClock",
     "policy": "CostFirstPolicy DeclaredOrderPolicy FreeFirstPolicy LeastBusyPolicy Policy",
     "provider": "Endpoint Provider StreamDecoder",

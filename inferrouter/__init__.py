@@ -39,10 +39,13 @@ if TYPE_CHECKING:
         StreamInterruptedError,
         UnknownModelError,
     )
+    from .events import CallEvent, HoldEvent, LimitEvent, RefusalEvent, ResultEvent, RouteEvent, WaitEvent
     from .health import HealthConfig
     from .limits import Limit
     from .mapping import MapResult, MapRun
-    from .meter import Clock, LogMeter, Meter, NoopMeter, ResultEvent, RouteEvent, SystemClock
+    from .meter import Clock, LogMeter, Meter, NoopMeter, SystemClock
+    from .meter_metrics import MetricsMeter
+    from .meter_otel import OTelMeter
     from .policy import CostFirstPolicy, DeclaredOrderPolicy, FreeFirstPolicy, LeastBusyPolicy, Policy
     from .provider import Endpoint, Provider, StreamDecoder
     from .provider_anthropic import AnthropicProvider
@@ -73,6 +76,7 @@ __all__ = [
     "Auth",
     "AuthenticationError",
     "Bucket",
+    "CallEvent",
     "ChatChunk",
     "ChatRequest",
     "ChatResponse",
@@ -95,10 +99,12 @@ __all__ = [
     "Headroom",
     "HealthConfig",
     "Hold",
+    "HoldEvent",
     "InferRouterError",
     "InvalidRequestError",
     "LeastBusyPolicy",
     "Limit",
+    "LimitEvent",
     "LimitStatus",
     "LogMeter",
     "MalformedResponseError",
@@ -107,6 +113,7 @@ __all__ = [
     "MemoryQuotaStore",
     "Message",
     "Meter",
+    "MetricsMeter",
     "MockProvider",
     "MockReply",
     "ModelMapping",
@@ -115,6 +122,7 @@ __all__ = [
     "MultimodalUnavailableError",
     "NoCandidatesError",
     "NoopMeter",
+    "OTelMeter",
     "OpenAICompatProvider",
     "Part",
     "Policy",
@@ -127,6 +135,7 @@ __all__ = [
     "QuotaStoreError",
     "RateLimitedError",
     "Refusal",
+    "RefusalEvent",
     "Rejection",
     "Reservation",
     "ResultEvent",
@@ -144,6 +153,7 @@ __all__ = [
     "ToolCallDelta",
     "UnknownModelError",
     "Usage",
+    "WaitEvent",
     "WireFault",
     "WireRequest",
     "__version__",
@@ -162,10 +172,13 @@ _NAMES = {
         "QuotaExceededError QuotaStoreError RateLimitedError Rejection StreamInterruptedError "
         "UnknownModelError"
     ),
+    "events": "CallEvent HoldEvent LimitEvent RefusalEvent ResultEvent RouteEvent WaitEvent",
     "health": "HealthConfig",
     "limits": "Limit",
     "mapping": "MapResult MapRun",
-    "meter": "Clock LogMeter Meter NoopMeter ResultEvent RouteEvent SystemClock",
+    "meter": "Clock LogMeter Meter NoopMeter SystemClock",
+    "meter_metrics": "MetricsMeter",
+    "meter_otel": "OTelMeter",
     "policy": "CostFirstPolicy DeclaredOrderPolicy FreeFirstPolicy LeastBusyPolicy Policy",
     "provider": "Endpoint Provider StreamDecoder",
     "provider_anthropic": "AnthropicProvider",

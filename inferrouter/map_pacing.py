@@ -49,7 +49,8 @@ class Pacer:
     """Makes rows wait. Every method is called by the thread that has the row; `lock` is the job's.
 
     `woken()`: whether a thread that waits for something else is about to go on. `idle(at)`: called when every thread waits and
-    nothing is to be had before `at`, epoch seconds; true ends the job. Both are called under the lock. `awake`: how many of the job's threads do something other than wait; whoever changes it holds the lock.
+    nothing is to be had before `at`, epoch seconds; true ends the job. Both are called under the lock. `awake`: how
+    many of the job's threads do something other than wait; whoever changes it holds the lock.
     """
 
     def __init__(self, clock: Clock, lock: threading.RLock, woken: Callable[[], bool], idle: Callable[[float], bool]) -> None:

@@ -7,7 +7,7 @@ the one walk. Starts no thread, and opens no connection before the first call. M
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import wraps
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar
@@ -20,7 +20,7 @@ from .costs import estimate_chat
 from .errors import ConfigError, InferRouterError, InvalidRequestError, UnknownModelError
 from .guarded_store import GuardedStore
 from .health import Health, HealthConfig
-from .meter import Clock, Meter, NoopMeter, SystemClock
+from .meter import Clock, Meter, SystemClock, is_meter, listeners_for, meters_in
 from .policy import Policy, policy_named
 from .provider import Provider
 from .provider_factory import KNOWN_PROVIDERS, accounts_from_env, config_for, missing_key_warnings, providers_for
@@ -35,6 +35,7 @@ from .walk import left_out, ordered, walk
 if TYPE_CHECKING:
     from datetime import datetime
 
+    from .call_events import CallTrace
     from .mapping import MapRun
     from .responses import ChatResponse, EmbedResponse
     from .status import Explanation, RouterStatus
@@ -70,8 +71,8 @@ class Router:
     """Routes requests over the accounts of a `Config`. Thread-safe; a context manager.
 
     `providers`: those that the catalog does not know, or that shall replace its own; None: all are built from the configuration.
-    `quota_store`, `policy`: override the configuration's. `meter`: gets an event before and after each attempt. `clock`: has
-    `time()`, `monotonic()`, `sleep(s)`. Raises `ConfigError` listing every problem, or `QuotaStoreError`.
+    `quota_store`, `policy`: override the configuration's. `meter`: one meter or a list of them, told what happens (see `Meter`).
+    `clock`: has `time()`, `monotonic()`, `sleep(s)`. Raises `ConfigError` listing every problem, or `QuotaStoreError`.
     """
 
     def __init__(
@@ -81,7 +82,7 @@ class Router:
         *,
         quota_store: QuotaStore | None = None,
         policy: Policy | None = None,
-        meter: Meter | None = None,
+        meter: Meter | Sequence[Meter] | None = None,
         health: HealthConfig | None = None,
         clock: Clock | None = None,
     ) -> None:
@@ -100,7 +101,7 @@ class Router:
             self._ledger,
             Health(health),
             policy_named(config.policy) if policy is None else policy,
-            None if type(meter) is NoopMeter else meter,
+            listeners_for(meter),
             config.attempt_timeout,
             config.auth_errors == "next",
         )
@@ -147,7 +148,7 @@ class Router:
         """
         needs, deadline, max_wait = self._prepared(request, timeout, max_wait)
         route = self._route(request.model)
-        return walk(route, chat_operation(request, needs, deadline, max_wait), self._runtime)
+        return walk(route, chat_operation(request, needs, deadline, max_wait, self._trace(request)), self._runtime)
 
     @only_library_errors
     def stream(self, request: ChatRequest, *, timeout: float | None = None, max_wait: float | None = None) -> ChatStream:
@@ -157,7 +158,7 @@ class Router:
         needs, deadline, max_wait = self._prepared(request, timeout, max_wait)
         route = self._route(request.model)
         idle = self._config.idle_timeout or self._config.attempt_timeout
-        return walk(route, stream_operation(request, needs, deadline, max_wait, idle), self._runtime)
+        return walk(route, stream_operation(request, needs, deadline, max_wait, idle, self._trace(request, True)), self._runtime)
 
     @only_library_errors
     def embed(self, request: EmbedRequest, *, timeout: float | None = None, max_wait: float | None = None) -> EmbedResponse:
@@ -165,7 +166,8 @@ class Router:
         self._check(request, EmbedRequest)
         deadline, max_wait = self._bounds(timeout, max_wait)
         route = self._route(request.model)
-        return embed_all(request, route, self._runtime, self._config.allow_paid, deadline, max_wait)
+        trace = self._trace(request)
+        return embed_all(request, route, self._runtime, self._config.allow_paid, deadline, max_wait, trace)
 
     def map(
         self,
@@ -260,6 +262,14 @@ class Router:
     def _begin(self) -> None:
         self._routes.define_limits(self._runtime.clock.time())
 
+    def _trace(self, request: ChatRequest | EmbedRequest, stream: bool = False) -> CallTrace | None:
+        listeners = self._runtime.meter
+        if listeners is None:
+            return None
+        from .call_events import CallTrace
+
+        return CallTrace(listeners, self._runtime.clock, request, request.model or self._config.default_model, stream)
+
     def _prepared(
         self, request: ChatRequest, timeout: float | None, max_wait: float | None
     ) -> tuple[CallNeeds, float | None, float]:
@@ -305,8 +315,10 @@ def _check_parts(quota_store: object, policy: object, meter: object, health: obj
         problems.append(f"quota_store: must be a store such as ir.SQLiteQuotaStore(path), not {type(quota_store).__name__}")
     if lacks(policy, "select"):
         problems.append("policy: must have a method select(candidates); a policy's name goes into Config(policy=...)")
-    if lacks(meter, "on_route") and lacks(meter, "on_result"):
-        problems.append("meter: must have methods on_route(event) and on_result(event), as ir.LogMeter() has")
+    if not all(map(is_meter, meters_in(meter))):
+        problems.append(
+            "meter: must have methods on_route(event) and on_result(event), as ir.LogMeter() has, or be a list of such"
+        )
     if health is not None and not isinstance(health, HealthConfig):
         problems.append(f"health: must be an ir.HealthConfig, not {type(health).__name__}")
     if lacks(clock, "time", "monotonic", "sleep"):

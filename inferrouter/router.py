@@ -17,7 +17,7 @@ from .calls import chat_operation, embed_all
 from .candidates import CallNeeds, find_candidates
 from .config import Config, QuotaConfig
 from .costs import estimate_chat
-from .errors import ConfigError, InferRouterError, InvalidRequestError, UnknownModelError
+from .errors import ConfigError, InferRouterError, InvalidRequestError, UnknownModelError, router_closed
 from .guarded_store import GuardedStore
 from .health import Health, HealthConfig
 from .meter import Clock, Meter, SystemClock, is_meter, listeners_for, meters_in
@@ -239,10 +239,12 @@ class Router:
         return self._runtime.clock
 
     def close(self) -> None:
-        """Close idle connections, and the quota store if this router made it. May be called twice."""
+        """Close idle connections, and the quota store if this router made it; calls that wait for a slot end with an
+        `InferRouterError`. May be called twice, and from a signal handler."""
         if self._closed:
             return
         self._closed = True
+        self._runtime.waiting.close()
         self._runtime.settle_dropped_streams()
         self._ledger.close(self._runtime.clock.time(), self._own_store)
         self._transport.close()
@@ -294,7 +296,7 @@ class Router:
 
     def _check(self, request: object, kind: type) -> None:
         if self._closed:
-            raise InferRouterError("this router is closed: make a new one")
+            raise router_closed()
         if not isinstance(request, kind):
             raise InvalidRequestError(message=f"this call takes an ir.{kind.__name__}, not {type(request).__name__}")
 

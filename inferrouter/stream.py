@@ -279,9 +279,9 @@ class ChatStream:
             return
         self._hang_up()
         self._ended = True
-        usage, came = self._came()
+        usage, partial = self._came()
+        partial = redacted_partial(partial, self._attempt.candidate)  # no other copy is left where a traceback shows locals
         self._attempt.fail(error, UNKNOWN_OUTCOME, usage)
-        partial = redacted_partial(came, self._attempt.candidate)
         interrupted = StreamInterruptedError(partial, error)
         if self._attempt.operation.trace is not None:
             self._attempt.operation.trace.ends(interrupted)

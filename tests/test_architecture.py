@@ -32,6 +32,7 @@ dialects    anthropic_request anthropic_reply provider_anthropic provider_mock
 who-may     provider_factory routes candidates
 walk        redaction failure_table call_events waiting attempt walk
 operations  calls stream_end stream
+jobs        map_errors map_pacing map_workers mapping
 object      status router
 roof        simulator_prompt simulator_model simulator_wire simulator_server
 roof        simulator_openai simulator_gemini simulator_anthropic simulator

@@ -1,9 +1,9 @@
 """Holds one value that is replaced in one step, without a lock.
 
-Strategy: each version of the value knows the one that came after it, and the first to name itself there has won: one call of the
-interpreter's own (`dict.setdefault`), which no thread, signal handler or finalizer can come in between. Nobody ever waits, so whoever
-is interrupted at any point, or lost over a fork, stands in nobody's way. Must never know what the value is; it is not changed, only
-replaced.
+Strategy: each version of the value knows the one that came after it, and the first to name itself there has won: one call of
+the interpreter's own (`dict.setdefault`), which no thread, signal handler or finalizer can come in between. Nobody ever waits,
+so whoever is interrupted at any point, or lost over a fork, stands in nobody's way. Must never know what the value is; it is
+not changed, only replaced.
 """
 
 from __future__ import annotations

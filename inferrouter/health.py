@@ -2,8 +2,9 @@
 
 Strategy: one table of (state, event) -> next state, with `now` (monotonic seconds) passed in. Every admitted call holds a
 `Permit` and ends it exactly once; a permit from before the last change of state moves nothing, and a probe that ends without a
-verdict gives its turn back. A state is replaced whole and no lock is taken; a call is under way for as long as its permit lives in
-this process, so that one that was cut off at any point, or left behind by a fork, counts no more. Must never know why a call failed.
+verdict gives its turn back. A state is replaced whole and no lock is taken; a call is under way for as long as its permit lives
+in this process, so that one that was cut off at any point, or left behind by a fork, counts no more. Must never know why a call
+failed.
 """
 
 from __future__ import annotations
@@ -155,7 +156,7 @@ class _Circuit(NamedTuple):
     def wait(self, now: float) -> float:
         if self.state is BreakerState.OPEN and now < self.open_until:
             return self.open_until - now
-        probe = self.probe and self.probe()
+        probe = self.probe() if self.probe is not None else None
         return 1.0 if probe is not None and probe._alive else 0.0
 
     def moved(self, state: BreakerState) -> _Circuit:
@@ -197,7 +198,7 @@ class _Breaker:
     def settle(self, admitted: Permit, verdict: Verdict, now: float) -> None:
         while True:
             circuit, seen = self.circuit.look()
-            last = circuit.counted and circuit.counted()
+            last = circuit.counted() if circuit.counted is not None else None
             if last is not None:
                 last._counted = True
             if admitted._counted:

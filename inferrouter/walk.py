@@ -162,30 +162,28 @@ class _Round(Generic[T]):
     def _try(self, candidate: Candidate, new_connection: bool = False) -> T | None:
         """The answer of one candidate, or None; then its failure or its rejection is on record."""
         request, dropped = self.operation.encode(candidate)
-        number = len(self.attempts) + 1
-        attempt = LiveAttempt.begin(self.runtime, self.operation, candidate, number, self._time_left(), dropped)
-        if isinstance(attempt, Refusal):
-            self._refused(candidate, attempt)
-            return None
-        if isinstance(attempt, Rejection):
-            self.rejections.append(attempt)
-            return None
+        attempt = LiveAttempt(self.runtime, self.operation, candidate, len(self.attempts) + 1, dropped)
         try:
-            answer: T = attempt.exchange(request, new_connection)
-            return answer
-        except Exception as exc:
-            failure = failure_of(exc, candidate, self.runtime.auth_next)
-            if failure is None:
-                attempt.abandon()
-                raise
+            refused = attempt.begin()
+            if isinstance(refused, Refusal):
+                self._refused(candidate, refused)
+                return None
+            if refused is not None:
+                self.rejections.append(refused)
+                return None
+            try:
+                answer: T = attempt.exchange(request, new_connection)
+                return answer
+            except Exception as exc:
+                failure = failure_of(exc, candidate, self.runtime.auth_next)
+                if failure is None:
+                    raise
+            again = failure.reused and not new_connection
+            self._record(attempt, failure._replace(rule=failure.rule._replace(verdict=Verdict.IGNORED)) if again else failure)
         except BaseException:
             attempt.abandon()
             raise
-        if new_connection or not failure.reused:
-            self._record(attempt, failure)
-            return None
-        self._record(attempt, failure._replace(rule=failure.rule._replace(verdict=Verdict.IGNORED)))
-        return self._try(candidate, new_connection=True) if self._time_left() > 0 else None
+        return self._try(candidate, new_connection=True) if again and self._time_left() > 0 else None
 
     def _record(self, attempt: LiveAttempt, failure: Failure) -> None:
         """Settle a failed attempt, hold what must be held, and raise the error if nobody else may be tried."""
@@ -264,5 +262,4 @@ class _Round(Generic[T]):
         return min([each.retry_at for each in waiting if each.retry_at is not None], default=None)
 
     def _time_left(self) -> float:
-        deadline = self.operation.deadline
-        return float("inf") if deadline is None else deadline - self.runtime.clock.monotonic()
+        return self.operation.time_left(self.runtime.clock)

@@ -212,11 +212,12 @@ class Live(unittest.TestCase):
     def test_candidates_carry_what_policies_need(self) -> None:
         """Declared place, price, calls in flight and model are told, and its text names them."""
         fixture = Fixture(an_account("a", paid_enabled=True, **PRICES), an_account("b"))
-        fixture.health.acquire("b", 0.0)
+        under_way = fixture.health.acquire("b", 0.0)
         first, second = fixture.find_candidates(paid=True).candidates
         self.assertEqual((first.provider, first.model, first.order, second.order), ("p", "m", 0, 1))
         self.assertAlmostEqual(first.price, 0.05 / 3)
         self.assertEqual((second.price, first.in_flight, second.in_flight), (None, 0, 1))
+        self.assertIsNotNone(under_way)
         self.assertEqual(repr(second), "<Candidate p/b m: free, 100% left, 1 in flight>")
         self.assertIn(": paid, ", repr(first))
 

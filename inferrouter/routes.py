@@ -8,7 +8,6 @@ or held now.
 from __future__ import annotations
 
 import copy
-import threading
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import field
 from typing import Any
@@ -122,7 +121,6 @@ class RouteTable:
     def __init__(self, config: Config, providers: Mapping[str, Provider], transport: Transport, ledger: GuardedStore) -> None:
         self._config = config
         self._ledger = ledger
-        self._lock = threading.Lock()
         self._routes: dict[str, Route] = {}
         self._deployments: dict[tuple[str, str], Deployment] = {}
         self._aliases = {mapping.alias: mapping.models for mapping in config.models}
@@ -146,11 +144,10 @@ class RouteTable:
         route = self.cached(name)
         if route is None:
             steps = self._steps(name)
-            with self._lock:
-                if len(self._deployments) > MAX_CACHED_NAMES:  # a provider that takes any name may be asked for ever new ones
-                    self._routes, self._deployments = {}, {}
-                deployments = [self._deployment(bound, model, now) for provider, model in steps for bound in self._at(provider)]
-                route = self._routes[name] = route_over(name, deployments)
+            if len(self._deployments) > MAX_CACHED_NAMES:  # a provider that takes any name may be asked for ever new ones
+                self._routes, self._deployments = {}, {}
+            deployments = [self._deployment(bound, model, now) for provider, model in steps for bound in self._at(provider)]
+            route = self._routes.setdefault(name, route_over(name, deployments))  # of threads that come at once, the first one's
         return route
 
     def cached(self, name: str) -> Route | None:
@@ -210,7 +207,7 @@ class RouteTable:
                 (bucket.key, bucket.limit.unit)
                 for bucket in (*_limit_buckets(bound, bound.account.limits, bound.scope), *buckets)
             ]
-            deployment = self._deployments[key] = Deployment(bound, model, hard)
+            deployment = self._deployments.setdefault(key, Deployment(bound, model, hard))
         return deployment
 
 

@@ -101,6 +101,10 @@ class Operation(NamedTuple, Generic[T]):
         """Seconds until the deadline, below 0 after it; infinite if there is none."""
         return math.inf if self.deadline is None else self.deadline - clock.monotonic()
 
+    def store_wait(self, clock: Clock) -> float | None:
+        """Seconds that the ledger may be waited for, None: as its store likes."""
+        return None if self.deadline is None else max(self.deadline - clock.monotonic(), 0.0)
+
     def encode(self, candidate: Candidate) -> tuple[WireRequest, tuple[str, ...]]:
         """The request in the format of `candidate`, and which parameters it leaves out. Raises `InvalidRequestError`."""
         bound, request = candidate.deployment.bound, self.request
@@ -176,7 +180,7 @@ class LiveAttempt:
             return Rejection(*place, "the breaker is open after repeated failures", now.wall + wait, "breaker")
         self._wants = amounts_needed(candidate, operation.needs.estimate)
         if self._wants:
-            taken = runtime.ledger.reserve(self._wants, now.wall)
+            taken = runtime.ledger.reserve(self._wants, now.wall, operation.store_wait(runtime.clock))
             if isinstance(taken, Refusal):
                 self.abandon()
                 return taken

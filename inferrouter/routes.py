@@ -92,7 +92,7 @@ class Deployment:
 
 @frozen_value
 class Route:
-    """What serves a name: deployments in declared order, and every bucket of theirs, each once.
+    """What serves a name: deployments in declared order, and every bucket and hold they look at, each once.
 
     `users`: which deployments, by place, look at a bucket, a hold or an account of that name. `memo`: what `candidates` keeps.
     """
@@ -100,6 +100,7 @@ class Route:
     name: str
     deployments: tuple[Deployment, ...]
     bucket_keys: tuple[str, ...]
+    hold_keys: tuple[str, ...] = field(repr=False, compare=False)
     users: Mapping[str, tuple[int, ...]] = field(repr=False, compare=False)
     memo: dict[Any, Any] = field(default_factory=dict, repr=False, compare=False)
 
@@ -112,7 +113,8 @@ def route_over(name: str, deployments: Iterable[Deployment]) -> Route:
         for key in {*deployment.bucket_keys, *deployment.hold_keys, deployment.bound.account.id}:
             users.setdefault(key, []).append(place)
     keys = tuple(dict.fromkeys(key for deployment in chosen for key in deployment.bucket_keys))
-    return Route(name, chosen, keys, {key: tuple(places) for key, places in users.items()})
+    hold_keys = tuple(dict.fromkeys(key for deployment in chosen for key in deployment.hold_keys))
+    return Route(name, chosen, keys, hold_keys, {key: tuple(places) for key, places in users.items()})
 
 
 class RouteTable:

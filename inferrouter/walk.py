@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Generic, TypeVar
 
 from .attempt import LiveAttempt, Operation, Runtime
-from .candidates import Candidate, find_candidates
+from .candidates import Assessment, Candidate, find_candidates
 from .errors import (
     AllCandidatesFailedError,
     Attempt,
@@ -126,7 +126,7 @@ class _Round(Generic[T]):
     def run(self) -> T | None:
         """What `read` returned, or None when no candidate is left."""
         runtime = self.runtime
-        found = find_candidates(self.route, self.operation.needs, runtime.ledger, runtime.health, runtime.now())
+        found = self._look(self.route)
         self.queue = ordered(runtime.policy, found.candidates)
         self.rejections += (*found.rejections, *left_out(found.candidates, self.queue))
         failed = len(self.attempts)
@@ -235,17 +235,19 @@ class _Round(Generic[T]):
         """What is free by now and not in the queue, apart from what failed by itself in this call."""
         known = {(each.account_id, each.model) for each in self.queue}
         known |= {(each.account_id, each.model) for each in self.attempts if not isinstance(each.error, LIMITS)}
-        runtime = self.runtime
-        found = find_candidates(self.route, self.operation.needs, runtime.ledger, runtime.health, runtime.now())
+        found = self._look(self.route)
         return [each for each in found.candidates if each.free and (each.account_id, each.model) not in known]
 
     def _assessed_again(self, candidate: Candidate) -> Candidate | None:
         """`candidate` under the facts of this moment, or None: then its rejection is on record."""
-        runtime, deployment = self.runtime, candidate.deployment
-        route = route_over(self.route.name, (deployment,))
-        found = find_candidates(route, self.operation.needs, runtime.ledger, runtime.health, runtime.now())
+        found = self._look(route_over(self.route.name, (candidate.deployment,)))
         self.rejections += found.rejections
         return found.candidates[0]._replace(order=candidate.order) if found.candidates else None
+
+    def _look(self, route: Route) -> Assessment:
+        runtime, operation = self.runtime, self.operation
+        wait = operation.store_wait(runtime.clock)
+        return find_candidates(route, operation.needs, runtime.ledger, runtime.health, runtime.now(), wait)
 
     def _put_back(self, *candidates: Candidate) -> None:
         declared = sorted((*self.queue, *candidates), key=lambda each: each.order)  # as every policy expects them

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from .health import HealthConfig
     from .limits import Limit
     from .meter import Clock, LogMeter, Meter, NoopMeter, ResultEvent, RouteEvent, SystemClock
-    from .policy import CostFirstPolicy, DeclaredOrderPolicy, FreeFirstPolicy, LeastBusyPolicy, Policy
+    from .policy import BestFirstPolicy, CostFirstPolicy, DeclaredOrderPolicy, FreeFirstPolicy, LeastBusyPolicy, Policy
     from .provider import Endpoint, Provider, StreamDecoder
     from .provider_anthropic import AnthropicProvider
     from .provider_gemini import GeminiProvider
@@ -71,6 +71,7 @@ __all__ = [
     "AttemptTimeoutError",
     "Auth",
     "AuthenticationError",
+    "BestFirstPolicy",
     "Bucket",
     "ChatChunk",
     "ChatRequest",
@@ -162,7 +163,7 @@ _NAMES = {
     "health": "HealthConfig",
     "limits": "Limit",
     "meter": "Clock LogMeter Meter NoopMeter ResultEvent RouteEvent SystemClock",
-    "policy": "CostFirstPolicy DeclaredOrderPolicy FreeFirstPolicy LeastBusyPolicy Policy",
+    "policy": "BestFirstPolicy CostFirstPolicy DeclaredOrderPolicy FreeFirstPolicy LeastBusyPolicy Policy",
     "provider": "Endpoint Provider StreamDecoder",
     "provider_anthropic": "AnthropicProvider",
     "provider_gemini": "GeminiProvider",

@@ -68,12 +68,15 @@ class NoopMeter:
 
 
 class LogMeter:
-    """Writes events to a `logging.Logger` (default: "inferrouter"): routes at DEBUG, successes at INFO, failures at WARNING."""
+    """Writes events to a `logging.Logger`: routes at DEBUG, successes at INFO, failures at WARNING.
+
+    `logger`: None is the one of this package's name, which is another where the folder was copied under another name.
+    """
 
     def __init__(self, logger: logging.Logger | None = None) -> None:
         import logging
 
-        self._logger = logger or logging.getLogger("inferrouter")
+        self._logger = logger or logging.getLogger(__name__.rpartition(".")[0])
 
     def on_route(self, event: RouteEvent) -> None:
         """One line at DEBUG."""
@@ -86,6 +89,10 @@ class LogMeter:
             "free" if event.free else "paid",
             event.estimated_tokens,
         )
+
+    def on_notice(self, text: str) -> None:
+        """One line at WARNING, said once in a router's life: a model or a key that a provider refuses."""
+        self._logger.warning("%s", text)
 
     def on_result(self, event: ResultEvent) -> None:
         """One line at INFO or WARNING."""

@@ -11,22 +11,25 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Generic, TypeVar
 
-from .attempt import LiveAttempt, Operation, Runtime
+from .attempt import LiveAttempt, Operation, Runtime, notify
 from .candidates import Candidate, find_candidates
 from .errors import (
     AllCandidatesFailedError,
     Attempt,
     AttemptTimeoutError,
+    AuthenticationError,
     ConfigError,
     ContextWindowError,
     InferRouterError,
+    ModelNotFoundError,
     MultimodalUnavailableError,
     NoCandidatesError,
+    ProviderError,
     QuotaExceededError,
     RateLimitedError,
     Rejection,
 )
-from .failure_table import Failure, failure_of, hold_key, reason_of
+from .failure_table import Failure, failure_of, hold_key, notice_of, reason_of
 from .health import Verdict
 from .policy import OWN_POLICIES, Policy
 from .quota import Refusal
@@ -36,6 +39,9 @@ T = TypeVar("T")
 
 LIMITS = (RateLimitedError, QuotaExceededError)
 """Errors that time alone mends."""
+
+HELD = (*LIMITS, ModelNotFoundError, AuthenticationError)
+"""Errors after which others may be waited for: whoever failed with one is held meanwhile."""
 
 MAX_REFUSALS = 20
 """How often one deployment is assessed again in a round, should other calls take its allowance and give it back each time."""
@@ -159,7 +165,7 @@ class _Round(Generic[T]):
             answer: T = attempt.exchange(request, new_connection)
             return answer
         except Exception as exc:
-            failure = failure_of(exc, candidate, self.runtime.auth_next)
+            failure = failure_of(exc, candidate, self._auth_next(candidate))
             if failure is None:
                 attempt.abandon()
                 raise
@@ -181,13 +187,28 @@ class _Round(Generic[T]):
             key = hold_key(error, candidate)
             runtime.ledger.hold(key, until, reason_of(error), runtime.clock.time())
             self._held_until[key] = until
+            self._say_once(error, candidate, key)
             if error.retryable:
                 self._retry_at.append(until)
         if rule.fatal:
             raise error
-        if not isinstance(error, LIMITS):
+        if not isinstance(error, HELD):
             self.only_limits = False
         self.attempts.append(Attempt(candidate.provider, candidate.account_id, candidate.model, error))
+
+    def _auth_next(self, candidate: Candidate) -> bool:
+        """Whether a refused key lets others be tried: never where there is no other account, and where nothing is configured only
+        if its own provider has another one."""
+        others = [each.bound.account for each in self.route.deployments if each.bound.account.id != candidate.account_id]
+        if self.runtime.auth_next is None:
+            return any(account.provider == candidate.provider for account in others)
+        return self.runtime.auth_next and bool(others)
+
+    def _say_once(self, error: ProviderError, candidate: Candidate, key: str) -> None:
+        """Tell the meter and `Router.warnings`, the first time, of what no waiting mends."""
+        text = notice_of(error, candidate, self.route.name)
+        if text and self.runtime.notices.say(key, text) and self.runtime.meter is not None:
+            notify(self.runtime.meter, "on_notice", text)
 
     def _refused(self, candidate: Candidate, refusal: Refusal) -> None:
         """The store had too little left. If other calls took what `candidate` was assessed by, it is assessed again: it may serve

@@ -39,9 +39,13 @@ if TYPE_CHECKING:
         StreamInterruptedError,
         UnknownModelError,
     )
+    from .events import CallEvent, HoldEvent, LimitEvent, NoticeEvent, RefusalEvent, ResultEvent, RouteEvent, WaitEvent
     from .health import HealthConfig
     from .limits import Limit
-    from .meter import Clock, LogMeter, Meter, NoopMeter, ResultEvent, RouteEvent, SystemClock
+    from .mapping import MapResult, MapRun
+    from .meter import Clock, LogMeter, Meter, NoopMeter, SystemClock
+    from .meter_metrics import MetricsMeter
+    from .meter_otel import OTelMeter
     from .policy import BestFirstPolicy, CostFirstPolicy, DeclaredOrderPolicy, FreeFirstPolicy, LeastBusyPolicy, Policy
     from .provider import Endpoint, Provider, StreamDecoder
     from .provider_anthropic import AnthropicProvider
@@ -73,6 +77,7 @@ __all__ = [
     "AuthenticationError",
     "BestFirstPolicy",
     "Bucket",
+    "CallEvent",
     "ChatChunk",
     "ChatRequest",
     "ChatResponse",
@@ -95,16 +100,21 @@ __all__ = [
     "Headroom",
     "HealthConfig",
     "Hold",
+    "HoldEvent",
     "InferRouterError",
     "InvalidRequestError",
     "LeastBusyPolicy",
     "Limit",
+    "LimitEvent",
     "LimitStatus",
     "LogMeter",
     "MalformedResponseError",
+    "MapResult",
+    "MapRun",
     "MemoryQuotaStore",
     "Message",
     "Meter",
+    "MetricsMeter",
     "MockProvider",
     "MockReply",
     "ModelMapping",
@@ -113,6 +123,8 @@ __all__ = [
     "MultimodalUnavailableError",
     "NoCandidatesError",
     "NoopMeter",
+    "NoticeEvent",
+    "OTelMeter",
     "OpenAICompatProvider",
     "Part",
     "Policy",
@@ -125,6 +137,7 @@ __all__ = [
     "QuotaStoreError",
     "RateLimitedError",
     "Refusal",
+    "RefusalEvent",
     "Rejection",
     "Reservation",
     "ResultEvent",
@@ -142,6 +155,7 @@ __all__ = [
     "ToolCallDelta",
     "UnknownModelError",
     "Usage",
+    "WaitEvent",
     "WireFault",
     "WireRequest",
     "__version__",
@@ -160,9 +174,13 @@ _NAMES = {
         "QuotaExceededError QuotaStoreError RateLimitedError Rejection StreamInterruptedError "
         "UnknownModelError"
     ),
+    "events": "CallEvent HoldEvent LimitEvent NoticeEvent RefusalEvent ResultEvent RouteEvent WaitEvent",
     "health": "HealthConfig",
     "limits": "Limit",
-    "meter": "Clock LogMeter Meter NoopMeter ResultEvent RouteEvent SystemClock",
+    "mapping": "MapResult MapRun",
+    "meter": "Clock LogMeter Meter NoopMeter SystemClock",
+    "meter_metrics": "MetricsMeter",
+    "meter_otel": "OTelMeter",
     "policy": "BestFirstPolicy CostFirstPolicy DeclaredOrderPolicy FreeFirstPolicy LeastBusyPolicy Policy",
     "provider": "Endpoint Provider StreamDecoder",
     "provider_anthropic": "AnthropicProvider",

@@ -57,7 +57,7 @@ def clock_in_words(at: float, zone: str = "", with_date: bool = True) -> str:
 
 
 def utc_in_words(at: float) -> str:
-    """`at` for data and logs: "2026-01-15 12:00:00 UTC", rounded up to the second; seconds after the epoch beyond the calendar."""
+    """`at` for data and logs: "2026-01-15 12:00:00 UTC", rounded up; seconds after the epoch beyond the calendar."""
     try:
         return datetime.fromtimestamp(math.ceil(at), UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
     except (OverflowError, ValueError, OSError):

@@ -105,8 +105,8 @@ def _said(amount: float, unit: str) -> str:
 class RouterStatus(FrozenDict[str, AccountStatus]):
     """The state of every account, by id. `degraded`: how often the quota store failed since the router was made.
 
-    With `on_store_error = "ignore"` the counts of those moments are in this process's memory alone. `notices`: models and keys that
-    providers refused since.
+    With `on_store_error = "ignore"` the counts of those moments are in this process's memory alone. `notices`: models and keys
+    that providers refused since.
     """
 
     __slots__ = ("degraded", "notices")

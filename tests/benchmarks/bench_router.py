@@ -1,4 +1,4 @@
-"""What a router call costs beside a bare kept-alive `http.client` connection with JSON on both sides; a chunk beside `json.loads`.
+"""What a router call costs beside a kept-alive `http.client` connection with JSON on both sides; a chunk beside `json.loads`.
 
 `python3 -m tests.benchmarks.bench_router`; the server is a process of its own, all figures are medians of one run.
 """

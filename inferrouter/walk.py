@@ -164,6 +164,8 @@ class _Round(Generic[T]):
         last = self.attempts[-1].error
         if all(isinstance(attempt.error, ContextWindowError) for attempt in self.attempts):
             return last
+        if self.runtime.auth_next is None and all(isinstance(attempt.error, AuthenticationError) for attempt in self.attempts):
+            return last
         return AllCandidatesFailedError(self.attempts, soonest, self.rejections)
 
     def _try(self, candidate: Candidate, new_connection: bool = False) -> T | None:

@@ -1,8 +1,8 @@
 """Estimates what a call may need before anybody has counted it, and says what it used, in each unit of a limit.
 
 Strategy: a rough count of tokens that errs on the high side (about 3.5 ASCII characters or one other character a token, fixed
-sizes for media), since the reservation is corrected by the real usage afterwards. Each unit is one row of `UNITS`: whoever counts,
-checks or shows an amount asks that row. Must never know a provider.
+sizes for media), since the reservation is corrected by the real usage afterwards. Each unit is one row of `UNITS`: whoever
+counts, checks or shows an amount asks that row. Must never know a provider.
 """
 
 from __future__ import annotations

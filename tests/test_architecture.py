@@ -24,7 +24,8 @@ FLOORS = """
 ground      frozen errors secret sse content tool records responses
 tools       validation costs limits meter
 outside     account wire config config_file catalog http_head connections http_opener transport policy health
-ledger      quota quota_counting quota_memory quota_file quota_sqlite guarded_store conformance
+ledger      quota_blocks quota quota_windows quota_counting quota_memory quota_file quota_sqlite guarded_store
+ledger      conformance_store conformance_clock conformance
 contract    wire_json provider error_body error_table
 dialects    openai_request openai_reply openai_stream provider_openai
 dialects    gemini_request gemini_reply provider_gemini

@@ -25,7 +25,7 @@ ground      frozen errors secret sse content tool records responses
 tools       validation costs limits events meter meter_metrics meter_otel
 outside     account wire config config_file catalog http_head connections http_opener transport policy health
 ledger      quota quota_counting quota_memory quota_file quota_sqlite guarded_store conformance
-contract    wire_json provider error_body error_table
+contract    wire_json provider error_body error_table rate_headers
 dialects    openai_request openai_reply openai_stream provider_openai
 dialects    gemini_request gemini_reply provider_gemini
 dialects    anthropic_request anthropic_reply provider_anthropic provider_mock

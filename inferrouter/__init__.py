@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from .events import CallEvent, HoldEvent, LimitEvent, RefusalEvent, ResultEvent, RouteEvent, WaitEvent
     from .health import HealthConfig
     from .limits import Limit
+    from .mapping import MapResult, MapRun
     from .meter import Clock, LogMeter, Meter, NoopMeter, SystemClock
     from .meter_metrics import MetricsMeter
     from .meter_otel import OTelMeter
@@ -107,6 +108,8 @@ __all__ = [
     "LimitStatus",
     "LogMeter",
     "MalformedResponseError",
+    "MapResult",
+    "MapRun",
     "MemoryQuotaStore",
     "Message",
     "Meter",
@@ -172,6 +175,7 @@ _NAMES = {
     "events": "CallEvent HoldEvent LimitEvent RefusalEvent ResultEvent RouteEvent WaitEvent",
     "health": "HealthConfig",
     "limits": "Limit",
+    "mapping": "MapResult MapRun",
     "meter": "Clock LogMeter Meter NoopMeter SystemClock",
     "meter_metrics": "MetricsMeter",
     "meter_otel": "OTelMeter",

@@ -25,6 +25,7 @@ from .quota import QuotaStore, Refusal, Reservation
 from .records import ChatRequest, EmbedRequest, Routing, Usage
 from .redaction import attributed, strip_tracebacks
 from .transport import WireReply
+from .waiting import WaitingRoom
 from .wire import WireFault, WireRequest
 
 if TYPE_CHECKING:
@@ -52,6 +53,7 @@ class Runtime:
     attempt_timeout: float
     auth_next: bool
     unsettled_streams: deque[Callable[[], None]] = field(default_factory=deque, repr=False)
+    waiting: WaitingRoom = field(default_factory=WaitingRoom, repr=False)
 
     def now(self) -> Instant:
         """This moment on both clocks."""

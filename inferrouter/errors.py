@@ -281,6 +281,11 @@ class QuotaStoreError(InferRouterError):
     """The quota store cannot be trusted or reached; without it no call is made (`on_store_error = "ignore"` opts out)."""
 
 
+def router_closed() -> InferRouterError:
+    """What every use of a closed router ends with."""
+    return InferRouterError("this router is closed: make a new one")
+
+
 def _when(retry_at: float | None) -> str:
     if retry_at is None:
         return "Waiting does not help: add an account, allow paid use, or change the request."

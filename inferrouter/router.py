@@ -10,14 +10,14 @@ import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import wraps
 from types import TracebackType
-from typing import TYPE_CHECKING, ParamSpec, Self, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar
 
 from .attempt import Runtime
 from .calls import chat_operation, embed_all
 from .candidates import CallNeeds, find_candidates
 from .config import Config, QuotaConfig
 from .costs import estimate_chat
-from .errors import ConfigError, InferRouterError, InvalidRequestError, UnknownModelError
+from .errors import ConfigError, InferRouterError, InvalidRequestError, UnknownModelError, router_closed
 from .guarded_store import GuardedStore
 from .health import Health, HealthConfig
 from .meter import Clock, Meter, SystemClock, is_meter, listeners_for, meters_in
@@ -33,7 +33,10 @@ from .transport import Transport
 from .walk import left_out, ordered, walk
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from .call_events import CallTrace
+    from .mapping import MapRun
     from .responses import ChatResponse, EmbedResponse
     from .status import Explanation, RouterStatus
     from .stream import ChatStream
@@ -166,6 +169,45 @@ class Router:
         trace = self._trace(request)
         return embed_all(request, route, self._runtime, self._config.allow_paid, deadline, max_wait, trace)
 
+    def map(
+        self,
+        requests: Iterable[Any],
+        *,
+        workers: int = 8,
+        model: str = "",
+        ordered: bool = True,
+        timeout: float | None = None,
+        tries: int = 3,
+        until: float | datetime | None = None,
+        stop_when_spent: bool | float = False,
+    ) -> MapRun:
+        """Answers to many requests, paced by the limits: an iterator of `MapResult`s (`index`, `request`, `response` or `error`).
+
+        `requests`: any iterable, read as it is needed, of strings, lists of messages, `ChatRequest`s or `EmbedRequest`s.
+        `workers`: calls in flight at most. `model`: for requests that name none. `ordered`: results in the input's order, so that
+        a row that waits holds up those after it; False: as they come. `timeout`: seconds a call may take, None: the
+        configuration's. `tries`: how often providers may fail a row; waiting for a slot is not a try. `until`: epoch seconds or a
+        datetime, no row begins later. `stop_when_spent`: True stops when no slot comes within five minutes (a number: so many
+        seconds) and tells when one does in `.retry_at`; False waits, for days if it must be.
+
+        No row's error ends it. Raised while iterating is what every row would meet: `NoCandidatesError`,
+        `AllCandidatesFailedError`, `UnknownModelError`, `ConfigError`, `QuotaStoreError`; and `InvalidRequestError` for a
+        wrong setting. `close()` it, or use it in a `with` block, to leave early.
+        """
+        from .mapping import run_map
+
+        return run_map(
+            self,
+            requests,
+            model=model,
+            workers=workers,
+            ordered=ordered,
+            timeout=timeout,
+            tries=tries,
+            until=until,
+            stop_when_spent=stop_when_spent,
+        )
+
     @only_library_errors
     def explain(self, request: ChatRequest) -> Explanation:
         """What a call would do now: candidates in order, and why each other was left out. Nothing is reserved.
@@ -191,11 +233,18 @@ class Router:
         runtime.settle_dropped_streams()
         return router_status(self._routes, self._ledger, runtime.health, runtime.now())
 
+    @property
+    def clock(self) -> Clock:
+        """The clock that everything of this router goes by."""
+        return self._runtime.clock
+
     def close(self) -> None:
-        """Close idle connections, and the quota store if this router made it. May be called twice."""
+        """Close idle connections, and the quota store if this router made it; calls that wait for a slot end with an
+        `InferRouterError`. May be called twice, and from a signal handler."""
         if self._closed:
             return
         self._closed = True
+        self._runtime.waiting.close()
         self._runtime.settle_dropped_streams()
         self._ledger.close(self._runtime.clock.time(), self._own_store)
         self._transport.close()
@@ -247,7 +296,7 @@ class Router:
 
     def _check(self, request: object, kind: type) -> None:
         if self._closed:
-            raise InferRouterError("this router is closed: make a new one")
+            raise router_closed()
         if not isinstance(request, kind):
             raise InvalidRequestError(message=f"this call takes an ir.{kind.__name__}, not {type(request).__name__}")
 

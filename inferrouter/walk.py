@@ -62,6 +62,7 @@ def _walk(route: Route, operation: Operation[T], runtime: Runtime) -> T:
     attempts: list[Attempt] = []
     waited = 0.0
     while True:
+        runtime.waiting.check_open()
         round_ = _Round(route, operation, runtime, attempts)
         answer = round_.run()
         if answer is not None:
@@ -71,7 +72,7 @@ def _walk(route: Route, operation: Operation[T], runtime: Runtime) -> T:
             raise round_.failure()
         if operation.trace is not None:
             operation.trace.waits(pause, runtime.clock.time() + pause, round_.soonest_rejection())
-        runtime.clock.sleep(pause)
+        runtime.waiting.sleep(pause, runtime.clock)
         waited += pause
         if operation.trace is not None:
             operation.trace.waited_s = waited

@@ -30,8 +30,9 @@ dialects    openai_request openai_reply openai_stream provider_openai
 dialects    gemini_request gemini_reply provider_gemini
 dialects    anthropic_request anthropic_reply provider_anthropic provider_mock
 who-may     provider_factory routes candidates
-walk        redaction failure_table call_events attempt walk
+walk        redaction failure_table call_events waiting attempt walk
 operations  calls stream_end stream
+jobs        map_errors map_pacing map_workers mapping
 object      status router
 roof        simulator_prompt simulator_model simulator_wire simulator_server
 roof        simulator_openai simulator_gemini simulator_anthropic simulator

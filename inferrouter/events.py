@@ -165,3 +165,17 @@ class LimitEvent:
     remaining: float | None
     source: str
     at: float = 0.0
+
+
+@frozen_value
+class NoticeEvent:
+    """Something that no waiting mends was found: a model that its provider does not have, a key that was refused. Told once each.
+
+    `text`: the sentence that `Router.warnings` holds from now on.
+    """
+
+    text: str
+    provider: str
+    account_id: str
+    model: str
+    at: float = 0.0

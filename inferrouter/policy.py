@@ -1,6 +1,6 @@
 """Puts candidates into the order in which they are tried.
 
-Strategy: a policy is any object with `select(candidates) -> sequence`; the four here are sort keys, and Python's stable sort
+Strategy: a policy is any object with `select(candidates) -> sequence`; those here are sort keys, and Python's stable sort
 keeps the declared order where a key sees no difference. A policy may leave candidates out, never add any. Must never
 reserve, wait or call.
 """
@@ -54,6 +54,27 @@ class FreeFirstPolicy:
     def select(self, candidates: Sequence[C]) -> Sequence[C]:
         """Sorted; ties keep the declared order."""
         return sorted(candidates, key=_free_first)
+
+
+class BestFirstPolicy:
+    """Free before paid, in the order of the alias's models; what is full comes after what is not.
+
+    Among accounts of one model the largest remaining share goes first; among paid models the cheapest, unpriced last.
+    """
+
+    def select(self, candidates: Sequence[C]) -> Sequence[C]:
+        """Sorted by each model's first place among `candidates`, which come in declared order; ties keep that order."""
+        places: dict[tuple[str, str], int] = {}
+        for candidate in candidates:
+            places.setdefault((candidate.provider, candidate.model), len(places))
+
+        def rank(candidate: C) -> tuple[bool, bool, float, float]:
+            if not candidate.free:
+                return True, False, _cost(candidate), -candidate.share
+            place = places[candidate.provider, candidate.model]
+            return False, candidate.share <= 0, place, -candidate.share
+
+        return sorted(candidates, key=rank)
 
 
 class CostFirstPolicy:
@@ -129,11 +150,12 @@ def _in_flight(candidate: Rankable) -> int:
     return candidate.in_flight
 
 
-_POLICIES: dict[str, type[FreeFirstPolicy | CostFirstPolicy | LeastBusyPolicy | DeclaredOrderPolicy]] = {
+_POLICIES: dict[str, type[FreeFirstPolicy | CostFirstPolicy | LeastBusyPolicy | DeclaredOrderPolicy | BestFirstPolicy]] = {
     "free_first": FreeFirstPolicy,
     "cost_first": CostFirstPolicy,
     "least_busy": LeastBusyPolicy,
     "declared_order": DeclaredOrderPolicy,
+    "best_first": BestFirstPolicy,
 }
 OWN_POLICIES = frozenset(_POLICIES.values())
 """Which neither invent candidates nor raise."""

@@ -39,10 +39,14 @@ if TYPE_CHECKING:
         StreamInterruptedError,
         UnknownModelError,
     )
+    from .events import CallEvent, HoldEvent, LimitEvent, NoticeEvent, RefusalEvent, ResultEvent, RouteEvent, WaitEvent
     from .health import HealthConfig
     from .limits import Limit
-    from .meter import Clock, LogMeter, Meter, NoopMeter, ResultEvent, RouteEvent, SystemClock
-    from .policy import CostFirstPolicy, DeclaredOrderPolicy, FreeFirstPolicy, LeastBusyPolicy, Policy
+    from .mapping import MapResult, MapRun
+    from .meter import Clock, LogMeter, Meter, NoopMeter, SystemClock
+    from .meter_metrics import MetricsMeter
+    from .meter_otel import OTelMeter
+    from .policy import BestFirstPolicy, CostFirstPolicy, DeclaredOrderPolicy, FreeFirstPolicy, LeastBusyPolicy, Policy
     from .provider import Endpoint, Provider, StreamDecoder
     from .provider_anthropic import AnthropicProvider
     from .provider_gemini import GeminiProvider
@@ -71,7 +75,9 @@ __all__ = [
     "AttemptTimeoutError",
     "Auth",
     "AuthenticationError",
+    "BestFirstPolicy",
     "Bucket",
+    "CallEvent",
     "ChatChunk",
     "ChatRequest",
     "ChatResponse",
@@ -94,16 +100,21 @@ __all__ = [
     "Headroom",
     "HealthConfig",
     "Hold",
+    "HoldEvent",
     "InferRouterError",
     "InvalidRequestError",
     "LeastBusyPolicy",
     "Limit",
+    "LimitEvent",
     "LimitStatus",
     "LogMeter",
     "MalformedResponseError",
+    "MapResult",
+    "MapRun",
     "MemoryQuotaStore",
     "Message",
     "Meter",
+    "MetricsMeter",
     "MockProvider",
     "MockReply",
     "ModelMapping",
@@ -112,6 +123,8 @@ __all__ = [
     "MultimodalUnavailableError",
     "NoCandidatesError",
     "NoopMeter",
+    "NoticeEvent",
+    "OTelMeter",
     "OpenAICompatProvider",
     "Part",
     "Policy",
@@ -124,6 +137,7 @@ __all__ = [
     "QuotaStoreError",
     "RateLimitedError",
     "Refusal",
+    "RefusalEvent",
     "Rejection",
     "Reservation",
     "ResultEvent",
@@ -141,6 +155,7 @@ __all__ = [
     "ToolCallDelta",
     "UnknownModelError",
     "Usage",
+    "WaitEvent",
     "WireFault",
     "WireRequest",
     "__version__",
@@ -159,10 +174,14 @@ _NAMES = {
         "QuotaExceededError QuotaStoreError RateLimitedError Rejection StreamInterruptedError "
         "UnknownModelError"
     ),
+    "events": "CallEvent HoldEvent LimitEvent NoticeEvent RefusalEvent ResultEvent RouteEvent WaitEvent",
     "health": "HealthConfig",
     "limits": "Limit",
-    "meter": "Clock LogMeter Meter NoopMeter ResultEvent RouteEvent SystemClock",
-    "policy": "CostFirstPolicy DeclaredOrderPolicy FreeFirstPolicy LeastBusyPolicy Policy",
+    "mapping": "MapResult MapRun",
+    "meter": "Clock LogMeter Meter NoopMeter SystemClock",
+    "meter_metrics": "MetricsMeter",
+    "meter_otel": "OTelMeter",
+    "policy": "BestFirstPolicy CostFirstPolicy DeclaredOrderPolicy FreeFirstPolicy LeastBusyPolicy Policy",
     "provider": "Endpoint Provider StreamDecoder",
     "provider_anthropic": "AnthropicProvider",
     "provider_gemini": "GeminiProvider",

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import field
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 from .candidates import CallNeeds, Candidate, Instant, amounts_needed
 from .costs import UNITS, cost_of
@@ -19,13 +19,19 @@ from .failure_table import FailureRule
 from .frozen import frozen_value
 from .guarded_store import GuardedStore
 from .health import Health, Permit, Verdict
-from .meter import Clock, Meter, ResultEvent, RouteEvent
+from .meter import Clock, Listeners
+from .notices import Notices
 from .policy import Policy
 from .quota import QuotaStore, Refusal, Reservation
 from .records import ChatRequest, EmbedRequest, Routing, Usage
 from .redaction import attributed, strip_tracebacks
 from .transport import WireReply
+from .waiting import WaitingRoom
 from .wire import WireFault, WireRequest
+
+if TYPE_CHECKING:
+    from .call_events import CallTrace
+    from .responses import ChatResponse, EmbedResponse
 
 T = TypeVar("T")
 
@@ -34,7 +40,8 @@ ERROR_BODY_BYTES = 64 * 1024
 
 @frozen_value
 class Runtime:
-    """What every walk of a router works with. `attempt_timeout` in seconds; `auth_next`: a refused key moves on.
+    """What every walk of a router works with. `attempt_timeout` in seconds; `auth_next`: a refused key moves on, None: to
+    another account of its provider alone. `notices`: what is said once.
 
     `unsettled_streams`: the settlements of streams that were collected as garbage. A finalizer may run anywhere, also inside a
     lock of the store, so it leaves its settlement here for the next call to make.
@@ -44,10 +51,12 @@ class Runtime:
     ledger: GuardedStore
     health: Health
     policy: Policy
-    meter: Meter | None
+    meter: Listeners | None
     attempt_timeout: float
-    auth_next: bool
+    auth_next: bool | None
     unsettled_streams: deque[Callable[[], None]] = field(default_factory=deque, repr=False)
+    notices: Notices = field(default_factory=Notices, repr=False)
+    waiting: WaitingRoom = field(default_factory=WaitingRoom, repr=False)
 
     def now(self) -> Instant:
         """This moment on both clocks."""
@@ -63,7 +72,7 @@ class Operation(NamedTuple, Generic[T]):
     """One call: what is asked, and what is done with an open 2xx answer.
 
     `read` ends its attempt with `succeed`, or raises a `ProviderError` or `WireFault`. `deadline`: monotonic seconds for the
-    whole walk, None: no bound; `max_wait`: seconds the walk may sleep in all.
+    whole walk, None: no bound; `max_wait`: seconds the walk may sleep in all. `trace`: None where no meter listens.
     """
 
     request: ChatRequest | EmbedRequest
@@ -72,6 +81,12 @@ class Operation(NamedTuple, Generic[T]):
     deadline: float | None
     max_wait: float
     stream: bool = False
+    trace: CallTrace | None = None
+
+    @property
+    def session(self) -> str | None:
+        """The conversation that the call belongs to, None for none."""
+        return self.request.session if isinstance(self.request, ChatRequest) else None
 
     def encode(self, candidate: Candidate) -> tuple[WireRequest, tuple[str, ...]]:
         """The request in the format of `candidate`, and which parameters it leaves out. Raises `InvalidRequestError`."""
@@ -100,6 +115,7 @@ class LiveAttempt:
 
     __slots__ = (
         "_ended",
+        "_first_chunk_s",
         "_permit",
         "_reservation",
         "_started",
@@ -135,6 +151,7 @@ class LiveAttempt:
         self._permit = permit
         self._started = runtime.clock.monotonic()
         self._ended = False
+        self._first_chunk_s: float | None = None
 
     @classmethod
     def begin(
@@ -167,11 +184,10 @@ class LiveAttempt:
 
     def exchange(self, request: WireRequest, new_connection: bool = False) -> Any:
         """Send, and return what the operation read. Raises `WireFault`, the error the answer means, or what `read` raises."""
-        runtime, found = self.runtime, self.candidate
-        if runtime.meter is not None:
-            facts = (found.provider, found.account_id, found.model, found.free)
-            notify(runtime.meter, "on_route", RouteEvent(*facts, self.number, self.operation.needs.estimate.total))
-        bound = found.deployment.bound
+        runtime, trace = self.runtime, self.operation.trace
+        if trace is not None:
+            trace.attempt_begins(self.candidate, self.number, self.operation.needs.estimate.total, self._wants)
+        bound = self.candidate.deployment.bound
         allow_http = bound.account.allow_http
         reply = bound.wire.send(request, timeout_s=self.budget, allow_http=allow_http, new_connection=new_connection)
         if 200 <= reply.status < 300:
@@ -198,9 +214,13 @@ class LiveAttempt:
         """Dollars; 0 for a free call."""
         return 0.0 if self.candidate.free else cost_of(self.candidate.deployment.bound.account, usage)
 
-    def succeed(self, usage: Usage, charged: Usage | None = None) -> None:
-        """End with an answer: charge `charged`, by default `usage`."""
-        self._end(Verdict.SUCCESS, self._amounts(charged or usage), usage, None)
+    def first_chunk(self) -> None:
+        """A stream's first content has come."""
+        self._first_chunk_s = self.runtime.clock.monotonic() - self._started
+
+    def succeed(self, usage: Usage, charged: Usage | None = None, answer: ChatResponse | EmbedResponse | None = None) -> None:
+        """End with an answer: charge `charged`, by default `usage`. `answer` is what meters are told of."""
+        self._end(Verdict.SUCCESS, self._amounts(charged or usage), usage, None, answer)
 
     def fail(self, error: InferRouterError, rule: FailureRule, seen: Usage | None = None) -> None:
         """End with an error: charge what `rule` says, or what was `seen` of the answer where that is more than reserved."""
@@ -220,7 +240,14 @@ class LiveAttempt:
         """End without knowing how it went (an interrupt from outside): the reservation stays charged."""
         self._end(Verdict.IGNORED, None, None, None)
 
-    def _end(self, verdict: Verdict, amounts: list[float] | None, usage: Usage | None, error: InferRouterError | None) -> None:
+    def _end(
+        self,
+        verdict: Verdict,
+        amounts: list[float] | None,
+        usage: Usage | None,
+        error: InferRouterError | None,
+        answer: ChatResponse | EmbedResponse | None = None,
+    ) -> None:
         if self._ended:
             return
         self._ended = True
@@ -229,23 +256,12 @@ class LiveAttempt:
         runtime.health.release(self._permit, verdict, now.mono)
         if self._reservation is not None:
             runtime.ledger.settle(self._reservation, amounts, now.wall)
-        if usage is not None and runtime.meter is not None:
-            found = self.candidate
-            took = now.mono - self._started
-            cost = self.cost(usage)
-            event = ResultEvent(
-                found.provider, found.account_id, found.model, found.free, error is None, took, usage, cost, error
-            )
-            notify(runtime.meter, "on_result", event)
+        trace = self.operation.trace
+        if usage is not None and trace is not None:
+            took, cost, first = now.mono - self._started, self.cost(usage), self._first_chunk_s
+            facts = (self.candidate, self.number, took, usage, cost, error, answer, first)
+            trace.attempt_ends(*facts, self._wants, amounts)
 
     def _amounts(self, usage: Usage) -> list[float]:
         prices = self.candidate.deployment.bound.account
         return [UNITS[unit].used(usage, prices) for _, unit in self.candidate.buckets]
-
-
-def notify(meter: Meter, hook: str, event: Any) -> None:
-    """Give `event` to a meter, whose faults are its own: a hook that raises, or one it does not have."""
-    try:
-        getattr(meter, hook)(event)
-    except Exception:
-        return

@@ -14,10 +14,11 @@ import struct
 from collections.abc import Mapping
 from typing import Any
 
+from .errors import MalformedResponseError
 from .frozen import EMPTY, FrozenDict
 from .records import Message, NativeTurn, ToolCall, Usage
 from .responses import ChatResponse, Choice, EmbedResponse
-from .wire_json import clean_text, dump_json, malformed, read_vector, text_or_empty, tokens
+from .wire_json import NO_REASON, clean_text, dump_json, malformed, read_vector, text_or_empty, tokens
 
 KEPT = ("reasoning_details", "extra_content")
 """What a server wants back unchanged on the assistant turn it came with."""
@@ -124,7 +125,8 @@ def split_content(content: Any) -> tuple[str, str]:
 
 def finish_of(value: Any) -> str | None:
     """Why a choice ended, in lower case; None if it has not."""
-    return text_or_empty(value).lower() or None
+    word = text_or_empty(value).lower()
+    return None if word.strip() in NO_REASON else word
 
 
 def arguments_of(value: Any) -> str:
@@ -200,7 +202,10 @@ def _native(message: Mapping[str, Any], text: str, calls: tuple[ToolCall, ...], 
     data: dict[str, Any] = {"role": "assistant", "content": content, **kept}
     if calls:
         data["tool_calls"] = [{**raw, "id": call.id} for raw, call in zip(raw_calls, calls, strict=True)]
-    return NativeTurn("openai", provider, dump_json(data), text, calls)
+    try:
+        return NativeTurn("openai", provider, dump_json(data), text, calls)
+    except MalformedResponseError:
+        return None  # the message is sent in the general form then
 
 
 def _breakdown(details: Mapping[str, Any], prompt: int) -> Mapping[str, int]:

@@ -83,6 +83,11 @@ class Operation(NamedTuple, Generic[T]):
     stream: bool = False
     trace: CallTrace | None = None
 
+    @property
+    def session(self) -> str | None:
+        """The conversation that the call belongs to, None for none."""
+        return self.request.session if isinstance(self.request, ChatRequest) else None
+
     def encode(self, candidate: Candidate) -> tuple[WireRequest, tuple[str, ...]]:
         """The request in the format of `candidate`, and which parameters it leaves out. Raises `InvalidRequestError`."""
         bound, request = candidate.deployment.bound, self.request

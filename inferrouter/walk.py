@@ -32,7 +32,7 @@ from .errors import (
 from .events import NoticeEvent
 from .failure_table import Failure, failure_of, hold_key, notice_of, reason_of
 from .health import Verdict
-from .policy import OWN_POLICIES, Policy
+from .policy import OWN_POLICIES, Policy, sticky
 from .quota import Refusal
 from .routes import Route, route_over
 
@@ -85,10 +85,16 @@ def _walk(route: Route, operation: Operation[T], runtime: Runtime) -> T:
             operation.trace.waited_s = waited
 
 
-def ordered(policy: Policy, candidates: Sequence[Candidate]) -> list[Candidate]:
-    """What `policy` makes of `candidates`, each once; what it invents is left out. Raises `ConfigError` if it fails."""
-    if not candidates:
-        return []
+def ordered(policy: Policy, candidates: Sequence[Candidate], session: str | None = None) -> list[Candidate]:
+    """What `policy` makes of `candidates`, each once; what it invents is left out. Raises `ConfigError` if it fails.
+
+    `session`: a conversation that is kept where it is, see `policy.sticky`.
+    """
+    queue = _selected(policy, candidates) if candidates else []
+    return queue if session is None or len(queue) < 2 else sticky(session, queue, policy)
+
+
+def _selected(policy: Policy, candidates: Sequence[Candidate]) -> list[Candidate]:
     if type(policy) in OWN_POLICIES:
         return list(policy.select(candidates))
     try:
@@ -134,7 +140,7 @@ class _Round(Generic[T]):
         """What `read` returned, or None when no candidate is left."""
         runtime = self.runtime
         found = find_candidates(self.route, self.operation.needs, runtime.ledger, runtime.health, runtime.now())
-        self.queue = ordered(runtime.policy, found.candidates)
+        self.queue = ordered(runtime.policy, found.candidates, self.operation.session)
         self.rejections += (*found.rejections, *left_out(found.candidates, self.queue))
         failed = len(self.attempts)
         while self.queue and self._time_left() > 0:
@@ -277,7 +283,7 @@ class _Round(Generic[T]):
 
     def _put_back(self, *candidates: Candidate) -> None:
         declared = sorted((*self.queue, *candidates), key=lambda each: each.order)  # as every policy expects them
-        self.queue = ordered(self.runtime.policy, declared)
+        self.queue = ordered(self.runtime.policy, declared, self.operation.session)
 
     def soonest_rejection(self) -> Rejection:
         """The one that `pause` waits for: a candidate left out, or one that was tried and now rests."""

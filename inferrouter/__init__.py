@@ -39,14 +39,14 @@ if TYPE_CHECKING:
         StreamInterruptedError,
         UnknownModelError,
     )
-    from .events import CallEvent, HoldEvent, LimitEvent, RefusalEvent, ResultEvent, RouteEvent, WaitEvent
+    from .events import CallEvent, HoldEvent, LimitEvent, NoticeEvent, RefusalEvent, ResultEvent, RouteEvent, WaitEvent
     from .health import HealthConfig
     from .limits import Limit
     from .mapping import MapResult, MapRun
     from .meter import Clock, LogMeter, Meter, NoopMeter, SystemClock
     from .meter_metrics import MetricsMeter
     from .meter_otel import OTelMeter
-    from .policy import CostFirstPolicy, DeclaredOrderPolicy, FreeFirstPolicy, LeastBusyPolicy, Policy
+    from .policy import BestFirstPolicy, CostFirstPolicy, DeclaredOrderPolicy, FreeFirstPolicy, LeastBusyPolicy, Policy
     from .provider import Endpoint, Provider, StreamDecoder
     from .provider_anthropic import AnthropicProvider
     from .provider_gemini import GeminiProvider
@@ -75,6 +75,7 @@ __all__ = [
     "AttemptTimeoutError",
     "Auth",
     "AuthenticationError",
+    "BestFirstPolicy",
     "Bucket",
     "CallEvent",
     "ChatChunk",
@@ -122,6 +123,7 @@ __all__ = [
     "MultimodalUnavailableError",
     "NoCandidatesError",
     "NoopMeter",
+    "NoticeEvent",
     "OTelMeter",
     "OpenAICompatProvider",
     "Part",
@@ -172,14 +174,14 @@ _NAMES = {
         "QuotaExceededError QuotaStoreError RateLimitedError Rejection StreamInterruptedError "
         "UnknownModelError"
     ),
-    "events": "CallEvent HoldEvent LimitEvent RefusalEvent ResultEvent RouteEvent WaitEvent",
+    "events": "CallEvent HoldEvent LimitEvent NoticeEvent RefusalEvent ResultEvent RouteEvent WaitEvent",
     "health": "HealthConfig",
     "limits": "Limit",
     "mapping": "MapResult MapRun",
     "meter": "Clock LogMeter Meter NoopMeter SystemClock",
     "meter_metrics": "MetricsMeter",
     "meter_otel": "OTelMeter",
-    "policy": "CostFirstPolicy DeclaredOrderPolicy FreeFirstPolicy LeastBusyPolicy Policy",
+    "policy": "BestFirstPolicy CostFirstPolicy DeclaredOrderPolicy FreeFirstPolicy LeastBusyPolicy Policy",
     "provider": "Endpoint Provider StreamDecoder",
     "provider_anthropic": "AnthropicProvider",
     "provider_gemini": "GeminiProvider",

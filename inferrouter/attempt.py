@@ -20,6 +20,7 @@ from .frozen import frozen_value
 from .guarded_store import GuardedStore
 from .health import Health, Permit, Verdict
 from .meter import Clock, Listeners
+from .notices import Notices
 from .policy import Policy
 from .quota import QuotaStore, Refusal, Reservation
 from .records import ChatRequest, EmbedRequest, Routing, Usage
@@ -39,7 +40,8 @@ ERROR_BODY_BYTES = 64 * 1024
 
 @frozen_value
 class Runtime:
-    """What every walk of a router works with. `attempt_timeout` in seconds; `auth_next`: a refused key moves on.
+    """What every walk of a router works with. `attempt_timeout` in seconds; `auth_next`: a refused key moves on, None: to
+    another account of its provider alone. `notices`: what is said once.
 
     `unsettled_streams`: the settlements of streams that were collected as garbage. A finalizer may run anywhere, also inside a
     lock of the store, so it leaves its settlement here for the next call to make.
@@ -51,8 +53,9 @@ class Runtime:
     policy: Policy
     meter: Listeners | None
     attempt_timeout: float
-    auth_next: bool
+    auth_next: bool | None
     unsettled_streams: deque[Callable[[], None]] = field(default_factory=deque, repr=False)
+    notices: Notices = field(default_factory=Notices, repr=False)
     waiting: WaitingRoom = field(default_factory=WaitingRoom, repr=False)
 
     def now(self) -> Instant:
@@ -79,6 +82,11 @@ class Operation(NamedTuple, Generic[T]):
     max_wait: float
     stream: bool = False
     trace: CallTrace | None = None
+
+    @property
+    def session(self) -> str | None:
+        """The conversation that the call belongs to, None for none."""
+        return self.request.session if isinstance(self.request, ChatRequest) else None
 
     def encode(self, candidate: Candidate) -> tuple[WireRequest, tuple[str, ...]]:
         """The request in the format of `candidate`, and which parameters it leaves out. Raises `InvalidRequestError`."""

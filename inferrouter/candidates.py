@@ -13,6 +13,7 @@ from itertools import compress, count
 from operator import is_not
 from typing import NamedTuple
 
+from .catalog import offer
 from .costs import UNITS, Estimate
 from .errors import Rejection
 from .guarded_store import GuardedStore
@@ -42,6 +43,12 @@ class Candidate(NamedTuple):
             return f"free, {self.share:.0%} of its tightest limit left"
         price = "no stated price" if self.price is None else f"${self.price * 1e6:.2f} per million tokens"
         return f"paid, {price}, {self.share:.0%} of its tightest limit left"
+
+    @property
+    def tier(self) -> int | None:
+        """The model's quality in the catalog, from 1, the best, to 5; None where nobody has said."""
+        found = offer(self.provider, self.model)
+        return None if found is None else found.tier
 
     @property
     def buckets(self) -> Sequence[tuple[str, str]]:

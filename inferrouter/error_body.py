@@ -81,11 +81,11 @@ def asked_wait(headers: Mapping[str, str], error_body: ErrorBody, now: float) ->
 
 def retry_after_header(headers: Mapping[str, str], now: float) -> float | None:
     """Seconds from `retry-after-ms` (if above 0) or `retry-after` (number or HTTP date against `now`); None if neither says."""
-    millis = _number(headers.get("retry-after-ms"))
+    millis = plain_number(headers.get("retry-after-ms"))
     if millis:
         return clamp(millis / 1000)
     value = headers.get("retry-after")
-    seconds = _number(value)
+    seconds = plain_number(value)
     if seconds is not None:
         return clamp(seconds)
     moment = _http_date(value) if isinstance(value, str) else None
@@ -120,7 +120,7 @@ def body_epoch(metadata: Mapping[str, Any]) -> float | None:
     value = found.get("x-ratelimit-reset")
     if type(value) is int and value >= 0:
         value = str(value)
-    number = _number(value)
+    number = plain_number(value)
     return _epoch(number) if number is not None else None
 
 
@@ -195,18 +195,18 @@ def _cut(text: str) -> str:
 def _resets(headers: Mapping[str, str], now: float) -> Iterator[float]:
     for name, remaining in headers.items():
         found = _REMAINING.fullmatch(name)
-        if not found or _number(remaining) != 0:
+        if not found or plain_number(remaining) != 0:
             continue
         family, after, before = found.groups()
         value = headers.get(f"{family}-{before}-reset" if before else f"{family}-reset{after or ''}")
-        wait = _until(value, now)
+        wait = seconds_until(value, now)
         if wait is not None:
             yield wait
 
 
-def _until(value: Any, now: float) -> float | None:
-    """Seconds until a reset written as a duration, bare seconds, an epoch in s or ms, or an RFC 3339 moment."""
-    number = _number(value)
+def seconds_until(value: Any, now: float) -> float | None:
+    """Seconds, at most a day, until a reset written as a duration, bare seconds, an epoch in s or ms, or an RFC 3339 moment."""
+    number = plain_number(value)
     if number is not None:
         moment = _epoch(number)
         return clamp(number if moment is None else moment - now)
@@ -229,7 +229,8 @@ def _epoch(number: float) -> float | None:
     return number if number >= 1e9 else None
 
 
-def _number(value: Any) -> float | None:
+def plain_number(value: Any) -> float | None:
+    """The number that a text is in plain ASCII decimals, of at most 13 digits before the point; None for anything else."""
     text = value.strip() if isinstance(value, str) else ""
     return float(text) if _NUMBER.fullmatch(text) else None
 

@@ -208,7 +208,10 @@ class ContextWindowError(InvalidRequestError):
 class AuthenticationError(ProviderError):
     """401, 403, or a body that means a bad key. The account is held for ten minutes."""
 
-    hint = "Check this account's auth.api_key and what the key is allowed to do."
+    hint = (
+        "Check this account's auth.api_key and what the key is allowed to do; "
+        'auth_errors = "next" lets other accounts serve meanwhile.'
+    )
 
 
 class QuotaExceededError(ProviderError):

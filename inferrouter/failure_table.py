@@ -105,6 +105,20 @@ def reason_of(error: ProviderError) -> str:
     return f"{type(error).__name__.removesuffix('Error')}{status}{mend}"
 
 
+def notice_of(error: ProviderError, candidate: Candidate, name: str) -> str | None:
+    """What is to be said once about `error`, which waiting does not mend; None for all others. `name`: what was asked for."""
+    who = f"{candidate.provider}/{candidate.account_id}"
+    if isinstance(error, ModelNotFoundError):
+        asked = "" if name == candidate.model else f"; take it out of {name!r}, or check its name"
+        return f"models: {who} does not serve {candidate.model!r}, which is passed over for an hour at a time{asked}"
+    if isinstance(error, AuthenticationError):
+        return (
+            f"accounts: the key of {who} was refused, so it is passed over for ten minutes at a time; check its auth.api_key "
+            '(auth_errors = "raise" stops a call there)'
+        )
+    return None
+
+
 def _rate_hold(error: ProviderError, candidate: Candidate, now: float) -> float:
     least, default, most = RATE_HOLD_S
     return now + min(max(least, default if error.retry_after is None else error.retry_after), most)

@@ -23,7 +23,7 @@ from .health import Health, HealthConfig
 from .meter import Clock, Meter, SystemClock, is_meter, listeners_for, meters_in
 from .policy import Policy, policy_named
 from .provider import Provider
-from .provider_factory import KNOWN_PROVIDERS, accounts_from_env, config_for, missing_key_warnings, providers_for
+from .provider_factory import KNOWN_PROVIDERS, missing_key_warnings, providers_for
 from .quota import QuotaStore
 from .quota_memory import MemoryQuotaStore
 from .records import ChatRequest, EmbedRequest
@@ -103,39 +103,106 @@ class Router:
             policy_named(config.policy) if policy is None else policy,
             listeners_for(meter),
             config.attempt_timeout,
-            config.auth_errors == "next",
+            None if config.auth_errors is None else config.auth_errors == "next",
         )
         self._routes = RouteTable(config, known, self._transport, self._ledger)
         self._begin()
-        self.warnings: tuple[str, ...] = (
+        self._notes: tuple[str, ...] = (
             *config.warnings(self._routes.directly_addressable()),
             *missing_key_warnings(config),
             *self._default_unknown(),
         )
         self._closed = False
 
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What is legal but surprising in the configuration, and what turned out since: models and keys that were refused."""
+        return (*self._notes, *self._runtime.notices.texts())
+
     @classmethod
-    def from_file(cls, path: str | os.PathLike[str], providers: Iterable[Provider] | None = None, **parts: object) -> Router:
-        """A router from a .toml or .json file; `parts` as for the constructor. Raises `ConfigError` listing every problem."""
+    def from_file(
+        cls,
+        path: str | os.PathLike[str],
+        providers: Iterable[Provider] | None = None,
+        *,
+        quota_store: QuotaStore | None = None,
+        policy: Policy | None = None,
+        meter: Meter | None = None,
+        health: HealthConfig | None = None,
+        clock: Clock | None = None,
+    ) -> Router:
+        """A router from a .toml or .json file; the parts as for the constructor. Raises `ConfigError` listing every problem."""
         from .config_file import load_config
 
         given = list(providers) if isinstance(providers, Iterable) else []
         names = {str(getattr(provider, "name", "")) for provider in given}
         config, warnings = load_config(path, known_providers=KNOWN_PROVIDERS | names)
-        router = cls(config, given or providers, **parts)  # type: ignore[arg-type]  # the constructor names what it takes
-        router.warnings = (*warnings, *router.warnings)
+        router = cls(config, given or providers, quota_store=quota_store, policy=policy, meter=meter, health=health, clock=clock)
+        router._notes = (*warnings, *router._notes)
         return router
 
     @classmethod
-    def from_env(cls, env: Mapping[str, str] | None = None, *, allow_paid: bool = False, **parts: object) -> Router:
-        """A router over whatever known API keys the environment holds, one account each, with the catalog's free limits.
+    def from_env(
+        cls,
+        env: Mapping[str, str] | None = None,
+        *,
+        allow_paid: bool = False,
+        default_model: str | None = None,
+        policy: str | Policy | None = None,
+        max_wait: float = 0.0,
+        timeout: float | None = None,
+        attempt_timeout: float = 120.0,
+        idle_timeout: float | None = None,
+        auth_errors: str | None = "next",
+        store: str | os.PathLike[str] | QuotaStore | None = None,
+        on_store_error: str | None = None,
+        providers: Iterable[Provider] | None = None,
+        meter: Meter | None = None,
+        health: HealthConfig | None = None,
+        clock: Clock | None = None,
+        quota_store: QuotaStore | None = None,
+    ) -> Router:
+        """A router over whatever known API keys the environment holds, with the catalog's free limits and its aliases.
 
-        `env`: None: the process's own. A provider without a free tier in the catalog counts as paid and is used only with
-        `allow_paid`. `parts` as for the constructor. Raises `ConfigError` that names the variables if none is set.
+        Each key is an account; `GEMINI_API_KEY_2` and so on are further ones. A request that names no model goes to
+        `default_model`, by default "free": every free model, best first. "fast", "smart", "vision" and "embed" are the others.
+        A provider without a free tier in the catalog counts as paid and is used only with `allow_paid`, last, and then the
+        default is "any".
+
+        `env`: None: the process's own. `policy`: a name as in `Config` or an object, None: best_first. `store`: the path of an
+        SQLite file to count in, or a store; None: in memory. `auth_errors`: a refused key is passed over; "raise" stops at it.
+        The rest as in `Config` and the constructor. Raises `ConfigError` that names the variables if none is set, or lists what
+        is wrong.
         """
-        accounts = accounts_from_env(os.environ if env is None else env)
+        from .environment import accounts_from_env, config_for
+
+        found = accounts_from_env(os.environ if env is None else env)
         del env  # a traceback with locals would show it
-        return cls(config_for(accounts, allow_paid), **parts)  # type: ignore[arg-type]  # as in from_file
+        path = store if isinstance(store, (str, os.PathLike)) else None
+        config = config_for(
+            found.accounts,
+            allow_paid,
+            default_model=default_model,
+            policy=policy if isinstance(policy, str) else "best_first",
+            attempt_timeout=attempt_timeout,
+            max_wait=max_wait,
+            timeout=timeout,
+            idle_timeout=idle_timeout,
+            auth_errors=auth_errors,
+            on_store_error=on_store_error,
+            quota=None if path is None else QuotaConfig("sqlite", os.path.expanduser(path)),
+        )
+        router = cls(
+            config,
+            providers,
+            quota_store=quota_store if path is not None or store is None else store,  # type: ignore[arg-type]  # no path by now
+            policy=None if isinstance(policy, str) else policy,
+            meter=meter,
+            health=health,
+            clock=clock,
+        )
+        router._notes = (*found.notes, *router._notes)
+        return router
 
     @only_library_errors
     def chat_completion(
@@ -221,7 +288,7 @@ class Router:
         runtime.settle_dropped_streams()
         route = self._route(request.model)
         found = find_candidates(route, needs, runtime.ledger, runtime.health, runtime.now())
-        queue = ordered(runtime.policy, found.candidates)
+        queue = ordered(runtime.policy, found.candidates, request.session)
         return Explanation(route.name, tuple(queue), (*found.rejections, *left_out(found.candidates, queue)))
 
     @only_library_errors
@@ -231,7 +298,7 @@ class Router:
 
         runtime = self._runtime
         runtime.settle_dropped_streams()
-        return router_status(self._routes, self._ledger, runtime.health, runtime.now())
+        return router_status(self._routes, self._ledger, runtime.health, runtime.now(), runtime.notices.texts())
 
     @property
     def clock(self) -> Clock:

@@ -19,7 +19,7 @@ from .costs import DEFAULT_OUTPUT_TOKENS, UNITS, Estimate
 from .errors import InvalidRequestError
 from .frozen import frozen_value
 from .guarded_store import GuardedStore
-from .limits import Limit
+from .limits import WINDOWS, Limit
 from .quota import Bucket, Headroom, Hold, QuotaStore, Refusal
 from .quota_memory import MemoryQuotaStore
 from .records import Usage
@@ -27,14 +27,14 @@ from .routes import UNLIMITED, Deployment, RouteTable
 
 HOUR = 3600.0
 LONGEST_DAYS = 400
-SAMPLES = 16
-"""How many looks ahead tell when what is used of a rolling window passes."""
+SLOTS = 64
+"""A rolling window is counted in so many slots and the running one, see `quota_counting`."""
 
 
 @frozen_value
 class AccountCapacity:
-    """What one model at one account will carry. `hours`: requests in each hour of the capacity; `unlimited`: no limit is known, so
-    that its hours say nothing; `free`: whether they cost nothing; `holds_until`: epoch seconds until which it is held, or None."""
+    """What one model at one account will carry. `hours`: requests in each hour of the capacity; `unlimited`: no limit is known,
+    so that its hours say nothing; `free`: they cost nothing; `held_until`: epoch seconds until which it is held, or None."""
 
     provider: str
     account_id: str
@@ -125,6 +125,13 @@ class Capacity:
         return "\n".join(lines)
 
 
+class FinishTime(NamedTuple):
+    """When a job will be done. `at`: epoch seconds, None if not within the time looked at; `in_a_day`: its rows within a day."""
+
+    at: float | None
+    in_a_day: int
+
+
 @frozen_value
 class RowNeeds:
     """What an average row uses: `usage`; and what is reserved for it before: `estimate`."""
@@ -197,11 +204,8 @@ def finish_time(
     paid: bool,
     per_second: float = math.inf,
     days: float = 90.0,
-) -> tuple[float | None, int]:
-    """When `rows` rows will have been served, in epoch seconds, None if not within `days`; and how many will be within a day.
-
-    `per_second`: rows that the workers can do at most, whatever the limits.
-    """
+) -> FinishTime:
+    """What `Router.finish_time` returns. `per_second`: rows that the workers can do at most; `days`: how far it looks."""
     deployments = _deployments(table, model, now, paid)
     begin, left, today = now, float(rows), 0.0
     finished: float | None = now if rows <= 0 else None
@@ -216,7 +220,7 @@ def finish_time(
             today += served
         elif finished is not None:
             break
-    return finished, int(min(today, rows, per_second * 86400.0))
+    return FinishTime(finished, int(min(today, rows, per_second * 86400.0)))
 
 
 def serving(
@@ -312,14 +316,7 @@ def _copied(ledger: GuardedStore, keys: Iterable[str], now: float) -> QuotaStore
         elif room.used > 0:
             charges.append((now, room.key, room.used))
     for span, rolling in by_span.items():
-        for step in range(1, SAMPLES + 1):
-            ahead = now + span * step / SAMPLES
-            for room in ledger.headroom(rolling, ahead):
-                passed = used[room.key] - room.used
-                if passed > 0:
-                    charges.append((ahead - span, room.key, passed))
-                    used[room.key] = room.used
-        charges += [(now, key, used[key]) for key in rolling if used[key] > 0]
+        charges += _passing(ledger, rolling, used, now, span)
     store = MemoryQuotaStore()
     store.define(limits, min([now, *(at for at, _, _ in charges)]))
     for at, key, amount in sorted(charges):
@@ -329,19 +326,32 @@ def _copied(ledger: GuardedStore, keys: Iterable[str], now: float) -> QuotaStore
     return store
 
 
+def _passing(
+    ledger: GuardedStore, keys: Sequence[str], used: dict[str, float], now: float, span: float
+) -> Iterator[tuple[float, str, float]]:
+    """When what is used of rolling windows was charged, found out by looking at the moments when some of it passes."""
+    at = now
+    for _ in range(2 * SLOTS):
+        rooms = ledger.headroom(keys, at)
+        for room in rooms:
+            if room.used < used[room.key]:
+                yield at - span * (SLOTS + 0.5) / SLOTS, room.key, used[room.key] - room.used
+                used[room.key] = room.used
+        following = [room.resets_at for room in rooms if room.used > 0 and room.resets_at is not None and room.resets_at > at]
+        if not following:
+            break
+        at = min(following)
+    yield from ((now, key, used[key]) for key in keys if used[key] > 0)
+
+
 def _span(limit: Limit) -> float:
     """Seconds of a rolling window, 0 for a calendar one."""
-    from .limits import WINDOWS
-
     return getattr(limit, "span_s", None) or WINDOWS.get(limit.window, 0.0) if limit.rolling else 0.0
 
 
 def _deployments(table: RouteTable, model: str, now: float, paid: bool) -> list[Deployment]:
     """What serves `model`; "" is every model that the configuration names, or else each account by itself."""
-    if model:
-        found = list(table.resolve(model, now).deployments)
-    else:
-        found = list(table.named_deployments(now))
+    found = table.resolve(model, now).deployments if model else table.named_deployments(now)
     seen: dict[tuple[str, str], Deployment] = {}
     for each in found:
         if paid or not _only_paid(each):

@@ -33,8 +33,9 @@ dialects    anthropic_request anthropic_reply provider_anthropic provider_mock
 who-may     provider_factory environment routes candidates
 walk        redaction failure_table call_events waiting attempt walk
 operations  calls stream_end stream
-jobs        map_errors map_pacing map_workers mapping
+jobs        map_errors map_pacing map_workers mapping capacity
 object      status router
+batch       batch_prompt batch_schema batch_input batch_output batch_state batch_index
 roof        simulator_prompt simulator_model simulator_wire simulator_server
 roof        simulator_openai simulator_gemini simulator_anthropic simulator
 roof        terminal demo

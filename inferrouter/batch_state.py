@@ -57,17 +57,18 @@ class JobState:
 
         Raises `BatchError` that shows each difference and the choices.
         """
-        before = self._read().get("made_with")
-        if begun and isinstance(before, dict):
-            changed = [name for name in made_with if json.loads(json.dumps(made_with[name])) != before.get(name)]
-            if changed:
-                lines = "; ".join(f"{name} was {_shown(before.get(name))}, is {_shown(made_with[name])}" for name in changed)
-                raise BatchError(
-                    f"output {str(self.output)!r} was begun with other settings: {lines}. Choose: name another file with --out; "
-                    "or --changed restart, which puts the old file aside and begins anew; or --changed keep, which keeps what "
-                    "is finished and asks the rest the new way"
-                )
+        changed = self._differences(made_with) if begun else []
+        if changed:
+            raise BatchError(
+                f"output {str(self.output)!r} was begun with other settings: {'; '.join(changed)}. Choose: another file with "
+                "--out; or --changed restart, which puts the old file aside and begins anew; or --changed keep, which keeps "
+                "what is finished and asks the rest the new way"
+            )
         self.note(made_with)
+
+    def differs(self, made_with: Mapping[str, Any]) -> bool:
+        """Whether the output was made with something else."""
+        return bool(self._differences(made_with))
 
     def note(self, made_with: Mapping[str, Any]) -> None:
         """Write down what the output is made with, and who writes it."""
@@ -79,6 +80,13 @@ class JobState:
             os.write(self._fd, data)
         except OSError as exc:
             raise BatchError(f"{str(self.path)!r} cannot be written: {exc.strerror}") from exc
+
+    def _differences(self, made_with: Mapping[str, Any]) -> list[str]:
+        before = self._read().get("made_with")
+        if not isinstance(before, dict):
+            return []
+        now = json.loads(json.dumps(dict(made_with)))
+        return [f"{key} was {_shown(before.get(key))}, is {_shown(now[key])}" for key in now if now[key] != before.get(key)]
 
     def _read(self) -> dict[str, Any]:
         """What the file says; nothing where it was torn."""

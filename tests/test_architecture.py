@@ -24,7 +24,7 @@ FLOORS = """
 ground      frozen moments errors secret sse content tool records responses
 tools       validation costs limits notices events meter meter_metrics meter_otel
 outside     account wire config config_file catalog_providers catalog_models catalog
-outside     http_head connections http_opener transport policy health
+outside     http_head connections http_opener transport policy outage health
 ledger      quota_blocks quota quota_windows quota_counting quota_memory quota_file quota_sqlite guarded_store
 ledger      conformance_store conformance_clock conformance
 contract    wire_json provider error_body error_table rate_headers
@@ -34,8 +34,10 @@ dialects    anthropic_request anthropic_reply provider_anthropic provider_mock
 who-may     provider_factory environment routes candidates
 walk        redaction failure_table call_events waiting attempt walk
 operations  calls stream_end stream
-jobs        map_errors map_pacing map_workers mapping
+jobs        map_errors map_pacing map_workers mapping capacity
 object      status router
+batch       batch_prompt batch_schema batch_input batch_output batch_state batch_index
+batch       batch_answer batch_progress batch
 roof        simulator_prompt simulator_model simulator_wire simulator_server
 roof        simulator_openai simulator_gemini simulator_anthropic simulator
 roof        terminal demo

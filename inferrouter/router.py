@@ -12,6 +12,7 @@ from functools import wraps
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar
 
+from .assumptions import Assumed, with_catalog
 from .attempt import Runtime
 from .calls import chat_operation, embed_all
 from .candidates import CallNeeds, find_candidates
@@ -90,14 +91,18 @@ class Router:
         if not isinstance(config, Config):
             raise ConfigError(f"Router takes an ir.Config, not {type(config).__name__}; for a file use Router.from_file(path)")
         _check_parts(quota_store, policy, meter, health, clock)
-        self._config = config
-        known = providers_for(config, providers)
+        clock = clock or SystemClock()
+        given = list(providers) if isinstance(providers, Iterable) else providers
+        known = providers_for(config, given)
+        assumed = self._with_catalog(config, given, clock)
+        self._config = config = assumed.config
+        self.assumed: tuple[str, ...] = assumed.said
         self._own_store = quota_store is None
         store = _store(config.quota) if quota_store is None else quota_store
         self._ledger = GuardedStore(store, config.on_store_error or config.quota.on_store_error)
         self._transport = Transport()
         self._runtime = Runtime(
-            clock or SystemClock(),
+            clock,
             self._ledger,
             Health(health),
             policy_named(config.policy) if policy is None else policy,
@@ -108,6 +113,7 @@ class Router:
         self._routes = RouteTable(config, known, self._transport, self._ledger)
         self._begin()
         self._notes: tuple[str, ...] = (
+            *assumed.warnings,
             *config.warnings(self._routes.directly_addressable()),
             *missing_key_warnings(config),
             *self._default_unknown(),
@@ -326,6 +332,10 @@ class Router:
         if self._closed:  # or never opened, when a traceback shows it
             return "<Router: closed>"
         return f"<Router: {len(self._routes.bound_accounts)} accounts, {len(self._routes.providers)} providers, open>"
+
+    @only_library_errors
+    def _with_catalog(self, config: Config, given: Iterable[Provider] | None, clock: Clock) -> Assumed:
+        return with_catalog(config, {provider.name for provider in given or ()}, clock.time())
 
     @only_library_errors
     def _begin(self) -> None:

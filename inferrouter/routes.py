@@ -208,7 +208,7 @@ class RouteTable:
                 self._ledger.define(buckets, now)
             hard = [
                 (bucket.key, bucket.limit.unit)
-                for bucket in (*_limit_buckets(bound, bound.account.limits, bound.scope), *buckets)
+                for bucket in (*_limit_buckets(bound, bound.account.hard_limits, bound.scope), *buckets)
             ]
             deployment = self._deployments[key] = Deployment(bound, model, hard)
         return deployment
@@ -223,7 +223,7 @@ def _bound(account: AccountConfig, provider: Provider, transport: Transport, ord
 
 def _account_buckets(bound: BoundAccount) -> list[Bucket]:
     account = bound.account
-    buckets = _limit_buckets(bound, account.limits, bound.scope)
+    buckets = _limit_buckets(bound, account.hard_limits, bound.scope)
     free = _limit(account, _amount(account.daily_free), account.quota_unit, "day")
     buckets.append(Bucket(allowance_key(bound.scope), free))
     spend = _spend_key(bound)

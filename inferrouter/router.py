@@ -16,7 +16,7 @@ from .assumptions import Assumed, with_catalog
 from .attempt import Runtime
 from .calls import chat_operation, embed_all
 from .candidates import CallNeeds, find_candidates
-from .config import Config, QuotaConfig
+from .config import Config, QuotaConfig, step_warnings
 from .costs import estimate_chat
 from .errors import ConfigError, InferRouterError, InvalidRequestError, UnknownModelError, router_closed
 from .guarded_store import GuardedStore
@@ -112,9 +112,10 @@ class Router:
         )
         self._routes = RouteTable(config, known, self._transport, self._ledger)
         self._begin()
+        dead = self._dead_steps(config)
         self._notes: tuple[str, ...] = (
             *assumed.warnings,
-            *config.warnings(self._routes.directly_addressable()),
+            *(text for text in config.warnings(self._routes.directly_addressable()) if text not in dead),
             *missing_key_warnings(config),
             *self._default_unknown(),
         )
@@ -348,6 +349,17 @@ class Router:
         from .call_events import CallTrace
 
         return CallTrace(listeners, self._runtime.clock, request, request.model or self._config.default_model, stream)
+
+    @only_library_errors
+    def _dead_steps(self, config: Config) -> list[str]:
+        """The steps of aliases that nobody serves, told like what turns out later."""
+        runtime, dead = self._runtime, list(step_warnings(config))
+        for text in dead:
+            if runtime.notices.say(text, text) and runtime.meter is not None:
+                from .events import NoticeEvent
+
+                runtime.meter.tell("on_notice", NoticeEvent(text, "", "", "", runtime.clock.time()))
+        return dead
 
     def _prepared(
         self, request: ChatRequest, timeout: float | None, max_wait: float | None

@@ -25,8 +25,8 @@ class RouteEvent:
     """An attempt is about to be made. `attempt` counts from 1 within the call.
 
     `alias`: the name that was asked for; `operation`: chat or embeddings; `reserved`: what is charged until the attempt ends;
-    `parameters`: those of the request that are set (max_tokens, temperature, top_p, stop, seed, n, output), never its messages;
-    `base_url`: where it goes.
+    `parameters`: those of the request that are set (max_tokens, temperature, top_p, stop, seed, session, n, output), never its
+    messages; `base_url`: where it goes.
     """
 
     provider: str

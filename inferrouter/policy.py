@@ -109,6 +109,33 @@ def policy_named(name: str) -> Policy:
         raise ConfigError(f"policy: {name!r} is not one of {', '.join(_POLICIES)}") from None
 
 
+def sticky(session: str, queue: Sequence[C], policy: Policy) -> list[C]:
+    """`queue` with those that cost the same in an order that only `session` decides, so that a conversation stays where it is.
+
+    Rendezvous hashing: each place is hashed with the session, the highest goes first. Whoever drops out moves only the sessions
+    that it served, and gets them back when it returns; nothing is remembered. Where the order itself was asked for (declared
+    order, a policy of the caller's own) only the accounts of one model are equals.
+    """
+    by_cost = type(policy) in (FreeFirstPolicy, CostFirstPolicy, LeastBusyPolicy)
+    classes: dict[tuple[object, ...], list[tuple[bytes, C]]] = {}
+    for each in queue:
+        cost = (True,) if each.free else (False, each.price)
+        alike = cost if by_cost else (*cost, each.provider, each.model)
+        classes.setdefault(alike, []).append((_rank(session, each), each))
+    return [each for alike in classes.values() for _, each in sorted(alike, key=_first, reverse=True)]
+
+
+def _rank(session: str, candidate: Rankable) -> bytes:
+    from hashlib import blake2b
+
+    place = "\0".join((session, candidate.provider, candidate.account_id, candidate.model))
+    return blake2b(place.encode("utf-8", "replace"), digest_size=16).digest()
+
+
+def _first(pair: tuple[bytes, object]) -> bytes:
+    return pair[0]
+
+
 def _free_first(candidate: Rankable) -> tuple[bool, float]:
     return (False, -candidate.share) if candidate.free else (True, _cost(candidate))
 

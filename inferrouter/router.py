@@ -295,7 +295,7 @@ class Router:
         runtime.settle_dropped_streams()
         route = self._route(request.model)
         found = find_candidates(route, needs, runtime.ledger, runtime.health, runtime.now())
-        queue = ordered(runtime.policy, found.candidates)
+        queue = ordered(runtime.policy, found.candidates, request.session)
         return Explanation(route.name, tuple(queue), (*found.rejections, *left_out(found.candidates, queue)))
 
     @only_library_errors

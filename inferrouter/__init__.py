@@ -14,6 +14,7 @@ TYPE_CHECKING = False  # type checkers take it as true; importing it from `typin
 
 if TYPE_CHECKING:
     from .account import AccountConfig, Auth
+    from .capacity import AccountCapacity, Capacity
     from .config import Config, ModelMapping, ModelRef, QuotaConfig
     from .config_file import load_config
     from .content import Part
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
         Attempt,
         AttemptTimeoutError,
         AuthenticationError,
+        BatchError,
         ConfigError,
         ContextWindowError,
         InferRouterError,
@@ -39,14 +41,14 @@ if TYPE_CHECKING:
         StreamInterruptedError,
         UnknownModelError,
     )
-    from .events import CallEvent, HoldEvent, LimitEvent, RefusalEvent, ResultEvent, RouteEvent, WaitEvent
+    from .events import CallEvent, HoldEvent, LimitEvent, NoticeEvent, RefusalEvent, ResultEvent, RouteEvent, WaitEvent
     from .health import HealthConfig
     from .limits import Limit
     from .mapping import MapResult, MapRun
     from .meter import Clock, LogMeter, Meter, NoopMeter, SystemClock
     from .meter_metrics import MetricsMeter
     from .meter_otel import OTelMeter
-    from .policy import CostFirstPolicy, DeclaredOrderPolicy, FreeFirstPolicy, LeastBusyPolicy, Policy
+    from .policy import BestFirstPolicy, CostFirstPolicy, DeclaredOrderPolicy, FreeFirstPolicy, LeastBusyPolicy, Policy
     from .provider import Endpoint, Provider, StreamDecoder
     from .provider_anthropic import AnthropicProvider
     from .provider_gemini import GeminiProvider
@@ -67,6 +69,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "AccountCapacity",
     "AccountConfig",
     "AccountStatus",
     "AllCandidatesFailedError",
@@ -75,8 +78,11 @@ __all__ = [
     "AttemptTimeoutError",
     "Auth",
     "AuthenticationError",
+    "BatchError",
+    "BestFirstPolicy",
     "Bucket",
     "CallEvent",
+    "Capacity",
     "ChatChunk",
     "ChatRequest",
     "ChatResponse",
@@ -122,6 +128,7 @@ __all__ = [
     "MultimodalUnavailableError",
     "NoCandidatesError",
     "NoopMeter",
+    "NoticeEvent",
     "OTelMeter",
     "OpenAICompatProvider",
     "Part",
@@ -162,24 +169,25 @@ __all__ = [
 
 _NAMES = {
     "account": "AccountConfig Auth",
+    "capacity": "AccountCapacity Capacity",
     "config": "Config ModelMapping ModelRef QuotaConfig",
     "config_file": "load_config",
     "content": "Part",
     "errors": (
-        "AllCandidatesFailedError Attempt AttemptTimeoutError AuthenticationError ConfigError "
+        "AllCandidatesFailedError Attempt AttemptTimeoutError AuthenticationError BatchError ConfigError "
         "ContextWindowError InferRouterError InvalidRequestError MalformedResponseError ModelNotFoundError "
         "MultimodalUnavailableError NoCandidatesError ProviderError ProviderUnavailableError "
         "QuotaExceededError QuotaStoreError RateLimitedError Rejection StreamInterruptedError "
         "UnknownModelError"
     ),
-    "events": "CallEvent HoldEvent LimitEvent RefusalEvent ResultEvent RouteEvent WaitEvent",
+    "events": "CallEvent HoldEvent LimitEvent NoticeEvent RefusalEvent ResultEvent RouteEvent WaitEvent",
     "health": "HealthConfig",
     "limits": "Limit",
     "mapping": "MapResult MapRun",
     "meter": "Clock LogMeter Meter NoopMeter SystemClock",
     "meter_metrics": "MetricsMeter",
     "meter_otel": "OTelMeter",
-    "policy": "CostFirstPolicy DeclaredOrderPolicy FreeFirstPolicy LeastBusyPolicy Policy",
+    "policy": "BestFirstPolicy CostFirstPolicy DeclaredOrderPolicy FreeFirstPolicy LeastBusyPolicy Policy",
     "provider": "Endpoint Provider StreamDecoder",
     "provider_anthropic": "AnthropicProvider",
     "provider_gemini": "GeminiProvider",

@@ -17,6 +17,7 @@ from weakref import ref
 from .cell import Cell
 from .errors import ConfigError
 from .frozen import frozen_value
+from .outage import Outages
 
 
 @frozen_value
@@ -91,6 +92,7 @@ class Health:
 
     def __init__(self, config: HealthConfig | None = None) -> None:
         self.config = config or HealthConfig()
+        self.outages = Outages()
         self._breakers: dict[str, _Breaker] = {}
         self._busy: set[str] = set()
 

@@ -9,15 +9,17 @@ from typing import Any
 from tests import ledger_model, part
 
 conformance = part("conformance")
+learning = part("conformance_learning")
 errors = part("errors")
 limits = part("limits")
 quota = part("quota")
 counting = part("quota_counting")
+windows = part("quota_windows")
 memory = part("quota_memory")
 NOON = conformance.NOON
 
 
-class MemoryQuotaStoreTest(conformance.QuotaStoreConformance, unittest.TestCase):
+class MemoryQuotaStoreTest(conformance.QuotaStoreConformance, learning.LearningConformance, unittest.TestCase):
     """The whole contract over the memory store."""
 
     def make_store(self) -> Any:
@@ -69,7 +71,7 @@ class ContractTest(unittest.TestCase):
 
             def reserve(self, wants: Any, now: float) -> Any:
                 if now < self.last:
-                    self._states = {k: counting.BucketState(k, counting.counter_of(e.limit)) for k, e in self._states.items()}
+                    self._states = {k: counting.BucketState(k, windows.counter_of(e.limit)) for k, e in self._states.items()}
                 self.last = now
                 return super().reserve(wants, now)
 

@@ -29,6 +29,7 @@ contract    wire_json provider error_body error_table
 dialects    openai_request openai_reply openai_stream provider_openai
 dialects    gemini_request gemini_reply provider_gemini
 dialects    anthropic_request anthropic_reply provider_anthropic provider_mock
+dialects    openai_server anthropic_server
 who-may     provider_factory routes candidates
 walk        redaction failure_table attempt walk
 operations  calls stream

@@ -14,6 +14,7 @@ TYPE_CHECKING = False  # type checkers take it as true; importing it from `typin
 
 if TYPE_CHECKING:
     from .account import AccountConfig, Auth
+    from .cancel import CallCancelledError, Cancel
     from .config import Config, ModelMapping, ModelRef, QuotaConfig
     from .config_file import load_config
     from .content import Part
@@ -72,6 +73,8 @@ __all__ = [
     "Auth",
     "AuthenticationError",
     "Bucket",
+    "CallCancelledError",
+    "Cancel",
     "ChatChunk",
     "ChatRequest",
     "ChatResponse",
@@ -149,6 +152,7 @@ __all__ = [
 
 _NAMES = {
     "account": "AccountConfig Auth",
+    "cancel": "CallCancelledError Cancel",
     "config": "Config ModelMapping ModelRef QuotaConfig",
     "config_file": "load_config",
     "content": "Part",

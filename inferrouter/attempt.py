@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import field
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 from .candidates import CallNeeds, Candidate, Instant, amounts_needed
 from .costs import UNITS, cost_of
@@ -26,6 +26,9 @@ from .records import ChatRequest, EmbedRequest, Routing, Usage
 from .redaction import attributed, strip_tracebacks
 from .transport import WireReply
 from .wire import WireFault, WireRequest
+
+if TYPE_CHECKING:
+    from .cancel import Cancel
 
 T = TypeVar("T")
 
@@ -63,7 +66,7 @@ class Operation(NamedTuple, Generic[T]):
     """One call: what is asked, and what is done with an open 2xx answer.
 
     `read` ends its attempt with `succeed`, or raises a `ProviderError` or `WireFault`. `deadline`: monotonic seconds for the
-    whole walk, None: no bound; `max_wait`: seconds the walk may sleep in all.
+    whole walk, None: no bound; `max_wait`: seconds the walk may sleep in all, unless `cancel` is thrown.
     """
 
     request: ChatRequest | EmbedRequest
@@ -72,6 +75,7 @@ class Operation(NamedTuple, Generic[T]):
     deadline: float | None
     max_wait: float
     stream: bool = False
+    cancel: Cancel | None = None
 
     def encode(self, candidate: Candidate) -> tuple[WireRequest, tuple[str, ...]]:
         """The request in the format of `candidate`, and which parameters it leaves out. Raises `InvalidRequestError`."""

@@ -21,10 +21,13 @@ from .transport import WireReply
 from .walk import walk
 
 if TYPE_CHECKING:
+    from .cancel import Cancel
     from .responses import ChatResponse, EmbedResponse
 
 
-def chat_operation(request: ChatRequest, needs: CallNeeds, deadline: float | None, max_wait: float) -> Operation[ChatResponse]:
+def chat_operation(
+    request: ChatRequest, needs: CallNeeds, deadline: float | None, max_wait: float, cancel: Cancel | None = None
+) -> Operation[ChatResponse]:
     """The operation of `Router.chat_completion`. `deadline`: monotonic seconds or None; `max_wait`: seconds."""
 
     def read(attempt: LiveAttempt, reply: WireReply) -> ChatResponse:
@@ -36,7 +39,7 @@ def chat_operation(request: ChatRequest, needs: CallNeeds, deadline: float | Non
         attempt.succeed(answer.usage, usage)
         return answer.routed(attempt.routing_for(usage))
 
-    return Operation(request, needs, read, deadline, max_wait)
+    return Operation(request, needs, read, deadline, max_wait, cancel=cancel)
 
 
 def usage_or_estimate(usage: Usage | None, estimate: Estimate, answer: ChatResponse | None = None, produced: str = "") -> Usage:
@@ -57,7 +60,13 @@ DEFAULT_BATCH = 100
 
 
 def embed_all(
-    request: EmbedRequest, route: Route, runtime: Runtime, allow_paid: bool, deadline: float | None, max_wait: float
+    request: EmbedRequest,
+    route: Route,
+    runtime: Runtime,
+    allow_paid: bool,
+    deadline: float | None,
+    max_wait: float,
+    cancel: Cancel | None = None,
 ) -> EmbedResponse:
     """Every input's vector, in order. Raises what `walk` raises; vectors of earlier batches are lost with the call."""
     able = [deployment for deployment in route.deployments if _batch(deployment) > 0]
@@ -68,13 +77,15 @@ def embed_all(
     answers: list[EmbedResponse] = []
     for start in range(0, len(inputs), size):
         batch = replace(request, inputs=inputs[start : start + size])
-        answer = walk(route, embed_operation(batch, allow_paid, deadline, max_wait), runtime)
+        answer = walk(route, embed_operation(batch, allow_paid, deadline, max_wait, cancel), runtime)
         answers.append(answer)
         route = _only(route, answer.routing.provider, answer.routing.model)
     return answers[0] if len(answers) == 1 else _joined(answers)
 
 
-def embed_operation(request: EmbedRequest, allow_paid: bool, deadline: float | None, max_wait: float) -> Operation[EmbedResponse]:
+def embed_operation(
+    request: EmbedRequest, allow_paid: bool, deadline: float | None, max_wait: float, cancel: Cancel | None = None
+) -> Operation[EmbedResponse]:
     """The operation of one batch of `Router.embed`. `deadline`: monotonic seconds or None; `max_wait`: seconds."""
     needs = CallNeeds(estimate_embed(request), allow_paid)
 
@@ -90,7 +101,7 @@ def embed_operation(request: EmbedRequest, allow_paid: bool, deadline: float | N
         attempt.succeed(usage, charged)
         return replace(answer, routing=attempt.routing_for(charged))
 
-    return Operation(request, needs, read, deadline, max_wait)
+    return Operation(request, needs, read, deadline, max_wait, cancel=cancel)
 
 
 def _batch(deployment: Deployment) -> int:

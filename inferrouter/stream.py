@@ -11,7 +11,7 @@ import threading
 from collections.abc import Iterator
 from math import inf
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from .attempt import LiveAttempt, Operation
 from .calls import usage_or_estimate
@@ -25,6 +25,9 @@ from .redaction import provider_bug, redacted_partial
 from .responses import Assembler, ChatChunk, ChatResponse
 from .transport import WireReply
 from .wire import WireFault
+
+if TYPE_CHECKING:
+    from .cancel import Cancel
 
 USAGE_WAIT_S = 2.0
 """How long a stream whose answer is complete may keep its usage to itself before it is closed."""
@@ -40,7 +43,12 @@ STALL_S = 600.0
 
 
 def stream_operation(
-    request: ChatRequest, needs: CallNeeds, deadline: float | None, max_wait: float, idle_s: float
+    request: ChatRequest,
+    needs: CallNeeds,
+    deadline: float | None,
+    max_wait: float,
+    idle_s: float,
+    cancel: Cancel | None = None,
 ) -> Operation[ChatStream]:
     """The operation of `Router.stream`. `deadline`: monotonic seconds or None; `idle_s`: longest silence in seconds."""
 
@@ -55,7 +63,7 @@ def stream_operation(
             raise
         return stream
 
-    return Operation(request, needs, read, deadline, max_wait, stream=True)
+    return Operation(request, needs, read, deadline, max_wait, stream=True, cancel=cancel)
 
 
 class ChatStream:

@@ -59,7 +59,10 @@ def walk(route: Route, operation: Operation[T], runtime: Runtime) -> T:
         pause = round_.pause(operation.max_wait - waited)
         if pause is None:
             raise round_.failure()
-        runtime.clock.sleep(pause)
+        if operation.cancel is None:
+            runtime.clock.sleep(pause)
+        else:
+            operation.cancel.wait(pause)
         waited += pause
 
 

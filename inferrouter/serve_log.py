@@ -1,0 +1,170 @@
+"""Remembers the calls of an endpoint: those under way, those of the last hour, and counts since it began.
+
+Strategy: a `Call` is written by the thread that serves it and read by whoever shows it; the log holds a bounded number of them
+and never a word of what was asked or answered. Each change raises a number that viewers wait for. Counters only grow, as
+Prometheus wants them. Must never know HTTP or a wire format.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter, deque
+from typing import Any
+
+from .errors import Rejection
+from .meter import Clock
+from .records import Routing, Usage
+
+KEPT = 2000
+"""Calls that are remembered at most."""
+KEPT_S = 3600.0
+"""Seconds for which they are."""
+BUCKETS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
+"""Upper bounds of the histograms, in seconds."""
+
+
+class Call:
+    """One call. `state`: waiting (for a slot or an answer), streaming, done, failed or left (the client went away).
+
+    Times are seconds: `began_at` since the epoch, `first_s` until the first content of a stream, `took_s` until the end.
+    """
+
+    __slots__ = (
+        *("number", "path", "model", "stream", "client", "state", "began_at", "began", "first_s", "took_s", "status"),
+        *("routing", "usage", "error", "passed_over"),
+    )
+
+    def __init__(self, number: int, path: str, client: str, wall: float, mono: float) -> None:
+        self.number = number
+        self.path = path
+        self.model = ""
+        self.stream = False
+        self.client = client
+        self.state = "waiting"
+        self.began_at = wall
+        self.began = mono
+        self.first_s: float | None = None
+        self.took_s: float | None = None
+        self.status = 0
+        self.routing: Routing | None = None
+        self.usage = Usage()
+        self.error = ""
+        self.passed_over: tuple[Rejection, ...] = ()
+
+    def shown(self, now: float) -> dict[str, Any]:
+        """The call as JSON. `now`: monotonic seconds."""
+        routing = self.routing
+        return {
+            "number": self.number,
+            "path": self.path,
+            "model": self.model,
+            "stream": self.stream,
+            "client": self.client,
+            "state": self.state,
+            "began_at": round(self.began_at, 3),
+            "first_s": _rounded(self.first_s),
+            "took_s": _rounded(now - self.began if self.took_s is None else self.took_s),
+            "status": self.status,
+            "account": routing.account_id if routing else None,
+            "provider": routing.provider if routing else None,
+            "served_by": routing.model if routing else None,
+            "attempts": routing.attempts if routing else 0,
+            "free": routing.free if routing else None,
+            "cost": routing.cost if routing else 0.0,
+            "prompt_tokens": self.usage.prompt_tokens,
+            "completion_tokens": self.usage.completion_tokens,
+            "error": self.error,
+            "passed_over": [str(each) for each in self.passed_over[:6]],
+        }
+
+
+class CallLog:
+    """The calls of one endpoint. Thread-safe."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._changed = threading.Condition()
+        self._version = 0
+        self._numbers = 0
+        self._open: dict[int, Call] = {}
+        self._past: deque[Call] = deque(maxlen=KEPT)
+        self.counts: Counter[tuple[str, ...]] = Counter()
+        self.sums: Counter[tuple[str, ...]] = Counter()
+
+    def begin(self, path: str, client: str) -> Call:
+        """A call that has come."""
+        with self._changed:
+            self._numbers += 1
+            call = Call(self._numbers, path, client, self._clock.time(), self._clock.monotonic())
+            self._open[call.number] = call
+            self._tell()
+        return call
+
+    def routed(self, call: Call, routing: Routing) -> None:
+        """An account answers: a stream is open."""
+        call.routing = routing
+        call.state = "streaming"
+        call.first_s = self._clock.monotonic() - call.began
+        self.touch()
+
+    def end(self, call: Call, state: str, status: int, error: str = "") -> None:
+        """The call is over."""
+        call.took_s = self._clock.monotonic() - call.began
+        call.state, call.status, call.error = state, status, error
+        routing = call.routing
+        with self._changed:
+            self._open.pop(call.number, None)
+            self._past.append(call)
+            self.counts["calls", call.path, call.model, state] += 1
+            self._observe("call_seconds", call.took_s)
+            if call.first_s is not None:
+                self._observe("first_chunk_seconds", call.first_s)
+            if routing is not None:
+                where = (routing.provider, routing.account_id, routing.model, str(routing.free).lower())
+                self.counts[("tokens", *where, "input")] += call.usage.prompt_tokens
+                self.counts[("tokens", *where, "output")] += call.usage.completion_tokens
+                self.sums[("dollars", *where)] += routing.cost  # type: ignore[assignment]  # Counter adds floats as well
+            self._tell()
+
+    def touch(self) -> None:
+        """Something else has changed: whoever looks is told."""
+        with self._changed:
+            self._tell()
+
+    def changed(self, since: int, seconds: float) -> int:
+        """The number of the latest change, as soon as it is not `since` or after so many seconds."""
+        with self._changed:
+            if self._version == since:
+                self._changed.wait(seconds)
+            return self._version
+
+    def under_way(self) -> list[Call]:
+        """The calls that are not over, oldest first."""
+        with self._changed:
+            return list(self._open.values())
+
+    def past(self) -> list[Call]:
+        """The calls of the last hour, newest first."""
+        since = self._clock.monotonic() - KEPT_S
+        with self._changed:
+            while self._past and self._past[0].began < since:
+                self._past.popleft()
+            return list(reversed(self._past))
+
+    def counters(self) -> tuple[dict[tuple[str, ...], int], dict[tuple[str, ...], float]]:
+        """Counts and sums since the beginning, by name and labels."""
+        with self._changed:
+            return dict(self.counts), {key: float(value) for key, value in self.sums.items()}
+
+    def _observe(self, name: str, seconds: float) -> None:
+        place = next((str(bound) for bound in BUCKETS if seconds <= bound), "+Inf")
+        self.counts[name, place] += 1
+        self.sums[name,] += seconds  # type: ignore[assignment]  # as above
+
+    def _tell(self) -> None:
+        self._version += 1
+        self._changed.notify_all()
+
+
+def _rounded(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds, 4)

@@ -40,9 +40,12 @@ if TYPE_CHECKING:
         StreamInterruptedError,
         UnknownModelError,
     )
+    from .events import CallEvent, HoldEvent, LimitEvent, RefusalEvent, ResultEvent, RouteEvent, WaitEvent
     from .health import HealthConfig
     from .limits import Limit
-    from .meter import Clock, LogMeter, Meter, NoopMeter, ResultEvent, RouteEvent, SystemClock
+    from .meter import Clock, LogMeter, Meter, NoopMeter, SystemClock
+    from .meter_metrics import MetricsMeter
+    from .meter_otel import OTelMeter
     from .policy import CostFirstPolicy, DeclaredOrderPolicy, FreeFirstPolicy, LeastBusyPolicy, Policy
     from .provider import Endpoint, Provider, StreamDecoder
     from .provider_anthropic import AnthropicProvider
@@ -56,6 +59,7 @@ if TYPE_CHECKING:
     from .responses import ChatChunk, ChatResponse, Choice, ChunkChoice, Delta, EmbedResponse, ToolCallDelta
     from .router import Router
     from .secret import Secret
+    from .serve_endpoint import Serve, serve
     from .status import AccountStatus, Explanation, LimitStatus, RouterStatus
     from .stream import ChatStream
     from .tool import Tool
@@ -74,6 +78,7 @@ __all__ = [
     "AuthenticationError",
     "Bucket",
     "CallCancelledError",
+    "CallEvent",
     "Cancel",
     "ChatChunk",
     "ChatRequest",
@@ -97,16 +102,19 @@ __all__ = [
     "Headroom",
     "HealthConfig",
     "Hold",
+    "HoldEvent",
     "InferRouterError",
     "InvalidRequestError",
     "LeastBusyPolicy",
     "Limit",
+    "LimitEvent",
     "LimitStatus",
     "LogMeter",
     "MalformedResponseError",
     "MemoryQuotaStore",
     "Message",
     "Meter",
+    "MetricsMeter",
     "MockProvider",
     "MockReply",
     "ModelMapping",
@@ -115,6 +123,7 @@ __all__ = [
     "MultimodalUnavailableError",
     "NoCandidatesError",
     "NoopMeter",
+    "OTelMeter",
     "OpenAICompatProvider",
     "Part",
     "Policy",
@@ -127,6 +136,7 @@ __all__ = [
     "QuotaStoreError",
     "RateLimitedError",
     "Refusal",
+    "RefusalEvent",
     "Rejection",
     "Reservation",
     "ResultEvent",
@@ -136,6 +146,7 @@ __all__ = [
     "Routing",
     "SQLiteQuotaStore",
     "Secret",
+    "Serve",
     "StreamDecoder",
     "StreamInterruptedError",
     "SystemClock",
@@ -144,15 +155,18 @@ __all__ = [
     "ToolCallDelta",
     "UnknownModelError",
     "Usage",
+    "WaitEvent",
     "WireFault",
     "WireRequest",
     "__version__",
     "load_config",
+    "serve",
 ]
 
 _NAMES = {
     "account": "AccountConfig Auth",
     "cancel": "CallCancelledError Cancel",
+    "serve_endpoint": "Serve serve",
     "config": "Config ModelMapping ModelRef QuotaConfig",
     "config_file": "load_config",
     "content": "Part",
@@ -163,9 +177,12 @@ _NAMES = {
         "QuotaExceededError QuotaStoreError RateLimitedError Rejection StreamInterruptedError "
         "UnknownModelError"
     ),
+    "events": "CallEvent HoldEvent LimitEvent RefusalEvent ResultEvent RouteEvent WaitEvent",
     "health": "HealthConfig",
     "limits": "Limit",
-    "meter": "Clock LogMeter Meter NoopMeter ResultEvent RouteEvent SystemClock",
+    "meter": "Clock LogMeter Meter NoopMeter SystemClock",
+    "meter_metrics": "MetricsMeter",
+    "meter_otel": "OTelMeter",
     "policy": "CostFirstPolicy DeclaredOrderPolicy FreeFirstPolicy LeastBusyPolicy Policy",
     "provider": "Endpoint Provider StreamDecoder",
     "provider_anthropic": "AnthropicProvider",

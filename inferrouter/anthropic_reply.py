@@ -16,7 +16,7 @@ from .errors import MalformedResponseError
 from .provider import Provider, StreamDecoder
 from .records import Message, NativeTurn, ToolCall, Usage
 from .responses import NOTHING_NEW, ChatChunk, ChatResponse, Choice, ChunkChoice, Delta, ToolCallDelta
-from .wire_json import clean_text, dump_json, load_json, malformed, text_or_empty, tokens
+from .wire_json import clean_text, dump_json, finish_word, load_json, malformed, text_or_empty, tokens
 
 FINISHES = {
     "end_turn": "stop",
@@ -33,15 +33,14 @@ def read_answer(item: Any, model: str, provider: str, source: str) -> ChatRespon
     content = item.get("content") if isinstance(item, dict) else None
     if not isinstance(content, list):
         malformed("the answer has no content")
-    reason = item.get("stop_reason")
-    if not content and reason is None:
-        malformed("the answer has neither content nor stop_reason")
     blocks = [_Block(given) for given in content]
+    finish = _finish(item.get("stop_reason"), blocks)
+    if not content and finish is None:
+        malformed("the answer has neither content nor stop_reason")
     text = "".join([block.written() for block in blocks if block.kind in ("text", "json")])
     reasoning = "".join([block.written() for block in blocks if block.kind == "thinking"])
     calls = tuple([block.call() for block in blocks if block.kind == "tool_use"])
     message = Message("assistant", text, calls, None, None, reasoning, _native(blocks, provider))
-    finish = _finish(reason, blocks)
     counts = item.get("usage")
     usage = (_usage(counts) if isinstance(counts, dict) else None) or Usage()
     name, served = text_or_empty(item.get("id")), text_or_empty(item.get("model")) or model
@@ -255,16 +254,15 @@ def _native(blocks: Sequence[_Block], provider: str) -> NativeTurn | None:
     return NativeTurn("anthropic", provider, kept, text, calls)
 
 
-def _finish(reason: Any, blocks: Any) -> str | None:
+def _finish(given: Any, blocks: Any) -> str | None:
+    reason = finish_word(given, "stop_reason")
     if reason is None:
         return None
-    if not isinstance(reason, str):
-        malformed("stop_reason is not a string")
     if reason == "tool_use":
         kinds = {block.kind for block in blocks}
         if "json" in kinds and "tool_use" not in kinds:
             return "stop"
-    return FINISHES.get(reason) or clean_text(reason).lower()
+    return FINISHES.get(reason) or reason.lower()
 
 
 def _usage(counts: dict[str, Any]) -> Usage | None:

@@ -19,7 +19,7 @@ from .failure_table import FailureRule
 from .frozen import frozen_value
 from .guarded_store import GuardedStore
 from .health import Health, Permit, Verdict
-from .meter import Clock, Meter, ResultEvent, RouteEvent
+from .meter import Clock, Listeners
 from .policy import Policy
 from .quota import QuotaStore, Refusal, Reservation
 from .records import ChatRequest, EmbedRequest, Routing, Usage
@@ -28,7 +28,9 @@ from .transport import WireReply
 from .wire import WireFault, WireRequest
 
 if TYPE_CHECKING:
+    from .call_events import CallTrace
     from .cancel import Cancel
+    from .responses import ChatResponse, EmbedResponse
 
 T = TypeVar("T")
 
@@ -47,7 +49,7 @@ class Runtime:
     ledger: GuardedStore
     health: Health
     policy: Policy
-    meter: Meter | None
+    meter: Listeners | None
     attempt_timeout: float
     auth_next: bool
     unsettled_streams: deque[Callable[[], None]] = field(default_factory=deque, repr=False)
@@ -66,7 +68,8 @@ class Operation(NamedTuple, Generic[T]):
     """One call: what is asked, and what is done with an open 2xx answer.
 
     `read` ends its attempt with `succeed`, or raises a `ProviderError` or `WireFault`. `deadline`: monotonic seconds for the
-    whole walk, None: no bound; `max_wait`: seconds the walk may sleep in all, unless `cancel` is thrown.
+    whole walk, None: no bound; `max_wait`: seconds the walk may sleep in all, unless `cancel` is thrown. `trace`: None where no
+    meter listens.
     """
 
     request: ChatRequest | EmbedRequest
@@ -75,6 +78,7 @@ class Operation(NamedTuple, Generic[T]):
     deadline: float | None
     max_wait: float
     stream: bool = False
+    trace: CallTrace | None = None
     cancel: Cancel | None = None
 
     def encode(self, candidate: Candidate) -> tuple[WireRequest, tuple[str, ...]]:
@@ -104,6 +108,7 @@ class LiveAttempt:
 
     __slots__ = (
         "_ended",
+        "_first_chunk_s",
         "_permit",
         "_reservation",
         "_started",
@@ -139,6 +144,7 @@ class LiveAttempt:
         self._permit = permit
         self._started = runtime.clock.monotonic()
         self._ended = False
+        self._first_chunk_s: float | None = None
 
     @classmethod
     def begin(
@@ -171,11 +177,10 @@ class LiveAttempt:
 
     def exchange(self, request: WireRequest, new_connection: bool = False) -> Any:
         """Send, and return what the operation read. Raises `WireFault`, the error the answer means, or what `read` raises."""
-        runtime, found = self.runtime, self.candidate
-        if runtime.meter is not None:
-            facts = (found.provider, found.account_id, found.model, found.free)
-            notify(runtime.meter, "on_route", RouteEvent(*facts, self.number, self.operation.needs.estimate.total))
-        bound = found.deployment.bound
+        runtime, trace = self.runtime, self.operation.trace
+        if trace is not None:
+            trace.attempt_begins(self.candidate, self.number, self.operation.needs.estimate.total, self._wants)
+        bound = self.candidate.deployment.bound
         allow_http = bound.account.allow_http
         reply = bound.wire.send(request, timeout_s=self.budget, allow_http=allow_http, new_connection=new_connection)
         if 200 <= reply.status < 300:
@@ -202,9 +207,13 @@ class LiveAttempt:
         """Dollars; 0 for a free call."""
         return 0.0 if self.candidate.free else cost_of(self.candidate.deployment.bound.account, usage)
 
-    def succeed(self, usage: Usage, charged: Usage | None = None) -> None:
-        """End with an answer: charge `charged`, by default `usage`."""
-        self._end(Verdict.SUCCESS, self._amounts(charged or usage), usage, None)
+    def first_chunk(self) -> None:
+        """A stream's first content has come."""
+        self._first_chunk_s = self.runtime.clock.monotonic() - self._started
+
+    def succeed(self, usage: Usage, charged: Usage | None = None, answer: ChatResponse | EmbedResponse | None = None) -> None:
+        """End with an answer: charge `charged`, by default `usage`. `answer` is what meters are told of."""
+        self._end(Verdict.SUCCESS, self._amounts(charged or usage), usage, None, answer)
 
     def fail(self, error: InferRouterError, rule: FailureRule, seen: Usage | None = None) -> None:
         """End with an error: charge what `rule` says, or what was `seen` of the answer where that is more than reserved."""
@@ -224,7 +233,14 @@ class LiveAttempt:
         """End without knowing how it went (an interrupt from outside): the reservation stays charged."""
         self._end(Verdict.IGNORED, None, None, None)
 
-    def _end(self, verdict: Verdict, amounts: list[float] | None, usage: Usage | None, error: InferRouterError | None) -> None:
+    def _end(
+        self,
+        verdict: Verdict,
+        amounts: list[float] | None,
+        usage: Usage | None,
+        error: InferRouterError | None,
+        answer: ChatResponse | EmbedResponse | None = None,
+    ) -> None:
         if self._ended:
             return
         self._ended = True
@@ -233,23 +249,12 @@ class LiveAttempt:
         runtime.health.release(self._permit, verdict, now.mono)
         if self._reservation is not None:
             runtime.ledger.settle(self._reservation, amounts, now.wall)
-        if usage is not None and runtime.meter is not None:
-            found = self.candidate
-            took = now.mono - self._started
-            cost = self.cost(usage)
-            event = ResultEvent(
-                found.provider, found.account_id, found.model, found.free, error is None, took, usage, cost, error
-            )
-            notify(runtime.meter, "on_result", event)
+        trace = self.operation.trace
+        if usage is not None and trace is not None:
+            took, cost, first = now.mono - self._started, self.cost(usage), self._first_chunk_s
+            facts = (self.candidate, self.number, took, usage, cost, error, answer, first)
+            trace.attempt_ends(*facts, self._wants, amounts)
 
     def _amounts(self, usage: Usage) -> list[float]:
         prices = self.candidate.deployment.bound.account
         return [UNITS[unit].used(usage, prices) for _, unit in self.candidate.buckets]
-
-
-def notify(meter: Meter, hook: str, event: Any) -> None:
-    """Give `event` to a meter, whose faults are its own: a hook that raises, or one it does not have."""
-    try:
-        getattr(meter, hook)(event)
-    except Exception:
-        return

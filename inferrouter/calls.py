@@ -21,12 +21,13 @@ from .transport import WireReply
 from .walk import walk
 
 if TYPE_CHECKING:
+    from .call_events import CallTrace
     from .cancel import Cancel
     from .responses import ChatResponse, EmbedResponse
 
 
 def chat_operation(
-    request: ChatRequest, needs: CallNeeds, deadline: float | None, max_wait: float, cancel: Cancel | None = None
+    request: ChatRequest, needs: CallNeeds, deadline: float | None, max_wait: float, trace: CallTrace | None = None
 ) -> Operation[ChatResponse]:
     """The operation of `Router.chat_completion`. `deadline`: monotonic seconds or None; `max_wait`: seconds."""
 
@@ -36,10 +37,10 @@ def chat_operation(
         found = attempt.candidate
         answer = found.deployment.bound.provider.decode(body, found.model)
         usage = usage_or_estimate(answer.usage, needs.estimate, answer)
-        attempt.succeed(answer.usage, usage)
+        attempt.succeed(answer.usage, usage, answer)
         return answer.routed(attempt.routing_for(usage))
 
-    return Operation(request, needs, read, deadline, max_wait, cancel=cancel)
+    return Operation(request, needs, read, deadline, max_wait, trace=trace)
 
 
 def usage_or_estimate(usage: Usage | None, estimate: Estimate, answer: ChatResponse | None = None, produced: str = "") -> Usage:
@@ -66,6 +67,7 @@ def embed_all(
     allow_paid: bool,
     deadline: float | None,
     max_wait: float,
+    trace: CallTrace | None = None,
     cancel: Cancel | None = None,
 ) -> EmbedResponse:
     """Every input's vector, in order. Raises what `walk` raises; vectors of earlier batches are lost with the call."""
@@ -77,14 +79,16 @@ def embed_all(
     answers: list[EmbedResponse] = []
     for start in range(0, len(inputs), size):
         batch = replace(request, inputs=inputs[start : start + size])
-        answer = walk(route, embed_operation(batch, allow_paid, deadline, max_wait, cancel), runtime)
+        answer = walk(route, embed_operation(batch, allow_paid, deadline, max_wait, trace)._replace(cancel=cancel), runtime)
         answers.append(answer)
         route = _only(route, answer.routing.provider, answer.routing.model)
+    if trace is not None:
+        trace.ends()
     return answers[0] if len(answers) == 1 else _joined(answers)
 
 
 def embed_operation(
-    request: EmbedRequest, allow_paid: bool, deadline: float | None, max_wait: float, cancel: Cancel | None = None
+    request: EmbedRequest, allow_paid: bool, deadline: float | None, max_wait: float, trace: CallTrace | None = None
 ) -> Operation[EmbedResponse]:
     """The operation of one batch of `Router.embed`. `deadline`: monotonic seconds or None; `max_wait`: seconds."""
     needs = CallNeeds(estimate_embed(request), allow_paid)
@@ -98,10 +102,10 @@ def embed_operation(
             raise MalformedResponseError(message=f"{len(request.inputs)} texts gave {len(answer.embeddings)} vectors")
         usage = answer.usage
         charged = usage if usage.total_tokens else Usage(needs.estimate.input_tokens, 0, needs.estimate.input_tokens)
-        attempt.succeed(usage, charged)
+        attempt.succeed(usage, charged, answer)
         return replace(answer, routing=attempt.routing_for(charged))
 
-    return Operation(request, needs, read, deadline, max_wait, cancel=cancel)
+    return Operation(request, needs, read, deadline, max_wait, trace=trace)
 
 
 def _batch(deployment: Deployment) -> int:

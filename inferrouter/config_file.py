@@ -41,6 +41,17 @@ def load_config(
     return reader.result()
 
 
+def names_a_store(path: str | os.PathLike[str]) -> bool:
+    """Whether the file says itself where use is counted; True too for a file that cannot be read: `load_config` says why."""
+    try:
+        raw, _ = _bytes(Path(path))
+        table = _parsed(raw, Path(path).suffix.lower(), [])
+    except _UnusableError:
+        return True
+    quota = table.get("quota") if isinstance(table, Mapping) else None
+    return isinstance(quota, Mapping) and "store" in quota
+
+
 class _UnusableError(Exception):
     """Why a file cannot be used, in words that follow its path."""
 

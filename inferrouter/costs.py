@@ -1,8 +1,8 @@
 """Estimates what a call may need before anybody has counted it, and says what it used, in each unit of a limit.
 
 Strategy: a rough count of tokens that errs on the high side (about 3.5 ASCII characters or one other character a token, fixed
-sizes for media), since the reservation is corrected by the real usage afterwards. Each unit is one row of `UNITS`: whoever counts,
-checks or shows an amount asks that row. Must never know a provider.
+sizes for media), since the reservation is corrected by the real usage afterwards. Each unit is one row of `UNITS`: whoever
+counts, checks or shows an amount asks that row. Must never know a provider.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from .records import ChatRequest, EmbedRequest, Message, Usage
 DEFAULT_OUTPUT_TOKENS = 1024
 """Tokens reserved for an answer whose `max_tokens` is not given."""
 
+MOST_ANSWERS = 128  # OpenAI's highest n
 TOKENS_PER_MESSAGE = 4
 IMAGE_TOKENS = 1100  # a high-detail picture at OpenAI; Gemini counts 258 a tile
 UNSEEN_TOKENS = 5000  # audio, video or a document behind a URL, whose size nobody knows
@@ -80,7 +81,7 @@ class Unit:
 
 
 def estimate_chat(request: ChatRequest) -> Estimate:
-    """Input tokens by size, output tokens by `max_tokens` or the default, times `extra["n"]`. Raises `InvalidRequestError`."""
+    """Input tokens by size, output tokens by `max_tokens` or the default, for each answer. Raises `InvalidRequestError`."""
     count = 3
     for message in request.messages:
         if isinstance(message, Message):
@@ -89,9 +90,15 @@ def estimate_chat(request: ChatRequest) -> Estimate:
         count += sum(_json_tokens(tool.to_dict(), f"tool {tool.name!r}") for tool in request.tools)
     if request.response_format is not None:
         count += _json_tokens(request.response_format, "response_format")
-    answers = request.extra.get("n", 1) if request.extra else 1
-    times = answers if type(answers) is int and 1 <= answers <= 128 else 1
-    return Estimate(count, (request.max_tokens or DEFAULT_OUTPUT_TOKENS) * times)
+    return Estimate(count, (request.max_tokens or DEFAULT_OUTPUT_TOKENS) * answers_wanted(request))
+
+
+def answers_wanted(request: ChatRequest) -> int:
+    """How many answers `extra` asks for: OpenAI's `n`, or `candidateCount` in Gemini's `generationConfig`; 1 by default."""
+    extra = request.extra or {}
+    config = extra.get("generationConfig")
+    wanted = [extra.get("n"), *((config.get("candidateCount"),) if isinstance(config, Mapping) else ())]
+    return max((count for count in wanted if type(count) is int and 1 <= count <= MOST_ANSWERS), default=1)
 
 
 def estimate_embed(request: EmbedRequest) -> Estimate:

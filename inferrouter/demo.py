@@ -18,7 +18,7 @@ from typing import TextIO
 from .account import AccountConfig, Auth
 from .config import Config, ModelMapping, ModelRef
 from .errors import InferRouterError, RateLimitedError, Rejection
-from .meter import ResultEvent, RouteEvent
+from .events import ResultEvent, RouteEvent
 from .records import ChatRequest, Routing, Usage
 from .router import Router
 from .simulator import KeyLimits, Simulator

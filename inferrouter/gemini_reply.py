@@ -17,7 +17,7 @@ from .frozen import EMPTY, FrozenDict
 from .provider import Provider, StreamDecoder
 from .records import Message, NativeTurn, ToolCall, Usage
 from .responses import NOTHING_NEW, ChatChunk, ChatResponse, Choice, ChunkChoice, Delta, EmbedResponse, ToolCallDelta
-from .wire_json import clean_text, dump_json, has_error, malformed, read_vector, text_or_empty, tokens
+from .wire_json import clean_text, dump_json, finish_word, has_error, malformed, read_vector, text_or_empty, tokens
 
 FINISHES = {
     "STOP": "stop",
@@ -174,11 +174,9 @@ class _Turn:
         if reasoning:
             self.reasoning.append(reasoning)
         added = self.calls[calls_before:]
-        reason = candidate.get("finishReason")
+        reason = finish_word(candidate.get("finishReason"), "finishReason")
         if reason is not None:
-            if not isinstance(reason, str):
-                malformed("finishReason is not a string")
-            self.reason = clean_text(reason)
+            self.reason = reason
         finish = self.finish() if reason or (added and self.reason) else None
         return ChunkChoice(index, Delta(text, reasoning, _deltas(added, calls_before) if added else ()), finish)
 

@@ -1,52 +1,36 @@
-"""Tells an observer what the router does: an event before each attempt and one after it; and defines the router's clock.
+"""Tells observers what the router does, and defines the router's clock.
 
-Strategy: frozen events, a two-method protocol, and one implementation on the stdlib's logging. A meter that raises never breaks a
-call; whoever calls it sees to that. A clock is wall time, monotonic time and sleep in one object that is handed down, so that
-tests and simulations bring their own. Must never hold a key or a message's text.
+Strategy: a meter is any object with some of the hooks; those it lacks are not told. `Listeners` gives each event to every meter
+that has its hook; a meter that raises never breaks a call. The meter here writes to the stdlib's logging. A clock is wall time,
+monotonic time and sleep in one object that is handed down, so that tests and simulations bring their own. Must never hold a key
+or a message's text.
 """
 
 from __future__ import annotations
 
+import threading
 import time as stdlib_time
-from typing import TYPE_CHECKING, Protocol
-
-from .errors import InferRouterError
-from .frozen import frozen_value
-from .records import Usage
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     import logging
 
+    from .events import CallEvent, HoldEvent, LimitEvent, ResultEvent, RouteEvent, WaitEvent
 
-@frozen_value
-class RouteEvent:
-    """An attempt is about to be made. `attempt` counts from 1 within the call."""
+HOOKS = ("on_route", "on_result", "on_call", "on_wait", "on_refusal", "on_hold", "on_limit")
+"""What a meter may have: each takes one event, `RouteEvent`, `ResultEvent`, `CallEvent`, `WaitEvent` and so on."""
 
-    provider: str
-    account_id: str
-    model: str
-    free: bool
-    attempt: int
-    estimated_tokens: int
-
-
-@frozen_value
-class ResultEvent:
-    """An attempt has ended. `duration` in seconds, `cost` in dollars; `error` is None on success."""
-
-    provider: str
-    account_id: str
-    model: str
-    free: bool
-    success: bool
-    duration: float
-    usage: Usage
-    cost: float
-    error: InferRouterError | None = None
+MOST_HOLDS = 1000
+"""Holds whose end is still to be told; when there are more, the ends of the oldest are not told."""
 
 
 class Meter(Protocol):
-    """Gets every event, in the thread of the call."""
+    """Gets every event, in the thread of the call.
+
+    These two hooks are what most meters want. The others of `HOOKS` are optional: on_call(CallEvent), on_wait(WaitEvent),
+    on_refusal(RefusalEvent), on_hold(HoldEvent), on_limit(LimitEvent). A meter may also have only some of all of them.
+    """
 
     def on_route(self, event: RouteEvent) -> None:
         """Before an attempt."""
@@ -55,6 +39,72 @@ class Meter(Protocol):
     def on_result(self, event: ResultEvent) -> None:
         """After an attempt."""
         ...
+
+
+class Listeners:
+    """Several meters as one. `tell` never raises; `hears` says whether any meter has a hook."""
+
+    def __init__(self, meters: Iterable[object]) -> None:
+        meters = tuple(meters)
+        self._by_hook = {hook: tuple(meter for meter in meters if callable(getattr(meter, hook, None))) for hook in HOOKS}
+        self._lock = threading.Lock()
+        self._holds: dict[str, HoldEvent] = {}
+
+    def hears(self, hook: str) -> bool:
+        """Whether any meter wants such events, so that others need not be made."""
+        return bool(self._by_hook[hook])
+
+    def tell(self, hook: str, event: Any) -> None:
+        """Give `event` to every meter that has `hook`. A meter that fails harms nobody but itself."""
+        for meter in self._by_hook[hook]:
+            try:
+                getattr(meter, hook)(event)
+            except Exception:  # noqa: S112  there is nobody to tell: the meter is what would have been told
+                continue
+
+    def hold_begins(self, event: HoldEvent) -> None:
+        """Tell it now, and its end when `end_holds` finds it over."""
+        if not self.hears("on_hold"):
+            return
+        with self._lock:
+            self._holds.pop(event.key, None)
+            self._holds[event.key] = event
+            if len(self._holds) > MOST_HOLDS:
+                del self._holds[next(iter(self._holds))]
+        self.tell("on_hold", event)
+
+    def end_holds(self, now: float) -> None:
+        """Tell the end of every hold that was told and is over. `now`: epoch seconds."""
+        if not self._holds:
+            return
+        with self._lock:
+            over = [event for event in self._holds.values() if event.until <= now]
+            for event in over:
+                del self._holds[event.key]
+        for event in over:
+            from .events import HoldEvent
+
+            facts = (event.key, event.provider, event.account_id, event.model, event.until, event.reason)
+            self.tell("on_hold", HoldEvent(*facts, begun=False, at=now))
+
+
+def listeners_for(meter: Meter | Sequence[Meter] | None) -> Listeners | None:
+    """The `Listeners` over one meter or several; None where nobody listens."""
+    meters = [each for each in meters_in(meter) if type(each) is not NoopMeter]
+    return Listeners(meters) if meters else None
+
+
+def meters_in(meter: object) -> Iterator[object]:
+    """The meters in what a caller gave: None, one, or a list of them."""
+    if isinstance(meter, (list, tuple)) and not is_meter(meter):
+        yield from meter
+    elif meter is not None:
+        yield meter
+
+
+def is_meter(thing: object) -> bool:
+    """Whether `thing` has at least one of the hooks."""
+    return any(callable(getattr(thing, hook, None)) for hook in HOOKS)
 
 
 class NoopMeter:
@@ -68,42 +118,95 @@ class NoopMeter:
 
 
 class LogMeter:
-    """Writes events to a `logging.Logger` (default: "inferrouter"): routes at DEBUG, successes at INFO, failures at WARNING."""
+    """Writes events to a `logging.Logger`, as key=value in one line each.
+
+    `logger`: by default the one that is named like this package, also where the folder was copied under another name. INFO: an
+    answer, one line a call, and a limit that was learned; WARNING: a failed attempt, an account that is held; DEBUG: an attempt
+    that begins, a wait, a hold that ends, and a call that ends with an error, which its caller gets anyway. The same facts are
+    in each record's `inferrouter` attribute, a dict, for formatters that write fields.
+    """
 
     def __init__(self, logger: logging.Logger | None = None) -> None:
         import logging
 
-        self._logger = logger or logging.getLogger("inferrouter")
+        self._logger = logger or logging.getLogger(__package__)
 
     def on_route(self, event: RouteEvent) -> None:
-        """One line at DEBUG."""
-        self._logger.debug(
-            "attempt %d: %s/%s %s (%s), about %d tokens",
-            event.attempt,
-            event.provider,
-            event.account_id,
-            event.model,
-            "free" if event.free else "paid",
-            event.estimated_tokens,
-        )
+        """DEBUG."""
+        if self._logger.isEnabledFor(_DEBUG):
+            self._write(_DEBUG, "attempt", _place(event), free=event.free, estimated_tokens=event.estimated_tokens)
 
     def on_result(self, event: ResultEvent) -> None:
-        """One line at INFO or WARNING."""
+        """INFO for an answer, WARNING for a failure."""
+        level = _INFO if event.success else _WARNING
+        if not self._logger.isEnabledFor(level):
+            return
+        usage = event.usage
+        facts: dict[str, object] = {"free": event.free, "seconds": round(event.duration, 3)}
+        if event.waited_s:
+            facts["waited"] = round(event.waited_s, 3)
+        if event.first_chunk_s is not None:
+            facts["first_chunk"] = round(event.first_chunk_s, 3)
         if event.success:
-            self._logger.info(
-                "%s/%s %s answered in %.3f s: %d tokens, %s, $%.6f",
-                event.provider,
-                event.account_id,
-                event.model,
-                event.duration,
-                event.usage.total_tokens,
-                "free" if event.free else "paid",
-                event.cost,
-            )
+            facts |= {"input": usage.prompt_tokens, "output": usage.completion_tokens, "total": usage.total_tokens}
+            facts |= {"cached": usage.cached_tokens, "reasoning": usage.reasoning_tokens}
+            facts |= {"cost": f"{event.cost:.6f}", "finish": ",".join(event.finish_reasons)}
+            if event.model_answered not in ("", event.model):
+                facts["answered_by"] = event.model_answered
         else:
-            self._logger.warning(
-                "%s/%s %s failed after %.3f s: %s", event.provider, event.account_id, event.model, event.duration, event.error
-            )
+            facts |= {"error": type(event.error).__name__, "said": str(event.error)}
+        self._write(level, "answer" if event.success else "failure", _place(event), **facts)
+
+    def on_call(self, event: CallEvent) -> None:
+        """DEBUG, for calls that end without an answer: the error that the caller gets says more."""
+        if event.outcome != "ok" and self._logger.isEnabledFor(_DEBUG):
+            facts = {"outcome": event.outcome, "attempts": event.attempts, "seconds": round(event.duration, 3)}
+            self._write(_DEBUG, "call", {"call": event.call_id, "alias": event.alias}, **facts)
+
+    def on_wait(self, event: WaitEvent) -> None:
+        """DEBUG."""
+        if self._logger.isEnabledFor(_DEBUG):
+            self._write(_DEBUG, "wait", _place(event), seconds=round(event.seconds, 3), reason=event.reason)
+
+    def on_hold(self, event: HoldEvent) -> None:
+        """WARNING when it begins, DEBUG when it ends."""
+        level = _WARNING if event.begun else _DEBUG
+        if self._logger.isEnabledFor(level):
+            facts = {"key": event.key, "reason": event.reason, "seconds": round(max(event.until - event.at, 0.0), 3)}
+            self._write(level, "hold" if event.begun else "hold_ended", _place(event), **facts)
+
+    def on_limit(self, event: LimitEvent) -> None:
+        """INFO."""
+        if self._logger.isEnabledFor(_INFO):
+            facts = {"configured": event.configured, "stated": event.stated, "remaining": event.remaining}
+            self._write(_INFO, "limit", _place(event), key=event.key, **facts, source=event.source)
+
+    def _write(self, level: int, kind: str, place: dict[str, object], **facts: object) -> None:
+        fields = {"event": kind, **place, **facts}
+        line = " ".join(f"{key}={_worded(value)}" for key, value in fields.items() if value is not None and value != "")
+        self._logger.log(level, "%s", line, extra={"inferrouter": fields})
+
+
+_DEBUG, _INFO, _WARNING = 10, 20, 30  # logging's own numbers, which it promises; it loads only where a LogMeter is made
+
+
+def _place(event: Any) -> dict[str, object]:
+    """Which call it was, and who was asked."""
+    names = {"call": "call_id", "alias": "alias", "attempt": "attempt"}
+    names |= {"provider": "provider", "account": "account_id", "model": "model"}
+    return {key: found for key, name in names.items() if (found := getattr(event, name, "")) != ""}
+
+
+def _worded(value: object) -> str:
+    """`value` as it stands after an equals sign: quoted where it would not be one word."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    text = f"{value:g}" if isinstance(value, float) else str(value)
+    if text.isprintable() and not any(mark in text for mark in ' "='):
+        return text
+    import json
+
+    return json.dumps(text, ensure_ascii=not text.isprintable())
 
 
 class Clock(Protocol):

@@ -17,7 +17,7 @@ from typing import Any
 from .frozen import EMPTY, FrozenDict
 from .records import Message, NativeTurn, ToolCall, Usage
 from .responses import ChatResponse, Choice, EmbedResponse
-from .wire_json import clean_text, dump_json, malformed, read_vector, text_or_empty, tokens
+from .wire_json import NO_REASON, clean_text, dump_json, malformed, read_vector, text_or_empty, tokens
 
 KEPT = ("reasoning_details", "extra_content")
 """What a server wants back unchanged on the assistant turn it came with."""
@@ -124,7 +124,8 @@ def split_content(content: Any) -> tuple[str, str]:
 
 def finish_of(value: Any) -> str | None:
     """Why a choice ended, in lower case; None if it has not."""
-    return text_or_empty(value).lower() or None
+    word = text_or_empty(value).lower()
+    return None if word.strip() in NO_REASON else word
 
 
 def arguments_of(value: Any) -> str:

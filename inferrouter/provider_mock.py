@@ -187,6 +187,9 @@ class MockWireReply:
     def shutdown(self) -> None:
         """No thread can be waiting for a scripted piece."""
 
+    def abort(self) -> None:
+        """Nothing is open."""
+
     def close(self) -> None:
         """Nothing is open."""
 

@@ -65,6 +65,11 @@ def redacted_partial(partial: ChatResponse, candidate: Candidate) -> ChatRespons
     return replace(partial, choices=tuple(choices), source=tuple(map(clean, partial.source)))
 
 
+def redacted_word(text: object, candidate: Candidate) -> str:
+    """A name or an id that a provider gave, for events and logs: without the account's key, and of bounded length."""
+    return redact(text[:200], _secrets(candidate), cut=True) if text and isinstance(text, str) else ""
+
+
 def strip_tracebacks(exc: Exception) -> Exception:
     """`exc` and what is behind it, without their frames: local variables there hold bodies that may echo a key."""
     link: BaseException | None = exc

@@ -7,7 +7,7 @@ the one walk. Starts no thread, and opens no connection before the first call. M
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import wraps
 from types import TracebackType
 from typing import TYPE_CHECKING, ParamSpec, Self, TypeVar
@@ -20,7 +20,7 @@ from .costs import estimate_chat
 from .errors import ConfigError, InferRouterError, InvalidRequestError, UnknownModelError
 from .guarded_store import GuardedStore
 from .health import Health, HealthConfig
-from .meter import Clock, Meter, NoopMeter, SystemClock
+from .meter import Clock, Meter, SystemClock, is_meter, listeners_for, meters_in
 from .policy import Policy, policy_named
 from .provider import Provider
 from .provider_factory import KNOWN_PROVIDERS, accounts_from_env, config_for, missing_key_warnings, providers_for
@@ -33,6 +33,7 @@ from .transport import Transport
 from .walk import left_out, ordered, walk
 
 if TYPE_CHECKING:
+    from .call_events import CallTrace
     from .cancel import Cancel
     from .responses import ChatResponse, EmbedResponse
     from .status import Explanation, RouterStatus
@@ -68,8 +69,8 @@ class Router:
     """Routes requests over the accounts of a `Config`. Thread-safe; a context manager.
 
     `providers`: those that the catalog does not know, or that shall replace its own; None: all are built from the configuration.
-    `quota_store`, `policy`: override the configuration's. `meter`: gets an event before and after each attempt. `clock`: has
-    `time()`, `monotonic()`, `sleep(s)`. Raises `ConfigError` listing every problem, or `QuotaStoreError`.
+    `quota_store`, `policy`: override the configuration's. `meter`: one meter or a list of them, told what happens (see `Meter`).
+    `clock`: has `time()`, `monotonic()`, `sleep(s)`. Raises `ConfigError` listing every problem, or `QuotaStoreError`.
     """
 
     def __init__(
@@ -79,7 +80,7 @@ class Router:
         *,
         quota_store: QuotaStore | None = None,
         policy: Policy | None = None,
-        meter: Meter | None = None,
+        meter: Meter | Sequence[Meter] | None = None,
         health: HealthConfig | None = None,
         clock: Clock | None = None,
     ) -> None:
@@ -98,7 +99,7 @@ class Router:
             self._ledger,
             Health(health),
             policy_named(config.policy) if policy is None else policy,
-            None if type(meter) is NoopMeter else meter,
+            listeners_for(meter),
             config.attempt_timeout,
             config.auth_errors == "next",
         )
@@ -145,12 +146,14 @@ class Router:
     ) -> ChatResponse:
         """One whole answer. `timeout`: seconds for everything; `max_wait`: seconds it may sleep until a candidate is free.
 
-        None: the configuration's. `cancel`: ends such a wait from another thread with a `CallCancelledError`. Raises errors of the `InferRouterError` tree only: `InvalidRequestError`, `UnknownModelError`,
-        `NoCandidatesError`, `AllCandidatesFailedError`, `AuthenticationError`, `ContextWindowError`, `QuotaStoreError`.
+        None: the configuration's. `cancel`: ends such a wait from another thread with a `CallCancelledError`.
+        Raises errors of the `InferRouterError` tree only: `InvalidRequestError`, `UnknownModelError`, `NoCandidatesError`,
+        `AllCandidatesFailedError`, `AuthenticationError`, `ContextWindowError`, `QuotaStoreError`.
         """
         needs, deadline, max_wait = self._prepared(request, timeout, max_wait)
         route = self._route(request.model)
-        return walk(route, chat_operation(request, needs, deadline, max_wait, cancel), self._runtime)
+        operation = chat_operation(request, needs, deadline, max_wait, self._trace(request))
+        return walk(route, operation if cancel is None else operation._replace(cancel=cancel), self._runtime)
 
     @only_library_errors
     def stream(
@@ -167,7 +170,8 @@ class Router:
         needs, deadline, max_wait = self._prepared(request, timeout, max_wait)
         route = self._route(request.model)
         idle = self._config.idle_timeout or self._config.attempt_timeout
-        return walk(route, stream_operation(request, needs, deadline, max_wait, idle, cancel), self._runtime)
+        operation = stream_operation(request, needs, deadline, max_wait, idle, self._trace(request, True))
+        return walk(route, operation if cancel is None else operation._replace(cancel=cancel), self._runtime)
 
     @only_library_errors
     def embed(
@@ -182,7 +186,8 @@ class Router:
         self._check(request, EmbedRequest)
         deadline, max_wait = self._bounds(timeout, max_wait)
         route = self._route(request.model)
-        return embed_all(request, route, self._runtime, self._config.allow_paid, deadline, max_wait, cancel)
+        trace = self._trace(request)
+        return embed_all(request, route, self._runtime, self._config.allow_paid, deadline, max_wait, trace, cancel)
 
     @only_library_errors
     def explain(self, request: ChatRequest) -> Explanation:
@@ -199,6 +204,11 @@ class Router:
         found = find_candidates(route, needs, runtime.ledger, runtime.health, runtime.now())
         queue = ordered(runtime.policy, found.candidates)
         return Explanation(route.name, tuple(queue), (*found.rejections, *left_out(found.candidates, queue)))
+
+    @property
+    def config(self) -> Config:
+        """What it was made from."""
+        return self._config
 
     def model_names(self) -> tuple[str, ...]:
         """Every name that can be asked for: aliases first, then the models they name and those an account lists, each once."""
@@ -252,6 +262,14 @@ class Router:
     def _begin(self) -> None:
         self._routes.define_limits(self._runtime.clock.time())
 
+    def _trace(self, request: ChatRequest | EmbedRequest, stream: bool = False) -> CallTrace | None:
+        listeners = self._runtime.meter
+        if listeners is None:
+            return None
+        from .call_events import CallTrace
+
+        return CallTrace(listeners, self._runtime.clock, request, request.model or self._config.default_model, stream)
+
     def _prepared(
         self, request: ChatRequest, timeout: float | None, max_wait: float | None
     ) -> tuple[CallNeeds, float | None, float]:
@@ -297,8 +315,10 @@ def _check_parts(quota_store: object, policy: object, meter: object, health: obj
         problems.append(f"quota_store: must be a store such as ir.SQLiteQuotaStore(path), not {type(quota_store).__name__}")
     if lacks(policy, "select"):
         problems.append("policy: must have a method select(candidates); a policy's name goes into Config(policy=...)")
-    if lacks(meter, "on_route") and lacks(meter, "on_result"):
-        problems.append("meter: must have methods on_route(event) and on_result(event), as ir.LogMeter() has")
+    if not all(map(is_meter, meters_in(meter))):
+        problems.append(
+            "meter: must have methods on_route(event) and on_result(event), as ir.LogMeter() has, or be a list of such"
+        )
     if health is not None and not isinstance(health, HealthConfig):
         problems.append(f"health: must be an ir.HealthConfig, not {type(health).__name__}")
     if lacks(clock, "time", "monotonic", "sleep"):

@@ -183,7 +183,9 @@ class RouteTable:
         for bound in self.bound_accounts:
             if bound.account.id == account_id:
                 return tuple(dict.fromkeys((account_id, bound.scope)))
-        raise ConfigError(f"account {account_id!r} is not configured; known: {', '.join(b.account.id for b in self.bound_accounts)}")
+        raise ConfigError(
+            f"account {account_id!r} is not configured; known: {', '.join(b.account.id for b in self.bound_accounts)}"
+        )
 
     def directly_addressable(self) -> frozenset[str]:
         """Names of the providers that can be reached by a model's own name."""

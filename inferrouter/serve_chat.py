@@ -116,7 +116,9 @@ def serve_chat(service: Service, dialect: Dialect, request: Request, connection:
         call.model, call.stream = asked.model, asked.stream
         with CallGuard(service, connection, call) as guard:
             if asked.stream:
-                _Streaming(service, dialect, asked, connection, call, guard, extra).run(patience_of(request.head.fields, service.max_wait))
+                _Streaming(service, dialect, asked, connection, call, guard, extra).run(
+                    patience_of(request.head.fields, service.max_wait)
+                )
             else:
                 _whole(service, dialect, asked, connection, call, guard, request, extra)
     except CallCancelledError as exc:
@@ -190,9 +192,7 @@ def _whole(
     max_wait, timeout = patience_of(request.head.fields, service.max_wait)
     responses: list[ChatResponse] = []
     for _ in range(asked.copies):
-        responses.append(
-            service.router.chat_completion(asked.request, timeout=timeout, max_wait=max_wait, cancel=guard.cancel)
-        )
+        responses.append(service.router.chat_completion(asked.request, timeout=timeout, max_wait=max_wait, cancel=guard.cancel))
     call.routing = last = responses[-1].routing
     note_usage(call, responses)
     body = write_json(dialect.whole(asked, responses, service.clock.time()))

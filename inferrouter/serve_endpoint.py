@@ -1,7 +1,7 @@
 """Serves a router to every tool that speaks OpenAI's or Anthropic's format: the class `Serve`, and `serve`.
 
-Strategy: one thread accepts, one more for each connection up to `max_clients`; beyond it a connection that has been idle gives way,
-else the newcomer waits in the listen queue. Every request is checked by the guard before its body is read. Stopping ends the
+Strategy: one thread accepts, one more for each connection up to `max_clients`; beyond it a connection that has been idle gives
+way, else the newcomer waits in the listen queue. Every request is checked by the guard before its body is read. Stopping ends the
 listening, gives up the calls that wait, lets streams run for `grace` seconds and then shuts what is left. Must never know a wire
 format, nor show what is said through it.
 """
@@ -12,11 +12,11 @@ import errno
 import logging
 import socket
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from .errors import ConfigError, InferRouterError
+from .errors import ConfigError
 from .meter import Clock, SystemClock
 from .redaction import strip_tracebacks
 from .secret import Secret
@@ -32,6 +32,7 @@ from .serve_watch import Watch
 from .wire_json import write_json
 
 if TYPE_CHECKING:
+    from .meter_metrics import MetricsMeter
     from .router import Router
 
 PORT = 8787
@@ -41,15 +42,17 @@ BACKLOG = 128
 SPARED_S = 1.0
 """Seconds a connection must have been idle before it has to give way to a newcomer."""
 log = logging.getLogger("inferrouter.serve")
+log.addHandler(logging.NullHandler())
 
 
 class Serve:
     """An endpoint over `router`, listening from the moment it is made and answering from `start()` on. A context manager.
 
-    `host`: other than this machine's own needs a `token`; `port`: 0 takes a free one. `token`: what clients send as their API key;
-    None or "": no token is asked for. `hosts`: names of this server besides localhost; `origins`: web pages that may ask.
+    `host`: other than this machine's own needs a `token`; `port`: 0 takes a free one. `token`: what clients send as API key, None
+    or "": none is asked for. `hosts`: names of this server besides localhost; `origins`: web pages that may ask.
     `max_clients`: connections at a time; `max_wait`: seconds a request waits for a free slot unless its client says how long;
-    `max_body`: bytes. `grace`: seconds that answers under way may take when it stops.
+    `max_body`: bytes. `grace`: seconds that answers under way may take when it stops. `metrics`: a meter that `router` has, for
+    `/metrics`; None: the endpoint counts its own calls.
     Raises `ConfigError` if the port is taken, or the address is open to others without a token.
     """
 
@@ -66,6 +69,7 @@ class Serve:
         max_wait: float = 60.0,
         max_body: int = 32 << 20,
         grace: float = 10.0,
+        metrics: MetricsMeter | None = None,
         clock: Clock | None = None,
     ) -> None:
         loopback = is_loopback(host)
@@ -82,7 +86,7 @@ class Serve:
         self._max_body = max_body
         self._guard = Guard(Rules(secret, hosts, origins, loopback), self._clock)
         self._watch = Watch()
-        self._log = CallLog(self._clock)
+        self._log = CallLog(self._clock, metrics)
         self._stopping = threading.Event()
         self._service = Service(router, self._clock, self._log, self._watch, max_wait, {}, self._stopping)
         self._routes = Routes(self._service, Dashboard(self._service, needs_token=bool(secret)))
@@ -205,6 +209,7 @@ class Serve:
         """Serve one request; whether there was one that leaves the connection of use. Raises `Gone`."""
         began = self._clock.monotonic()
         line = ["?", "?"]
+        status = 0
 
         def check(head: Head) -> None:
             line[:] = head.method, head.path
@@ -218,9 +223,9 @@ class Serve:
             extra = self._guard.preflight(request.head) if request.head.method == "OPTIONS" else self._guard.cors(request.head)
             status = self._routes.answer(request, connection, address, extra)
         except BadRequest as exc:
-            status = self._refused(connection, line[1], invalid(exc.said, status=exc.status))
+            status = self._refused(connection, address, line, invalid(exc.said, status=exc.status))
         except Refused as exc:
-            status = self._refused(connection, line[1], exc.problem)
+            status = self._refused(connection, address, line, exc.problem)
         except Gone:
             status = 499
             raise
@@ -229,11 +234,14 @@ class Serve:
             log.error("an error inside the endpoint: %s", type(exc).__name__, exc_info=strip_tracebacks(exc))
             self._inner_error(connection, line[1], exc)
         finally:
-            log.info("%s %s %s %d %.3f s", address, line[0], plain(line[1][:200]), status, self._clock.monotonic() - began)
-        return status not in (400, 403, 408, 413, 431, 500, 501, 505) or status == 400 and connection.keeps
+            if status:
+                log.info("%s %s %s %d %.3f s", address, line[0], plain(line[1][:200]), status, self._clock.monotonic() - began)
+        return True
 
-    def _refused(self, connection: Connection, path: str, problem: Problem) -> int:
-        """Answer a request whose body was not read, so that the connection is of no more use."""
+    def _refused(self, connection: Connection, address: str, line: Sequence[str], problem: Problem) -> int:
+        """Note and answer a request whose body was not read, so that the connection is of no more use."""
+        method, path = line
+        log.warning("%s %s %s refused with %d: %s", address, method, plain(path[:200]), problem.status, plain(problem.message))
         body = write_json(self._routes.problem(path, problem))
         connection.answer(problem.status, (JSON, *problem.fields), body, close=True)
         return problem.status
@@ -243,7 +251,9 @@ class Serve:
         if connection.streaming:
             connection.cut()
         else:
-            connection.answer(problem.status, (JSON, *problem.fields), write_json(self._routes.problem(path, problem)), close=True)
+            connection.answer(
+                problem.status, (JSON, *problem.fields), write_json(self._routes.problem(path, problem)), close=True
+            )
 
     def _forget(self, connection: Connection) -> None:
         connection.close()
@@ -253,8 +263,8 @@ class Serve:
         self._slots.release()
 
 
-def serve(router: Router, *, start: Callable[[Serve], object] | None = None, **settings: object) -> Serve:
-    """An endpoint over `router` that answers at once; see `Serve` for the settings. Stop it with `stop()`, or use it in a `with`."""
+def serve(router: Router, **settings: object) -> Serve:
+    """An endpoint over `router` that answers at once; `settings` as for `Serve`. Stop it with `stop()`, or use it in a `with`."""
     return Serve(router, **settings).start()  # type: ignore[arg-type]  # the constructor names what it takes
 
 
@@ -266,7 +276,9 @@ def _listen(host: str, port: int) -> socket.socket:
         return socket.create_server((host, port), family=family, backlog=BACKLOG)
     except OSError as exc:
         if exc.errno == errno.EADDRINUSE:
-            raise ConfigError(f"port: {port} is taken{_holder(port)}; take another with port=..., or --port 0 for any free one") from None
+            raise ConfigError(
+                f"port: {port} is taken{_holder(port)}; take another with port=..., or --port 0 for any free one"
+            ) from None
         raise ConfigError(f"host: cannot listen at {host}:{port} ({exc.strerror or exc})") from None
 
 

@@ -36,8 +36,8 @@ class Refused(Exception):  # noqa: N818  # an answer, not a fault
 
 @frozen_value
 class Rules:
-    """Who may ask. `token`: empty lets everyone; `hosts`: names of this server besides its addresses; `origins`: web pages of other
-    origins that may ask, each as scheme://host[:port]. `loopback`: whether the server can be reached from this machine alone.
+    """Who may ask. `token`: empty lets everyone; `hosts`: names of this server besides its addresses; `origins`: web pages of
+    others that may ask, each as scheme://host[:port]. `loopback`: whether the server can be reached from this machine alone.
     """
 
     token: Secret
@@ -60,14 +60,18 @@ class Guard:
     def check(self, head: Head, address: str) -> None:
         """Raise `Refused` for a request that must not be served. `address`: the client's."""
         if not self._own_host(head.host):
-            raise Refused(_forbidden(f"{_short(head.host)} is not a name of this server: allow it with --allow-host", "host_not_allowed"))
+            raise Refused(
+                _forbidden(f"{_short(head.host)} is not a name of this server: allow it with --allow-host", "host_not_allowed")
+            )
         self._check_origin(head)
         if head.method == "OPTIONS":
             return
         if head.path not in OPEN_PATHS:
             self._check_token(head, address)
         if head.method == "POST" and field(head.fields, "content-type").partition(";")[0].strip().lower() != "application/json":
-            raise Refused(Problem(415, "invalid_request_error", "content_type", "send the body as Content-Type: application/json"))
+            raise Refused(
+                Problem(415, "invalid_request_error", "content_type", "send the body as Content-Type: application/json")
+            )
 
     def cors(self, head: Head) -> Fields:
         """The headers that let a page of an allowed origin read the answer; none for any other."""

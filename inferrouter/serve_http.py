@@ -57,8 +57,9 @@ class Connection:
         self._rest = b""
         self._writing = threading.Lock()
         self._head: Head | None = None
-        self._streaming = False
+        self.streaming = False
         self._broken = False
+        self._resets = False
         self.last_write = 0.0
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
@@ -118,7 +119,7 @@ class Connection:
             fields = (*fields, ("Transfer-Encoding", "chunked"))
         else:
             self._broken = True
-        self._streaming = True
+        self.streaming = True
         self._send(self._start(200, (*fields, ("Cache-Control", "no-cache"))))
 
     def chunk(self, data: bytes) -> None:
@@ -127,7 +128,7 @@ class Connection:
             self._send(self._framed(data))
 
     def ping(self, data: bytes) -> None:
-        """A piece of a stream that may be left out: it never waits, neither for another write nor for the client. Raises `Gone`."""
+        """A piece of a stream that may be left out: it waits neither for another write nor for the client. Raises `Gone`."""
         if not self._writing.acquire(blocking=False):
             return
         framed = self._framed(data)
@@ -147,7 +148,7 @@ class Connection:
 
     def end(self, data: bytes = b"") -> None:
         """The end of a stream that is whole, with its last piece. Raises `Gone`."""
-        self._streaming = False
+        self.streaming = False
         if self._head is not None and self._head.chunks:
             self._send((self._framed(data) if data else b"") + b"0\r\n\r\n")
         else:
@@ -156,19 +157,21 @@ class Connection:
     def cut(self, data: bytes = b"") -> None:
         """The end of a stream that is not whole: a last piece, and then no clean end. Raises nothing."""
         self._broken = True
-        self._streaming = False
+        self.streaming = False
         try:
             self.chunk(data)
         except Gone:
             return
         if self._head is not None and not self._head.chunks:
+            self._resets = True
             self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
     def close(self) -> None:
         """Close it. Raises nothing. What the client still sends is read for a moment, or it would lose the answer."""
         try:
-            self.sock.shutdown(socket.SHUT_WR)
-            if self._broken:
+            if not self._resets:
+                self.sock.shutdown(socket.SHUT_WR)
+            if self._broken and not self._resets:
                 self.sock.settimeout(0.2)
                 for _ in range(64):
                     if not self.sock.recv(_READ):
@@ -279,7 +282,9 @@ def plain(value: str) -> str:
     """`value` as a header may carry it: what is not printable ASCII is percent-encoded, so that no line can begin in it."""
     if value.isascii() and value.isprintable():
         return value
-    return "".join(sign if " " <= sign <= "~" else "".join(f"%{byte:02X}" for byte in sign.encode("utf-8", "replace")) for sign in value)
+    return "".join(
+        sign if " " <= sign <= "~" else "".join(f"%{byte:02X}" for byte in sign.encode("utf-8", "replace")) for sign in value
+    )
 
 
 def field(fields: Mapping[str, str], *names: str) -> str:

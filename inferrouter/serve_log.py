@@ -1,26 +1,29 @@
-"""Remembers the calls of an endpoint: those under way, those of the last hour, and counts since it began.
+"""Remembers the calls of an endpoint: those under way, those of the last hour, and sums of today.
 
 Strategy: a `Call` is written by the thread that serves it and read by whoever shows it; the log holds a bounded number of them
-and never a word of what was asked or answered. Each change raises a number that viewers wait for. Counters only grow, as
-Prometheus wants them. Must never know HTTP or a wire format.
+and never a word of what was asked or answered. Each change raises a number that viewers wait for. Where the router tells no
+`MetricsMeter` of its own, the ends of calls are told to one here. Must never know HTTP or a wire format.
 """
 
 from __future__ import annotations
 
 import threading
-from collections import Counter, deque
+from collections import deque
 from typing import Any
 
 from .errors import Rejection
+from .events import CallEvent, ResultEvent
+from .frozen import frozen_value
 from .meter import Clock
+from .meter_metrics import MetricsMeter
 from .records import Routing, Usage
 
 KEPT = 2000
 """Calls that are remembered at most."""
 KEPT_S = 3600.0
 """Seconds for which they are."""
-BUCKETS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
-"""Upper bounds of the histograms, in seconds."""
+OUTCOMES = {"done": "ok", "left": "abandoned"}
+DAY_S = 86400.0
 
 
 class Call:
@@ -78,18 +81,32 @@ class Call:
         }
 
 
-class CallLog:
-    """The calls of one endpoint. Thread-safe."""
+@frozen_value
+class Today:
+    """What was served since midnight UTC, or since the endpoint began. `dollars`: what paid calls cost."""
 
-    def __init__(self, clock: Clock) -> None:
+    day: int
+    calls: int = 0
+    free_input: int = 0
+    free_output: int = 0
+    paid_input: int = 0
+    paid_output: int = 0
+    dollars: float = 0.0
+
+
+class CallLog:
+    """The calls of one endpoint. `metrics`: a meter that the router tells already; None: the log tells its own. Thread-safe."""
+
+    def __init__(self, clock: Clock, metrics: MetricsMeter | None = None) -> None:
         self._clock = clock
         self._changed = threading.Condition()
         self._version = 0
         self._numbers = 0
         self._open: dict[int, Call] = {}
         self._past: deque[Call] = deque(maxlen=KEPT)
-        self.counts: Counter[tuple[str, ...]] = Counter()
-        self.sums: Counter[tuple[str, ...]] = Counter()
+        self._today = Today(0)
+        self._told = metrics is not None
+        self.metrics = metrics or MetricsMeter()
 
     def begin(self, path: str, client: str) -> Call:
         """A call that has come."""
@@ -115,16 +132,11 @@ class CallLog:
         with self._changed:
             self._open.pop(call.number, None)
             self._past.append(call)
-            self.counts["calls", call.path, call.model, state] += 1
-            self._observe("call_seconds", call.took_s)
-            if call.first_s is not None:
-                self._observe("first_chunk_seconds", call.first_s)
             if routing is not None:
-                where = (routing.provider, routing.account_id, routing.model, str(routing.free).lower())
-                self.counts[("tokens", *where, "input")] += call.usage.prompt_tokens
-                self.counts[("tokens", *where, "output")] += call.usage.completion_tokens
-                self.sums[("dollars", *where)] += routing.cost  # type: ignore[assignment]  # Counter adds floats as well
+                self._add(routing, call.usage)
             self._tell()
+        if not self._told:
+            self._count(call)
 
     def touch(self) -> None:
         """Something else has changed: whoever looks is told."""
@@ -151,15 +163,38 @@ class CallLog:
                 self._past.popleft()
             return list(reversed(self._past))
 
-    def counters(self) -> tuple[dict[tuple[str, ...], int], dict[tuple[str, ...], float]]:
-        """Counts and sums since the beginning, by name and labels."""
+    def today(self) -> Today:
+        """What was served today."""
         with self._changed:
-            return dict(self.counts), {key: float(value) for key, value in self.sums.items()}
+            return self._today if self._today.day == self._day() else Today(self._day())
 
-    def _observe(self, name: str, seconds: float) -> None:
-        place = next((str(bound) for bound in BUCKETS if seconds <= bound), "+Inf")
-        self.counts[name, place] += 1
-        self.sums[name,] += seconds  # type: ignore[assignment]  # as above
+    def _day(self) -> int:
+        return int(self._clock.time() // DAY_S)
+
+    def _add(self, routing: Routing, usage: Usage) -> None:
+        day, so_far = self._day(), self._today
+        if so_far.day != day:
+            so_far = Today(day)
+        free, paid = (usage, Usage()) if routing.free else (Usage(), usage)
+        self._today = Today(
+            day,
+            so_far.calls + 1,
+            so_far.free_input + free.prompt_tokens,
+            so_far.free_output + free.completion_tokens,
+            so_far.paid_input + paid.prompt_tokens,
+            so_far.paid_output + paid.completion_tokens,
+            so_far.dollars + routing.cost,
+        )
+
+    def _count(self, call: Call) -> None:
+        routing, took = call.routing, call.took_s or 0.0
+        kind, attempts = ("embeddings" if call.path == "/embeddings" else "chat"), routing.attempts if routing else 0
+        outcome = OUTCOMES.get(call.state, "refused" if call.status == 429 else "failed")
+        self.metrics.on_call(CallEvent("", call.model, kind, call.stream, outcome, attempts, 0.0, took))
+        if routing is not None and call.state == "done":
+            place = (routing.provider, routing.account_id, routing.model, routing.free)
+            first = call.first_s if call.stream else None
+            self.metrics.on_result(ResultEvent(*place, True, took, call.usage, routing.cost, first_chunk_s=first))
 
     def _tell(self) -> None:
         self._version += 1

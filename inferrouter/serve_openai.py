@@ -49,7 +49,9 @@ class ChatDialect:
     def read(self, body: Body) -> Asked:
         """The chat in `body`."""
         model = text_of(body, "model")
-        functions = [{"type": "function", "function": each} for each in list_of(body, "functions")]
+        tools: list[Any] = list_of(body, "tools") + [
+            {"type": "function", "function": each} for each in list_of(body, "functions")
+        ]
         copies = body.get("n") or 1
         if type(copies) is not int or not 1 <= copies <= MOST_COPIES:
             raise InvalidRequestError(message=f"n is a whole number from 1 to {MOST_COPIES}")
@@ -62,7 +64,7 @@ class ChatDialect:
             top_p=body.get("top_p"),
             stop=body.get("stop") or None,
             seed=body.get("seed"),
-            tools=[*list_of(body, "tools"), *functions],
+            tools=tools,
             tool_choice=body.get("tool_choice") or _old_choice(body.get("function_call")),
             response_format=body.get("response_format"),
             reasoning_effort=body.get("reasoning_effort"),
@@ -72,7 +74,7 @@ class ChatDialect:
 
     def whole(self, asked: Asked, responses: Sequence[ChatResponse], now: float) -> Body:
         """A chat.completion."""
-        choices = []
+        choices: list[Body] = []
         for response in responses:
             for place, found in enumerate(response.choices):
                 message = found.message
@@ -109,7 +111,8 @@ class ChatWriter:
         """What the chunk adds to its choices."""
         made = b""
         for choice in chunk.choices:
-            delta, body = choice.delta, {}
+            delta = choice.delta
+            body: Body = {}
             if delta.reasoning:
                 body["reasoning_content"] = delta.reasoning
             if delta.content:
@@ -155,9 +158,8 @@ class CompletionDialect:
             prompt = prompt[0]
         if not isinstance(prompt, str):
             raise InvalidRequestError(message="prompt is one string here; ask once for each, or use /v1/chat/completions")
-        known = frozenset(("prompt", "suffix", "best_of", *CARRIED)) - {"messages"}
-        text = f"{prompt}[the text goes on here]{body['suffix']}" if body.get("suffix") else prompt
-        return ChatDialect().read({**{k: v for k, v in body.items() if k in known}, "messages": [{"role": "user", "content": text}]})
+        rest = {name: value for name, value in body.items() if name != "prompt"}
+        return ChatDialect().read({**rest, "messages": [{"role": "user", "content": prompt}]})
 
     def whole(self, asked: Asked, responses: Sequence[ChatResponse], now: float) -> Body:
         """A text_completion."""

@@ -25,7 +25,7 @@ def listener_of(port: int) -> str:
 
 
 def _inodes(table: str, port: int) -> set[str]:
-    found = set()
+    found: set[str] = set()
     try:
         with open(table, encoding="ascii", errors="replace") as file:
             rows = [line.split() for line in file.readlines()[1:]]

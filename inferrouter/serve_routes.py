@@ -104,7 +104,9 @@ class Routes:
             return self._json(connection, 200, {"status": "ok"}, extra)
         if path == "/readyz":
             ready, why = self._dashboard.ready()
-            return self._json(connection, 200 if ready else 503, {"status": "ready" if ready else "not ready", "reason": why}, extra)
+            return self._json(
+                connection, 200 if ready else 503, {"status": "ready" if ready else "not ready", "reason": why}, extra
+            )
         short = _short(path)
         if short == "/models" or short.startswith("/models/"):
             return self._models(request, connection, extra, unquote(short[len("/models/") :]))
@@ -169,7 +171,7 @@ class Routes:
     def _unknown(self, request: Request, connection: Connection, extra: Fields) -> int:
         path, method = request.head.path, request.head.method
         if path.startswith("/v1/v1/"):
-            said = f"{path[:100]!r} begins with /v1 twice: your base URL ends with /v1 and the tool adds its own; leave it out of one"
+            said = f"{path[:100]!r} begins with /v1 twice: the tool adds its own, so leave it out of the base URL"
         elif _known(path, POSTS if method in ("GET", "HEAD") else GETS):
             other = "POST" if method in ("GET", "HEAD") else "GET"
             problem = invalid(f"{path[:100]} takes {other}, not {method}", status=405)

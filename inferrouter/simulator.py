@@ -57,7 +57,8 @@ class Simulator:
     `dialect`: openai, gemini or anthropic. `keys`: the keys it accepts, with their `KeyLimits` if they have any.
     `models`: the names it serves; empty serves any. `reply(question)`: replaces its own sentences. `tools`: whether it
     takes tools. `clock`: epoch seconds, for limits. `latency_s`: seconds before the first byte. `chunk_words`: words in one
-    event of a stream; `chunk_delay_s`: seconds before each. Raises `ConfigError` for an unknown dialect.
+    event of a stream; `chunk_delay_s`: seconds before each. `port`: 0 takes a free one. Raises `ConfigError` for an unknown
+    dialect; `start` raises it for a port that is taken.
     """
 
     def __init__(
@@ -73,6 +74,7 @@ class Simulator:
         latency_s: float = 0.0,
         chunk_words: int = 3,
         chunk_delay_s: float = 0.0,
+        port: int = 0,
     ) -> None:
         if dialect not in WIRES:
             raise ConfigError(f"dialect: {dialect!r} is not one of {', '.join(WIRES)}")
@@ -89,6 +91,7 @@ class Simulator:
         self._latency = latency_s
         self._chunk_words = chunk_words
         self._chunk_delay = chunk_delay_s
+        self._port = port
         self._lock = threading.Lock()
         self._faults: deque[Fault | None] = deque()
         self._log: list[LoggedRequest] = []
@@ -130,11 +133,14 @@ class Simulator:
         self.script([Fault("status", status, body, headers or {}, key=key)] * times)
 
     def start(self) -> Simulator:
-        """Begin to serve on a free port; does nothing if it serves already."""
+        """Begin to serve; does nothing if it serves already."""
         if self._server is None:
             from .simulator_server import Server
 
-            self._server = Server(self._respond)
+            try:
+                self._server = Server(self._respond, self._port)
+            except (OSError, OverflowError) as exc:
+                raise ConfigError(f"port: {self._port} cannot be served on ({exc}); name another one, or 0 for any") from exc
             self._server.start()
         return self
 

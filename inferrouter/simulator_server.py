@@ -28,17 +28,17 @@ Respond = Callable[[str, str, Mapping[str, str], bytes], ScriptedResponse]
 
 
 class Server(ThreadingHTTPServer):
-    """Serves until `stop`. `respond(method, target, headers, body)`: header names arrive in lower case."""
+    """Serves on `port` (0: a free one) until `stop`. `respond(method, target, headers, body)`: header names in lower case."""
 
     daemon_threads = True
     request_queue_size = 128
 
-    def __init__(self, respond: Respond) -> None:
+    def __init__(self, respond: Respond, port: int = 0) -> None:
         self.respond = respond
         self.stopping = threading.Event()
         self._lock = threading.Lock()
         self._open: dict[Any, threading.Thread] = {}
-        super().__init__(("127.0.0.1", 0), _Handler)
+        super().__init__(("127.0.0.1", port), _Handler)
         self._acceptor = threading.Thread(target=self.serve_forever, args=(0.02,), name="simulator", daemon=True)
 
     def start(self) -> None:

@@ -16,24 +16,19 @@ from typing import TYPE_CHECKING, Self
 from .attempt import LiveAttempt, Operation
 from .calls import usage_or_estimate
 from .candidates import CallNeeds
-from .costs import Estimate, estimate_text
+from .costs import Estimate, answers_wanted, estimate_text
 from .errors import InferRouterError, MalformedResponseError, ProviderError, StreamInterruptedError
 from .failure_table import UNKNOWN_OUTCOME, error_from_fault, failure_of
 from .provider import StreamDecoder
 from .records import ChatRequest, Routing, Usage
 from .redaction import provider_bug, redacted_partial
 from .responses import Assembler, ChatChunk, ChatResponse
+from .stream_end import StreamEnd
 from .transport import WireReply
 from .wire import WireFault
 
 if TYPE_CHECKING:
-    from .cancel import Cancel
-
-USAGE_WAIT_S = 2.0
-"""How long a stream whose answer is complete may keep its usage to itself before it is closed."""
-
-CORRECTION_WAIT_S = 0.25
-"""The same where the usage came with the answer, so that nothing but a correction can follow."""
+    from .call_events import CallTrace
 
 LAST_PIECE_WAIT_S = 0.02
 """How long the end of the body is waited for after the last event, so that the connection can be used again."""
@@ -48,13 +43,14 @@ def stream_operation(
     deadline: float | None,
     max_wait: float,
     idle_s: float,
-    cancel: Cancel | None = None,
+    trace: CallTrace | None = None,
 ) -> Operation[ChatStream]:
     """The operation of `Router.stream`. `deadline`: monotonic seconds or None; `idle_s`: longest silence in seconds."""
 
     def read(attempt: LiveAttempt, reply: WireReply) -> ChatStream:
         found = attempt.candidate
-        stream = ChatStream(attempt, reply, found.deployment.bound.provider.decoder(found.model), needs.estimate, idle_s)
+        decoder = found.deployment.bound.provider.decoder(found.model)
+        stream = ChatStream(attempt, reply, decoder, needs.estimate, idle_s, StreamEnd(answers_wanted(request)))
         try:
             stream._open()
         except BaseException:
@@ -63,7 +59,7 @@ def stream_operation(
             raise
         return stream
 
-    return Operation(request, needs, read, deadline, max_wait, stream=True, cancel=cancel)
+    return Operation(request, needs, read, deadline, max_wait, True, trace)
 
 
 class ChatStream:
@@ -73,7 +69,15 @@ class ChatStream:
     (with `.partial`) if the answer breaks off, and nothing else.
     """
 
-    def __init__(self, attempt: LiveAttempt, reply: WireReply, decoder: StreamDecoder, estimate: Estimate, idle_s: float) -> None:
+    def __init__(
+        self,
+        attempt: LiveAttempt,
+        reply: WireReply,
+        decoder: StreamDecoder,
+        estimate: Estimate,
+        idle_s: float,
+        end: StreamEnd,
+    ) -> None:
         self._ended = False
         self._stopped = False
         self._reading = False
@@ -83,8 +87,10 @@ class ChatStream:
         self._decoder = decoder
         self._estimate = estimate
         self._idle_s = idle_s
+        self._end = end
         self._assembler = Assembler()
         self._ready: list[ChatChunk] = []
+        self._said = False
         self._exhausted = False
         self._tail = inf
         self._quiet_since: float | None = None
@@ -135,7 +141,7 @@ class ChatStream:
             self._ready.clear()
             usage = self._seen()
             self._response = self._assembled(usage, complete=False)
-            self._attempt.succeed(usage)
+            self._attempt.succeed(usage, answer=self._response)
 
     def __enter__(self) -> Self:
         return self
@@ -158,15 +164,14 @@ class ChatStream:
         """Read up to the first content. Errors leave as they are, so that the walk goes on to the next candidate."""
         ready: list[ChatChunk] = []
         while not self._exhausted:
-            chunks = self._pull()
-            ready += chunks
-            if any(map(_has_content, chunks)):
+            ready += self._pull()
+            if self._said:
+                self._attempt.first_chunk()
                 break
         self._ready = ready[::-1]
         if not self._exhausted:
             self._arm()
-            if self._decoder.complete:
-                self._bound_trailer()
+            self._bound_trailer()
         elif self._assembler.empty:
             raise MalformedResponseError(message="the stream held no answer")
         else:
@@ -177,9 +182,12 @@ class ChatStream:
         self._reply.set_limits(self._left(), self._idle_s)
 
     def _bound_trailer(self) -> None:
-        """The answer is whole: bound, once, what may still come. Whatever trickles in after that prolongs nothing."""
-        tail = USAGE_WAIT_S if self._assembler.usage is None else CORRECTION_WAIT_S
-        if tail < self._tail:
+        """Once the answer is whole, bound what may still come. Only content prolongs that; an end taken back lifts it."""
+        tail = self._end.tail_s if self._decoder.complete else None
+        if tail is None:
+            if self._tail < inf:
+                self._arm()
+        elif self._said or tail < self._tail:
             self._tail = tail
             left = self._left()
             self._reply.set_limits(tail if left is None else min(tail, left))
@@ -219,27 +227,31 @@ class ChatStream:
                 self._stay_quiet()
 
     def _pull(self) -> list[ChatChunk]:
-        """The next chunks; sets `_exhausted` when nothing more will come. Raises `WireFault` or `ProviderError` if too early."""
-        decoder = self._decoder
+        """The next chunks; sets `_exhausted` when nothing more will come, and `_said` if they bring content.
+
+        Raises `WireFault` or `ProviderError` if the stream ends too early.
+        """
+        decoder, end = self._decoder, self._end
+        self._said = False
         try:
             piece = self._reply.read_some()
             chunks = decoder.feed(piece) if piece else decoder.end()
         except (WireFault, ProviderError):
-            if not decoder.complete:
+            if not decoder.complete or end.tail_s is None:
                 raise
             self._exhausted = True
             return []
         for chunk in chunks:
             self._assembler.add(chunk)
-        if decoder.complete:
-            if decoder.done or not piece:
-                self._exhausted = True
-            else:
-                self._bound_trailer()
-        elif not piece and not chunks:
+            self._said |= end.add(chunk)
+        if decoder.done:
+            self._exhausted = True
+        elif piece:
+            self._bound_trailer()
+        elif decoder.complete and not end.taken_back:
+            self._exhausted = True
+        elif not chunks:
             raise MalformedResponseError(message="the stream ended before its terminal marker")
-        elif self._tail < inf:  # another choice began after the last one had ended
-            self._arm()
         return chunks
 
     def _stay_quiet(self) -> None:
@@ -262,7 +274,7 @@ class ChatStream:
         self._ended = True
         usage = usage_or_estimate(self._assembler.usage, self._estimate, produced=self._assembler.produced)
         self._response = self._assembled(usage, complete=True)
-        self._attempt.succeed(self._assembler.usage or usage, usage)
+        self._attempt.succeed(self._assembler.usage or usage, usage, self._response)
 
     def _interrupt(self, error: ProviderError) -> None:
         if self._stopped:
@@ -273,7 +285,10 @@ class ChatStream:
         usage = self._seen()
         self._attempt.fail(error, UNKNOWN_OUTCOME, usage)
         partial = redacted_partial(self._assembled(usage, complete=False), self._attempt.candidate)
-        raise StreamInterruptedError(partial, error) from error
+        interrupted = StreamInterruptedError(partial, error)
+        if self._attempt.operation.trace is not None:
+            self._attempt.operation.trace.ends(interrupted)
+        raise interrupted from error
 
     def _seen(self) -> Usage:
         """What was used as far as anybody can tell: the provider's figures so far, or an own count where that is larger."""
@@ -285,7 +300,3 @@ class ChatStream:
     def _assembled(self, usage: Usage, complete: bool) -> ChatResponse:
         natives = self._decoder.natives() if complete else {}
         return self._assembler.response(self._attempt.routing_for(usage), usage, natives, complete)
-
-
-def _has_content(chunk: ChatChunk) -> bool:
-    return any(choice.delta.content or choice.delta.reasoning or choice.delta.tool_calls for choice in chunk.choices)

@@ -8,12 +8,14 @@ Must never know what is being said.
 from __future__ import annotations
 
 import os
+import shutil
 import textwrap
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TextIO
 
 WIDTH = 78  # columns; fits a terminal of 80
+FULL, EMPTY, SIDE = "\u2588", "\u2591", "\u2500"
 STYLES = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33"}
 CONTROLS = {code: None for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"}
 
@@ -27,20 +29,53 @@ class Screen:
         self._encoding = getattr(out, "encoding", None) or "utf-8"
         self.terminal = out.isatty()
         self._colour = self.terminal and not env.get("NO_COLOR") and env.get("TERM") != "dumb"
-        self._rule = "\u2500" if self.shown("\u2500") == "\u2500" else "-"
+        self._rule = SIDE if self.shown(SIDE) == SIDE else "-"
+        self._blocks = (FULL, EMPTY) if self.shown(FULL + EMPTY) == FULL + EMPTY else ("#", ".")
+        self._passing = 0
+
+    @property
+    def width(self) -> int:
+        """Columns a line may take: the terminal's, at least 40; off a terminal `WIDTH`."""
+        return max(40, shutil.get_terminal_size((WIDTH, 24)).columns - 1) if self.terminal else WIDTH
 
     def line(self, text: str = "", style: str = "") -> None:
         """One line, or several if `text` has line breaks. `style`: bold, dim, red, green, yellow or ""."""
         self.piece(text, style)
         self.piece("\n")
 
-    def piece(self, text: str, style: str = "") -> None:
-        """`text` as it is, at once; `style` as for `line`."""
-        shown = self.shown(text)
+    def piece(self, text: str, style: str = "", *, raw: bool = False) -> None:
+        """`text` as it is, at once; `style` as for `line`. `raw`: the program's own control characters stay in it."""
+        shown = text if raw else self.shown(text)
         if self._colour and style and shown:
             shown = f"\x1b[{STYLES[style]}m{shown}\x1b[0m"
         self._out.write(shown)
         self._out.flush()
+
+    def passing(self, text: str) -> None:
+        """A line that the next one takes the place of, on a terminal; elsewhere nothing. "" takes it away."""
+        if not self.terminal or (not text and not self._passing):
+            return
+        shown = text[: self.width]
+        self.piece("\r", raw=True)
+        self.piece(shown.ljust(self._passing), "dim")
+        self.piece("\r", raw=True)
+        self._passing = len(shown)
+
+    def bar(self, share: float, columns: int = 20) -> str:
+        """How full something is, 0 to 1, as a bar. No bar is empty or full unless the share is 0 or 1."""
+        share = min(max(share, 0.0), 1.0)
+        filled = round(share * columns)
+        if 0 < share < 1:
+            filled = min(max(filled, 1), columns - 1)
+        return self._blocks[0] * filled + self._blocks[1] * (columns - filled)
+
+    def table(self, rows: Sequence[Sequence[str]], indent: int = 2) -> None:
+        """Rows of cells, each column as wide as its widest; the last one is cut at the width of a terminal."""
+        widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
+        for row in rows:
+            cells = [cell.ljust(width) for cell, width in zip(row[:-1], widths, strict=False)]
+            text = (" " * indent + "  ".join((*cells, row[-1]))).rstrip()
+            self.line(text[: self.width] if self.terminal else text)
 
     def heading(self, text: str) -> None:
         """A line that fills the width, after an empty one."""

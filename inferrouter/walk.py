@@ -49,6 +49,16 @@ def walk(route: Route, operation: Operation[T], runtime: Runtime) -> T:
     """
     if runtime.unsettled_streams:
         runtime.settle_dropped_streams()
+    if operation.trace is None:
+        return _walk(route, operation, runtime)
+    try:
+        return _walk(route, operation, runtime)
+    except BaseException as exc:
+        operation.trace.ends(exc)
+        raise
+
+
+def _walk(route: Route, operation: Operation[T], runtime: Runtime) -> T:
     attempts: list[Attempt] = []
     waited = 0.0
     while True:
@@ -59,11 +69,15 @@ def walk(route: Route, operation: Operation[T], runtime: Runtime) -> T:
         pause = round_.pause(operation.max_wait - waited)
         if pause is None:
             raise round_.failure()
+        if operation.trace is not None:
+            operation.trace.waits(pause, runtime.clock.time() + pause, round_.soonest_rejection())
         if operation.cancel is None:
             runtime.clock.sleep(pause)
         else:
             operation.cancel.wait(pause)
         waited += pause
+        if operation.trace is not None:
+            operation.trace.waited_s = waited
 
 
 def ordered(policy: Policy, candidates: Sequence[Candidate]) -> list[Candidate]:
@@ -107,7 +121,7 @@ class _Round(Generic[T]):
         self.rejections: list[Rejection] = []
         self.only_limits = True
         self._held_until: dict[str, float] = {}
-        self._retry_at: list[float] = []
+        self._resting: list[Rejection] = []
         self._free_as_of = len(attempts)
         self._refusals: list[tuple[str, str]] = []
 
@@ -183,9 +197,12 @@ class _Round(Generic[T]):
             until = rule.hold(error, candidate, runtime.clock.time())
             key = hold_key(error, candidate)
             runtime.ledger.hold(key, until, reason_of(error), runtime.clock.time())
+            if self.operation.trace is not None:
+                self.operation.trace.hold_begins(key, candidate, until, reason_of(error))
             self._held_until[key] = until
             if error.retryable:
-                self._retry_at.append(until)
+                place = (candidate.provider, candidate.account_id, candidate.model)
+                self._resting.append(Rejection(*place, f"held: {reason_of(error)}", until, "held"))
         if rule.fatal:
             raise error
         if not isinstance(error, LIMITS):
@@ -238,10 +255,15 @@ class _Round(Generic[T]):
         declared = sorted((*self.queue, *candidates), key=lambda each: each.order)  # as every policy expects them
         self.queue = ordered(self.runtime.policy, declared)
 
+    def soonest_rejection(self) -> Rejection:
+        """The one that `pause` waits for: a candidate left out, or one that was tried and now rests."""
+        waiting = [each for each in (*self._resting, *self.rejections) if each.retry_at is not None]
+        return min(waiting, key=lambda each: each.retry_at or 0.0)
+
     def _soonest(self) -> float | None:
         """Epoch seconds when the first that is held or full may serve again, None if that would not help any."""
-        rejected = [rejection.retry_at for rejection in self.rejections if rejection.retry_at is not None]
-        return min((*self._retry_at, *rejected), default=None)
+        waiting = (*self._resting, *self.rejections)
+        return min([each.retry_at for each in waiting if each.retry_at is not None], default=None)
 
     def _time_left(self) -> float:
         deadline = self.operation.deadline

@@ -14,6 +14,8 @@ from typing import Any, NoReturn
 
 from .errors import InvalidRequestError, MalformedResponseError
 
+NO_REASON = frozenset(("", "null", "none"))
+
 
 def write_json(body: Mapping[str, Any]) -> bytes:
     """`body` as compact JSON. Raises `InvalidRequestError` for what JSON cannot say, such as NaN."""
@@ -64,7 +66,7 @@ def load_json(data: bytes | str) -> Any:
 
 
 def write_event(data: Any, event: str = "", end: str = "\n") -> bytes:
-    """One server-sent event. `data`: JSON-encoded unless it is a string; `event`: its name, "" for none; `end`: the line ending."""
+    """One server-sent event. `data`: JSON-encoded unless it is a string; `event`: its name, "" for none; `end`: of its lines."""
     text = data if isinstance(data, str) else _SENT.encode(data)
     name = f"event: {event}{end}" if event else ""
     return f"{name}data: {text}{end}{end}".encode("utf-8", "replace")
@@ -100,6 +102,18 @@ def text_or_empty(value: Any) -> str:
     if not isinstance(value, str):
         return ""
     return value if value.isascii() else clean_text(value)
+
+
+def finish_word(value: Any, what: str) -> str | None:
+    """A finish reason as a server wrote it; None for none at all, which some write as "" or as the word null.
+
+    Raises `MalformedResponseError` that calls it `what` if it is not a string.
+    """
+    if value is None:
+        return None
+    if not isinstance(value, str):
+        malformed(f"{what} is not a string")
+    return None if value.strip().lower() in NO_REASON else clean_text(value)
 
 
 def clean_text(text: str) -> str:

@@ -21,7 +21,7 @@ from typing import Any
 from urllib.parse import quote
 
 from tests import ir, part
-from tests.fakes import FakeClock, ListMeter
+from tests.fakes import EveryHook, FakeClock
 from tests.faults import KEY_HEADERS, REDIRECTS, SILENT, TIME_LIMIT_S, TROUBLES, FaultServer, Script, provider, redirects
 from tests.servers import ScriptedServer, answering, environment
 
@@ -162,7 +162,7 @@ class Records(logging.Handler):
         ours.setLevel(self._levels[1])
 
 
-class EveryMeter(ListMeter):
+class EveryMeter(EveryHook):
     """Keeps the events, and writes them to the log."""
 
     def __init__(self) -> None:
@@ -176,6 +176,14 @@ class EveryMeter(ListMeter):
     def on_result(self, event: Any) -> None:
         super().on_result(event)
         self._log.on_result(event)
+
+    def on_call(self, event: Any) -> None:
+        super().heard(event)
+        self._log.on_call(event)
+
+    def on_hold(self, event: Any) -> None:
+        super().heard(event)
+        self._log.on_hold(event)
 
 
 @dataclass

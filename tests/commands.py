@@ -6,6 +6,7 @@ import io
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Mapping
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
@@ -31,10 +32,11 @@ class Terminal(io.StringIO):
 
 
 def run(*argv: str, stdin: str = "", env: Mapping[str, str] | None = None) -> Ran:
-    """A command in this process, under an environment of these variables alone."""
+    """A command in this process, under an environment of these variables alone; its user's folders are empty and go away."""
     out, err = io.StringIO(), io.StringIO()
-    with redirect_stdout(out), redirect_stderr(err), mock.patch.object(sys, "stdin", io.StringIO(stdin)):
-        with mock.patch.dict(os.environ, env or {}, clear=True):
+    with tempfile.TemporaryDirectory() as home, redirect_stdout(out), redirect_stderr(err):
+        own = {"XDG_STATE_HOME": home, "XDG_CONFIG_HOME": home}
+        with mock.patch.object(sys, "stdin", io.StringIO(stdin)), mock.patch.dict(os.environ, own | dict(env or {}), clear=True):
             code = part("cli").main(list(argv))
     return Ran(code, out.getvalue(), err.getvalue())
 

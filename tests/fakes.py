@@ -64,6 +64,18 @@ class ListMeter:
         return [event for event in self.events if isinstance(event, ir.ResultEvent)]
 
 
+class EveryHook(ListMeter):
+    """Has every hook there is."""
+
+    def heard(self, event: Any) -> None:
+        self.events.append(event)
+
+    on_call = on_wait = on_refusal = on_hold = on_limit = heard
+
+    def of(self, kind: str) -> list[Any]:
+        return [event for event in self.events if type(event).__name__ == kind]
+
+
 def account(name: str, **settings: Any) -> Any:
     """An account `name` at the provider of the same name, with calendar limits that a test does not reach by itself."""
     settings.setdefault("limits", {"rpd": 1000, "tpd": 1_000_000})

@@ -243,7 +243,7 @@ class BadAnswers(unittest.TestCase):
                 time.sleep(0.4)
                 peer.send(EVENTS[1].replace(b'"index": 0', b'"index": 1'))
 
-        with patch.object(part("stream"), "USAGE_WAIT_S", 0.2), ScriptedServer(script) as server:
+        with patch.object(part("stream_end"), "TAIL_S", 0.2), ScriptedServer(script) as server:
             with make_router({"a": server.url}) as router:
                 response = streamed(router)
         self.assertEqual([choice.message.text for choice in response.choices], ["fine", "fine"])

@@ -73,7 +73,7 @@ class HelpTest(CommandTest):
 
     def test_misuse(self) -> None:
         """An unknown command and a missing argument are misuse, told on stderr with 2."""
-        for words in (("bogus",), ("ask",), ("check",), ("status",), ("--bogus",)):
+        for words in (("bogus",), ("ask",), ("ask", "--max-wait", "soon", "hi"), ("status", "extra"), ("--bogus",)):
             with self.subTest(words=words):
                 ran = run(*words)
                 self.assertEqual((ran.code, ran.out), (2, ""))
@@ -301,8 +301,9 @@ class StatusTest(CommandTest):
         self.assertIn("1 of 10 requests per day", ran.out)
 
     def test_counts_in_memory(self) -> None:
-        """Without one it says that these counts begin with each program."""
-        ran = run("status", "--config", self.config("http://127.0.0.1:9"))
+        """With a memory store it says that these counts begin with each program."""
+        text = Path(self.config("http://127.0.0.1:9")).read_text(encoding="utf-8")
+        ran = run("status", "--config", self.file(f'{text}\n[quota]\nstore = "memory"\n'))
         self.assertEqual(ran.code, 0)
         self.assertIn("0 of 10 requests per day", ran.out)
         self.assertIn('store = "sqlite" keeps them', ran.err)

@@ -1,15 +1,14 @@
-"""Policies: the order in which candidates are tried. And meters and clocks, which only watch."""
+"""Policies: the order in which candidates are tried. And the machine's clock."""
 
 from __future__ import annotations
 
-import logging
 import time
 import unittest
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from tests import part
 
-errors, meter, policy, records = (part(name) for name in ("errors", "meter", "policy", "records"))
+errors, meter, policy = (part(name) for name in ("errors", "meter", "policy"))
 
 
 class Runner(NamedTuple):
@@ -89,44 +88,6 @@ class Order(unittest.TestCase):
         with self.assertRaises(errors.ConfigError) as caught:
             policy.policy_named("cheapest")
         self.assertIn("free_first, cost_first, least_busy, declared_order", str(caught.exception))
-
-
-class Meters(unittest.TestCase):
-    def events(self) -> list[Any]:
-        usage = records.Usage(1, 2, 3)
-        return [
-            meter.RouteEvent("p", "a", "m", True, 1, 30),
-            meter.ResultEvent("p", "a", "m", False, True, 0.5, usage, 0.25),
-            meter.ResultEvent("p", "a", "m", True, False, 0.5, usage, 0.0, errors.RateLimitedError("p", "a", "m", 429)),
-        ]
-
-    def test_a_log_meter_writes_a_line_an_event(self) -> None:
-        """Routes are written at DEBUG, successes at INFO, failures at WARNING, with the facts."""
-        made = meter.LogMeter()
-        route, success, failure = self.events()
-        with self.assertLogs("inferrouter", logging.DEBUG) as logs:
-            made.on_route(route)
-            made.on_result(success)
-            made.on_result(failure)
-        self.assertEqual([record.levelname for record in logs.records], ["DEBUG", "INFO", "WARNING"])
-        self.assertEqual(
-            [record.getMessage() for record in logs.records][:2],
-            ["attempt 1: p/a m (free), about 30 tokens", "p/a m answered in 0.500 s: 3 tokens, paid, $0.250000"],
-        )
-        self.assertIn("p/a m failed after 0.500 s: p/a (m) answered 429", logs.records[2].getMessage())
-
-    def test_a_log_meter_takes_a_logger(self) -> None:
-        """Events go to the logger that was given."""
-        with self.assertLogs("own", logging.INFO) as logs:
-            meter.LogMeter(logging.getLogger("own")).on_result(self.events()[1])
-        self.assertEqual(len(logs.records), 1)
-
-    def test_a_noop_meter_says_nothing(self) -> None:
-        """Nothing is logged."""
-        made = meter.NoopMeter()
-        with self.assertNoLogs(level=logging.DEBUG):
-            made.on_route(self.events()[0])
-            made.on_result(self.events()[1])
 
 
 class Clocks(unittest.TestCase):

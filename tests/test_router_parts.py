@@ -89,7 +89,8 @@ class Meters(RouterCase):
         with self.assertLogs("inferrouter", "INFO") as logs:
             router.chat_completion(HELLO)
         self.assertEqual([record.levelname for record in logs.records], ["WARNING", "INFO"])
-        self.assertIn("sim/b m answered", logs.records[1].getMessage())
+        self.assertIn("event=answer", logs.records[1].getMessage())
+        self.assertIn("provider=sim account=b model=m free=true", logs.records[1].getMessage())
 
 
 class WrongParts(RouterCase):

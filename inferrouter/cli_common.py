@@ -1,0 +1,134 @@
+"""Serves every command: where a configuration is found, the router over it, and what goes to which stream.
+
+Strategy: a command is a function of its parsed options and a `Console`. The configuration is looked for in one order
+everywhere; without one the environment's keys make the router. Counts are kept in one sqlite file of the user's, unless the
+configuration names a store, so that two commands know of each other. Must never show a key, nor know what a command does.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from .config import Config
+from .config_file import load_config, names_a_store
+from .errors import ConfigError
+from .meter import Meter
+from .provider_factory import KNOWN_PROVIDERS
+from .quota import QuotaStore
+from .router import Router
+from .terminal import Screen
+
+if TYPE_CHECKING:
+    from argparse import ArgumentParser, Namespace
+
+PACKAGE = __name__.rpartition(".")[0]
+PROGRAM = f"python3 -m {PACKAGE}"
+FOLDER = "inferrouter"  # also for a copy under another name: it is the same user, the same keys and the same counts
+CONFIG_VARIABLE = "INFERROUTER_CONFIG"
+CONFIG_NAMES = ("inferrouter.toml", "inferrouter.json")
+
+DONE, FAILED, MISUSED, INTERRUPTED = 0, 1, 2, 130
+"""Exit codes. Failed: one line on stderr says what to do next."""
+
+
+class Console(NamedTuple):
+    """Where a command writes: what was asked for, and what is said about it."""
+
+    out: Screen
+    err: Screen
+
+    def data(self, value: Any) -> None:
+        """`value` as JSON, for programs: one document, times as ISO 8601 in UTC."""
+        self.out.line(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def add_config(parser: ArgumentParser) -> None:
+    """The option that every command with a router has."""
+    parser.add_argument(
+        "--config",
+        metavar="FILE",
+        help=f"a .toml or .json file; default: ${CONFIG_VARIABLE}, ./{CONFIG_NAMES[0]} or .json, the user's own, else the keys "
+        "of the environment",
+    )
+
+
+def add_json(parser: ArgumentParser) -> None:
+    """The option that every command has."""
+    parser.add_argument("--json", action="store_true", help="print JSON, for programs")
+
+
+def found_config(given: str | None, env: Mapping[str, str] | None = None) -> Path | None:
+    """The configuration file to use: the one given or named by the environment, else the first that exists, else None."""
+    env = os.environ if env is None else env
+    named = given or env.get(CONFIG_VARIABLE)
+    if named:
+        return Path(named)
+    places = [Path(name) for name in CONFIG_NAMES] + [config_folder(env) / name for name in CONFIG_NAMES]
+    return next((place for place in places if place.is_file()), None)
+
+
+def config_folder(env: Mapping[str, str]) -> Path:
+    """Where this user's configuration is, as the platform has it."""
+    return _folder(env, "XDG_CONFIG_HOME", ".config", "APPDATA")
+
+
+def loaded(path: Path) -> tuple[Config, tuple[str, ...]]:
+    """The configuration in a file, and what is surprising in it. Raises `ConfigError` with every problem."""
+    return load_config(path, known_providers=KNOWN_PROVIDERS)
+
+
+def open_router(options: Namespace, *, meter: Meter | None = None, allow_paid: bool = False, **settings: Any) -> Router:
+    """A router over the configuration that is found, else over the environment's keys. Raises `ConfigError`, `QuotaStoreError`.
+
+    `allow_paid` counts without a configuration; `settings` go to `Router.from_env`.
+    """
+    path = found_config(options.config)
+    if path is None:
+        return _from_env(meter, allow_paid, settings)
+    return Router.from_file(path, quota_store=own_store(path), meter=meter)
+
+
+def state_file(env: Mapping[str, str]) -> Path:
+    """Where this user's commands count, unless a configuration names a store."""
+    return _folder(env, "XDG_STATE_HOME", ".local/state", "LOCALAPPDATA") / "quota.sqlite"
+
+
+def own_store(path: Path | None) -> QuotaStore | None:
+    """The user's own sqlite store, or None where the configuration `path` names a store itself."""
+    if path is not None and names_a_store(path):
+        return None
+    from .quota_sqlite import SQLiteQuotaStore
+
+    file = state_file(os.environ)
+    try:
+        file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as exc:
+        raise ConfigError(
+            f"the folder {str(file.parent)!r} for counts cannot be made ({exc.strerror}): set XDG_STATE_HOME to one that can, "
+            'or name a file with [quota] store = "sqlite", path = "..."'
+        ) from exc
+    return SQLiteQuotaStore(file)
+
+
+def one_line(text: str) -> str:
+    """`text` without line breaks."""
+    return " ".join(text.split())
+
+
+def _from_env(meter: Meter | None, allow_paid: bool, settings: Mapping[str, Any]) -> Router:
+    try:
+        return Router.from_env(allow_paid=allow_paid, quota_store=own_store(None), meter=meter, **settings)
+    except ConfigError as error:
+        raise ConfigError(f"{'; '.join(error.problems)}; or name a configuration file with --config") from None
+
+
+def _folder(env: Mapping[str, str], variable: str, below_home: str, windows: str) -> Path:
+    if sys.platform == "win32" and env.get(windows):
+        return Path(env[windows]) / FOLDER
+    base = env.get(variable, "")
+    return (Path(base) if os.path.isabs(base) else Path.home() / below_home) / FOLDER

@@ -14,7 +14,6 @@ TYPE_CHECKING = False  # type checkers take it as true; importing it from `typin
 
 if TYPE_CHECKING:
     from .account import AccountConfig, Auth
-    from .cancel import CallCancelledError, Cancel
     from .config import Config, ModelMapping, ModelRef, QuotaConfig
     from .config_file import load_config
     from .content import Part
@@ -40,13 +39,14 @@ if TYPE_CHECKING:
         StreamInterruptedError,
         UnknownModelError,
     )
-    from .events import CallEvent, HoldEvent, LimitEvent, RefusalEvent, ResultEvent, RouteEvent, WaitEvent
+    from .events import CallEvent, HoldEvent, LimitEvent, NoticeEvent, RefusalEvent, ResultEvent, RouteEvent, WaitEvent
     from .health import HealthConfig
     from .limits import Limit
+    from .mapping import MapResult, MapRun
     from .meter import Clock, LogMeter, Meter, NoopMeter, SystemClock
     from .meter_metrics import MetricsMeter
     from .meter_otel import OTelMeter
-    from .policy import CostFirstPolicy, DeclaredOrderPolicy, FreeFirstPolicy, LeastBusyPolicy, Policy
+    from .policy import BestFirstPolicy, CostFirstPolicy, DeclaredOrderPolicy, FreeFirstPolicy, LeastBusyPolicy, Policy
     from .provider import Endpoint, Provider, StreamDecoder
     from .provider_anthropic import AnthropicProvider
     from .provider_gemini import GeminiProvider
@@ -63,6 +63,7 @@ if TYPE_CHECKING:
     from .status import AccountStatus, Explanation, LimitStatus, RouterStatus
     from .stream import ChatStream
     from .tool import Tool
+    from .waiting import CallCancelledError, Cancel
     from .wire import WireFault, WireRequest
 
 __version__ = "0.1.0"
@@ -76,6 +77,7 @@ __all__ = [
     "AttemptTimeoutError",
     "Auth",
     "AuthenticationError",
+    "BestFirstPolicy",
     "Bucket",
     "CallCancelledError",
     "CallEvent",
@@ -111,6 +113,8 @@ __all__ = [
     "LimitStatus",
     "LogMeter",
     "MalformedResponseError",
+    "MapResult",
+    "MapRun",
     "MemoryQuotaStore",
     "Message",
     "Meter",
@@ -123,6 +127,7 @@ __all__ = [
     "MultimodalUnavailableError",
     "NoCandidatesError",
     "NoopMeter",
+    "NoticeEvent",
     "OTelMeter",
     "OpenAICompatProvider",
     "Part",
@@ -165,7 +170,7 @@ __all__ = [
 
 _NAMES = {
     "account": "AccountConfig Auth",
-    "cancel": "CallCancelledError Cancel",
+    "waiting": "CallCancelledError Cancel",
     "serve_endpoint": "Serve serve",
     "config": "Config ModelMapping ModelRef QuotaConfig",
     "config_file": "load_config",
@@ -177,13 +182,14 @@ _NAMES = {
         "QuotaExceededError QuotaStoreError RateLimitedError Rejection StreamInterruptedError "
         "UnknownModelError"
     ),
-    "events": "CallEvent HoldEvent LimitEvent RefusalEvent ResultEvent RouteEvent WaitEvent",
+    "events": "CallEvent HoldEvent LimitEvent NoticeEvent RefusalEvent ResultEvent RouteEvent WaitEvent",
     "health": "HealthConfig",
     "limits": "Limit",
+    "mapping": "MapResult MapRun",
     "meter": "Clock LogMeter Meter NoopMeter SystemClock",
     "meter_metrics": "MetricsMeter",
     "meter_otel": "OTelMeter",
-    "policy": "CostFirstPolicy DeclaredOrderPolicy FreeFirstPolicy LeastBusyPolicy Policy",
+    "policy": "BestFirstPolicy CostFirstPolicy DeclaredOrderPolicy FreeFirstPolicy LeastBusyPolicy Policy",
     "provider": "Endpoint Provider StreamDecoder",
     "provider_anthropic": "AnthropicProvider",
     "provider_gemini": "GeminiProvider",

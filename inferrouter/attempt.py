@@ -20,17 +20,19 @@ from .frozen import frozen_value
 from .guarded_store import GuardedStore
 from .health import Health, Permit, Verdict
 from .meter import Clock, Listeners
+from .notices import Notices
 from .policy import Policy
 from .quota import QuotaStore, Refusal, Reservation
 from .records import ChatRequest, EmbedRequest, Routing, Usage
 from .redaction import attributed, strip_tracebacks
 from .transport import WireReply
+from .waiting import WaitingRoom
 from .wire import WireFault, WireRequest
 
 if TYPE_CHECKING:
     from .call_events import CallTrace
-    from .cancel import Cancel
     from .responses import ChatResponse, EmbedResponse
+    from .waiting import Cancel
 
 T = TypeVar("T")
 
@@ -39,7 +41,8 @@ ERROR_BODY_BYTES = 64 * 1024
 
 @frozen_value
 class Runtime:
-    """What every walk of a router works with. `attempt_timeout` in seconds; `auth_next`: a refused key moves on.
+    """What every walk of a router works with. `attempt_timeout` in seconds; `auth_next`: a refused key moves on, None: to
+    another account of its provider alone. `notices`: what is said once.
 
     `unsettled_streams`: the settlements of streams that were collected as garbage. A finalizer may run anywhere, also inside a
     lock of the store, so it leaves its settlement here for the next call to make.
@@ -51,8 +54,10 @@ class Runtime:
     policy: Policy
     meter: Listeners | None
     attempt_timeout: float
-    auth_next: bool
+    auth_next: bool | None
     unsettled_streams: deque[Callable[[], None]] = field(default_factory=deque, repr=False)
+    notices: Notices = field(default_factory=Notices, repr=False)
+    waiting: WaitingRoom = field(default_factory=WaitingRoom, repr=False)
 
     def now(self) -> Instant:
         """This moment on both clocks."""
@@ -80,6 +85,11 @@ class Operation(NamedTuple, Generic[T]):
     stream: bool = False
     trace: CallTrace | None = None
     cancel: Cancel | None = None
+
+    @property
+    def session(self) -> str | None:
+        """The conversation that the call belongs to, None for none."""
+        return self.request.session if isinstance(self.request, ChatRequest) else None
 
     def encode(self, candidate: Candidate) -> tuple[WireRequest, tuple[str, ...]]:
         """The request in the format of `candidate`, and which parameters it leaves out. Raises `InvalidRequestError`."""
@@ -186,10 +196,7 @@ class LiveAttempt:
         if 200 <= reply.status < 300:
             return self.operation.read(self, reply)
         with reply:
-            try:
-                body = reply.read(ERROR_BODY_BYTES)
-            except WireFault:
-                body = b""
+            body = _beginning(reply)
         raise bound.provider.error(reply.status, reply.headers, body, runtime.clock.time())
 
     @property
@@ -258,3 +265,13 @@ class LiveAttempt:
     def _amounts(self, usage: Usage) -> list[float]:
         prices = self.candidate.deployment.bound.account
         return [UNITS[unit].used(usage, prices) for _, unit in self.candidate.buckets]
+
+
+def _beginning(reply: WireReply) -> bytes:
+    """As much of a refusal's body as comes, and as is looked at."""
+    if hasattr(reply, "read_beginning"):
+        return reply.read_beginning(ERROR_BODY_BYTES)
+    try:  # a wire of a provider's own
+        return reply.read(ERROR_BODY_BYTES)
+    except WireFault:
+        return b""

@@ -188,7 +188,7 @@ def _parameters(request: ChatRequest | EmbedRequest) -> Mapping[str, Any]:
     """Those of the request's settings that describe it without quoting it."""
     if isinstance(request, EmbedRequest):
         return EMPTY
-    stated = {name: getattr(request, name) for name in ("max_tokens", "temperature", "top_p", "stop", "seed")}
+    stated = {name: getattr(request, name) for name in ("max_tokens", "temperature", "top_p", "stop", "seed", "session")}
     form = request.response_format
     stated["output"] = form.get("type") if isinstance(form, Mapping) else None
     stated["n"] = request.extra.get("n") if request.extra else None

@@ -22,8 +22,8 @@ from .walk import walk
 
 if TYPE_CHECKING:
     from .call_events import CallTrace
-    from .cancel import Cancel
     from .responses import ChatResponse, EmbedResponse
+    from .waiting import Cancel
 
 
 def chat_operation(

@@ -17,7 +17,6 @@ from .cli_common import DONE, FAILED, Console, add_config, add_json, found_confi
 from .config import Config
 from .config_file import names_a_store
 from .errors import ConfigError
-from .provider_factory import accounts_from_env, config_for
 from .quota import QuotaStore
 from .quota_memory import MemoryQuotaStore
 from .records import ChatRequest
@@ -46,7 +45,7 @@ def check(options: Namespace, console: Console) -> int:
     path = found_config(options.file or options.config)
     name = "the environment" if path is None else str(path)
     try:
-        config, warnings = (config_for(accounts_from_env(os.environ)), ()) if path is None else loaded(path)
+        config, warnings = _of_environment() if path is None else loaded(path)
         with ledger_copy(path, config) as store, Router(config, quota_store=store) as router:
             report = _report(router, config)
             warnings = (*warnings, *router.warnings)
@@ -90,6 +89,14 @@ def providers(options: Namespace, console: Console) -> int:
         if row.source:
             out.line(f"  from {row.source}", "dim")
     return DONE
+
+
+def _of_environment() -> tuple[Config, tuple[str, ...]]:
+    """The configuration that the environment's keys make, and what is to be said about them."""
+    from .environment import accounts_from_env, config_for
+
+    found = accounts_from_env(os.environ)
+    return config_for(found.accounts), tuple(found.notes)
 
 
 @contextmanager

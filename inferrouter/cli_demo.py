@@ -81,7 +81,8 @@ def _show(served: list[Simulator], seconds: float | None, console: Console) -> N
 
     ends = None if seconds is None else time.monotonic() + seconds
     shown = [0] * len(served)
-    while ends is None or time.monotonic() < ends:
+
+    def show_new() -> None:
         for place, each in enumerate(served):
             for request in each.log[shown[place] :]:
                 shown[place] += 1
@@ -89,4 +90,10 @@ def _show(served: list[Simulator], seconds: float | None, console: Console) -> N
                     f"{request.prompt_tokens} + {request.completion_tokens} tokens" if request.status == 200 else request.fault
                 )
                 console.err.line(f"{each.dialect} {request.model or '-'}: {request.status} {tokens}".rstrip())
-        time.sleep(0.1)
+
+    try:
+        while ends is None or time.monotonic() < ends:
+            show_new()
+            time.sleep(0.1)
+    finally:
+        show_new()

@@ -20,7 +20,7 @@ from .errors import ConfigError
 from .frozen import freeze, frozen_value
 from .validation import check_bool, check_choice, check_name, check_number, describe_type, did_you_mean
 
-POLICIES = ("free_first", "cost_first", "least_busy", "declared_order")
+POLICIES = ("free_first", "cost_first", "least_busy", "declared_order", "best_first")
 MAX_PLAUSIBLE_PRICE = 0.01  # dollars; ten thousand a million is more than any model costs
 
 
@@ -60,10 +60,11 @@ class Config:
     """Everything a router is built from.
 
     `default_model`: alias or model of a request that names none, "": there is none. `policy`: free_first | cost_first |
-    least_busy | declared_order. `attempt_timeout`: seconds one attempt may take. `max_wait`: seconds a call may sleep
-    for a candidate to be free again, 0: not at all. `timeout`: seconds for a whole call, None: no bound but the attempts'.
-    `idle_timeout`: longest silence of a stream in seconds, None: as `attempt_timeout`. `auth_errors`: what follows a
-    refused key: raise | next. `on_store_error`: refuse | ignore, None: the `quota`'s.
+    least_busy | declared_order | best_first. `attempt_timeout`: seconds one attempt may take. `max_wait`: seconds a call may
+    sleep for a candidate to be free again, 0: not at all. `timeout`: seconds for a whole call, None: no bound but the
+    attempts'. `idle_timeout`: longest silence of a stream in seconds, None: as `attempt_timeout`. `auth_errors`: what follows a
+    refused key: raise | next; None: the next where the name is served by another account of that provider, else raise.
+    `on_store_error`: refuse | ignore, None: the `quota`'s.
 
     Raises `ConfigError` that lists every problem of every part.
     """
@@ -77,7 +78,7 @@ class Config:
     max_wait: float = 0.0
     timeout: float | None = None
     idle_timeout: float | None = None
-    auth_errors: str = "raise"
+    auth_errors: str | None = None
     on_store_error: str | None = None
     quota: QuotaConfig = field(default_factory=QuotaConfig)
 
@@ -124,7 +125,7 @@ def _config_problems(config: Config) -> Iterator[str]:
         ("max_wait", check_number(config.max_wait, most=31_536_000)),
         ("timeout", check_seconds(config.timeout)),
         ("idle_timeout", check_seconds(config.idle_timeout)),
-        ("auth_errors", check_choice(config.auth_errors, ("raise", "next"))),
+        ("auth_errors", config.auth_errors and check_choice(config.auth_errors, ("raise", "next"))),
         ("on_store_error", config.on_store_error and check_choice(config.on_store_error, ("refuse", "ignore"))),
         *_quota_problems(config.quota),
     ):

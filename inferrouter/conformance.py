@@ -13,37 +13,18 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
+from .conformance_clock import ClockConformance
+from .conformance_store import NOON
 from .errors import QuotaStoreError
 from .limits import Limit, next_reset
-from .quota import LONGEST_HOLD, Bucket, Headroom, QuotaStore, Refusal, Reservation, allowance_key
-
-if TYPE_CHECKING:
-    import unittest
-
-    _Base = unittest.TestCase
-else:
-    _Base = object
+from .quota import LONGEST_HOLD, Headroom, Refusal, Reservation, allowance_key
 
 __all__ = ["NOON", "QuotaStoreConformance"]
 
-NOON = 1_788_955_200.0
-"""Epoch seconds of 2026-09-09 12:00 UTC, where every test begins."""
 
-
-class QuotaStoreConformance(_Base):
+class QuotaStoreConformance(ClockConformance):
     """Every claim a store must hold. `make_store` returns a new empty store; the suite closes it."""
-
-    def make_store(self) -> QuotaStore:
-        """A new, empty store."""
-        raise NotImplementedError
-
-    def setUp(self) -> None:
-        super().setUp()
-        self.store = self.make_store()
-        self.addCleanup(self.store.close)
 
     def test_admits_exactly_the_amount(self) -> None:
         """A limit of three admits three, whatever the window."""
@@ -312,55 +293,6 @@ class QuotaStoreConformance(_Base):
         with self.assertRaises(QuotaStoreError):
             self.store.hold("k", NOON, "", math.nan)
 
-    def test_clock_back_does_not_open_a_spent_calendar_window(self) -> None:
-        """After a step back the newest window is charged, so a spent day admits nothing."""
-        self.define("k", Limit(2, "requests", "day"))
-        self.assertEqual(self.admitted("k", 3), 2)
-        for back in (1, 3600, 43_201, 86_400 * 40):
-            self.assertEqual(self.admitted("k", 1, now=NOON - back), 0, back)
-        self.assertEqual(self.admitted("k", 3, now=NOON + 43_200), 2)
-        self.assertEqual(self.admitted("k", 1, now=NOON), 0)
-
-    def test_clock_back_within_a_rolling_window(self) -> None:
-        """A short step back opens nothing, and what is used frees no later than before."""
-        self.define("k", Limit(2, "requests", "minute"))
-        self.assertEqual(self.admitted("k", 2), 2)
-        self.assertEqual(self.admitted("k", 1, now=NOON - 50), 0)
-        self.assertEqual(self.admitted("k", 1, now=NOON + 59), 0)
-        self.assertEqual(self.admitted("k", 3, now=NOON + 61.5), 2)
-
-    def test_clock_back_beyond_a_rolling_window(self) -> None:
-        """A long step back keeps what is used charged for one more window, and no longer."""
-        self.define("k", Limit(3, "requests", "minute"))
-        self.assertEqual(self.admitted("k", 2), 2)
-        back = NOON - 86_400
-        self.assertEqual(self.admitted("k", 2, now=back), 1)
-        self.assertEqual(self.admitted("k", 1, now=back + 60), 0)
-        self.assertEqual(self.admitted("k", 4, now=back + 61.5), 3)
-
-    def test_clock_back_beyond_a_full_rolling_window(self) -> None:
-        """A full window frees again one window after the first look since a long step back, though nothing was admitted."""
-        for key in ("refused", "seen"):
-            self.define(key, Limit(2, "requests", "minute"))
-            self.assertEqual(self.admitted(key, 2), 2)
-        back = NOON - 86_400
-        self.assertEqual((self.admitted("refused", 1, now=back), self.headroom("seen", back).remaining), (0, 0))
-        self.assertEqual([self.admitted(key, 1, now=back + 60) for key in ("refused", "seen")], [0, 0])
-        self.assertEqual([self.admitted(key, 3, now=back + 61.5) for key in ("refused", "seen")], [2, 2])
-
-    def test_clock_back_and_holds(self) -> None:
-        """After a step back a hold has no longer to go than when it was made."""
-        self.store.hold("k", NOON + 60, "", NOON)
-        self.assertEqual(self.store.holds(NOON - 7200)["k"].until, NOON - 7140)
-        self.assertEqual(self.store.holds(NOON - 7139), {})
-
-    def test_flapping_clock(self) -> None:
-        """A clock that flaps by an hour admits no more than one amount for each window it visits."""
-        for key, limit in (("k", Limit(5, "requests", "hour", rolling=False)), ("rolling", Limit(5, "requests", "minute"))):
-            self.define(key, limit)
-            admitted = sum(self.admitted(key, 6, now=NOON + (flap % 2) * 3600 + flap / 100) for flap in range(20))
-            self.assertLessEqual(admitted, 10, key)
-
     def test_threads(self) -> None:
         """Eight threads on two limits of fifty are admitted exactly fifty times."""
         self.define("requests", Limit(50, "requests", "day"))
@@ -411,40 +343,3 @@ class QuotaStoreConformance(_Base):
         ):
             with self.assertRaises(QuotaStoreError):
                 method()
-
-    # what the claims are written with
-
-    def define(self, key: str, limit: Limit) -> None:
-        """Defines one bucket."""
-        self.store.define([Bucket(key, limit)], NOON)
-
-    def headroom(self, key: str, now: float = NOON) -> Headroom:
-        """The headroom of one bucket."""
-        return self.store.headroom([key], now)[0]
-
-    def reserved(self, wants: Sequence[tuple[str, float]], now: float = NOON) -> Reservation:
-        """A reservation, which must be admitted."""
-        outcome = self.store.reserve(wants, now)
-        if not isinstance(outcome, Reservation):
-            self.fail(f"should be admitted: {outcome}")
-        return outcome
-
-    def take(self, key: str, amount: float) -> None:
-        """Takes from one bucket for good."""
-        self.assertTrue(self.store.commit(self.reserved([(key, amount)]), NOON))
-
-    def refused(self, wants: Sequence[tuple[str, float]], now: float = NOON) -> Refusal:
-        """A refusal, which must come."""
-        outcome = self.store.reserve(wants, now)
-        if not isinstance(outcome, Refusal):
-            self.fail(f"should be refused: {outcome}")
-        return outcome
-
-    def admitted(self, key: str, tries: int, amount: float = 1, now: float = NOON) -> int:
-        """How many of `tries` reservations are admitted."""
-        outcomes = [self.store.reserve([(key, amount)], now) for _ in range(tries)]
-        return sum(isinstance(outcome, Reservation) for outcome in outcomes)
-
-    def commit_one(self, reservation: Reservation, now: float) -> bool:
-        """Commits a use of 1."""
-        return self.store.commit(reservation, now, [1])

@@ -14,12 +14,10 @@ from typing import Any
 
 from .errors import MalformedResponseError
 from .frozen import EMPTY, frozen_value
-from .wire_json import clean_text, embedded_status, load_json
+from .wire_json import clean_text, embedded_status, load_cut_json, load_json
 
 READ_BYTES = 64 << 10
 """More of an error body than this is not looked at."""
-KEEP_CHARS = 16 << 10
-"""More of its text than this is not kept."""
 MAX_WAIT = 86400.0
 """Seconds, a day: no wait is longer."""
 
@@ -58,9 +56,9 @@ class ErrorBody:
 
 def read_body(body: bytes) -> ErrorBody:
     """`body` read as far as it can be. Never raises."""
-    text = clean_text(body[:READ_BYTES].decode("utf-8", "replace")).strip()[:KEEP_CHARS]
+    text = clean_text(body[:READ_BYTES].decode("utf-8", "replace").removeprefix("\ufeff")).strip()
     try:
-        item = load_json(body[:READ_BYTES])
+        item = _item(text)
     except MalformedResponseError:
         return ErrorBody(text, _cut(_from_page(text)))
     if isinstance(item, list):
@@ -81,11 +79,11 @@ def asked_wait(headers: Mapping[str, str], error_body: ErrorBody, now: float) ->
 
 def retry_after_header(headers: Mapping[str, str], now: float) -> float | None:
     """Seconds from `retry-after-ms` (if above 0) or `retry-after` (number or HTTP date against `now`); None if neither says."""
-    millis = _number(headers.get("retry-after-ms"))
+    millis = plain_number(headers.get("retry-after-ms"))
     if millis:
         return clamp(millis / 1000)
     value = headers.get("retry-after")
-    seconds = _number(value)
+    seconds = plain_number(value)
     if seconds is not None:
         return clamp(seconds)
     moment = _http_date(value) if isinstance(value, str) else None
@@ -120,13 +118,23 @@ def body_epoch(metadata: Mapping[str, Any]) -> float | None:
     value = found.get("x-ratelimit-reset")
     if type(value) is int and value >= 0:
         value = str(value)
-    number = _number(value)
+    number = plain_number(value)
     return _epoch(number) if number is not None else None
 
 
 def clamp(seconds: float) -> float:
     """`seconds`, but from 0 to a day."""
     return min(max(0.0, seconds), MAX_WAIT)
+
+
+def _item(text: str) -> Any:
+    """The JSON value in `text`, or as much as there is of an object or a list that was cut off."""
+    try:
+        return load_json(text)
+    except MalformedResponseError:
+        if text[:1] not in ("{", "["):
+            raise
+    return load_cut_json(text)
 
 
 def _from_object(item: Mapping[str, Any], text: str) -> ErrorBody:
@@ -195,18 +203,18 @@ def _cut(text: str) -> str:
 def _resets(headers: Mapping[str, str], now: float) -> Iterator[float]:
     for name, remaining in headers.items():
         found = _REMAINING.fullmatch(name)
-        if not found or _number(remaining) != 0:
+        if not found or plain_number(remaining) != 0:
             continue
         family, after, before = found.groups()
         value = headers.get(f"{family}-{before}-reset" if before else f"{family}-reset{after or ''}")
-        wait = _until(value, now)
+        wait = seconds_until(value, now)
         if wait is not None:
             yield wait
 
 
-def _until(value: Any, now: float) -> float | None:
-    """Seconds until a reset written as a duration, bare seconds, an epoch in s or ms, or an RFC 3339 moment."""
-    number = _number(value)
+def seconds_until(value: Any, now: float) -> float | None:
+    """Seconds, at most a day, until a reset written as a duration, bare seconds, an epoch in s or ms, or an RFC 3339 moment."""
+    number = plain_number(value)
     if number is not None:
         moment = _epoch(number)
         return clamp(number if moment is None else moment - now)
@@ -229,7 +237,8 @@ def _epoch(number: float) -> float | None:
     return number if number >= 1e9 else None
 
 
-def _number(value: Any) -> float | None:
+def plain_number(value: Any) -> float | None:
+    """The number that a text is in plain ASCII decimals, of at most 13 digits before the point; None for anything else."""
     text = value.strip() if isinstance(value, str) else ""
     return float(text) if _NUMBER.fullmatch(text) else None
 

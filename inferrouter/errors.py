@@ -208,7 +208,10 @@ class ContextWindowError(InvalidRequestError):
 class AuthenticationError(ProviderError):
     """401, 403, or a body that means a bad key. The account is held for ten minutes."""
 
-    hint = "Check this account's auth.api_key and what the key is allowed to do."
+    hint = (
+        "Check this account's auth.api_key and what the key is allowed to do; "
+        'auth_errors = "next" lets other accounts serve meanwhile.'
+    )
 
 
 class QuotaExceededError(ProviderError):
@@ -279,6 +282,11 @@ class StreamInterruptedError(InferRouterError):
 
 class QuotaStoreError(InferRouterError):
     """The quota store cannot be trusted or reached; without it no call is made (`on_store_error = "ignore"` opts out)."""
+
+
+def router_closed() -> InferRouterError:
+    """What every use of a closed router ends with."""
+    return InferRouterError("this router is closed: make a new one")
 
 
 def _when(retry_at: float | None) -> str:

@@ -25,8 +25,8 @@ class RouteEvent:
     """An attempt is about to be made. `attempt` counts from 1 within the call.
 
     `alias`: the name that was asked for; `operation`: chat or embeddings; `reserved`: what is charged until the attempt ends;
-    `parameters`: those of the request that are set (max_tokens, temperature, top_p, stop, seed, n, output), never its messages;
-    `base_url`: where it goes.
+    `parameters`: those of the request that are set (max_tokens, temperature, top_p, stop, seed, session, n, output), never its
+    messages; `base_url`: where it goes.
     """
 
     provider: str
@@ -164,4 +164,18 @@ class LimitEvent:
     stated: float | None
     remaining: float | None
     source: str
+    at: float = 0.0
+
+
+@frozen_value
+class NoticeEvent:
+    """Something that no waiting mends was found: a model that its provider does not have, a key that was refused. Told once each.
+
+    `text`: the sentence that `Router.warnings` holds from now on.
+    """
+
+    text: str
+    provider: str
+    account_id: str
+    model: str
     at: float = 0.0

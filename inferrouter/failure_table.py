@@ -90,6 +90,19 @@ def error_from_fault(fault: WireFault, candidate: Candidate) -> ProviderError:
     return error
 
 
+def is_outage(error: ProviderError) -> bool:
+    """Whether `error` says that the server is not there, or serves nobody: no connection, no such host, 503 or 529."""
+    cause = error.__cause__
+    if isinstance(cause, WireFault):
+        return cause.kind in ("refused", "dns")
+    return error.status in (503, 529)
+
+
+def is_answer(error: ProviderError) -> bool:
+    """Whether the server answered, so that it is not out whatever it said."""
+    return error.status is not None and error.status < 500
+
+
 def hold_key(error: ProviderError, candidate: Candidate) -> str:
     """What is held: the account, everything that shares its quota, or one model there."""
     bound = candidate.deployment.bound
@@ -103,6 +116,20 @@ def reason_of(error: ProviderError) -> str:
     status = f" ({error.status})" if error.status else ""
     mend = ", check auth.api_key" if isinstance(error, AuthenticationError) else ""
     return f"{type(error).__name__.removesuffix('Error')}{status}{mend}"
+
+
+def notice_of(error: ProviderError, candidate: Candidate, name: str) -> str | None:
+    """What is to be said once about `error`, which waiting does not mend; None for all others. `name`: what was asked for."""
+    who = f"{candidate.provider}/{candidate.account_id}"
+    if isinstance(error, ModelNotFoundError):
+        asked = "" if name == candidate.model else f"; take it out of {name!r}, or check its name"
+        return f"models: {who} does not serve {candidate.model!r}, which is passed over for an hour at a time{asked}"
+    if isinstance(error, AuthenticationError):
+        return (
+            f"accounts: the key of {who} was refused, so it is passed over for ten minutes at a time; check its auth.api_key "
+            '(auth_errors = "raise" stops a call there)'
+        )
+    return None
 
 
 def _rate_hold(error: ProviderError, candidate: Candidate, now: float) -> float:

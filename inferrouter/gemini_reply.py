@@ -276,9 +276,8 @@ def _breakdown(given: dict[str, Any]) -> Mapping[str, int]:
         if not isinstance(details, list):
             continue
         for detail in details:
-            modality = detail.get("modality") if isinstance(detail, dict) else None
-            if isinstance(modality, str):
-                kind = modality.lower()
+            kind = text_or_empty(detail.get("modality")).lower() if isinstance(detail, dict) else ""
+            if kind:
                 found[kind] = found.get(kind, 0) + tokens(detail.get("tokenCount"))
     return FrozenDict(found) if found else EMPTY
 

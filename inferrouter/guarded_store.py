@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-from .errors import QuotaStoreError
+from .errors import InferRouterError, QuotaStoreError, router_closed
 from .limits import Limit
 from .quota import Bucket, Headroom, Hold, QuotaStore, Refusal, Reservation
 from .quota_memory import MemoryQuotaStore
@@ -23,11 +23,12 @@ KEPT_SETTLEMENTS = 10_000
 
 
 class GuardedStore:
-    """The methods of a store, made safe. Each raises `QuotaStoreError` or nothing."""
+    """The methods of a store, made safe. Each raises `QuotaStoreError` or nothing; `InferRouterError` once it is closed."""
 
     def __init__(self, store: QuotaStore, on_error: str = "refuse") -> None:
         self.store = store
         self.degraded = 0
+        self._closed = False
         self._spare = MemoryQuotaStore() if on_error == "ignore" else None
         self._unsettled: deque[tuple[QuotaStore, Reservation, Sequence[float] | None]] = deque(maxlen=KEPT_SETTLEMENTS)
         self._replaying = threading.Lock()
@@ -83,12 +84,15 @@ class GuardedStore:
         """Hold an account or a model. Never raises: a hold that is lost costs one more refused call."""
         try:
             self._ask(lambda store: store.hold(key, until, reason, now))
-        except QuotaStoreError:
+        except InferRouterError:
             return
 
     def close(self, now: float, store_too: bool) -> None:
-        """Settle what is left, and close the store if `store_too`. Raises nothing."""
+        """Settle what is left, and close the store if `store_too`. Raises nothing.
+
+        What fails from then on failed because its router is closed, and says so."""
         self._replay(now)
+        self._closed = True
         try:
             if store_too:
                 self.store.close()
@@ -102,6 +106,8 @@ class GuardedStore:
             return method(self.fallback_or_raise(exc))
 
     def fallback_or_raise(self, exc: Exception) -> QuotaStore:
+        if self._closed:
+            raise router_closed() from exc
         self.degraded += 1
         if self._spare is not None:
             return self._spare

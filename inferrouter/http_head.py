@@ -2,8 +2,9 @@
 
 Strategy: http.client gives each head to the email package, which accepts lines that are not headers and takes 29 us for twelve of
 them, a fifth of a small call; this module takes 8 us. A line is `name: value` or the answer is refused, and names are lower-case
-from the start. Only 100 Continue is skipped. No error quotes the peer, save those of http.client itself. Must never know
-requests, pools or keys. Loaded on first use, because `http.client` is slow to import.
+from the start. Interim answers (1xx) are skipped, a bounded number of them; 101 is an answer, which nobody asked for. No error
+quotes the peer, save those of http.client itself. Must never know requests, pools or keys. Loaded on first use, because
+`http.client` is slow to import.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ import re
 from http.client import BadStatusLine, HTTPException, HTTPResponse, IncompleteRead, LineTooLong, RemoteDisconnected
 from typing import TYPE_CHECKING, Any
 
+from .wire import WireFault
+
 if TYPE_CHECKING:
     import socket
 
@@ -20,6 +23,7 @@ if TYPE_CHECKING:
 
 _MAX_LINE = 64 << 10  # bytes, its end included
 _MAX_FIELDS = 100
+_MAX_INTERIM = 100  # heads, as CPython counts them since 2026
 _STATUS_LINE = re.compile(r"HTTP/1\.([0-9])[ \t]+([1-9][0-9]{2})(?:[ \t][^\r\n]*)?\r?\n?")
 _FIELD = re.compile(r"^([!-9;-~]++):([^\r\n\0]*+)\r?\n", re.MULTILINE)
 _FOLD = re.compile(r"\r?\n[ \t]+")
@@ -42,12 +46,14 @@ class Response(HTTPResponse):
         self.ambiguous_length = False
 
     def begin(self) -> None:
-        """Reads the head. Raises OSError or HTTPException, IncompleteRead if the connection ends within."""
-        minor, status = self._status()
-        fields = self._fields()
-        while status == 100:
+        """Reads the head. Raises OSError or HTTPException, IncompleteRead if the connection ends within, WireFault in a flood."""
+        for _ in range(_MAX_INTERIM + 1):
             minor, status = self._status()
             fields = self._fields()
+            if status >= 200 or status == 101:
+                break
+        else:
+            raise WireFault("timeout", f"the server stalls: more than {_MAX_INTERIM} interim answers and no other")
         self.status = status
         self.version = 10 if minor == "0" else 11
         self.fields = fields

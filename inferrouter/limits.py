@@ -51,6 +51,11 @@ class Limit:
         """The amount, plus the slack that sums of fractions need in binary."""
         return self.amount + UNITS[self.unit].slack
 
+    @property
+    def span_s(self) -> float:
+        """Seconds of a rolling window."""
+        return WINDOWS[self.window]
+
     def __str__(self) -> str:
         rolling = "rolling " if self.rolling and self.window in ("day", "month") else ""
         return f"{self.quantity(self.amount)} per {rolling}{self.window}"

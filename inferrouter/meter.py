@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 if TYPE_CHECKING:
     import logging
 
-    from .events import CallEvent, HoldEvent, LimitEvent, ResultEvent, RouteEvent, WaitEvent
+    from .events import CallEvent, HoldEvent, LimitEvent, NoticeEvent, ResultEvent, RouteEvent, WaitEvent
 
-HOOKS = ("on_route", "on_result", "on_call", "on_wait", "on_refusal", "on_hold", "on_limit")
+HOOKS = ("on_route", "on_result", "on_call", "on_wait", "on_refusal", "on_hold", "on_limit", "on_notice")
 """What a meter may have: each takes one event, `RouteEvent`, `ResultEvent`, `CallEvent`, `WaitEvent` and so on."""
 
 MOST_HOLDS = 1000
@@ -29,7 +29,8 @@ class Meter(Protocol):
     """Gets every event, in the thread of the call.
 
     These two hooks are what most meters want. The others of `HOOKS` are optional: on_call(CallEvent), on_wait(WaitEvent),
-    on_refusal(RefusalEvent), on_hold(HoldEvent), on_limit(LimitEvent). A meter may also have only some of all of them.
+    on_refusal(RefusalEvent), on_hold(HoldEvent), on_limit(LimitEvent),
+    on_notice(NoticeEvent). A meter may also have only some of all of them.
     """
 
     def on_route(self, event: RouteEvent) -> None:
@@ -135,6 +136,10 @@ class LogMeter:
         """DEBUG."""
         if self._logger.isEnabledFor(_DEBUG):
             self._write(_DEBUG, "attempt", _place(event), free=event.free, estimated_tokens=event.estimated_tokens)
+
+    def on_notice(self, event: NoticeEvent) -> None:
+        """WARNING, once in a router's life for each."""
+        self._write(_WARNING, "notice", _place(event), said=event.text)
 
     def on_result(self, event: ResultEvent) -> None:
         """INFO for an answer, WARNING for a failure."""

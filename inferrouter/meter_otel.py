@@ -33,6 +33,7 @@ REQUEST_PARAMETERS: Mapping[str, str] = {
     "top_p": "gen_ai.request.top_p",
     "stop": "gen_ai.request.stop_sequences",
     "seed": "gen_ai.request.seed",
+    "session": "gen_ai.conversation.id",
 }
 TOKEN_BOUNDS = tuple(4**power for power in range(14))
 MOST_OPEN = 10_000

@@ -14,6 +14,7 @@ import struct
 from collections.abc import Mapping
 from typing import Any
 
+from .errors import MalformedResponseError
 from .frozen import EMPTY, FrozenDict
 from .records import Message, NativeTurn, ToolCall, Usage
 from .responses import ChatResponse, Choice, EmbedResponse
@@ -201,7 +202,10 @@ def _native(message: Mapping[str, Any], text: str, calls: tuple[ToolCall, ...], 
     data: dict[str, Any] = {"role": "assistant", "content": content, **kept}
     if calls:
         data["tool_calls"] = [{**raw, "id": call.id} for raw, call in zip(raw_calls, calls, strict=True)]
-    return NativeTurn("openai", provider, dump_json(data), text, calls)
+    try:
+        return NativeTurn("openai", provider, dump_json(data), text, calls)
+    except MalformedResponseError:
+        return None  # the message is sent in the general form then
 
 
 def _breakdown(details: Mapping[str, Any], prompt: int) -> Mapping[str, int]:

@@ -175,7 +175,10 @@ class _Track:
                 {**made.to_dict(), **({"extra_content": call.extra} if call.extra else {})}
                 for made, call in zip(calls, self.calls, strict=True)
             ]
-        return NativeTurn("openai", provider, dump_json(data), text, calls)
+        try:
+            return NativeTurn("openai", provider, dump_json(data), text, calls)
+        except MalformedResponseError:
+            return None  # the message is sent in the general form then
 
     def _call(self, fragment: Any, source: str) -> ToolCallDelta:
         if type(fragment) is not dict:

@@ -1,6 +1,6 @@
 """Puts candidates into the order in which they are tried.
 
-Strategy: a policy is any object with `select(candidates) -> sequence`; the four here are sort keys, and Python's stable sort
+Strategy: a policy is any object with `select(candidates) -> sequence`; those here are sort keys, and Python's stable sort
 keeps the declared order where a key sees no difference. A policy may leave candidates out, never add any. Must never
 reserve, wait or call.
 """
@@ -56,6 +56,27 @@ class FreeFirstPolicy:
         return sorted(candidates, key=_free_first)
 
 
+class BestFirstPolicy:
+    """Free before paid, in the order of the alias's models; what is full comes after what is not.
+
+    Among accounts of one model the largest remaining share goes first; among paid models the cheapest, unpriced last.
+    """
+
+    def select(self, candidates: Sequence[C]) -> Sequence[C]:
+        """Sorted by each model's first place among `candidates`, which come in declared order; ties keep that order."""
+        places: dict[tuple[str, str], int] = {}
+        for candidate in candidates:
+            places.setdefault((candidate.provider, candidate.model), len(places))
+
+        def rank(candidate: C) -> tuple[bool, bool, float, float]:
+            if not candidate.free:
+                return True, False, _cost(candidate), -candidate.share
+            place = places[candidate.provider, candidate.model]
+            return False, candidate.share <= 0, place, -candidate.share
+
+        return sorted(candidates, key=rank)
+
+
 class CostFirstPolicy:
     """Cheapest first: free costs nothing, unpriced comes last."""
 
@@ -88,6 +109,33 @@ def policy_named(name: str) -> Policy:
         raise ConfigError(f"policy: {name!r} is not one of {', '.join(_POLICIES)}") from None
 
 
+def sticky(session: str, queue: Sequence[C], policy: Policy) -> list[C]:
+    """`queue` with those that cost the same in an order that only `session` decides, so that a conversation stays where it is.
+
+    Rendezvous hashing: each place is hashed with the session, the highest goes first. Whoever drops out moves only the sessions
+    that it served, and gets them back when it returns; nothing is remembered. Where the order itself was asked for (declared
+    order, a policy of the caller's own) only the accounts of one model are equals.
+    """
+    by_cost = type(policy) in (FreeFirstPolicy, CostFirstPolicy, LeastBusyPolicy)
+    classes: dict[tuple[object, ...], list[tuple[bytes, C]]] = {}
+    for each in queue:
+        cost = (True,) if each.free else (False, each.price)
+        alike = cost if by_cost else (*cost, each.provider, each.model)
+        classes.setdefault(alike, []).append((_rank(session, each), each))
+    return [each for alike in classes.values() for _, each in sorted(alike, key=_first, reverse=True)]
+
+
+def _rank(session: str, candidate: Rankable) -> bytes:
+    from hashlib import blake2b
+
+    place = "\0".join((session, candidate.provider, candidate.account_id, candidate.model))
+    return blake2b(place.encode("utf-8", "replace"), digest_size=16).digest()
+
+
+def _first(pair: tuple[bytes, object]) -> bytes:
+    return pair[0]
+
+
 def _free_first(candidate: Rankable) -> tuple[bool, float]:
     return (False, -candidate.share) if candidate.free else (True, _cost(candidate))
 
@@ -102,11 +150,12 @@ def _in_flight(candidate: Rankable) -> int:
     return candidate.in_flight
 
 
-_POLICIES: dict[str, type[FreeFirstPolicy | CostFirstPolicy | LeastBusyPolicy | DeclaredOrderPolicy]] = {
+_POLICIES: dict[str, type[FreeFirstPolicy | CostFirstPolicy | LeastBusyPolicy | DeclaredOrderPolicy | BestFirstPolicy]] = {
     "free_first": FreeFirstPolicy,
     "cost_first": CostFirstPolicy,
     "least_busy": LeastBusyPolicy,
     "declared_order": DeclaredOrderPolicy,
+    "best_first": BestFirstPolicy,
 }
 OWN_POLICIES = frozenset(_POLICIES.values())
 """Which neither invent candidates nor raise."""

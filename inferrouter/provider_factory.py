@@ -6,14 +6,13 @@ preset. All problems are gathered before anything is raised. Must never open a c
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable
 
-from .account import AccountConfig, Auth
+from .account import AccountConfig
 from .catalog import ALIASES, PRESETS, preset
 from .config import Config
 from .errors import ConfigError
 from .provider import Provider
-from .secret import Secret
 
 KNOWN_PROVIDERS = frozenset((*PRESETS, *ALIASES))
 
@@ -32,27 +31,6 @@ def providers_for(config: Config, given: Iterable[Provider] | None) -> dict[str,
     return providers
 
 
-def accounts_from_env(env: Mapping[str, str]) -> list[AccountConfig]:
-    """An account for each known key in `env`, with the catalog's free limits; a paid one if the catalog does not know any.
-
-    Raises nothing: a traceback that shows local variables would show every key of `env`.
-    """
-    found = []
-    for row in PRESETS.values():
-        key = next((Secret(env[name].strip()) for name in row.env if env.get(name, "").strip()), None)
-        if key is not None:
-            found.append(_free_account(row.name, key))
-    return found
-
-
-def config_for(accounts: Sequence[AccountConfig], allow_paid: bool = False) -> Config:
-    """A configuration of what `accounts_from_env` found. Raises `ConfigError` if it found nothing, or a key is unusable."""
-    if not accounts:
-        names = sorted({name for row in PRESETS.values() for name in row.env})
-        raise ConfigError(f"the environment holds none of the known keys; set one of {', '.join(names)}")
-    return Config(accounts=accounts, allow_paid=allow_paid)
-
-
 def missing_key_warnings(config: Config) -> list[str]:
     """A warning for each account without a key at a provider that asks for one."""
     return [
@@ -61,19 +39,6 @@ def missing_key_warnings(config: Config) -> list[str]:
         if not account.auth.api_key and not account.base_url and not account.headers
         if account.provider in KNOWN_PROVIDERS and preset(account.provider).env
     ]
-
-
-def _free_account(name: str, key: Secret) -> AccountConfig:
-    row = preset(name)
-    return AccountConfig(
-        provider=name,
-        id=name,
-        auth=Auth(key),
-        limits=row.limits,
-        model_limits=row.model_limits,
-        reset=row.reset,
-        paid_enabled=not row.free,
-    )
 
 
 def _checked(given: Iterable[Provider] | None) -> tuple[dict[str, Provider], list[str]]:

@@ -80,12 +80,13 @@ class Hold:
 class Reservation:
     """What was taken, and from which windows. Opaque to callers: hand it back to `commit` or `rollback` of its store."""
 
-    __slots__ = ("id", "settled", "until", "wants", "window_ids")
+    __slots__ = ("id", "limits", "settled", "until", "wants", "window_ids")
 
-    def __init__(self, ident: int, wants: Wants, window_ids: Sequence[float | None]) -> None:
+    def __init__(self, ident: int, wants: Wants, window_ids: Sequence[float | None], limits: Sequence[Limit] = ()) -> None:
         self.id = ident
         self.wants = wants
         self.window_ids = window_ids
+        self.limits = limits
         self.settled = False
         self.until = math.inf
 

@@ -1,217 +1,20 @@
-"""Counts what is used of each limit: pure bookkeeping, shared by every quota store.
+"""Counts what is used of many limits at once: the bookkeeping that every quota store shares.
 
-Strategy: arithmetic on plain objects, time passed in as epoch seconds. A calendar window is one slot with a beginning and an end
-in its time zone. A rolling window is a ring of 64 slots and the running one; a slot stays charged until a whole window after its
-end, so that no span of the window's length ever holds more than the amount, and at most 1/65 of it is wasted. A count only moves
-forward. A refused reservation changes nothing. Must never know of accounts, locks, files or clocks.
+Strategy: arithmetic on plain objects, time passed in as epoch seconds. A reservation charges all its buckets or none, and is
+settled in the slots and windows that it names. How one limit counts is `quota_windows`'s. A refused reservation changes nothing.
+Must never know of accounts, locks, files or clocks.
 """
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import math
-import struct
-from array import array
 from collections.abc import Iterable, Mapping, Sequence
 
 from .errors import QuotaStoreError
-from .limits import FARTHEST, MAX_AMOUNT, WINDOWS, Limit, check_time, window_bounds
+from .limits import FARTHEST, MAX_AMOUNT, Limit, check_time
 from .quota import LONGEST_HOLD, Bucket, Headroom, Hold, Refusal, Reservation, Wants
-
-
-class WindowCounter:
-    """What is used of one limit, charged to its newest slot. Plain and mutable: the stores' hot path.
-
-    `used`: all that counts; `older`: what of it lies in older slots. `window_id`: the newest slot's name, None before any.
-    Within `begin <= now < end` (epoch seconds) nothing moves; at `expires_at` the newest slot has passed.
-    """
-
-    __slots__ = ("begin", "end", "expires_at", "limit", "older", "used", "window_id")
-
-    def __init__(self, limit: Limit, window_id: float | None = None, used: float = 0.0, older: float = 0.0) -> None:
-        self.limit = limit
-        self.window_id = window_id
-        self.used = used
-        self.older = older
-        self.begin = math.inf
-        self.end = -math.inf
-        self.expires_at = math.inf
-
-    def as_of(self, now: float) -> WindowCounter:
-        """The count as of `now`: itself if nothing moves, else a new one. Raises QuotaStoreError for an absurd time."""
-        raise NotImplementedError
-
-    def correct(self, window_id: float | None, delta: float) -> None:
-        """Adds `delta` (negative gives back) to the slot named `window_id`, if it still counts; no slot falls below 0."""
-        if window_id == self.window_id:
-            used = self.used + delta
-            self.used = used if used > self.older else self.older
-
-    def frees_at(self, amount: float) -> float | None:
-        """Epoch seconds when `amount` of what is used has passed; 0 asks for any of it, None means nothing is used."""
-        return self.end if self.used > 0 else None
-
-    def pack(self) -> bytes:
-        """The count as bytes, for `counter_unpacked`; empty before the first use."""
-        raise NotImplementedError
-
-    def relimited(self, limit: Limit) -> WindowCounter:
-        """The same count under a limit that differs in its amount only."""
-        other = copy.copy(self)
-        other.limit = limit
-        return other
-
-
-class _Calendar(WindowCounter):
-    """One slot named by its beginning. It never moves back: after a clock's step back the newest window is charged."""
-
-    __slots__ = ()
-
-    def as_of(self, now: float) -> WindowCounter:
-        if now < self.end:
-            return self
-        return _calendar(self.limit, *window_bounds(now, self.limit.window, self.limit.zone))
-
-    def pack(self) -> bytes:
-        return b"" if self.window_id is None else _CALENDAR_STATE.pack(self.begin, self.end, self.used)
-
-
-class _Rolling(WindowCounter):
-    """A ring of slots named by their number since the epoch. The newest slot's place in the ring is written by `_whole`.
-
-    A step back within the window goes on charging the newest slot; a longer one brings all that is used to the slot
-    of the new time, so that it counts for one more window and no longer.
-    """
-
-    __slots__ = ("first", "ring", "scanned")
-
-    ring: array[float]
-    first: float
-    """When the oldest slot that holds something passes, as found while `older` was `scanned`."""
-    scanned: float
-
-    def as_of(self, now: float) -> WindowCounter:
-        slot = int(check_time(now) // _width(self.limit))
-        if self.window_id is None:
-            return _rolling(self.limit, slot, _empty_ring())
-        newest = int(self.window_id)
-        if newest - _SLOTS <= slot <= newest:
-            return self
-        if slot < newest:
-            ring = _empty_ring()
-            ring[slot % _RING] = self.used
-            return _rolling(self.limit, slot, ring)
-        ring = self._whole()[:]
-        for passed in range(newest + 1, min(slot, newest + _RING) + 1):
-            ring[passed % _RING] = 0.0
-        return _rolling(self.limit, slot, ring)
-
-    def correct(self, window_id: float | None, delta: float) -> None:
-        if window_id is None or self.window_id is None:
-            return
-        if window_id > self.window_id:  # a long step back moved that slot's charge: more is charged here, nothing is given back
-            window_id, delta = self.window_id, max(0.0, delta)
-        if window_id == self.window_id:
-            super().correct(window_id, delta)
-        elif self.window_id - window_id <= _SLOTS:
-            index = int(window_id) % _RING
-            delta = max(delta, -self.ring[index])
-            self.ring[index] += delta
-            self.older += delta
-            self.used += delta
-
-    def frees_at(self, amount: float) -> float | None:
-        if self.older <= 0:
-            return self.expires_at if self.used > 0 else None
-        if amount > 0:
-            return self._passed(amount)
-        if self.scanned != self.older:  # looked for at every call, and the same as long as no older slot changes
-            self.first, self.scanned = self._passed(0.0) or self.expires_at, self.older
-        return self.first
-
-    def _passed(self, amount: float) -> float | None:
-        ring = self._whole()
-        newest = int(self.window_id or 0)
-        freed, last = 0.0, None
-        for slot in range(newest - _SLOTS, newest + 1):
-            held = ring[slot % _RING]
-            if held > 0:
-                freed += held
-                last = (slot + _RING) * _width(self.limit)
-                if freed >= amount:
-                    break
-        return last
-
-    def pack(self) -> bytes:
-        return b"" if self.window_id is None else _ROLLING_ID.pack(self.window_id) + self._whole().tobytes()
-
-    def _whole(self) -> array[float]:
-        if self.window_id is not None:
-            self.ring[int(self.window_id) % _RING] = self.used - self.older
-        return self.ring
-
-
-def counter_of(limit: Limit) -> WindowCounter:
-    """An empty count of `limit`."""
-    if not limit.rolling:
-        return _Calendar(limit)
-    counter = _Rolling(limit)
-    counter.ring, counter.scanned = _empty_ring(), -1.0
-    return counter
-
-
-def counter_unpacked(limit: Limit, state: bytes) -> WindowCounter:
-    """The count that `pack` gave. Raises QuotaStoreError where `state` is not a count of such a limit."""
-    if not state:
-        return counter_of(limit)
-    try:
-        if not limit.rolling:
-            return _calendar(limit, *_CALENDAR_STATE.unpack(state))
-        ring = array("d", state[_ROLLING_ID.size :])
-        if len(ring) != _RING:
-            raise ValueError(f"{len(ring)} slots")
-        return _rolling(limit, _ROLLING_ID.unpack_from(state)[0], ring)
-    except (struct.error, ValueError) as exc:
-        raise QuotaStoreError(f"a count of {limit} is damaged ({len(state)} bytes)") from exc
-
-
-def _calendar(limit: Limit, begin: float, end: float, used: float = 0.0) -> _Calendar:
-    counter = _Calendar(limit, begin, used)
-    counter.begin = begin
-    counter.end = counter.expires_at = end
-    return counter
-
-
-def _rolling(limit: Limit, slot: int, ring: array[float]) -> _Rolling:
-    used = sum(ring)
-    width = _width(limit)
-    counter = _Rolling(limit, slot, used, used - ring[slot % _RING])
-    counter.ring, counter.scanned = ring, -1.0
-    counter.begin = slot * width
-    counter.end = (slot + 1) * width
-    counter.expires_at = (slot + _RING) * width
-    return counter
-
-
-def _width(limit: Limit) -> float:
-    return WINDOWS[limit.window] / _SLOTS
-
-
-def _empty_ring() -> array[float]:
-    return array("d", bytes(8 * _RING))
-
-
-_SLOTS = 64
-
-
-_RING = _SLOTS + 1
-
-
-_ROLLING_ID = struct.Struct("=q")
-
-
-_CALENDAR_STATE = struct.Struct("=3d")
+from .quota_windows import WindowCounter, counter_of
 
 
 class BucketState:
@@ -257,13 +60,14 @@ def admit(states: Mapping[str, BucketState], wants: Wants, now: float, ident: in
         return _admit_sums(states, wants, now, ident)
     if refused:
         return max(refused, key=_frees)
-    window_ids = []
+    window_ids, limits = [], []
     for state, counter, amount in taken.values():
         state.counter = counter
         state.shown_until = -math.inf
         counter.used += amount
         window_ids.append(counter.window_id)
-    return Reservation(ident, tuple(wants), window_ids)
+        limits.append(state.limit)
+    return Reservation(ident, tuple(wants), window_ids, limits)
 
 
 def settle(states: Mapping[str, BucketState], reservation: Reservation, amounts: Sequence[float]) -> list[BucketState]:
@@ -275,64 +79,66 @@ def settle(states: Mapping[str, BucketState], reservation: Reservation, amounts:
         if amount.__class__ not in _NUMBERS or not 0 <= amount <= MAX_AMOUNT:
             raise _nonsense(amount)
     changed = []
-    for (key, reserved), window_id, amount in zip(wants, reservation.window_ids, amounts):  # noqa: B905 - hot, lengths are checked
+    for place, ((key, reserved), amount) in enumerate(zip(wants, amounts)):  # noqa: B905 - hot, lengths are checked
         if amount != reserved and key in states:
             state = states[key]
-            state.counter.correct(window_id, amount - reserved)
+            counter = state.counter
+            limit = reservation.limits[place] if reservation.limits else counter.limit
+            if limit is counter.limit or _same_windows(limit, counter.limit):
+                counter.correct(reservation.window_ids[place], amount - reserved)
+            elif limit.unit == counter.limit.unit:  # all that was used went into the window that ran at the change
+                counter.correct(counter.window_id, amount - reserved)
+            else:  # what was charged in another unit is not counted here any more
+                continue
             state.changed()
             changed.append(state)
     return changed
 
 
 def headrooms_of(states: Mapping[str, BucketState], keys: Sequence[str], now: float) -> tuple[list[Headroom], bool]:
-    """How full the buckets `keys` are as of `now`, and whether one of them was charged ahead of it, before a clock's step back.
+    """How full the buckets `keys` are as of `now`, and whether one of them has to `note` that reading.
 
     A bucket gives the same `Headroom` object until it is charged, corrected or its window ends, so that whoever keeps what he
     made of it sees by identity what has changed.
     """
-    ahead: list[str] = []
+    to_note: list[str] = []
     try:
         chosen = map(states.__getitem__, keys)
-        found = [state.shown if state.shown_from <= now < state.shown_until else _headroom(state, now, ahead) for state in chosen]
+        found = [
+            state.shown if state.shown_from <= now < state.shown_until else _headroom(state, now, to_note) for state in chosen
+        ]
     except KeyError as exc:
         raise _unknown(exc.args[0]) from None
-    return found, bool(ahead)
+    return found, bool(to_note)
 
 
-def _headroom(state: BucketState, now: float, ahead: list[str]) -> Headroom:
+def _headroom(state: BucketState, now: float, to_note: list[str]) -> Headroom:
     counter, limit = state.counter, state.limit
     if not counter.begin <= now < counter.end:
-        if now < counter.begin < math.inf:
-            ahead.append(state.key)
-        counter = counter.as_of(check_time(now))
+        if counter.since_at(check_time(now)) != counter.since:
+            to_note.append(state.key)
+        counter = counter.as_of(now)
     left = limit.amount - counter.used
     remaining = left if left > 0 else 0.0
     share = remaining / limit.amount if remaining else 0.0
     state.shown = shown = Headroom(state.key, limit, counter.used, remaining, share, counter.frees_at(0.0))
-    if state.counter.used:
-        state.shown_from, state.shown_until = counter.begin, counter.end
-    else:  # an empty bucket looks the same at any time
-        state.shown_from, state.shown_until = -FARTHEST, FARTHEST
+    state.shown_from, state.shown_until = counter.begin, counter.end
+    if counter.idle():  # it looks the same until something is charged
+        state.shown_until = FARTHEST
+        if state.counter.window_id is None:
+            state.shown_from = -FARTHEST
     return shown
 
 
-def release_after_clock_step(
-    states: Mapping[str, BucketState], keys: Iterable[str], now: float, ahead_since: dict[str, float]
-) -> list[BucketState]:
-    """Empties each entry that lies a window or more ahead of `now`, after a clock's step back, once a whole window was seen
-    to pass since. `ahead_since`: when each was first seen so, for the store to keep; a clock that flaps frees nothing. Returns
-    what changed."""
+def note(states: Mapping[str, BucketState], keys: Iterable[str], now: float) -> list[BucketState]:
+    """Keeps since when merged blocks count against each entry, now that `now` was read; charges and frees nothing. Returns what
+    changed, for the store to keep, so that short runs of many processes see a whole window pass together."""
     changed = []
     for key in keys:
         state = states[key]
-        as_of = state.counter.as_of(now) if now < state.counter.begin < math.inf else state.counter
-        if as_of is state.counter:
-            ahead_since.pop(key, None)
-            continue
-        since = ahead_since[key] = min(ahead_since.get(key, now), now)
-        if now >= since + as_of.expires_at - as_of.begin:
-            del ahead_since[key]
-            state.counter = counter_of(state.limit).as_of(now)
+        since = state.counter.since_at(now)
+        if since != state.counter.since:
+            state.counter.since = since
             state.changed()
             changed.append(state)
     return changed
@@ -381,12 +187,17 @@ def _relimited(known: BucketState | None, state: BucketState, now: float | None)
         return state
     if known.limit == limit and known.pinned == state.pinned:
         return known
-    if dataclasses.replace(known.limit, amount=limit.amount) == limit:
+    if _same_windows(known.limit, limit):
         return BucketState(state.key, known.counter.relimited(limit), state.pinned)
     if now is not None:
         state.counter = state.counter.as_of(now)
         state.counter.used += known.counter.as_of(now).used
     return state
+
+
+def _same_windows(one: Limit, other: Limit) -> bool:
+    """Whether two limits differ in their amount only, so that what one counted the other goes on counting."""
+    return (one.unit, one.window, one.rolling, one.zone) == (other.unit, other.window, other.rolling, other.zone)
 
 
 def _admit_sums(states: Mapping[str, BucketState], wants: Wants, now: float, ident: int) -> Reservation | Refusal:
@@ -397,8 +208,9 @@ def _admit_sums(states: Mapping[str, BucketState], wants: Wants, now: float, ide
     taken = admit(states, tuple(sums.items()), now, ident)
     if isinstance(taken, Refusal):
         return taken
-    window_ids = dict(zip(sums, taken.window_ids, strict=True))
-    return Reservation(ident, tuple(wants), [window_ids[key] for key, _ in wants])
+    charged = dict(zip(sums, zip(taken.window_ids, taken.limits, strict=True), strict=True))
+    window_ids, limits = zip(*[charged[key] for key, _ in wants], strict=True)
+    return Reservation(ident, tuple(wants), window_ids, limits)
 
 
 def _refusal(state: BucketState, counter: WindowCounter, amount: float) -> Refusal:

@@ -18,8 +18,8 @@ from .quota_counting import (
     headrooms_of,
     live_hold,
     merged_hold,
+    note,
     redefined,
-    release_after_clock_step,
     settle,
     with_quota,
 )
@@ -32,7 +32,6 @@ class MemoryQuotaStore:
         self._lock = threading.Lock()
         self._states: dict[str, BucketState] = {}
         self._holds: dict[str, tuple[Hold, float]] = {}
-        self._ahead_since: dict[str, float] = {}
         self._count = 0
         self._closed = False
 
@@ -45,10 +44,9 @@ class MemoryQuotaStore:
     def headroom(self, keys: Sequence[str], now: float) -> list[Headroom]:
         with self._lock:
             self._check_open()
-            headrooms, ahead = headrooms_of(self._states, keys, now)
-            looks = ahead or bool(self._ahead_since)
-            if looks and release_after_clock_step(self._states, keys, now, self._ahead_since):
-                headrooms, _ = headrooms_of(self._states, keys, now)
+            headrooms, to_note = headrooms_of(self._states, keys, now)
+            if to_note:
+                note(self._states, keys, now)
             return headrooms
 
     def reserve(self, wants: Wants, now: float) -> Reservation | Refusal:
@@ -56,10 +54,8 @@ class MemoryQuotaStore:
             self._check_open()
             self._count += 1
             answer = admit(self._states, wants, now, self._count)
-            if isinstance(answer, Refusal) or self._ahead_since:
-                freed = release_after_clock_step(self._states, [key for key, _ in wants], now, self._ahead_since)
-                if freed and isinstance(answer, Refusal):
-                    answer = admit(self._states, wants, now, self._count)
+            if isinstance(answer, Refusal):
+                note(self._states, [key for key, _ in wants], now)
             return answer
 
     def commit(self, reservation: Reservation, now: float, amounts: Sequence[float] | None = None) -> bool:

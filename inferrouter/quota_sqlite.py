@@ -24,25 +24,26 @@ from .quota import Bucket, Headroom, Hold, Refusal, Reservation, allowance_key
 from .quota_counting import (
     BucketState,
     admit,
-    counter_unpacked,
     headrooms_of,
     live_hold,
     merged_hold,
+    note,
     redefined,
-    release_after_clock_step,
     settle,
     with_quota,
 )
 from .quota_file import QuotaFile
+from .quota_windows import WindowCounter, counter_of_version_1, counter_unpacked
 from .validation import check_choice, check_path
 
 if TYPE_CHECKING:
     import sqlite3
 
 T = TypeVar("T")
+_Unpacking = Callable[[Limit, bytes], WindowCounter]
 
 _APPLICATION_ID = 0x49524C47
-_SCHEMA_VERSION = 1
+_SCHEMA_VERSION = 2
 _SCHEMA = (
     "CREATE TABLE bucket (id INTEGER PRIMARY KEY, key TEXT UNIQUE, amount REAL, kind TEXT, state BLOB)",
     "CREATE TABLE reservation (until REAL, id INTEGER, PRIMARY KEY (until, id)) WITHOUT ROWID",
@@ -89,7 +90,6 @@ class SQLiteQuotaStore:
         self._closed = False
         self._states: dict[str, BucketState] = {}
         self._rows: dict[str, int] = {}
-        self._ahead_since: dict[str, float] = {}
         self._version = 0
         self._idents = _idents()
         self._verb(lambda db: None)
@@ -106,21 +106,18 @@ class SQLiteQuotaStore:
         def work(db: sqlite3.Cursor) -> tuple[list[Headroom], bool]:
             return headrooms_of(self._load(db, keys), keys, now)
 
-        headrooms, ahead = self._verb(work, "BEGIN")
-        looks = ahead or bool(self._ahead_since)
-        if looks and self._verb(lambda db: self._catch_up(db, keys, now)):
-            headrooms, _ = self._verb(work, "BEGIN")
+        headrooms, to_note = self._verb(work, "BEGIN")
+        if to_note:
+            self._verb(lambda db: self._save(db, note(self._load(db, keys), keys, now)))
         return headrooms
 
     def reserve(self, wants: Sequence[tuple[str, float]], now: float) -> Reservation | Refusal:
         def work(db: sqlite3.Cursor) -> Reservation | Refusal:
             states = self._load(db, [key for key, _ in wants])
             taken = admit(states, wants, now, next(self._idents))
-            if isinstance(taken, Refusal) or self._ahead_since:
-                freed = self._catch_up(db, [key for key, _ in wants], now)
-                if freed and isinstance(taken, Refusal):
-                    taken = admit(states, wants, now, next(self._idents))
-            if isinstance(taken, Reservation):
+            if isinstance(taken, Refusal):
+                self._save(db, note(states, [key for key, _ in wants], now))
+            else:
                 charged = [states[key] for key, _ in wants]
                 taken.until = max([now, *[state.counter.expires_at for state in charged]])
                 self._save(db, charged)
@@ -240,9 +237,9 @@ class SQLiteQuotaStore:
                 state = self._states[key] = self._read(key, *stored)
         return state
 
-    def _read(self, key: str, amount: Any, kind: Any, state: Any) -> BucketState:
+    def _read(self, key: str, amount: Any, kind: Any, state: Any, unpacked: _Unpacking = counter_unpacked) -> BucketState:
         try:
-            return BucketState(key, counter_unpacked(_limit(amount, kind), state), kind.endswith(" set"))
+            return BucketState(key, unpacked(_limit(amount, kind), state), kind.endswith(" set"))
         except (ValueError, TypeError, AttributeError, ConfigError, QuotaStoreError) as exc:
             raise self._file.damaged(f"bucket {key!r} cannot be read") from exc
 
@@ -268,12 +265,8 @@ class SQLiteQuotaStore:
 
     def _save(self, db: sqlite3.Cursor, states: Iterable[BucketState]) -> None:
         rows = [(state.counter.pack(), self._rows[state.key]) for state in states]
-        db.executemany("UPDATE bucket SET state = ? WHERE id = ?", rows)
-
-    def _catch_up(self, db: sqlite3.Cursor, keys: Sequence[str], now: float) -> bool:
-        freed = release_after_clock_step(self._load(db, keys), keys, now, self._ahead_since)
-        self._save(db, freed)
-        return bool(freed)
+        if rows:
+            db.executemany("UPDATE bucket SET state = ? WHERE id = ?", rows)
 
     def _forget(self) -> None:
         self._states.clear()
@@ -307,6 +300,8 @@ class SQLiteQuotaStore:
             db.execute(f"PRAGMA synchronous = {self._synchronous}")
             db.execute("PRAGMA journal_mode = WAL")
             db.execute("BEGIN IMMEDIATE")
+            if db.execute("PRAGMA user_version").fetchone()[0] == 1:
+                self._migrate(db)
             for statement in _SCHEMA if _is_blank(db) else _SCHEMA[-1:]:  # always shows whether it can be written
                 db.execute(statement)
             db.execute("COMMIT")
@@ -316,6 +311,12 @@ class SQLiteQuotaStore:
                 self._file.forget()
             raise
         return db
+
+    def _migrate(self, db: sqlite3.Connection) -> None:
+        """Brings every count of a file of schema version 1 into today's form; nothing of it is lost."""
+        for ident, key, amount, kind, old in db.execute("SELECT id, key, amount, kind, state FROM bucket").fetchall():
+            state = self._read(key, amount, kind, old, counter_of_version_1)
+            db.execute("UPDATE bucket SET state = ? WHERE id = ?", (state.counter.pack(), ident))
 
     def _check_owner(self, db: sqlite3.Connection) -> None:
         db.execute("BEGIN")  # all in one look, as another process may be making the file at this very moment

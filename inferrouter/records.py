@@ -187,7 +187,8 @@ class ChatRequest:
 
     `model`: an alias, a model, provider/model, or "" for the default. None means the provider's own default. `max_tokens` bounds
     the answer, reasoning included. `extra`: merged into the provider's body as it is. `require`: names of parameters that must
-    not be dropped; a candidate that cannot express one is left out.
+    not be dropped; a candidate that cannot express one is left out. `session`: any name of a conversation, which is kept on one
+    account and model while those may serve, as their prompt caches know it; never sent.
     Raises `InvalidRequestError` for anything that is wrong in itself.
     """
 
@@ -204,6 +205,7 @@ class ChatRequest:
     reasoning_effort: str | None = None
     extra: Mapping[str, Any] | None = None
     require: Sequence[str] = ()
+    session: str | None = None
 
     def __post_init__(self) -> None:
         settle = object.__setattr__
@@ -216,6 +218,8 @@ class ChatRequest:
         _number("seed", self.seed, int, None)
         if self.reasoning_effort is not None and not isinstance(self.reasoning_effort, str):
             raise InvalidRequestError(message="reasoning_effort is a word such as low, medium or high")
+        if self.session is not None and not (isinstance(self.session, str) and self.session):
+            raise InvalidRequestError(message=f"session is a conversation's name, not {self.session!r}")
         if self.stop is not None:
             settle(self, "stop", _strings("stop", self.stop))
         if self.tools:

@@ -72,8 +72,7 @@ class ChatResponse:
     @property
     def raw(self) -> Any:
         """The provider's own JSON, parsed anew each time: an object, or for a stream the list of its objects."""
-        objects = [json.loads(text) for text in self.source]
-        return objects[0] if len(objects) == 1 else objects
+        return _parsed(self.source)
 
     def json(self) -> Any:
         """The text parsed as JSON, code fences around it forgiven. Raises `MalformedResponseError` when it is not JSON."""
@@ -158,7 +157,7 @@ class ChatChunk:
     @property
     def raw(self) -> Any:
         """The provider's own JSON of this chunk, parsed anew."""
-        return json.loads(self.source) if self.source else None
+        return _parsed((self.source,)) if self.source else None
 
 
 @frozen_value
@@ -174,8 +173,16 @@ class EmbedResponse:
     @property
     def raw(self) -> Any:
         """The provider's own JSON, parsed anew; a list where several batches were asked."""
-        objects = [json.loads(text) for text in self.source]
-        return objects[0] if len(objects) == 1 else objects
+        return _parsed(self.source)
+
+
+def _parsed(texts: tuple[str, ...]) -> Any:
+    """The JSON of `texts`, alone or as a list. Raises `MalformedResponseError` where it is nested too deeply for this stack."""
+    try:
+        objects = [json.loads(text) for text in texts]
+    except (ValueError, RecursionError) as exc:
+        raise MalformedResponseError(message="the JSON is nested too deeply to be parsed here; its text is in .source") from exc
+    return objects[0] if len(objects) == 1 else objects
 
 
 def _no_constant(word: str) -> Any:

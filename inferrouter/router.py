@@ -10,20 +10,20 @@ import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import wraps
 from types import TracebackType
-from typing import TYPE_CHECKING, ParamSpec, Self, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar
 
 from .attempt import Runtime
 from .calls import chat_operation, embed_all
 from .candidates import CallNeeds, find_candidates
 from .config import Config, QuotaConfig
 from .costs import estimate_chat
-from .errors import ConfigError, InferRouterError, InvalidRequestError, UnknownModelError
+from .errors import ConfigError, InferRouterError, InvalidRequestError, UnknownModelError, router_closed
 from .guarded_store import GuardedStore
 from .health import Health, HealthConfig
 from .meter import Clock, Meter, SystemClock, is_meter, listeners_for, meters_in
 from .policy import Policy, policy_named
 from .provider import Provider
-from .provider_factory import KNOWN_PROVIDERS, accounts_from_env, config_for, missing_key_warnings, providers_for
+from .provider_factory import KNOWN_PROVIDERS, missing_key_warnings, providers_for
 from .quota import QuotaStore
 from .quota_memory import MemoryQuotaStore
 from .records import ChatRequest, EmbedRequest
@@ -33,11 +33,14 @@ from .transport import Transport
 from .walk import left_out, ordered, walk
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from .call_events import CallTrace
-    from .cancel import Cancel
+    from .mapping import MapRun
     from .responses import ChatResponse, EmbedResponse
     from .status import Explanation, RouterStatus
     from .stream import ChatStream
+    from .waiting import Cancel
 
 LONGEST = 1e9
 """Seconds; no call and no wait is longer, infinite ones included."""
@@ -101,39 +104,106 @@ class Router:
             policy_named(config.policy) if policy is None else policy,
             listeners_for(meter),
             config.attempt_timeout,
-            config.auth_errors == "next",
+            None if config.auth_errors is None else config.auth_errors == "next",
         )
         self._routes = RouteTable(config, known, self._transport, self._ledger)
         self._begin()
-        self.warnings: tuple[str, ...] = (
+        self._notes: tuple[str, ...] = (
             *config.warnings(self._routes.directly_addressable()),
             *missing_key_warnings(config),
             *self._default_unknown(),
         )
         self._closed = False
 
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What is legal but surprising in the configuration, and what turned out since: models and keys that were refused."""
+        return (*self._notes, *self._runtime.notices.texts())
+
     @classmethod
-    def from_file(cls, path: str | os.PathLike[str], providers: Iterable[Provider] | None = None, **parts: object) -> Router:
-        """A router from a .toml or .json file; `parts` as for the constructor. Raises `ConfigError` listing every problem."""
+    def from_file(
+        cls,
+        path: str | os.PathLike[str],
+        providers: Iterable[Provider] | None = None,
+        *,
+        quota_store: QuotaStore | None = None,
+        policy: Policy | None = None,
+        meter: Meter | None = None,
+        health: HealthConfig | None = None,
+        clock: Clock | None = None,
+    ) -> Router:
+        """A router from a .toml or .json file; the parts as for the constructor. Raises `ConfigError` listing every problem."""
         from .config_file import load_config
 
         given = list(providers) if isinstance(providers, Iterable) else []
         names = {str(getattr(provider, "name", "")) for provider in given}
         config, warnings = load_config(path, known_providers=KNOWN_PROVIDERS | names)
-        router = cls(config, given or providers, **parts)  # type: ignore[arg-type]  # the constructor names what it takes
-        router.warnings = (*warnings, *router.warnings)
+        router = cls(config, given or providers, quota_store=quota_store, policy=policy, meter=meter, health=health, clock=clock)
+        router._notes = (*warnings, *router._notes)
         return router
 
     @classmethod
-    def from_env(cls, env: Mapping[str, str] | None = None, *, allow_paid: bool = False, **parts: object) -> Router:
-        """A router over whatever known API keys the environment holds, one account each, with the catalog's free limits.
+    def from_env(
+        cls,
+        env: Mapping[str, str] | None = None,
+        *,
+        allow_paid: bool = False,
+        default_model: str | None = None,
+        policy: str | Policy | None = None,
+        max_wait: float = 0.0,
+        timeout: float | None = None,
+        attempt_timeout: float = 120.0,
+        idle_timeout: float | None = None,
+        auth_errors: str | None = "next",
+        store: str | os.PathLike[str] | QuotaStore | None = None,
+        on_store_error: str | None = None,
+        providers: Iterable[Provider] | None = None,
+        meter: Meter | None = None,
+        health: HealthConfig | None = None,
+        clock: Clock | None = None,
+        quota_store: QuotaStore | None = None,
+    ) -> Router:
+        """A router over whatever known API keys the environment holds, with the catalog's free limits and its aliases.
 
-        `env`: None: the process's own. A provider without a free tier in the catalog counts as paid and is used only with
-        `allow_paid`. `parts` as for the constructor. Raises `ConfigError` that names the variables if none is set.
+        Each key is an account; `GEMINI_API_KEY_2` and so on are further ones. A request that names no model goes to
+        `default_model`, by default "free": every free model, best first. "fast", "smart", "vision" and "embed" are the others.
+        A provider without a free tier in the catalog counts as paid and is used only with `allow_paid`, last, and then the
+        default is "any".
+
+        `env`: None: the process's own. `policy`: a name as in `Config` or an object, None: best_first. `store`: the path of an
+        SQLite file to count in, or a store; None: in memory. `auth_errors`: a refused key is passed over; "raise" stops at it.
+        The rest as in `Config` and the constructor. Raises `ConfigError` that names the variables if none is set, or lists what
+        is wrong.
         """
-        accounts = accounts_from_env(os.environ if env is None else env)
+        from .environment import accounts_from_env, config_for
+
+        found = accounts_from_env(os.environ if env is None else env)
         del env  # a traceback with locals would show it
-        return cls(config_for(accounts, allow_paid), **parts)  # type: ignore[arg-type]  # as in from_file
+        path = store if isinstance(store, (str, os.PathLike)) else None
+        config = config_for(
+            found.accounts,
+            allow_paid,
+            default_model=default_model,
+            policy=policy if isinstance(policy, str) else "best_first",
+            attempt_timeout=attempt_timeout,
+            max_wait=max_wait,
+            timeout=timeout,
+            idle_timeout=idle_timeout,
+            auth_errors=auth_errors,
+            on_store_error=on_store_error,
+            quota=None if path is None else QuotaConfig("sqlite", os.path.expanduser(path)),
+        )
+        router = cls(
+            config,
+            providers,
+            quota_store=quota_store if path is not None or store is None else store,  # type: ignore[arg-type]  # no path by now
+            policy=None if isinstance(policy, str) else policy,
+            meter=meter,
+            health=health,
+            clock=clock,
+        )
+        router._notes = (*found.notes, *router._notes)
+        return router
 
     @only_library_errors
     def chat_completion(
@@ -189,6 +259,45 @@ class Router:
         trace = self._trace(request)
         return embed_all(request, route, self._runtime, self._config.allow_paid, deadline, max_wait, trace, cancel)
 
+    def map(
+        self,
+        requests: Iterable[Any],
+        *,
+        workers: int = 8,
+        model: str = "",
+        ordered: bool = True,
+        timeout: float | None = None,
+        tries: int = 3,
+        until: float | datetime | None = None,
+        stop_when_spent: bool | float = False,
+    ) -> MapRun:
+        """Answers to many requests, paced by the limits: an iterator of `MapResult`s (`index`, `request`, `response` or `error`).
+
+        `requests`: any iterable, read as it is needed, of strings, lists of messages, `ChatRequest`s or `EmbedRequest`s.
+        `workers`: calls in flight at most. `model`: for requests that name none. `ordered`: results in the input's order, so that
+        a row that waits holds up those after it; False: as they come. `timeout`: seconds a call may take, None: the
+        configuration's. `tries`: how often providers may fail a row; waiting for a slot is not a try. `until`: epoch seconds or a
+        datetime, no row begins later. `stop_when_spent`: True stops when no slot comes within five minutes (a number: so many
+        seconds) and tells when one does in `.retry_at`; False waits, for days if it must be.
+
+        No row's error ends it. Raised while iterating is what every row would meet: `NoCandidatesError`,
+        `AllCandidatesFailedError`, `UnknownModelError`, `ConfigError`, `QuotaStoreError`; and `InvalidRequestError` for a
+        wrong setting. `close()` it, or use it in a `with` block, to leave early.
+        """
+        from .mapping import run_map
+
+        return run_map(
+            self,
+            requests,
+            model=model,
+            workers=workers,
+            ordered=ordered,
+            timeout=timeout,
+            tries=tries,
+            until=until,
+            stop_when_spent=stop_when_spent,
+        )
+
     @only_library_errors
     def explain(self, request: ChatRequest) -> Explanation:
         """What a call would do now: candidates in order, and why each other was left out. Nothing is reserved.
@@ -202,7 +311,7 @@ class Router:
         runtime.settle_dropped_streams()
         route = self._route(request.model)
         found = find_candidates(route, needs, runtime.ledger, runtime.health, runtime.now())
-        queue = ordered(runtime.policy, found.candidates)
+        queue = ordered(runtime.policy, found.candidates, request.session)
         return Explanation(route.name, tuple(queue), (*found.rejections, *left_out(found.candidates, queue)))
 
     @property
@@ -236,13 +345,20 @@ class Router:
 
         runtime = self._runtime
         runtime.settle_dropped_streams()
-        return router_status(self._routes, self._ledger, runtime.health, runtime.now())
+        return router_status(self._routes, self._ledger, runtime.health, runtime.now(), runtime.notices.texts())
+
+    @property
+    def clock(self) -> Clock:
+        """The clock that everything of this router goes by."""
+        return self._runtime.clock
 
     def close(self) -> None:
-        """Close idle connections, and the quota store if this router made it. May be called twice."""
+        """Close idle connections, and the quota store if this router made it; calls that wait for a slot end with an
+        `InferRouterError`. May be called twice, and from a signal handler."""
         if self._closed:
             return
         self._closed = True
+        self._runtime.waiting.close()
         self._runtime.settle_dropped_streams()
         self._ledger.close(self._runtime.clock.time(), self._own_store)
         self._transport.close()
@@ -294,7 +410,7 @@ class Router:
 
     def _check(self, request: object, kind: type) -> None:
         if self._closed:
-            raise InferRouterError("this router is closed: make a new one")
+            raise router_closed()
         if not isinstance(request, kind):
             raise InvalidRequestError(message=f"this call takes an ir.{kind.__name__}, not {type(request).__name__}")
 

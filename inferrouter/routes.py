@@ -44,6 +44,11 @@ class BoundAccount:
     order: int
     scope: str
 
+    @property
+    def server(self) -> str:
+        """What is out when the provider is: one name at one address."""
+        return f"{self.account.provider} {self.endpoint.base_url}"
+
 
 class Deployment:
     """One model at one account. Keys come with their units; `price` is blended dollars per token, None if not stated.

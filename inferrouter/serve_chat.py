@@ -12,7 +12,6 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from .cancel import CallCancelledError, Cancel
 from .errors import InferRouterError, StreamInterruptedError
 from .frozen import frozen_value
 from .meter import Clock
@@ -23,6 +22,7 @@ from .serve_errors import Problem, problem_of
 from .serve_http import Connection, Fields, Gone, Request
 from .serve_log import Call, CallLog
 from .serve_watch import Watch
+from .waiting import CallCancelledError, Cancel
 from .wire_json import write_json
 
 if TYPE_CHECKING:

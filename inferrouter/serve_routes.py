@@ -15,7 +15,6 @@ from urllib.parse import unquote
 from .anthropic_server import ERROR_TYPES
 from .anthropic_server import error_body as anthropic_error
 from .anthropic_server import model_list as anthropic_models
-from .cancel import CallCancelledError
 from .errors import InferRouterError, UnknownModelError
 from .openai_server import error_body, model_list, model_of
 from .serve_chat import JSON, CallGuard, Service, patience_of, refuse, routing_fields, serve_chat, stopping_problem
@@ -23,6 +22,7 @@ from .serve_dialect import Body, Dialect, parse_body, unknown_keys
 from .serve_errors import Problem, invalid, problem_of
 from .serve_http import Connection, Fields, Gone, Request
 from .serve_openai import ChatDialect, CompletionDialect, read_embeddings, write_embeddings
+from .waiting import CallCancelledError
 from .wire_json import write_json
 
 OWNER = "inferrouter"

@@ -6,7 +6,7 @@ Must never show a key.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -32,7 +32,9 @@ class Explanation:
         for place, found in enumerate(self.candidates, 1):
             kind = "free" if found.free else "paid"
             busy = f", {found.in_flight} in flight" if found.in_flight else ""
-            lines.append(f"  {place}. {found.provider}/{found.account_id} {found.model}: {kind}, {found.share:.0%} left{busy}")
+            tier = f", tier {found.tier}" if found.tier else ""
+            where = f"{found.provider}/{found.account_id} {found.model}"
+            lines.append(f"  {place}. {where}: {kind}{tier}, {found.share:.0%} left{busy}")
         lines += [f"  -  {rejection}" for rejection in self.rejections]
         return "\n".join(lines)
 
@@ -103,26 +105,30 @@ def _said(amount: float, unit: str) -> str:
 class RouterStatus(FrozenDict[str, AccountStatus]):
     """The state of every account, by id. `degraded`: how often the quota store failed since the router was made.
 
-    With `on_store_error = "ignore"` the counts of those moments are in this process's memory alone.
+    With `on_store_error = "ignore"` the counts of those moments are in this process's memory alone. `notices`: models and keys
+    that providers refused since.
     """
 
-    __slots__ = ("degraded",)
+    __slots__ = ("degraded", "notices")
 
-    def __init__(self, accounts: Mapping[str, AccountStatus], degraded: int = 0) -> None:
+    def __init__(self, accounts: Mapping[str, AccountStatus], degraded: int = 0, notices: Sequence[str] = ()) -> None:
         super().__init__(accounts)
         self.degraded = degraded
+        self.notices = tuple(notices)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return RouterStatus, (dict(self), self.degraded)
+        return RouterStatus, (dict(self), self.degraded, self.notices)
 
     def __str__(self) -> str:
         lines = [str(account) for account in self.values()]
         if self.degraded:
             lines.append(f"the quota store failed {self.degraded} times: what is counted may be less than what was used")
-        return "\n".join(lines)
+        return "\n".join([*lines, *self.notices])
 
 
-def router_status(table: RouteTable, ledger: GuardedStore, health: Health, now: Instant) -> RouterStatus:
+def router_status(
+    table: RouteTable, ledger: GuardedStore, health: Health, now: Instant, notices: Sequence[str] = ()
+) -> RouterStatus:
     """What `Router.status` shows. Raises `QuotaStoreError`."""
     keys = {bound.account.id: table.keys_of(bound) for bound in table.bound_accounts}
     wanted = tuple(dict.fromkeys(key for owned in keys.values() for key in owned))
@@ -132,7 +138,7 @@ def router_status(table: RouteTable, ledger: GuardedStore, health: Health, now: 
         bound.account.id: _state(bound, [headrooms[key] for key in keys[bound.account.id]], holds, health, now)
         for bound in table.bound_accounts
     }
-    return RouterStatus(accounts, ledger.degraded)
+    return RouterStatus(accounts, ledger.degraded, notices)
 
 
 def _state(
@@ -141,6 +147,9 @@ def _state(
     account = bound.account
     limits = tuple(_limit_status(headroom, bound.scope) for headroom in headrooms)
     own = tuple(hold for key, hold in holds.items() if key.split("|")[0] in (account.id, bound.scope))
+    out = health.outages.wait(bound.server, now.mono)
+    if out > 0:
+        own = (*own, Hold(f"provider:{account.provider}", now.wall + out, "the provider is out"))
     breaker, _, in_flight = health.peek(account.id, now.mono)
     spent = sum(limit.used for limit in limits if limit.name == "spend")
     shown = tuple(limit for limit in limits if limit.amount != UNLIMITED)

@@ -135,13 +135,9 @@ class ChatStream:
         self._stop()
 
     def _stop(self) -> None:
-        try:
-            self._reply.close()
-        finally:
-            self._ready.clear()
-            usage = self._seen()
-            self._response = self._assembled(usage, complete=False)
-            self._attempt.succeed(usage, answer=self._response)
+        self._hang_up()
+        usage, self._response = self._came()
+        self._attempt.succeed(usage, answer=self._response)
 
     def __enter__(self) -> Self:
         return self
@@ -214,16 +210,16 @@ class ChatStream:
     def _read_on(self) -> None:
         try:
             chunks = self._pull()
+            if self._exhausted:
+                self._finish()
         except Exception as exc:
             failure = failure_of(exc, self._attempt.candidate)
             self._interrupt(provider_bug(exc, self._attempt.candidate) if failure is None else failure.error)
         else:
             self._ready = chunks[::-1]
-            if self._exhausted:
-                self._finish()
-            elif chunks:
+            if chunks:
                 self._quiet_since = None
-            else:
+            elif not self._ended:
                 self._stay_quiet()
 
     def _pull(self) -> list[ChatChunk]:
@@ -264,31 +260,49 @@ class ChatStream:
             self._interrupt(error_from_fault(fault, self._attempt.candidate))
 
     def _finish(self) -> None:
+        """Make the whole answer and settle it. Raises what a decoder raises that cannot make one; nothing is settled then."""
         try:
             self._reply.set_limits(LAST_PIECE_WAIT_S)
             while self._reply.read_some():
                 pass
         except WireFault:
             pass
+        usage = usage_or_estimate(self._assembler.usage, self._estimate, produced=self._assembler.produced)
+        response = self._assembled(usage, complete=True)
         self._reply.close()
         self._ended = True
-        usage = usage_or_estimate(self._assembler.usage, self._estimate, produced=self._assembler.produced)
-        self._response = self._assembled(usage, complete=True)
-        self._attempt.succeed(self._assembler.usage or usage, usage, self._response)
+        self._response = response
+        self._attempt.succeed(self._assembler.usage or usage, usage, response)
 
     def _interrupt(self, error: ProviderError) -> None:
         if self._stopped:
             return
-        self._reply.close()
+        self._hang_up()
         self._ended = True
-        self._ready.clear()
-        usage = self._seen()
+        usage, partial = self._came()
+        partial = redacted_partial(partial, self._attempt.candidate)  # no other copy is left where a traceback shows locals
         self._attempt.fail(error, UNKNOWN_OUTCOME, usage)
-        partial = redacted_partial(self._assembled(usage, complete=False), self._attempt.candidate)
         interrupted = StreamInterruptedError(partial, error)
         if self._attempt.operation.trace is not None:
             self._attempt.operation.trace.ends(interrupted)
         raise interrupted from error
+
+    def _hang_up(self) -> None:
+        self._ready.clear()
+        try:
+            self._reply.close()
+        except Exception:  # a wire of the caller's own
+            self._exhausted = True
+
+    def _came(self) -> tuple[Usage, ChatResponse]:
+        """What came so far, and what it used. Raises nothing: of what a provider's own code got wrong, nothing counts."""
+        try:
+            usage = self._seen()
+            return usage, self._assembled(usage, complete=False)
+        except Exception:
+            self._assembler = Assembler()
+            usage = self._seen()
+            return usage, self._assembled(usage, complete=False)
 
     def _seen(self) -> Usage:
         """What was used as far as anybody can tell: the provider's figures so far, or an own count where that is larger."""

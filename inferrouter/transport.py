@@ -100,6 +100,7 @@ class WireReply:
 
     __slots__ = (
         "__weakref__",
+        "_body_fault",
         "_connection",
         "_gate",
         "_left",
@@ -119,6 +120,7 @@ class WireReply:
         self._pool = pool
         self._phase = phase
         self._sent_headers = request.headers
+        self._body_fault: WireFault | None = None
         self._left: int | None = self._response.length
         self._open = True
         self._gate = threading.RLock()  # a signal handler may call `shutdown`
@@ -128,6 +130,14 @@ class WireReply:
     def read(self, cap: int = 32 << 20) -> bytes:
         """The rest of the body, at most `cap` bytes. Raises `WireFault`."""
         return _or_raise(self._whole(cap))
+
+    def read_beginning(self, size: int) -> bytes:
+        """The first `size` bytes of the body, or as many as come before its end or a fault. Raises nothing."""
+        pieces: list[bytes] = []
+        while size > 0 and isinstance(piece := self._piece(), bytes) and piece:
+            pieces.append(piece[:size])
+            size -= len(piece)
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     def read_some(self) -> bytes:
         """The next piece of the body as soon as there is one, b"" only at its exact end. Raises `WireFault`."""
@@ -189,6 +199,9 @@ class WireReply:
 
     def _piece(self) -> bytes | WireFault:
         """The next piece, b"" at the end, or what went wrong; after that the connection is closed."""
+        if self._body_fault is not None:
+            self.abort()
+            return self._body_fault
         if not self._open:
             return b"" if self._left == 0 else WireFault("cut", "the answer was closed before its end")
         try:
@@ -234,7 +247,8 @@ def _open(parts: _Parts, request: WireRequest, outgoing: OutgoingRequest) -> Wir
     answer: OpenResponse = parts.opener.open(outgoing)
     reply = WireReply(answer, request, outgoing.phase, parts.pool)
     try:
-        _check_head(reply.status, reply.headers, answer.response)
+        reply._body_fault = _body_fault(reply.headers, answer.response)
+        _check_head(reply)
     except BaseException:
         reply.abort()
         raise
@@ -251,20 +265,29 @@ def _or_raise(result: _T | WireFault) -> _T:
         del result  # or the fault, its traceback and this frame would keep each other alive
 
 
-def _check_head(status: int, headers: Mapping[str, str], response: Response) -> None:
-    if status < 200:
-        raise WireFault("protocol", f"the server answered with the interim status {status}")
+def _check_head(reply: WireReply) -> None:
+    """Raise the fault of a reply that is none. A refusal keeps its status and headers, even if nobody can read its body."""
+    status = reply.status
+    if status < 200 or status == 304:
+        raise WireFault("protocol", f"the server answered with status {status}, which is no answer to this request")
     if 300 <= status < 400:
-        target = _host(headers.get("location", ""))
+        target = _host(reply.headers.get("location", ""))
         raise WireFault("redirect", f"the server redirects to {target}; set base_url to the final address")
+    if reply._body_fault is not None and status < 300:
+        raise reply._body_fault
+
+
+def _body_fault(headers: Mapping[str, str], response: Response) -> WireFault | None:
+    """Why the body of an answer with these headers cannot be read, None if it can."""
     encoding = headers.get("content-encoding", "identity").strip().lower()
     if encoding not in ("identity", ""):
-        raise WireFault("encoding", "the answer is compressed although identity was asked for")
+        return WireFault("encoding", "the answer is compressed although identity was asked for")
     transfer = headers.get("transfer-encoding")
     if transfer is not None and not response.chunked:
-        raise WireFault("encoding", "the answer has a transfer encoding that was not asked for")
+        return WireFault("encoding", "the answer has a transfer encoding that was not asked for")
     if response.ambiguous_length:
-        raise WireFault("protocol", "the answer contradicts itself about its length")
+        return WireFault("protocol", "the answer contradicts itself about its length")
+    return None
 
 
 def _host(location: str) -> str:

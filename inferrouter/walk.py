@@ -12,23 +12,27 @@ from collections.abc import Sequence
 from typing import Generic, TypeVar
 
 from .attempt import LiveAttempt, Operation, Runtime
-from .candidates import Candidate, find_candidates
+from .candidates import Candidate, find_candidates, outage_rejection
 from .errors import (
     AllCandidatesFailedError,
     Attempt,
     AttemptTimeoutError,
+    AuthenticationError,
     ConfigError,
     ContextWindowError,
     InferRouterError,
+    ModelNotFoundError,
     MultimodalUnavailableError,
     NoCandidatesError,
+    ProviderError,
     QuotaExceededError,
     RateLimitedError,
     Rejection,
 )
-from .failure_table import Failure, failure_of, hold_key, reason_of
+from .events import NoticeEvent
+from .failure_table import Failure, failure_of, hold_key, is_answer, is_outage, notice_of, reason_of
 from .health import Verdict
-from .policy import OWN_POLICIES, Policy
+from .policy import OWN_POLICIES, Policy, sticky
 from .quota import Refusal
 from .routes import Route, route_over
 
@@ -36,6 +40,9 @@ T = TypeVar("T")
 
 LIMITS = (RateLimitedError, QuotaExceededError)
 """Errors that time alone mends."""
+
+HELD = (*LIMITS, ModelNotFoundError, AuthenticationError)
+"""Errors after which others may be waited for: whoever failed with one is held meanwhile."""
 
 MAX_REFUSALS = 20
 """How often one deployment is assessed again in a round, should other calls take its allowance and give it back each time."""
@@ -62,6 +69,7 @@ def _walk(route: Route, operation: Operation[T], runtime: Runtime) -> T:
     attempts: list[Attempt] = []
     waited = 0.0
     while True:
+        runtime.waiting.check_open()
         round_ = _Round(route, operation, runtime, attempts)
         answer = round_.run()
         if answer is not None:
@@ -71,19 +79,22 @@ def _walk(route: Route, operation: Operation[T], runtime: Runtime) -> T:
             raise round_.failure()
         if operation.trace is not None:
             operation.trace.waits(pause, runtime.clock.time() + pause, round_.soonest_rejection())
-        if operation.cancel is None:
-            runtime.clock.sleep(pause)
-        else:
-            operation.cancel.wait(pause)
+        runtime.waiting.sleep(pause, runtime.clock, operation.cancel)
         waited += pause
         if operation.trace is not None:
             operation.trace.waited_s = waited
 
 
-def ordered(policy: Policy, candidates: Sequence[Candidate]) -> list[Candidate]:
-    """What `policy` makes of `candidates`, each once; what it invents is left out. Raises `ConfigError` if it fails."""
-    if not candidates:
-        return []
+def ordered(policy: Policy, candidates: Sequence[Candidate], session: str | None = None) -> list[Candidate]:
+    """What `policy` makes of `candidates`, each once; what it invents is left out. Raises `ConfigError` if it fails.
+
+    `session`: a conversation that is kept where it is, see `policy.sticky`.
+    """
+    queue = _selected(policy, candidates) if candidates else []
+    return queue if session is None or len(queue) < 2 else sticky(session, queue, policy)
+
+
+def _selected(policy: Policy, candidates: Sequence[Candidate]) -> list[Candidate]:
     if type(policy) in OWN_POLICIES:
         return list(policy.select(candidates))
     try:
@@ -129,7 +140,7 @@ class _Round(Generic[T]):
         """What `read` returned, or None when no candidate is left."""
         runtime = self.runtime
         found = find_candidates(self.route, self.operation.needs, runtime.ledger, runtime.health, runtime.now())
-        self.queue = ordered(runtime.policy, found.candidates)
+        self.queue = ordered(runtime.policy, found.candidates, self.operation.session)
         self.rejections += (*found.rejections, *left_out(found.candidates, self.queue))
         failed = len(self.attempts)
         while self.queue and self._time_left() > 0:
@@ -159,10 +170,15 @@ class _Round(Generic[T]):
         last = self.attempts[-1].error
         if all(isinstance(attempt.error, ContextWindowError) for attempt in self.attempts):
             return last
+        if self.runtime.auth_next is None and all(isinstance(attempt.error, AuthenticationError) for attempt in self.attempts):
+            return last
         return AllCandidatesFailedError(self.attempts, soonest, self.rejections)
 
     def _try(self, candidate: Candidate, new_connection: bool = False) -> T | None:
         """The answer of one candidate, or None; then its failure or its rejection is on record."""
+        outages = self.runtime.health.outages
+        if outages and self._is_out(candidate):
+            return None
         request, dropped = self.operation.encode(candidate)
         number = len(self.attempts) + 1
         attempt = LiveAttempt.begin(self.runtime, self.operation, candidate, number, self._time_left(), dropped)
@@ -174,9 +190,11 @@ class _Round(Generic[T]):
             return None
         try:
             answer: T = attempt.exchange(request, new_connection)
+            if outages.suspects:
+                outages.answered(candidate.deployment.bound.server)
             return answer
         except Exception as exc:
-            failure = failure_of(exc, candidate, self.runtime.auth_next)
+            failure = failure_of(exc, candidate, self._auth_next(candidate))
             if failure is None:
                 attempt.abandon()
                 raise
@@ -193,6 +211,7 @@ class _Round(Generic[T]):
         """Settle a failed attempt, hold what must be held, and raise the error if nobody else may be tried."""
         candidate, runtime, (error, rule, _) = attempt.candidate, self.runtime, failure
         attempt.fail(error, rule)
+        self._note_outage(error, candidate)
         if rule.hold is not None:
             until = rule.hold(error, candidate, runtime.clock.time())
             key = hold_key(error, candidate)
@@ -200,14 +219,50 @@ class _Round(Generic[T]):
             if self.operation.trace is not None:
                 self.operation.trace.hold_begins(key, candidate, until, reason_of(error))
             self._held_until[key] = until
+            self._say_once(error, candidate, key)
             if error.retryable:
                 place = (candidate.provider, candidate.account_id, candidate.model)
                 self._resting.append(Rejection(*place, f"held: {reason_of(error)}", until, "held"))
         if rule.fatal:
             raise error
-        if not isinstance(error, LIMITS):
+        if not isinstance(error, HELD):
             self.only_limits = False
         self.attempts.append(Attempt(candidate.provider, candidate.account_id, candidate.model, error))
+
+    def _is_out(self, candidate: Candidate) -> bool:
+        """Whether its whole provider rests, or another call is the probe for it: then that is on record."""
+        outages, now = self.runtime.health.outages, self.runtime.now()
+        server = candidate.deployment.bound.server
+        if outages.enter(server, now.mono):
+            return False
+        self.rejections.append(outage_rejection(candidate, max(outages.wait(server, now.mono), 1.0), now.wall))
+        return True
+
+    def _note_outage(self, error: ProviderError, candidate: Candidate) -> None:
+        outages, server = self.runtime.health.outages, candidate.deployment.bound.server
+        if is_answer(error):
+            outages.answered(server)
+        elif is_outage(error):
+            rest = outages.failed(server, candidate.account_id, self.runtime.clock.monotonic())
+            if rest is not None and self.operation.trace is not None:
+                until = self.runtime.clock.time() + rest
+                self.operation.trace.hold_begins(f"provider:{candidate.provider}", candidate, until, "the provider is out")
+
+    def _auth_next(self, candidate: Candidate) -> bool:
+        """Whether a refused key lets others be tried: never where there is no other account, and where nothing is configured only
+        if its own provider has another one."""
+        others = [each.bound.account for each in self.route.deployments if each.bound.account.id != candidate.account_id]
+        if self.runtime.auth_next is None:
+            return any(account.provider == candidate.provider for account in others)
+        return self.runtime.auth_next and bool(others)
+
+    def _say_once(self, error: ProviderError, candidate: Candidate, key: str) -> None:
+        """Tell the meter and `Router.warnings`, the first time, of what no waiting mends."""
+        text = notice_of(error, candidate, self.route.name)
+        runtime = self.runtime
+        if text and runtime.notices.say(key, text) and runtime.meter is not None:
+            place = (candidate.provider, candidate.account_id, candidate.model)
+            runtime.meter.tell("on_notice", NoticeEvent(text, *place, runtime.clock.time()))
 
     def _refused(self, candidate: Candidate, refusal: Refusal) -> None:
         """The store had too little left. If other calls took what `candidate` was assessed by, it is assessed again: it may serve
@@ -253,7 +308,7 @@ class _Round(Generic[T]):
 
     def _put_back(self, *candidates: Candidate) -> None:
         declared = sorted((*self.queue, *candidates), key=lambda each: each.order)  # as every policy expects them
-        self.queue = ordered(self.runtime.policy, declared)
+        self.queue = ordered(self.runtime.policy, declared, self.operation.session)
 
     def soonest_rejection(self) -> Rejection:
         """The one that `pause` waits for: a candidate left out, or one that was tried and now rests."""

@@ -40,8 +40,8 @@ class Served(unittest.TestCase):
         settings = {"auth": ir.Auth("sk-1"), "limits": self.limits, "capabilities": ("text", "tools", "json", "image")}
         account = ir.AccountConfig(provider="sim", id="a", base_url=url, **settings)
         config = ir.Config(models=[ir.ModelMapping("fast", [ir.ModelRef("sim", "m")])], default_model="fast", accounts=[account])
-        kinds = {"openai": lambda: ir.OpenAICompatProvider("sim", url), "anthropic": lambda: Named(ir.AnthropicProvider(url))}
-        return ir.Router(config, [kinds[self.dialect]()], health=ir.HealthConfig(failure_threshold=1000))
+        provider = Named(ir.AnthropicProvider(url)) if self.dialect == "anthropic" else ir.OpenAICompatProvider("sim", url)
+        return ir.Router(config, [provider], health=ir.HealthConfig(failure_threshold=1000))
 
     def ask(self, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None) -> Reply:
         """One request over a connection of its own."""

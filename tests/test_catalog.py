@@ -152,7 +152,7 @@ class Abilities(unittest.TestCase):
 
     def test_every_row_uses_known_words(self) -> None:
         """No row has a word that the configuration would refuse."""
-        for _, pattern, words in catalog._MODEL_ROWS:
+        for _, pattern, words in part("catalog_models").MODEL_ABILITIES:
             self.assertLessEqual(words, set(account.CAPABILITIES), pattern)
 
 

@@ -6,12 +6,14 @@ import math
 import random
 import unittest
 from datetime import UTC, datetime
+from typing import Any
 
 from tests import part
 
 errors = part("errors")
 limits = part("limits")
-counting = part("quota_counting")
+quota_blocks = part("quota_blocks")
+windows = part("quota_windows")
 Limit = limits.Limit
 
 
@@ -143,7 +145,7 @@ class CalendarTest(unittest.TestCase):
             with self.assertRaises(errors.QuotaStoreError):
                 limits.window_bounds(now, "day")
             with self.assertRaises(errors.QuotaStoreError):
-                counting.counter_of(Limit(1, "tokens", "minute")).as_of(now)
+                windows.counter_of(Limit(1, "tokens", "minute")).as_of(now)
         with self.assertRaises(errors.ConfigError):
             limits.next_reset(0, "week")
 
@@ -152,7 +154,7 @@ class TallyTest(unittest.TestCase):
     def test_moving_leaves_the_old_count(self) -> None:
         """`as_of` gives a new count and leaves the old one as it was."""
         for window in ("minute", "day"):
-            counter = counting.counter_of(Limit(10, "tokens", window)).as_of(1000.0)
+            counter = windows.counter_of(Limit(10, "tokens", window)).as_of(1000.0)
             counter.used += 4
             later = counter.as_of(1000.0 + 2 * 86400)
             self.assertEqual((counter.used, later.used), (4, 0))
@@ -162,37 +164,79 @@ class TallyTest(unittest.TestCase):
     def test_gone(self) -> None:
         """`expires_at` is the very time at which the newest slot's charge has passed."""
         for window in ("minute", "hour", "day", "month"):
-            counter = counting.counter_of(Limit(10, "tokens", window)).as_of(1.7e9)
+            counter = windows.counter_of(Limit(10, "tokens", window)).as_of(1.7e9)
             counter.used += 4
             self.assertEqual(counter.frees_at(0), counter.expires_at)
             self.assertEqual(counter.as_of(math.nextafter(counter.expires_at, 0)).used, 4)
             self.assertEqual(counter.as_of(counter.expires_at).used, 0)
 
     def test_packing(self) -> None:
-        """A count survives packing, before and after use, as calendar and as ring."""
+        """A count survives packing, before and after use, as calendar and as slots, whatever way the clock steps."""
         rng = random.Random(7)
-        for window in ("minute", "month"):
-            limit = Limit(10, "tokens", window)
-            counter = counting.counter_of(limit)
-            self.assertEqual(counting.counter_unpacked(limit, counter.pack()).window_id, None)
+        for window, rolling in (("minute", True), ("month", False), ("day", True), ("day", False)):
+            limit = Limit(10, "tokens", window, rolling)
+            counter = windows.counter_of(limit)
+            self.assertEqual(windows.counter_unpacked(limit, counter.pack()).window_id, None)
             now = 1e9
-            for _ in range(50):
-                now += rng.random() * 3
+            for step in range(300):
+                now += (rng.random() - 0.4) * rng.choice((0.01, 0.1, 1, 30)) * limit.span_s
                 counter = counter.as_of(now)
                 counter.used += rng.randrange(5)
-                again = counting.counter_unpacked(limit, counter.pack())
-                for name in ("begin", "end", "expires_at", "window_id", "older", "used"):
+                if step % 7 == 0:
+                    counter.correct(counter.as_of(now - 0.2 * limit.span_s).window_id, 2)
+                again = windows.counter_unpacked(limit, counter.pack())
+                for name in ("begin", "end", "expires_at", "window_id", "older", "used", "blocks", "since"):
                     self.assertEqual(getattr(again, name), getattr(counter, name), name)
+                self.assertLessEqual(len(counter.blocks), quota_blocks.MAX_BLOCKS)
+                self.assertLess(len(counter.pack()), 2000)
 
     def test_damaged(self) -> None:
-        """Bytes that are not a count raise QuotaStoreError."""
+        """Bytes that are not a count, and counts that are not numbers of 0 or more, raise QuotaStoreError."""
         for window in ("minute", "day"):
+            limit = Limit(9, "tokens", window)
             with self.assertRaises(errors.QuotaStoreError):
-                counting.counter_unpacked(Limit(1, "tokens", window), b"xx")
+                windows.counter_unpacked(limit, b"xx")
+            for absurd in (math.nan, math.inf, -1.0):
+                for passed in (0, 1, 200):
+                    counter = windows.counter_of(limit).as_of(1e9)
+                    counter.used = absurd
+                    counter.blocks = ((1.0, 2.0, absurd),)
+                    state = counter.pack() if passed else counter.pack()[:-24]
+                    with self.assertRaises(errors.QuotaStoreError):
+                        windows.counter_unpacked(limit, state)
+
+    def test_what_is_used(self) -> None:
+        """Of what lies ahead the most that a span with the reading in it was charged counts, and of what lies behind all."""
+        for slots, at, used in (
+            ({}, 0, 0),
+            ({0: 1, 64: 2}, 64, 3),
+            ({0: 1, 64: 2}, 65, 2),
+            ({0: 1, 64: 2}, 0, 3),
+            ({0: 5, 70: 3, 100: 4}, 40, 7),
+            ({0: 9, 70: 3, 100: 4}, 40, 9),
+            ({-100: 9, 200: 3}, 40, 0),
+        ):
+            self.assertEqual(quota_blocks.used_around(slots, at), used, (slots, at))
+
+    def test_blocks_are_merged_where_it_matters_least(self) -> None:
+        """More than eight blocks are merged far from the clock and never over it; nothing of what they hold is lost."""
+        rng = random.Random(3)
+        for _ in range(300):
+            blocks: Any = ()
+            for _ in range(40):
+                here = rng.randrange(500)
+                at = rng.randrange(500)
+                if at != here:
+                    blocks = quota_blocks.merged(quota_blocks.with_charge(blocks, at, at + 1, 1.0, at, at + 1), here, here + 1)
+                    self.assertLessEqual(len(blocks), quota_blocks.MAX_BLOCKS)
+            edges = [edge for begin, end, _ in blocks for edge in (begin, end)]
+            self.assertEqual(edges, sorted(edges))
+        recent = quota_blocks.merged(tuple((at, at + 1, 1.0) for at in range(9)), 10, 11)
+        self.assertEqual((recent[0], recent[-1]), ((0, 2, 2.0), (8, 9, 1.0)))
 
     def test_giving_back_never_goes_below_zero(self) -> None:
         """A correction takes from its own slot only, so that the total stays the sum of the slots."""
-        counter = counting.counter_of(Limit(10, "tokens", "minute")).as_of(0.0)
+        counter = windows.counter_of(Limit(10, "tokens", "minute")).as_of(0.0)
         counter.used += 5
         first = counter.window_id
         counter = counter.as_of(1.0)

@@ -68,7 +68,7 @@ class Order(unittest.TestCase):
 
     def test_nothing_in_nothing_out(self) -> None:
         """No policy minds having nothing to order, and none changes what it was given."""
-        for name in ("free_first", "cost_first", "least_busy", "declared_order"):
+        for name in part("config").POLICIES:
             self.assertEqual(order(name), "")
             given = [Runner("b", False, in_flight=1), Runner("a")]
             policy.policy_named(name).select(given)
@@ -81,6 +81,7 @@ class Order(unittest.TestCase):
             "cost_first": policy.CostFirstPolicy,
             "least_busy": policy.LeastBusyPolicy,
             "declared_order": policy.DeclaredOrderPolicy,
+            "best_first": policy.BestFirstPolicy,
         }
         self.assertEqual(set(part("config").POLICIES), set(kinds))
         for name, kind in kinds.items():

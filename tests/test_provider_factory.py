@@ -19,7 +19,7 @@ def providers_for(*accounts: Any, given: Any = None) -> Any:
 
 
 def from_environment(env: dict[str, str]) -> Any:
-    return registry.config_for(registry.accounts_from_env(env))
+    return part("environment").config_for(part("environment").accounts_from_env(env).accounts)
 
 
 class Building(unittest.TestCase):

@@ -13,6 +13,7 @@ errors = part("errors")
 limits = part("limits")
 quota = part("quota")
 counting = part("quota_counting")
+windows = part("quota_windows")
 memory = part("quota_memory")
 NOON = conformance.NOON
 
@@ -69,7 +70,7 @@ class ContractTest(unittest.TestCase):
 
             def reserve(self, wants: Any, now: float) -> Any:
                 if now < self.last:
-                    self._states = {k: counting.BucketState(k, counting.counter_of(e.limit)) for k, e in self._states.items()}
+                    self._states = {k: counting.BucketState(k, windows.counter_of(e.limit)) for k, e in self._states.items()}
                 self.last = now
                 return super().reserve(wants, now)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import struct
 import subprocess
 import sys
 import tempfile
@@ -25,6 +26,7 @@ quota = part("quota")
 quota_sqlite = part("quota_sqlite")
 NOON = conformance.NOON
 DAY = limits.Limit(10, "requests", "day")
+MINUTE = limits.Limit(10, "requests", "minute")
 
 
 class Folder(unittest.TestCase):
@@ -62,9 +64,13 @@ class Folder(unittest.TestCase):
 
 
 class SQLiteConformanceTest(conformance.QuotaStoreConformance, Folder):
-    """The whole contract over a file."""
+    """The whole contract over a file, which another store opens where a program starts anew."""
 
     def make_store(self) -> Any:
+        return self.open()
+
+    def reopened(self) -> Any:
+        self.store.close()
         return self.open()
 
 
@@ -152,7 +158,7 @@ class KeepingTest(Folder):
         self.filled().close()
         db = sqlite3.connect(self.path)
         self.addCleanup(db.close)
-        self.assertEqual(db.execute("PRAGMA user_version").fetchone()[0], 1)
+        self.assertEqual(db.execute("PRAGMA user_version").fetchone()[0], 2)
         self.assertNotEqual(db.execute("PRAGMA application_id").fetchone()[0], 0)
         self.assertEqual(db.execute("PRAGMA integrity_check").fetchone()[0], "ok")
         self.assertEqual(db.execute("PRAGMA journal_mode").fetchone()[0], "wal")
@@ -223,9 +229,53 @@ class FaultTest(Folder):
         """A file of a newer version of the library is refused, and says so."""
         self.filled().close()
         db = sqlite3.connect(self.path)
-        db.execute("PRAGMA user_version = 2")
+        db.execute("PRAGMA user_version = 99")
         db.close()
-        self.refuses("schema version 2", "update this library")
+        self.refuses("schema version 99", "update this library")
+
+    def test_older_schema(self) -> None:
+        """A file of schema version 1 is brought up to date when it is opened: what it counts, its holds and pins stay."""
+        kinds = {"minute": MINUTE, "day": DAY, "rolling": limits.Limit(10, "requests", "day", rolling=True), "new": DAY}
+        with self.open() as store:
+            store.define([quota.Bucket(key, limit) for key, limit in kinds.items()], NOON)
+            store.set_quota("acc", 3, "requests")
+            store.hold("k", NOON + 60, "held", NOON)
+        slot = int(NOON // 1350)  # of a rolling day
+        ring = [0.0] * 65
+        ring[slot % 65], ring[(slot - 1) % 65], ring[(slot - 64) % 65] = 1.0, 2.0, 4.0
+        minute = [0.0] * 65
+        minute[int(NOON // 0.9375) % 65] = 5.0
+        states = {
+            "minute": struct.pack("=q65d", int(NOON // 0.9375), *minute),
+            "day": struct.pack("=3d", NOON - 43_200, NOON + 43_200, 6.0),
+            "rolling": struct.pack("=q65d", slot, *ring),
+        }
+        db = sqlite3.connect(self.path)
+        db.executemany("UPDATE bucket SET state = ? WHERE key = ?", [(state, key) for key, state in states.items()])
+        db.execute("PRAGMA user_version = 1")
+        db.commit()
+        db.close()
+        for _ in range(2):
+            store = self.open()
+            self.assertEqual([each.used for each in store.headroom(list(kinds), NOON)], [5, 6, 7, 0])
+            self.assertEqual(store.headroom(["rolling"], NOON + 1350)[0].used, 3)
+            self.assertEqual(store.headroom([quota.allowance_key("acc")], NOON)[0].limit.amount, 3)
+            self.assertEqual(set(store.holds(NOON)), {"k"})
+            self.assertEqual(store._db.execute("PRAGMA user_version").fetchone()[0], 2)
+            store.close()
+
+    def test_older_schema_damaged(self) -> None:
+        """A file of schema version 1 with a count that cannot be read is refused, and left as it is."""
+        self.filled().close()
+        db = sqlite3.connect(self.path)
+        db.execute("UPDATE bucket SET state = x'00'")
+        db.execute("PRAGMA user_version = 1")
+        db.commit()
+        db.close()
+        self.refuses("damaged")
+        db = sqlite3.connect(self.path)
+        self.assertEqual(db.execute("PRAGMA user_version").fetchone()[0], 1)
+        db.close()
 
     def test_a_table_is_missing(self) -> None:
         """A ledger of which a part was removed is said to be damaged, with a remedy."""

@@ -47,7 +47,9 @@ BODIES: list[tuple[str, bytes, bytes | None]] = [
 # Heads that no answer may have, and the kind of fault.
 HEADS: list[tuple[bytes, str]] = [
     (b"HTTP/1.1 101 Switching Protocols\r\n\r\n", "protocol"),
-    (b"HTTP/1.1 103 Early Hints\r\n\r\n", "protocol"),
+    (b"HTTP/1.1 103 Early Hints\r\n\r\n", "cut"),
+    (b"HTTP/1.1 102 Processing\r\n\r\n" * 101, "timeout"),
+    (b"HTTP/1.1 304 Not Modified\r\n\r\n", "protocol"),
     (b"HTTP/9.9 200 OK\r\n\r\n", "protocol"),
     (b"SSH-2.0-OpenSSH\r\n\r\n", "protocol"),
     (b"HTTP/1.1 abc OK\r\n\r\n", "protocol"),

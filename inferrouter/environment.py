@@ -1,0 +1,154 @@
+"""Makes a configuration of the API keys in an environment: one account a key, and aliases over all of them.
+
+Strategy: each variable that the catalog knows gives an account with the catalog's free limits, `NAME_2`, `NAME_3` ... further
+ones; the aliases are the catalog's models in the order of their quality, at whatever accounts there are. Raises nothing while
+it holds the environment, since a traceback that shows local variables would show every key of it. Must never open a connection.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+from .account import AccountConfig, Auth
+from .catalog import OFFERS, PRESETS, Offer, Preset, capabilities
+from .catalog_models import FASTEST
+from .config import Config, ModelMapping, ModelRef, QuotaConfig
+from .errors import ConfigError
+from .secret import Secret
+
+SMART = 2
+"""Tiers up to this one are in the alias "smart"."""
+
+
+class Found(NamedTuple):
+    """What an environment holds: accounts, and what is to be said about it."""
+
+    accounts: list[AccountConfig]
+    notes: list[str]
+
+
+def accounts_from_env(env: Mapping[str, str]) -> Found:
+    """An account for each known key in `env`, with the catalog's free limits; a paid one if the catalog does not know any.
+
+    `GEMINI_API_KEY` gives the account "gemini", `GEMINI_API_KEY_2` "gemini-2"; a key that comes twice counts once. An address in
+    `GEMINI_BASE_URL` takes the place of the provider's own. Raises nothing.
+    """
+    found = Found([], [])
+    numbered = _numbered(env)
+    for row in PRESETS.values():
+        first = next((name for name in row.env if env.get(name, "").strip()), None)
+        names = [] if first is None else [(row.name, first)]
+        further = sorted((number, name) for base in row.env for number, name in numbered.get(base, ()))
+        names += [(f"{row.name}-{number}", name) for number, name in further]
+        base_url = env.get(row.base_url_env, "").strip() or None
+        seen: dict[str, AccountConfig] = {}
+        for account_id, name in names:
+            key = Secret(env[name].strip())
+            same = next((known for known, account in seen.items() if account.auth.api_key == key), None)
+            if same is not None:
+                found.notes.append(f"{name}: holds the same key as {same}, so it is counted once")
+            elif account_id not in (account.id for account in seen.values()):
+                seen[name] = _account(row, account_id, key, base_url)
+        if seen and base_url is not None:
+            found.notes.append(f"{row.base_url_env}: {row.name} is reached at the address in this variable")
+        found.accounts.extend(seen.values())
+    return found
+
+
+def config_for(
+    accounts: Sequence[AccountConfig],
+    allow_paid: bool = False,
+    *,
+    default_model: str | None = None,
+    policy: str = "best_first",
+    attempt_timeout: float = 120.0,
+    max_wait: float = 0.0,
+    timeout: float | None = None,
+    idle_timeout: float | None = None,
+    auth_errors: str | None = "next",
+    on_store_error: str | None = None,
+    quota: QuotaConfig | None = None,
+) -> Config:
+    """A configuration of what `accounts_from_env` found, with the aliases of `aliases_over`; settings as in `Config`.
+
+    `default_model`: None is "free", or "any" where paid use is allowed and there is a paid account. Raises `ConfigError` if
+    there is no account, a key is unusable, or a setting is wrong.
+    """
+    if not accounts:
+        names = sorted({name for row in PRESETS.values() for name in row.env})
+        raise ConfigError(f"the environment holds none of the known keys; set one of {', '.join(names)}")
+    models = aliases_over(accounts, allow_paid)
+    if default_model is None:
+        known = {mapping.alias for mapping in models}
+        default_model = next((alias for alias in ("any", "free") if alias in known and (allow_paid or alias == "free")), "")
+    return Config(
+        accounts=accounts,
+        models=models,
+        allow_paid=allow_paid,
+        default_model=default_model,
+        policy=policy,
+        attempt_timeout=attempt_timeout,
+        max_wait=max_wait,
+        timeout=timeout,
+        idle_timeout=idle_timeout,
+        auth_errors=auth_errors,
+        on_store_error=on_store_error,
+        quota=quota or QuotaConfig(),
+    )
+
+
+def aliases_over(accounts: Iterable[AccountConfig], allow_paid: bool = False) -> list[ModelMapping]:
+    """The aliases that the catalog makes over `accounts`, each only where a model serves it, its models best first.
+
+    The names: "free" is every free chat model; "fast" the fast ones, fastest first; "smart" tiers 1 and 2; "vision" those that
+    see; "embed" those that make vectors; "any" free ones, then paid ones. Paid models stand last, and only where `allow_paid` is
+    set or nothing is free.
+    """
+    paid_at = {account.provider for account in accounts if account.paid_enabled}
+    free_at = {account.provider for account in accounts} - paid_at
+    free = [each for each in OFFERS if each.provider in free_at]
+    paid = [each for each in OFFERS if each.provider in paid_at]
+    chat = [each for each in free if not each.embeds]
+    with_paid = [each for each in paid if not each.embeds] if allow_paid or not chat else []
+    everything = [*chat, *with_paid]
+    choices = {
+        "free": chat,
+        "any": everything if with_paid else [],
+        "fast": sorted((each for each in everything if each.speed >= FASTEST), key=lambda each: -each.speed) or everything,
+        "smart": [each for each in everything if each.tier <= SMART] or everything,
+        "vision": [each for each in everything if "image" in (capabilities(each.provider, each.model) or ())],
+        "embed": [each for each in (*free, *(paid if allow_paid or not free else ())) if each.embeds],
+    }
+    return [ModelMapping(alias, [_step(each) for each in offers]) for alias, offers in choices.items() if offers]
+
+
+def _step(offer: Offer) -> ModelRef:
+    return ModelRef(offer.provider, offer.model)
+
+
+def _numbered(env: Mapping[str, str]) -> dict[str, list[tuple[int, str]]]:
+    """By what stands before its number, each variable that ends with one and is set."""
+    found: dict[str, list[tuple[int, str]]] = {}
+    for name in env:
+        match = _NUMBERED.fullmatch(name)
+        if match and env[name].strip():
+            found.setdefault(match[1], []).append((int(match[2]), name))
+    return found
+
+
+def _account(row: Preset, account_id: str, key: Secret, base_url: str | None) -> AccountConfig:
+    return AccountConfig(
+        provider=row.name,
+        id=account_id,
+        auth=Auth(key),
+        base_url=base_url,
+        limits=row.limits,
+        model_limits=row.model_limits,
+        reset=row.reset,
+        paid_enabled=not row.free,
+    )
+
+
+_NUMBERED = re.compile(r"(.+)_([0-9]{1,4})")

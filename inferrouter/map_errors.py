@@ -1,0 +1,98 @@
+"""Says what an error means for a row of a long job: wait, try again, give the row up, or end the job.
+
+Strategy: one table over the error tree. Waiting for quota is never the row's fault and costs none of its tries; a provider that
+fails costs one; what is wrong with the request itself costs the row; what would hit every row alike ends the job at once, as
+nobody wants 20,000 copies of one error.
+Must never call a provider, sleep, or know threads.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import NamedTuple
+
+from .errors import (
+    AllCandidatesFailedError,
+    AuthenticationError,
+    ConfigError,
+    InferRouterError,
+    InvalidRequestError,
+    ModelNotFoundError,
+    NoCandidatesError,
+    ProviderError,
+    QuotaExceededError,
+    QuotaStoreError,
+    RateLimitedError,
+    UnknownModelError,
+)
+
+BACKOFF_S = 0.5
+LONGEST_BACKOFF_S = 30.0
+
+
+class Meaning(Enum):
+    """What comes next. WAIT: for a slot, no try used; AGAIN: at once, another account may serve; TRY: one try used; ROW: this row
+    fails; PROBE: the row fails, or nothing can serve any row; STORE: the quota store failed; JOB: the job ends."""
+
+    WAIT = "wait"
+    AGAIN = "again"
+    TRY = "try"
+    ROW = "row"
+    PROBE = "probe"
+    STORE = "store"
+    JOB = "job"
+
+
+class Judgement(NamedTuple):
+    """A meaning, and when to go on: epoch seconds, None where that is the backoff's matter or does not apply."""
+
+    meaning: Meaning
+    at: float | None = None
+
+
+def judge(error: InferRouterError, own_model: bool, served: bool) -> Judgement:
+    """What `error` means. `own_model`: the row names a model of its own; `served`: the job has had an answer already."""
+    if isinstance(error, NoCandidatesError):
+        return _nobody(error, served)
+    if isinstance(error, AllCandidatesFailedError):
+        return _all_failed(error)
+    if isinstance(error, UnknownModelError):
+        return Judgement(Meaning.ROW if own_model else Meaning.JOB)
+    for kind, meaning in _TABLE:
+        if isinstance(error, kind):
+            return Judgement(meaning)
+    return Judgement(Meaning.ROW)
+
+
+def backoff(tries: int) -> float:
+    """Seconds before the next try after `tries` of them failed."""
+    return min(BACKOFF_S * 2.0 ** min(tries - 1, 20), LONGEST_BACKOFF_S)
+
+
+def _nobody(error: NoCandidatesError, served: bool) -> Judgement:
+    if error.retry_at is None:
+        return Judgement(Meaning.PROBE)
+    # Breakers alone: an outage. Before the first answer it may as well be a wrong base_url, which no waiting mends.
+    broken = all(each.code in ("breaker", "outage") for each in error.rejections if each.retry_at is not None)
+    if broken and not served:
+        return Judgement(Meaning.TRY)
+    return Judgement(Meaning.WAIT, error.retry_at)
+
+
+def _all_failed(error: AllCandidatesFailedError) -> Judgement:
+    faults = [attempt.error for attempt in error.attempts]
+    if error.retry_at is not None and all(isinstance(each, (RateLimitedError, QuotaExceededError)) for each in faults):
+        return Judgement(Meaning.WAIT, error.retry_at)
+    never = all(isinstance(each, (ModelNotFoundError, AuthenticationError)) for each in faults)
+    if never and faults and not any(each.retry_at is not None for each in error.rejections):
+        return Judgement(Meaning.JOB)
+    return Judgement(Meaning.TRY)
+
+
+_TABLE: tuple[tuple[type[InferRouterError], Meaning], ...] = (
+    (AuthenticationError, Meaning.AGAIN),  # that account is held now
+    (InvalidRequestError, Meaning.ROW),
+    (ProviderError, Meaning.TRY),
+    (QuotaStoreError, Meaning.STORE),
+    (ConfigError, Meaning.JOB),
+)

@@ -1,0 +1,341 @@
+"""`router.map`: many requests, paced by the limits, with errors by row, and ended in good order."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+import unittest
+from collections import Counter
+from typing import Any
+
+from tests import ir, part
+from tests.fakes import NOON, FakeClock, ListMeter
+
+errors = part("map_errors")
+HOUR = 3600.0
+
+
+def mock_router(*limits: dict[str, float], replies: Any = (), default: Any = "yes", **parts: Any) -> tuple[Any, Any]:
+    """A router over one account for each of `limits`, all at a mock provider, on a clock that moves when slept on."""
+    provider = ir.MockProvider("mock", replies, default=default, models=["m"])
+    accounts = [ir.AccountConfig("mock", f"a{at}", ir.Auth(f"sk-{at}"), limits=limit) for at, limit in enumerate(limits)]
+    parts.setdefault("clock", FakeClock())
+    config = ir.Config(accounts=accounts, default_model=parts.pop("model", "m"), **parts.pop("config", {}))
+    return ir.Router(config, [provider], **parts), provider
+
+
+class Results(unittest.TestCase):
+    def test_in_the_order_of_the_input(self) -> None:
+        """Each result has its index, its request and its answer, in the input's order by default."""
+        router, _ = mock_router({"rpd": 100}, default=lambda body: body["messages"][0]["content"].upper())
+        with router:
+            found = list(router.map(["a", "b", ir.ChatRequest("c", model="m"), [{"role": "user", "content": "d"}]]))
+        self.assertEqual([result.index for result in found], [0, 1, 2, 3])
+        self.assertEqual([result.response.text for result in found], ["A", "B", "C", "D"])
+        self.assertEqual(found[0].request, ir.ChatRequest("a"))
+        self.assertEqual([result.error for result in found], [None] * 4)
+        self.assertEqual(found[1].item, "b")
+
+    def test_as_they_come(self) -> None:
+        """With ordered=False a slow first row holds nobody up."""
+        gate = threading.Event()
+        last = lambda body: gate.wait(10) and "slow" if body["messages"][0]["content"] == "0" else "fast"  # noqa: E731  # short
+        router, _ = mock_router({"rpd": 100}, default=last)
+        with router:
+            order = []
+            for result in router.map(map(str, range(4)), workers=2, ordered=False):
+                order.append(result.index)
+                if len(order) == 3:
+                    gate.set()
+        self.assertEqual(order[-1], 0)
+        self.assertEqual(sorted(order), [0, 1, 2, 3])
+
+    def test_read_as_needed(self) -> None:
+        """An endless input is read no further than the window, and closing ends every thread."""
+        router, _ = mock_router({"rpd": 100_000})
+        read = itertools.count()
+        before = threading.active_count()
+        run = router.map((f"row {number}" for number in read), workers=4)
+        self.assertEqual(threading.active_count(), before)
+        with router, run:
+            first = [next(run).index for _ in range(5)]
+        self.assertEqual(first, [0, 1, 2, 3, 4])
+        self.assertLessEqual(next(read), 5 + 16 + 4)
+        self.assertEqual(threading.active_count(), before)
+        self.assertEqual(list(run), [])
+
+    def test_dropping_it_stops_the_threads(self) -> None:
+        """An iterator that nobody holds any more takes no further rows."""
+        router, provider = mock_router({"rpd": 100_000})
+        run = router.map(itertools.repeat("again"), workers=2)
+        next(run)
+        workers = run._workers
+        del run
+        workers.join()
+        self.assertLess(len(provider.calls), 30)
+        router.close()
+
+    def test_an_input_that_breaks(self) -> None:
+        """What the caller's own iterable raises comes out as it is, after the rows before it."""
+
+        def rows() -> Any:
+            yield "a"
+            raise ZeroDivisionError
+
+        router, _ = mock_router({"rpd": 100})
+        with router, self.assertRaises(ZeroDivisionError):
+            for result in router.map(rows(), workers=1):
+                self.assertTrue(result.ok)
+
+    def test_embeddings(self) -> None:
+        """An `EmbedRequest` is served by `embed`."""
+        router, _ = mock_router({"rpd": 100})
+        with router:
+            found = list(router.map([ir.EmbedRequest(["a", "b"])]))
+        self.assertEqual(len(found[0].response.embeddings), 2)
+
+    def test_wrong_settings(self) -> None:
+        """A wrong setting is said at once."""
+        router, _ = mock_router({"rpd": 100})
+        with router:
+            for wrong in ({"workers": 0}, {"workers": True}, {"tries": 0}, {"until": -1}, {"timeout": "1"}):
+                with self.subTest(wrong), self.assertRaisesRegex(ir.InvalidRequestError, next(iter(wrong))):
+                    router.map(["a"], **wrong)
+            with self.assertRaisesRegex(ir.InvalidRequestError, "iterable"):
+                router.map("one string")
+
+
+class Pacing(unittest.TestCase):
+    def test_uses_every_slot_and_no_more(self) -> None:
+        """Rows beyond a day's limits wait ; each day serves exactly what the limits allow, and nobody is refused."""
+        meter, clock = ListMeter(), FakeClock()
+        days: Counter[int] = Counter()
+        note = lambda body: days.update([int((clock.now - NOON + 12 * HOUR) // (24 * HOUR))]) or "ok"  # noqa: E731  # short
+        router, _ = mock_router({"rpm": 5, "rpd": 30}, {"rpd": 10}, clock=clock, meter=meter, default=note)
+        with router:
+            self.assertTrue(all(result.ok for result in router.map(f"row {number}" for number in range(100))))
+        self.assertEqual(days, {0: 40, 1: 40, 2: 20})
+        self.assertEqual(len(meter.routes), 100)
+
+    def test_two_models_wait_apart(self) -> None:
+        """A model whose limit is spent holds up no row of another."""
+        clock = FakeClock()
+        asked: list[tuple[str, float]] = []
+        note = lambda body: asked.append((body["model"], clock.now)) or "ok"  # noqa: E731  # short
+        provider = ir.MockProvider("mock", default=note, models=["m", "n"])
+        account = ir.AccountConfig("mock", "a", model_limits={"m": {"rpd": 1}, "n": {"rpd": 100}})
+        with ir.Router(ir.Config(accounts=[account]), [provider], clock=clock) as router:
+            rows = [ir.ChatRequest("x", model="m")] * 3 + [ir.ChatRequest("x", model="n")] * 20
+            self.assertEqual(sum(result.ok for result in router.map(rows, workers=4, ordered=False)), 23)
+        self.assertEqual([model for model, _ in asked[-2:]], ["m", "m"])
+        self.assertEqual({moment for _, moment in asked[:-2]}, {NOON})
+
+    def test_waiting_costs_no_try(self) -> None:
+        """Rate limits and spent quotas are waited for, however often they come, with one try a row."""
+        limited = [ir.RateLimitedError(retry_after=20), ir.QuotaExceededError(status=429)] * 5
+        router, provider = mock_router({"rpd": 1000}, replies=limited)
+        with router:
+            found = list(router.map(["a", "b"], tries=1, workers=1))
+        self.assertEqual([(result.ok, result.tries) for result in found], [(True, 1)] * 2)
+        self.assertEqual(len(provider.calls), 12)
+
+    def test_a_small_row_passes_one_that_waits_for_long(self) -> None:
+        """A row that must wait for the next day keeps no smaller one from what is left of this day."""
+        provider = ir.MockProvider("mock", default=ir.MockReply("ok", usage=ir.Usage(10, 10, 20)), models=["m"])
+        account = ir.AccountConfig("mock", "a", daily_free=2000, quota_unit="tokens")
+        clock = FakeClock()
+        with ir.Router(ir.Config(accounts=[account], default_model="m"), [provider], clock=clock) as router:
+            rows = [ir.ChatRequest("x", max_tokens=size) for size in (1900, 1900, *[50] * 40)]
+            self.assertEqual(sum(result.ok for result in router.map(rows, workers=3)), 42)
+        self.assertLess(clock.now, NOON + HOUR)
+
+    def test_stop_when_spent(self) -> None:
+        """It stops when no slot comes soon, tells when to come back, and serves what there is."""
+        clock = FakeClock()
+        router, _ = mock_router({"rpm": 2, "rpd": 6}, clock=clock)
+        with router:
+            run = router.map(itertools.repeat("x"), stop_when_spent=True)
+            self.assertEqual(len(list(run)), 6)
+        self.assertEqual((run.stopped, run.retry_at, run.done), ("spent", NOON + 12 * HOUR, 6))
+        self.assertLess(clock.now, NOON + 180)
+
+    def test_until(self) -> None:
+        """No row begins after `until`, and no slot beyond it is waited for."""
+        clock = FakeClock()
+        router, _ = mock_router({"rpm": 2}, clock=clock)
+        with router:
+            run = router.map(itertools.repeat("x"), until=NOON + 300)
+            served = len(list(run))
+        self.assertEqual((run.stopped, served), ("until", 10))
+        self.assertLessEqual(clock.now, NOON + 300)
+
+    def test_the_machines_own_clock(self) -> None:
+        """On real time a row that waits hours for its slot is sent home by `close` at once."""
+        router, provider = mock_router({"rpd": 3}, clock=ir.SystemClock())
+        with router:
+            run = router.map(itertools.repeat("x"), workers=4)
+            self.assertEqual([next(run).ok for _ in range(3)], [True] * 3)
+            run.close()
+        self.assertEqual(len(provider.calls), 3)
+        self.assertEqual(run.stopped, "stopped")
+
+
+class Errors(unittest.TestCase):
+    def test_of_one_row(self) -> None:
+        """A refused request and something that is no request are their rows' errors; the others are served."""
+        refuse = lambda body: 400 if body["messages"][0]["content"] == "bad" else "ok"  # noqa: E731  # short
+        router, _ = mock_router({"rpd": 100}, default=refuse)
+        with router:
+            found = list(router.map(["a", "bad", 7, "b"]))
+        self.assertEqual([result.ok for result in found], [True, False, False, True])
+        self.assertIsInstance(found[1].error, ir.InvalidRequestError)
+        self.assertEqual((found[2].request, found[2].response, found[2].item), (None, None, 7))
+
+    def test_a_row_too_large_for_every_limit(self) -> None:
+        """A row that no limit can ever hold fails at once, and only that row."""
+        router, _ = mock_router({"tpm": 2000})
+        with router:
+            found = list(router.map([ir.ChatRequest("x", max_tokens=size) for size in (100, 5000, 100)]))
+        self.assertEqual([result.ok for result in found], [True, False, True])
+        self.assertRegex(str(found[1].error), "more than the whole limit")
+
+    def test_bounded_tries(self) -> None:
+        """A provider that fails is asked again, so often and no more; then the row has the error."""
+        router, provider = mock_router({"rpd": 1000}, replies=["first", 500, 500, "third", 500, 500, 500])
+        with router:
+            found = list(router.map(["a", "b", "c", "d"], workers=1, tries=3))
+        self.assertEqual([result.ok for result in found], [True, True, False, True])
+        self.assertEqual([result.tries for result in found], [1, 3, 3, 1])
+        self.assertIsInstance(found[2].error, ir.AllCandidatesFailedError)
+        self.assertEqual(len(provider.calls), 8)
+
+    def test_a_provider_that_never_works(self) -> None:
+        """The job fails some rows and then ends with the error, instead of failing them all or hanging."""
+        router, _ = mock_router({"rpd": 100_000}, default=500)
+        found = []
+        with router, self.assertRaises(ir.InferRouterError):
+            for result in router.map(itertools.repeat("x")):
+                found.append(result)
+        self.assertTrue(found)
+        self.assertFalse(any(result.ok for result in found))
+        self.assertLess(len(found), 40)
+
+    def test_an_outage_is_waited_for(self) -> None:
+        """Once there was an answer, an open breaker is waited for like a limit."""
+        clock = FakeClock()
+        reply = lambda body: 503 if NOON + 60 < clock.now < NOON + HOUR else "ok"  # noqa: E731  # short
+        router, _ = mock_router({"rpm": 5}, default=reply, clock=clock)
+        with router:
+            found = list(router.map(["x"] * 40, tries=200))
+        self.assertTrue(all(result.ok for result in found))
+        self.assertGreaterEqual(clock.now, NOON + HOUR)
+
+    def test_a_key_that_is_refused(self) -> None:
+        """One refused key of two costs no row; when none works the job ends at once and says so."""
+        router, _ = mock_router({"rpd": 100}, {"rpd": 100}, replies=[401])
+        with router:
+            self.assertTrue(all(result.ok for result in router.map(["a", "b", "c"])))
+        router, provider = mock_router({"rpd": 100}, {"rpd": 100}, default=401)
+        with router, self.assertRaisesRegex(ir.NoCandidatesError, "Authentication"):
+            list(router.map(["a"] * 1000))
+        self.assertLess(len(provider.calls), 20)
+
+    def test_what_hits_every_row(self) -> None:
+        """An unknown model, a model nobody has, accounts that may not be used: the job ends with it."""
+        router, _ = mock_router({"rpd": 100}, model="")
+        with router:
+            with self.assertRaises(ir.UnknownModelError):
+                list(router.map(["a"] * 10))
+            with self.assertRaises(ir.UnknownModelError):
+                list(router.map(["a"] * 10, model="typo"))
+            found = list(router.map([ir.ChatRequest("a", model="typo"), ir.ChatRequest("b", model="m")]))
+        self.assertEqual([result.ok for result in found], [False, True])
+        router, _ = mock_router({"rpd": 100}, default=404)
+        with router, self.assertRaises(ir.AllCandidatesFailedError):
+            list(router.map(["a"] * 10, workers=1))
+        provider = ir.MockProvider("mock", models=["m"])
+        paid = ir.Config(accounts=[ir.AccountConfig("mock", "a", paid_enabled=True)], default_model="m")
+        with ir.Router(paid, [provider]) as router, self.assertRaisesRegex(ir.NoCandidatesError, "allow_paid"):
+            list(router.map(["a"] * 10))
+
+    def test_a_store_that_fails(self) -> None:
+        """A quota store that fails now and then is asked again; one that stays down ends the job."""
+
+        class Flaky(ir.MemoryQuotaStore):  # type: ignore[misc,name-defined]  # the package under test is found at run time
+            down = 3
+
+            def reserve(self, wants: Any, now: float) -> Any:
+                if self.down:
+                    self.down -= 1
+                    raise ir.QuotaStoreError("gone")
+                return super().reserve(wants, now)
+
+        store = Flaky()
+        router, _ = mock_router({"rpd": 100}, quota_store=store)
+        with router:
+            self.assertTrue(all(result.ok for result in router.map(["a", "b"], workers=1)))
+            store.down = 1000
+            with self.assertRaises(ir.QuotaStoreError):
+                list(router.map(["a", "b"], workers=1))
+
+    def test_the_table(self) -> None:
+        """What each kind of error means for a row."""
+        limit = ir.Attempt("p", "a", "m", ir.RateLimitedError())
+        fault = ir.Attempt("p", "a", "m", ir.ProviderUnavailableError(status=503))
+        cases: list[tuple[Any, str]] = [
+            (ir.NoCandidatesError((), 5.0), "wait"),
+            (ir.NoCandidatesError(()), "probe"),
+            (ir.AllCandidatesFailedError((limit,), 5.0), "wait"),
+            (ir.AllCandidatesFailedError((limit,)), "try"),
+            (ir.AllCandidatesFailedError((limit, fault), 5.0), "try"),
+            (ir.ContextWindowError(), "row"),
+            (ir.AuthenticationError(), "again"),
+            (ir.MalformedResponseError(), "try"),
+            (ir.QuotaStoreError("x"), "store"),
+            (ir.ConfigError("x"), "job"),
+            (ir.InferRouterError("a bug"), "row"),
+        ]
+        for error, meaning in cases:
+            self.assertEqual(errors.judge(error, False, True).meaning.value, meaning, error)
+
+
+class Interrupts(unittest.TestCase):
+    def test_ctrl_c_once(self) -> None:
+        """The first Ctrl-C lets what is in flight finish and gives its results; then it is raised."""
+        gate = threading.Event()
+        router, provider = mock_router({"rpd": 100}, default=lambda body: gate.wait(10) and "ok")
+        run = router.map(itertools.repeat("x"), workers=2, ordered=False)
+        workers = run._workers
+        plain = workers.next
+
+        def interrupted() -> Any:
+            while workers.in_flight < 2:
+                pass
+            workers.next = plain
+            gate.set()
+            raise KeyboardInterrupt
+
+        workers.next = interrupted
+        found = []
+        with router, self.assertRaises(KeyboardInterrupt):
+            for result in run:
+                found.append(result)
+        self.assertTrue(2 <= len(found) == len(provider.calls) <= 4)
+        self.assertTrue(all(result.ok for result in found))
+
+    def test_ctrl_c_twice(self) -> None:
+        """The second is raised at once, whatever is in flight."""
+        router, _ = mock_router({"rpd": 100})
+        run = router.map(["x"])
+
+        def interrupted() -> Any:
+            raise KeyboardInterrupt
+
+        run._workers.next = interrupted
+        with router, self.assertRaises(KeyboardInterrupt):
+            next(run)
+        run.close()
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -14,6 +14,7 @@ TYPE_CHECKING = False  # type checkers take it as true; importing it from `typin
 
 if TYPE_CHECKING:
     from .account import AccountConfig, Auth
+    from .capacity import AccountCapacity, Capacity
     from .config import Config, ModelMapping, ModelRef, QuotaConfig
     from .config_file import load_config
     from .content import Part
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
         Attempt,
         AttemptTimeoutError,
         AuthenticationError,
+        BatchError,
         ConfigError,
         ContextWindowError,
         InferRouterError,
@@ -69,6 +71,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "AccountCapacity",
     "AccountConfig",
     "AccountStatus",
     "AllCandidatesFailedError",
@@ -77,11 +80,13 @@ __all__ = [
     "AttemptTimeoutError",
     "Auth",
     "AuthenticationError",
+    "BatchError",
     "BestFirstPolicy",
     "Bucket",
     "CallCancelledError",
     "CallEvent",
     "Cancel",
+    "Capacity",
     "ChatChunk",
     "ChatRequest",
     "ChatResponse",
@@ -170,13 +175,12 @@ __all__ = [
 
 _NAMES = {
     "account": "AccountConfig Auth",
-    "waiting": "CallCancelledError Cancel",
-    "serve_endpoint": "Serve serve",
+    "capacity": "AccountCapacity Capacity",
     "config": "Config ModelMapping ModelRef QuotaConfig",
     "config_file": "load_config",
     "content": "Part",
     "errors": (
-        "AllCandidatesFailedError Attempt AttemptTimeoutError AuthenticationError ConfigError "
+        "AllCandidatesFailedError Attempt AttemptTimeoutError AuthenticationError BatchError ConfigError "
         "ContextWindowError InferRouterError InvalidRequestError MalformedResponseError ModelNotFoundError "
         "MultimodalUnavailableError NoCandidatesError ProviderError ProviderUnavailableError "
         "QuotaExceededError QuotaStoreError RateLimitedError Rejection StreamInterruptedError "
@@ -202,9 +206,11 @@ _NAMES = {
     "responses": "ChatChunk ChatResponse Choice ChunkChoice Delta EmbedResponse ToolCallDelta",
     "router": "Router",
     "secret": "Secret",
+    "serve_endpoint": "Serve serve",
     "status": "AccountStatus Explanation LimitStatus RouterStatus",
     "stream": "ChatStream",
     "tool": "Tool",
+    "waiting": "CallCancelledError Cancel",
     "wire": "WireFault WireRequest",
 }
 """Which module holds which public names."""

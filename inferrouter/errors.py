@@ -280,6 +280,10 @@ class StreamInterruptedError(InferRouterError):
         )
 
 
+class BatchError(InferRouterError):
+    """A long job cannot begin or go on: its input or output is not as it must be. What was written stays whole."""
+
+
 class QuotaStoreError(InferRouterError):
     """The quota store cannot be trusted or reached; without it no call is made (`on_store_error = "ignore"` opts out)."""
 

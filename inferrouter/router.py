@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from .call_events import CallTrace
+    from .capacity import Capacity, FinishTime
     from .mapping import MapRun
     from .responses import ChatResponse, EmbedResponse
     from .status import Explanation, RouterStatus
@@ -346,6 +347,53 @@ class Router:
         runtime = self._runtime
         runtime.settle_dropped_streams()
         return router_status(self._routes, self._ledger, runtime.health, runtime.now(), runtime.notices.texts())
+
+    @only_library_errors
+    def capacity(
+        self,
+        days: float = 1,
+        *,
+        model: str = "",
+        tokens: int | None = None,
+        output_tokens: int | None = None,
+        reserved: int | None = None,
+        paid: bool = False,
+    ) -> Capacity:
+        """What the accounts will carry in the next `days` days, hour by hour: see `Capacity`. Nothing is reserved.
+
+        It goes by the limits as they are counted now, what is used of them, their resets and the holds. `model`: "" is all that
+        the configuration names. `tokens`: what a request uses, `output_tokens` of them answered; None: the estimate of a short
+        question. `reserved`: tokens reserved for it until it is answered, None: no more than that. `paid`: accounts that cost
+        money too. Raises `InvalidRequestError`, `UnknownModelError`, `QuotaStoreError`.
+        """
+        from .capacity import capacity_of, row_needs
+
+        runtime = self._runtime
+        runtime.settle_dropped_streams()
+        needs = row_needs(tokens, output_tokens, reserved)
+        return capacity_of(self._routes, self._ledger, runtime.clock.time(), days, needs, model, paid)
+
+    @only_library_errors
+    def finish_time(
+        self,
+        rows: int,
+        *,
+        model: str = "",
+        tokens: int | None = None,
+        output_tokens: int | None = None,
+        reserved: int | None = None,
+        paid: bool = False,
+        per_second: float = float("inf"),
+    ) -> FinishTime:
+        """When `rows` more requests will have been served, and how many within a day. `per_second`: the workers' own speed.
+
+        Parameters and errors as for `capacity`.
+        """
+        from .capacity import finish_time, row_needs
+
+        needs = row_needs(tokens, output_tokens, reserved)
+        now = self._runtime.clock.time()
+        return finish_time(self._routes, self._ledger, now, rows, needs, model, paid, per_second)
 
     @property
     def clock(self) -> Clock:

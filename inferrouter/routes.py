@@ -163,6 +163,26 @@ class RouteTable:
         """The route of a name that was resolved before; takes no lock."""
         return self._routes.get(name or self._config.default_model)
 
+    def named_deployments(self, now: float) -> list[Deployment]:
+        """Every deployment that the default model or an alias has; of an account that none reaches, one for each model that its
+        limits name, or one that stands for any model. Raises `QuotaStoreError`."""
+        names = [*filter(None, (self._config.default_model,)), *self._aliases]
+        found: dict[tuple[str, str], Deployment] = {}
+        for name in names:
+            try:
+                deployments = self.resolve(name, now).deployments
+            except UnknownModelError:
+                continue
+            for each in deployments:
+                found.setdefault((each.bound.account.id, each.model), each)
+        reached = {account_id for account_id, _ in found}
+        for bound in self.bound_accounts:
+            if bound.account.id not in reached:
+                models = [model for model in bound.account.model_limits if model != "*"] or [""]
+                with self._lock:
+                    found |= {(bound.account.id, model): self._deployment(bound, model, now) for model in models}
+        return list(found.values())
+
     def keys_of(self, bound: BoundAccount) -> tuple[str, ...]:
         """Every bucket of an account that is known by now."""
         own = [bucket.key for bucket in _account_buckets(bound)]

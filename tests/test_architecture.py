@@ -35,8 +35,10 @@ dialects    openai_server anthropic_server responses_server
 who-may     provider_factory environment routes candidates
 walk        redaction failure_table call_events waiting attempt walk
 operations  calls stream_end stream
-jobs        map_errors map_pacing map_workers mapping
+jobs        map_errors map_pacing map_workers mapping capacity
 object      status router
+batch       batch_prompt batch_schema batch_input batch_output batch_state batch_index
+batch       batch_answer batch_progress batch
 roof        simulator_prompt simulator_model simulator_wire simulator_server
 roof        simulator_openai simulator_gemini simulator_anthropic simulator
 roof        serve_head serve_http serve_errors serve_guard serve_log serve_watch serve_dialect

@@ -306,15 +306,15 @@ class Router:
         return self._routes.names()
 
     @only_library_errors
-    def rest(self, account_id: str, seconds: float, reason: str = "rested by hand") -> None:
+    def rest(self, account_id: str, duration: float, reason: str = "rested by hand") -> None:
         """Hold an account for so many seconds, at most 35 days; 0 ends every hold of it and of its models.
 
         Raises `ConfigError` for an account that is not configured, `InvalidRequestError` for a wrong number.
         """
         keys = self._routes.hold_keys(account_id)
         now = self._runtime.clock.time()
-        if seconds := _seconds("seconds", seconds):
-            self._ledger.hold(keys[0], now + seconds, reason, now)
+        if held_s := seconds("seconds", duration):
+            self._ledger.hold(keys[0], now + held_s, reason, now)
             return
         for key in self._ledger.holds(now):
             if key.partition("|")[0] in keys:

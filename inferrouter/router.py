@@ -313,7 +313,7 @@ class Router:
         """
         keys = self._routes.hold_keys(account_id)
         now = self._runtime.clock.time()
-        if held_s := seconds("seconds", duration):
+        if held_s := as_seconds("seconds", duration):
             self._ledger.hold(keys[0], now + held_s, reason, now)
             return
         for key in self._ledger.holds(now):

@@ -306,19 +306,15 @@ class Router:
         return self._routes.names()
 
     @only_library_errors
-    def rest(self, account_id: str, duration: float, reason: str = "rested by hand") -> None:
+    def rest(self, account_id: str, seconds: float, reason: str = "rested by hand") -> None:
         """Hold an account for so many seconds, at most 35 days; 0 ends every hold of it and of its models.
 
         Raises `ConfigError` for an account that is not configured, `InvalidRequestError` for a wrong number.
         """
-        keys = self._routes.hold_keys(account_id)
+        from .resting import rest_account
+
         now = self._runtime.clock.time()
-        if held_s := as_seconds("seconds", duration):
-            self._ledger.hold(keys[0], now + held_s, reason, now)
-            return
-        for key in self._ledger.holds(now):
-            if key.partition("|")[0] in keys:
-                self._ledger.hold(key, now, "", now)
+        rest_account(self._routes, self._ledger, account_id, as_seconds("seconds", seconds), reason, now)
 
     @only_library_errors
     def status(self) -> RouterStatus:

@@ -379,7 +379,7 @@ class HangUps(Served):
         seen = sock.recv(4096)
         stopping = threading.Thread(target=self.server.stop, args=(30.0,))
         stopping.start()
-        self.until(self.server._stopping.is_set, "it stops")
+        self.until(lambda: self.server._listener.fileno() < 0, "it listens no more")
         self.assertRaises(OSError, self.connect)
         self.assertTrue(sock.recv(4096))
         self.server.stop(0)

@@ -11,7 +11,7 @@ from .routes import RouteTable
 
 
 def rest_account(table: RouteTable, ledger: GuardedStore, account_id: str, seconds: float, reason: str, now: float) -> None:
-    """Hold an account for so many seconds; 0 ends every hold of it. Raises `ConfigError` for an unknown one, `QuotaStoreError`."""
+    """Hold an account so many seconds; 0 ends every hold of it. Raises `ConfigError` for an unknown id, or `QuotaStoreError`."""
     keys = table.hold_keys(account_id)
     if seconds:
         ledger.hold(keys[0], now + seconds, reason, now)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from .wire import RequestPhase, WireFault, WireRequest, fault_from
@@ -187,8 +188,11 @@ class WireReply:
         if self._open:
             self._open = False
             self._left = None
-            self._response.close()
-            self._connection.close()
+            try:
+                with suppress(RuntimeError):  # a signal handler in the midst of reading it: that read fails with its socket
+                    self._response.close()
+            finally:
+                self._connection.close()
 
     def __enter__(self) -> WireReply:
         return self

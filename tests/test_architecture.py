@@ -41,7 +41,7 @@ batch       batch_answer batch_progress batch
 roof        simulator_prompt simulator_model simulator_wire simulator_server
 roof        simulator_openai simulator_gemini simulator_anthropic simulator
 roof        terminal demo
-roof        cli_wait cli_common cli_ask cli_status cli_check cli_demo cli __main__ __init__
+roof        cli_wait cli_common cli_ask cli_models cli_status cli_probe cli_check cli_init cli_demo cli __main__ __init__
 """
 ORDER = [name for line in FLOORS.strip().splitlines() for name in line.split()[1:]]
 
@@ -51,7 +51,8 @@ HEAVY = {
 }
 REVEALERS = {"secret", "wire", "connections", "http_opener", "transport"}
 STUBS = {"_typeshed"}  # exists for type checkers alone
-OWN_CLOCKS = {"demo", "terminal", "cli_demo", "cli_status", "cli_wait"}  # programs on the roof, which show real time to a person
+# Programs on the roof, which show real time to a person.
+OWN_CLOCKS = {"demo", "terminal", "cli_demo", "cli_init", "cli_models", "cli_probe", "cli_status", "cli_wait"}
 LONGEST = 460
 
 

@@ -63,7 +63,7 @@ def init(options: Namespace, console: Console) -> int:
 
 def configuration(accounts: Sequence[AccountConfig], variables: Mapping[str, str], today: str) -> str:
     """The text of the file. `variables`: by an account's id, the variable that holds its key; `today`: ISO date."""
-    paid = any(account.paid_enabled for account in accounts)
+    nobody = "" if any(account.paid_enabled for account in accounts) else " (there is none here)"
     aliases = aliases_over(accounts)
     default = next((mapping.alias for mapping in aliases if mapping.alias == "free"), aliases[0].alias if aliases else "")
     head = [
@@ -71,11 +71,11 @@ def configuration(accounts: Sequence[AccountConfig], variables: Mapping[str, str
         f"# {PROGRAM} check     what is wrong with it, and who serves each alias",
         f"# {PROGRAM} status    what is left of every limit",
         "",
-        f"default_model = {_text(default)}       # the alias, model or provider/model of a request that names none",
+        f"default_model = {_text(default)}        # the alias, model or provider/model of a request that names none",
         'policy = "best_first"         # in the order of each alias; "free_first" balances over accounts',
         "max_wait = 60                 # seconds a call may wait for a free slot; 0: it fails at once",
         'auth_errors = "next"          # a refused key moves on to the next account; "raise" stops there',
-        f"allow_paid = false            # true: accounts with paid_enabled may cost money{'' if paid else ' (there is none here)'}",
+        f"allow_paid = false            # true: accounts with paid_enabled may cost money{nobody}",
         "",
         "[quota]",
         'store = "sqlite"              # counts survive restarts and are shared by every program that names this file',

@@ -6,15 +6,13 @@ stands, with dates and sources. Asks nobody and reserves nothing. Must never sho
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .catalog import PRESETS, FreeTier, Preset, offer
-from .cli_common import DONE, Console, add_config, add_json, found_config, loaded, open_router
+from .cli_common import DONE, Console, add_config, add_json, open_router
 from .config import Config
-from .environment import accounts_from_env, config_for
 from .moments import age_in_words, moment_in_words
 from .records import ChatRequest
 from .router import Router
@@ -56,9 +54,8 @@ def add(commands: _SubParsersAction[ArgumentParser]) -> None:
 
 def models(options: Namespace, console: Console) -> int:
     """Aliases with who would answer now, then each model at each account."""
-    path = found_config(options.config)
-    config = config_for(accounts_from_env(os.environ).accounts, options.paid) if path is None else loaded(path)[0]
     with open_router(options, allow_paid=options.paid) as router:
+        config = router.config
         found = _explained(router, config, options.alias)
         rows = _rows(found.values(), router.status())
     if options.json:

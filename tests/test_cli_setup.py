@@ -94,7 +94,7 @@ class FromKeysAlone(WithKeys):
 
 class Init(WithKeys):
     def test_a_file_that_works(self) -> None:
-        """init writes a file for its owner alone, without a key; it is found, checks fine, and serves what the keys alone served."""
+        """init writes a file for its owner alone, without a key; it is found, is fine, and serves what the keys alone served."""
         first = self.ran("explain").out
         ran = self.ran("init")
         self.assertEqual(ran.code, 0, ran)

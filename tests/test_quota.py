@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import threading
 import unittest
 from typing import Any
@@ -63,15 +64,15 @@ class ContractTest(unittest.TestCase):
 
         class Forgetful(memory.MemoryQuotaStore):
             def commit(self, reservation: Any, now: float, amounts: Any = None) -> bool:
-                reservation.settled = False
-                return super().commit(reservation, now, amounts)
+                return super().commit(copy.copy(reservation), now, amounts)
 
         class Believing(memory.MemoryQuotaStore):
             last = NOON
 
             def reserve(self, wants: Any, now: float) -> Any:
                 if now < self.last:
-                    self._states = {k: counting.BucketState(k, windows.counter_of(e.limit)) for k, e in self._states.items()}
+                    for key, state in self._book._states.items():
+                        self._book._states[key] = counting.BucketState(key, windows.counter_of(state.limit))
                 self.last = now
                 return super().reserve(wants, now)
 

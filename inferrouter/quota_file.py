@@ -24,6 +24,7 @@ class QuotaFile:
     def __init__(self, path: str) -> None:
         self.path = path
         self._identity: tuple[int, int] | None = None
+        self._beside = path
 
     @property
     def known(self) -> bool:
@@ -51,6 +52,7 @@ class QuotaFile:
         if 0 < found.st_size < SHORTEST:
             raise self.damaged(f"{found.st_size} bytes")
         self._identity = found.st_dev, found.st_ino
+        self._beside = os.path.realpath(self.path)  # SQLite keeps its files beside what a link points to
 
     def forget(self) -> None:
         """Another file in its place will do as well."""
@@ -78,7 +80,7 @@ class QuotaFile:
 
     def companions(self) -> Companions:
         """Which files SQLite's log and its index are now, None for one that is missing."""
-        return _identity(f"{self.path}-wal"), _identity(f"{self.path}-shm")
+        return _identity(f"{self._beside}-wal"), _identity(f"{self._beside}-shm")
 
     def check_companions(self, opened: Companions) -> None:
         """Refuses a file whose log or index is not the one it was `opened` with: others would count in another one."""

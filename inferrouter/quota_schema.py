@@ -46,7 +46,7 @@ def open_database(file: QuotaFile, synchronous: str, sleep: Callable[[float], No
     if fresh:
         file.prepare()
     try:
-        if not file.has_companions():
+        if fresh and not file.has_companions():
             _check_nobody_counts_elsewhere(file, sleep)
         db = _connect(file)
         try:

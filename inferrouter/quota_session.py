@@ -71,6 +71,11 @@ class Session:
             self._rows.clear()
             self.busy = False
 
+    def close(self) -> None:
+        """Close the connection, whoever else still knows this session."""
+        self.cursor.close()  # or an open statement would keep the connection, and its locks, alive
+        self.db.close()
+
     def taken_over(self) -> Session:
         """Another session over the same connection; this one, and whoever still uses it, is done with."""
         self.cursor.close()

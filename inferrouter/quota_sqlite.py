@@ -297,7 +297,7 @@ class SQLiteQuotaStore:
     def _disconnect(self) -> None:
         session, self._session = self._session, None
         if session is not None:
-            session.db.close()
+            session.close()
 
     def _ident(self) -> int:
         """A number that no other process gives out."""

@@ -59,10 +59,15 @@ def redacted_partial(partial: ChatResponse, candidate: Candidate) -> ChatRespons
     choices = []
     for choice in partial.choices:
         message = choice.message
-        calls = tuple(replace(call, arguments=clean(call.arguments)) for call in message.tool_calls)
+        calls = tuple(
+            replace(call, id=clean(call.id), name=clean(call.name), arguments=clean(call.arguments))
+            for call in message.tool_calls
+        )
         said = replace(message, content=clean(message.text), reasoning=clean(message.reasoning), tool_calls=calls)
         choices.append(replace(choice, message=said))
-    return replace(partial, choices=tuple(choices), source=tuple(map(clean, partial.source)))
+    # Where the answer quotes a key, its pieces may hold halves of it that nobody would find.
+    source = tuple(map(clean, partial.source)) if tuple(choices) == partial.choices else ()
+    return replace(partial, id=clean(partial.id), model=clean(partial.model), choices=tuple(choices), source=source)
 
 
 def redacted_word(text: object, candidate: Candidate) -> str:

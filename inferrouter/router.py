@@ -18,6 +18,7 @@ from .candidates import CallNeeds, find_candidates
 from .config import Config, QuotaConfig, step_warnings
 from .costs import estimate_chat
 from .errors import ConfigError, InvalidRequestError, UnknownModelError, router_closed
+from .frozen import shown_once_made
 from .guarded_store import GuardedStore
 from .health import Health, HealthConfig
 from .meter import Clock, Meter, SystemClock, listeners_for
@@ -351,6 +352,7 @@ class Router:
     def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
 
+    @shown_once_made
     def __repr__(self) -> str:
         if self._closed:  # or never opened, when a traceback shows it
             return "<Router: closed>"

@@ -17,13 +17,16 @@ from .quota_counting import (
     BucketState,
     admit,
     headrooms_of,
+    learned_of,
     live_hold,
     merged_hold,
     note,
+    observe,
     redefined,
     settle,
     with_quota,
 )
+from .quota_learned import Learned, Observation
 
 
 class MemoryQuotaStore:
@@ -81,7 +84,7 @@ class MemoryQuotaStore:
             else:
                 self._holds[key] = merged
 
-    def holds(self, now: float) -> dict[str, Hold]:
+    def holds(self, now: float, keys: Sequence[str] | None = None) -> dict[str, Hold]:
         with self._lock:
             self._check_open()
             if not self._holds:
@@ -95,6 +98,18 @@ class MemoryQuotaStore:
         with self._lock:
             self._check_open()
             self._states[key] = with_quota(self._states.get(key), key, amount, unit)
+
+    def observe(self, observations: Sequence[Observation], now: float) -> list[bool]:
+        """See `quota.Learning`."""
+        with self._lock:
+            self._check_open()
+            return observe(self._states, observations, now)
+
+    def learned(self) -> dict[str, Learned]:
+        """See `quota.Learning`."""
+        with self._lock:
+            self._check_open()
+            return learned_of(self._states.values())
 
     def close(self) -> None:
         with self._lock:

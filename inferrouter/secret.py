@@ -58,7 +58,7 @@ class Secret:
         """
         if len(self._value) < SHORTEST:
             return text
-        from .spellings import packed, spans_of
+        from .escapes import packed, spans_of
 
         words = (self._value, *packed(self._value))
         kept = end = 0
@@ -71,7 +71,7 @@ class Secret:
 
     def shows_in(self, text: str) -> bool:
         """Whether `text` holds the value, or enough of its beginning to be an abridged copy. Cautious: it may be mistaken."""
-        from .spellings import packed, shows_any
+        from .escapes import packed, shows_any
 
         words = [word[:TELLING] for word in (self._value, *packed(self._value))]
         return len(self._value) >= SHORTEST and shows_any(words, text)

@@ -13,7 +13,7 @@ from tests import ir, part
 from tests.fakes import FakeClock
 from tests.faults import KEY_HEADERS, Asked, FaultServer, chunked, events, http, provider
 from tests.servers import OK, Peer, ScriptedServer, answering, environment
-from tests.test_spellings import SPELLINGS
+from tests.test_escapes import SPELLINGS
 
 KEY = "sk-canary+/=0123456789"
 PASSWORD = "s3cret-part"

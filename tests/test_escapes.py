@@ -14,7 +14,7 @@ from collections.abc import Callable
 
 from tests import part
 
-spellings, secret = part("spellings"), part("secret")
+secret = part("secret")
 Secret, redact = secret.Secret, secret.redact
 
 KEY = "sk-a+b/c=d&e\"f'g<h>\\i0123456789"

@@ -40,8 +40,8 @@ batch       batch_prompt batch_schema batch_input batch_output batch_state batch
 batch       batch_answer batch_progress batch
 roof        simulator_prompt simulator_model simulator_wire simulator_server
 roof        simulator_openai simulator_gemini simulator_anthropic simulator
-roof        terminal demo
-roof        cli_wait cli_common cli_ask cli_status cli_check cli_demo cli __main__ __init__
+roof        terminal demo batch_display batch_merge chart
+roof        cli_wait cli_common cli_ask cli_batch cli_plan cli_status cli_check cli_demo cli __main__ __init__
 """
 ORDER = [name for line in FLOORS.strip().splitlines() for name in line.split()[1:]]
 

@@ -27,6 +27,7 @@ _MAX_INTERIM = 100  # heads, as CPython counts them since 2026
 _STATUS_LINE = re.compile(r"HTTP/1\.([0-9])[ \t]+([1-9][0-9]{2})(?:[ \t][^\r\n]*)?\r?\n?")
 _FIELD = re.compile(r"^([!-9;-~]++):([^\r\n\0]*+)\r?\n", re.MULTILINE)
 _FOLD = re.compile(r"\r?\n[ \t]+")
+_CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,16})[ \t]*(?:;[^\n]*)?\r?\n")
 _BLANK = (b"\r\n", b"\n")
 _NO_BODY = frozenset({204, 304})
 
@@ -65,6 +66,13 @@ class Response(HTTPResponse):
         if self.fp is not None:
             reader, self.fp = self.fp, None
             reader.close()
+
+    def _read_next_chunk_size(self) -> int:
+        """Called by http.client, whose own takes whatever `int` does: signs, blanks, underscores, a leading 0x."""
+        match = _CHUNK_SIZE.fullmatch(self.fp.readline(_MAX_LINE))
+        if match is None:
+            raise ValueError("not the size of a chunk")  # IncompleteRead to whoever reads the body
+        return int(match[1], 16)
 
     def _set_length(self, length: str | None, transfer: str | None) -> None:
         self.chunked = transfer is not None and _agreed(transfer).lower() == "chunked"

@@ -29,7 +29,6 @@ from .errors import (
     RateLimitedError,
     Rejection,
 )
-from .events import NoticeEvent
 from .failure_table import Failure, failure_of, hold_key, is_answer, is_outage, notice_of, reason_of
 from .health import Verdict
 from .policy import OWN_POLICIES, Policy, sticky
@@ -261,6 +260,8 @@ class _Round(Generic[T]):
         text = notice_of(error, candidate, self.route.name)
         runtime = self.runtime
         if text and runtime.notices.say(key, text) and runtime.meter is not None:
+            from .events import NoticeEvent
+
             place = (candidate.provider, candidate.account_id, candidate.model)
             runtime.meter.tell("on_notice", NoticeEvent(text, *place, runtime.clock.time()))
 

@@ -25,8 +25,8 @@ ground      frozen moments errors secret sse content tool records responses
 tools       validation spelling costs limits notices events meter meter_metrics meter_otel
 outside     account wire config config_file catalog_providers catalog_models catalog
 outside     http_head connections http_opener transport policy outage health
-ledger      quota_blocks quota quota_windows quota_counting quota_memory quota_file quota_sqlite guarded_store
-ledger      conformance_store conformance_clock conformance
+ledger      quota_blocks quota_learned quota quota_windows quota_counting quota_memory quota_file quota_sqlite guarded_store
+ledger      conformance_store conformance_clock conformance_learning conformance
 contract    wire_json provider error_body error_table rate_headers
 dialects    openai_request openai_reply openai_stream provider_openai
 dialects    gemini_request gemini_reply provider_gemini

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .cli_common import DONE, FAILED, PROGRAM, Console, add_config, add_json, one_line, open_router
+from .cli_wait import Countdown
 from .content import Part
 from .errors import InvalidRequestError, UnknownModelError
 from .records import ChatRequest, EmbedRequest, Message, Routing, Usage
@@ -59,7 +60,7 @@ def ask(options: Namespace, console: Console) -> int:
     if not question:
         options.misused("there is no question; write it after the command, or pipe it in")
     request = _request(options, question)
-    with open_router(options, allow_paid=options.paid) as router:
+    with open_router(options, countdown=Countdown(console.err), allow_paid=options.paid) as router:
         try:
             if options.explain:
                 console.err.line(str(router.explain(request)), "dim")
@@ -104,7 +105,7 @@ def embed(options: Namespace, console: Console) -> int:
     texts = list(options.text) if given else [line for line in _stdin().splitlines() if line.strip()]
     if not texts:
         raise InvalidRequestError(message="there is no text to embed; give some, or lines on stdin")
-    with open_router(options, allow_paid=options.paid) as router:
+    with open_router(options, countdown=Countdown(console.err), allow_paid=options.paid) as router:
         try:
             found = router.embed(EmbedRequest(texts, model=options.model), max_wait=options.max_wait)
         except UnknownModelError as error:

@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from .config import Config
 from .config_file import load_config, names_a_store
 from .errors import ConfigError
-from .meter import Meter
 from .provider_factory import KNOWN_PROVIDERS
 from .quota import QuotaStore
 from .router import Router
@@ -26,11 +25,16 @@ from .terminal import Screen
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
 
+    from .cli_wait import Countdown
+
 PACKAGE = __name__.rpartition(".")[0]
 PROGRAM = f"python3 -m {PACKAGE}"
 FOLDER = "inferrouter"  # also for a copy under another name: it is the same user, the same keys and the same counts
 CONFIG_VARIABLE = "INFERROUTER_CONFIG"
 CONFIG_NAMES = ("inferrouter.toml", "inferrouter.json")
+
+ENV_WAIT_S = 60.0
+"""Seconds that a command waits for a free slot where neither an option nor a configuration says."""
 
 DONE, FAILED, MISUSED, INTERRUPTED = 0, 1, 2, 130
 """Exit codes. Failed: one line on stderr says what to do next."""
@@ -82,15 +86,19 @@ def loaded(path: Path) -> tuple[Config, tuple[str, ...]]:
     return load_config(path, known_providers=KNOWN_PROVIDERS)
 
 
-def open_router(options: Namespace, *, meter: Meter | None = None, allow_paid: bool = False, **settings: Any) -> Router:
+def open_router(options: Namespace, *, countdown: Countdown | None = None, allow_paid: bool = False) -> Router:
     """A router over the configuration that is found, else over the environment's keys. Raises `ConfigError`, `QuotaStoreError`.
 
-    `allow_paid` counts without a configuration; `settings` go to `Router.from_env`.
+    `countdown`: shows waits. `allow_paid` counts without a configuration.
     """
     path = found_config(options.config)
-    if path is None:
-        return _from_env(meter, allow_paid, settings)
-    return Router.from_file(path, quota_store=own_store(path), meter=meter)
+    if path is not None:
+        return Router.from_file(path, quota_store=own_store(path), meter=countdown, clock=countdown)
+    try:
+        own = own_store(None)
+        return Router.from_env(allow_paid=allow_paid, store=own, max_wait=ENV_WAIT_S, meter=countdown, clock=countdown)
+    except ConfigError as error:
+        raise ConfigError(f"{'; '.join(error.problems)}; or name a configuration file with --config") from None
 
 
 def state_file(env: Mapping[str, str]) -> Path:
@@ -118,13 +126,6 @@ def own_store(path: Path | None) -> QuotaStore | None:
 def one_line(text: str) -> str:
     """`text` without line breaks."""
     return " ".join(text.split())
-
-
-def _from_env(meter: Meter | None, allow_paid: bool, settings: Mapping[str, Any]) -> Router:
-    try:
-        return Router.from_env(allow_paid=allow_paid, quota_store=own_store(None), meter=meter, **settings)
-    except ConfigError as error:
-        raise ConfigError(f"{'; '.join(error.problems)}; or name a configuration file with --config") from None
 
 
 def _folder(env: Mapping[str, str], variable: str, below_home: str, windows: str) -> Path:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from .cli_common import DONE, Console, add_config, add_json, found_config, loaded, one_line, open_router
 from .config_file import names_a_store
+from .moments import moment_in_words
 from .status import AccountStatus, LimitStatus, RouterStatus
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ HOME, CLEAR_BELOW = "\x1b[H", "\x1b[J"
 def add(commands: _SubParsersAction[ArgumentParser]) -> None:
     """Add the parsers of this family."""
     parser = commands.add_parser("status", help="what is left of every limit, when it comes back, and what is held")
+    parser.add_argument("--all", action="store_true", help="also the limits of models of which nothing is used")
     parser.add_argument("--watch", type=float, nargs="?", const=2.0, metavar="S", help="show it again every S seconds; default 2")
     add_config(parser)
     add_json(parser)
@@ -36,14 +38,14 @@ def status(options: Namespace, console: Console) -> int:
             console.out.piece("\x1b[2J", raw=True)
             while True:
                 console.out.piece(HOME, raw=True)
-                show_status(router.status(), console, time.time())
+                show_status(router.status(), console, time.time(), options.all)
                 console.out.piece(CLEAR_BELOW, raw=True)
                 time.sleep(max(0.2, options.watch))
         found = router.status()
     if options.json:
         console.data({account_id: account_facts(each) for account_id, each in found.items()})
         return DONE
-    show_status(found, console, time.time())
+    show_status(found, console, time.time(), options.all)
     path = found_config(options.config)
     if path is None:
         console.err.line("(from the keys of the environment)", "dim")
@@ -52,8 +54,8 @@ def status(options: Namespace, console: Console) -> int:
     return DONE
 
 
-def show_status(found: RouterStatus, console: Console, now: float) -> None:
-    """Print accounts with a bar for each limit: what is left of it."""
+def show_status(found: RouterStatus, console: Console, now: float, everything: bool = True) -> None:
+    """Print accounts with a bar for each limit: what is left of it. `everything`: those of unused models too."""
     out = console.out
     columns = 20 if out.width >= 72 else 10
     for account in found.values():
@@ -61,19 +63,23 @@ def show_status(found: RouterStatus, console: Console, now: float) -> None:
         busy = f", {account.in_flight} in flight" if account.in_flight else ""
         spent = f", ${account.spend_today:.4f} spent today" if account.spend_today else ""
         out.line(f"{account.provider}/{account.account_id}{breaker}{busy}{spent}", "bold")
-        rows = [_row(limit, now) for limit in account.limits]
+        shown = [limit for limit in account.limits if everything or limit.used or "/" not in limit.name]
+        rows = [_row(limit, now) for limit in shown]
         widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)] if rows else []
-        for limit, (name, left, back) in zip(account.limits, rows, strict=True):
+        for limit, (name, left, back) in zip(shown, rows, strict=True):
             share = limit.remaining / limit.amount if limit.amount else 0.0
             out.piece(f"  {name.ljust(widths[0])}  ")
             out.piece(out.bar(share, columns), "green" if share > 0.25 else "yellow" if share > 0 else "red")
             out.line(f"  {left.ljust(widths[1])}  {back}".rstrip())
-        if not rows:
+        hidden = len({limit.name.rpartition("/")[0] for limit in account.limits if limit not in shown})
+        if hidden:
+            out.line(f"  {hidden} models of which nothing is used; --all shows them", "dim")
+        elif not rows:
             out.line("  no limits are known", "dim")
         for hold in account.holds:
             what = hold.key.partition("|")[2]
             of = f" ({what})" if what else ""
-            out.line(f"  held{of} until {_local(hold.until, now)}: {one_line(hold.reason)}", "yellow")
+            out.line(f"  held{of} free {moment_in_words(hold.until, now)}: {one_line(hold.reason)}", "yellow")
     if found.degraded:
         out.line(f"the quota store failed {found.degraded} times: what is counted may be less than what was used", "red")
 
@@ -96,18 +102,12 @@ def _limit_facts(limit: LimitStatus) -> dict[str, Any]:
 def _row(limit: LimitStatus, now: float) -> tuple[str, str, str]:
     left = _amount(limit.remaining, limit.unit)
     used = f"{_amount(limit.used, limit.unit)} of {_amount(limit.amount, limit.unit)} {limit.unit} per {limit.window}"
-    back = "" if limit.resets_at is None or limit.used <= 0 else f"more {_local(limit.resets_at, now)}"
+    back = "" if limit.resets_at is None or limit.used <= 0 else f"more {moment_in_words(limit.resets_at, now)}"
     return limit.name, f"{left} left, {used}", back
 
 
 def _amount(amount: float, unit: str) -> str:
     return f"{amount:,.4f}".rstrip("0").rstrip(".") if unit == "dollars" else f"{amount:,.0f}"
-
-
-def _local(at: float, now: float) -> str:
-    """A moment as a person reads it: the time of day, with the date if it is not today."""
-    moment, today = datetime.fromtimestamp(at).astimezone(), datetime.fromtimestamp(now).astimezone()
-    return moment.strftime("%H:%M:%S" if moment.date() == today.date() else "%a %d %b %H:%M")
 
 
 def _utc(at: float | None) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
@@ -114,6 +115,25 @@ class Asking(WithServer):
         ran = self.run_ok("ask", "--config", self.file, "--explain", "hi")
         self.assertEqual(ran.out, "<hi>\n")
         self.assertIn("1. local/desk small: free", ran.err)
+
+
+class Waiting(WithServer):
+    def asked(self, err: io.StringIO) -> str:
+        """What is said of a wait of about a second, after a 429 that asks for it."""
+        self.sim.fail_next(1, 429, headers={"Retry-After": "1"})
+        out = io.StringIO()
+        with mock.patch.object(sys, "stdout", out), mock.patch.object(sys, "stderr", err):
+            with mock.patch.dict(os.environ, self.env), mock.patch.object(sys, "stdin", io.StringIO()):
+                self.assertEqual(part("cli").main(["ask", "--config", self.file, "--max-wait", "3", "hi"]), 0, err.getvalue())
+        self.assertEqual(out.getvalue(), "<hi>\n")
+        return err.getvalue()
+
+    def test_a_wait_is_seen(self) -> None:
+        """Off a terminal one line says who is waited for, how long and why; on one a countdown passes and is taken away."""
+        self.assertRegex(self.asked(io.StringIO()), r"(?m)^waiting for local/desk small, free in \d s: .*429")
+        shown = self.asked(Terminal())
+        self.assertRegex(shown, r"\rwaiting 1 s for local/desk small|waiting 1 s for local/desk small")
+        self.assertIn("\r", shown.rpartition("waiting")[2])
 
 
 class Explaining(WithServer):

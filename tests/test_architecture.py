@@ -25,7 +25,9 @@ ground      frozen moments errors secret sse content tool records responses
 tools       validation costs limits notices events meter meter_metrics meter_otel
 outside     account wire config config_file catalog_providers catalog_models catalog
 outside     http_head connections http_opener transport policy health
-ledger      quota_blocks quota quota_windows quota_counting quota_memory quota_file quota_sqlite guarded_store
+ledger      quota_blocks quota quota_windows quota_counting quota_memory quota_file quota_sqlite
+ledger      quota_raw quota_lanes quota_exchange quota_remote quota_redis_lua quota_redis quota_postgres_sql quota_postgres
+ledger      guarded_store
 ledger      conformance_store conformance_clock conformance
 contract    wire_json provider error_body error_table rate_headers
 dialects    openai_request openai_reply openai_stream provider_openai

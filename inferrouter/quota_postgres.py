@@ -87,7 +87,7 @@ class PostgresQuotaStore(RemoteQuotaStore):
             return
         texts = [text.replace("{schema}", self._schema) for text in (*TABLES, *FUNCTIONS)]
         newer = (
-            f"IF EXISTS (SELECT 1 FROM {self._schema}.version WHERE ledger > {VERSION}) THEN RAISE feature_not_supported; END IF"
+            f"IF EXISTS (SELECT 1 FROM {self._schema}.version WHERE ledger > {VERSION}) THEN RAISE feature_not_supported; END IF"  # noqa: S608 - its name was checked
         )
         parts = [f"EXECUTE $make${text}$make$" for text in texts]
         body = ";\n".join([*parts[:3], newer, *parts[3:]])

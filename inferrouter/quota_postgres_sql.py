@@ -19,11 +19,11 @@ TABLES = (
     'CREATE TABLE IF NOT EXISTS {schema}.bucket (name text COLLATE "C" PRIMARY KEY, version bigint NOT NULL, kind text NOT NULL,'
     " head text NOT NULL, ceiling float8 NOT NULL, lost text NOT NULL, wid float8, ends float8,"
     " used float8 NOT NULL, older float8 NOT NULL, since text NOT NULL, plain boolean NOT NULL,"
-    " blocks float8[] NOT NULL, slots jsonb NOT NULL) WITH (fillfactor = 50)",
+    " blocks float8[] NOT NULL, slots jsonb NOT NULL, firm float8, learned text NOT NULL) WITH (fillfactor = 50)",
     "CREATE TABLE IF NOT EXISTS {schema}.reservation"
     ' (id text COLLATE "C" PRIMARY KEY, state text NOT NULL, expires float8 NOT NULL) WITH (fillfactor = 70)',
     "CREATE INDEX IF NOT EXISTS reservation_expires ON {schema}.reservation (expires)",
-    'CREATE TABLE IF NOT EXISTS {schema}.hold (name text COLLATE "C" PRIMARY KEY, value text NOT NULL)',
+    'CREATE TABLE IF NOT EXISTS {schema}.note (kind text, name text COLLATE "C", value text NOT NULL, PRIMARY KEY (kind, name))',
 )
 
 FUNCTIONS = (
@@ -75,7 +75,8 @@ CREATE OR REPLACE FUNCTION {schema}.raws_1(names text[]) RETURNS text LANGUAGE s
   SELECT string_agg(CASE WHEN b.name IS NULL THEN '' ELSE concat(b.version, E'\\t', b.kind, E'\\t', b.head, E'\\t', b.lost,
     E'\\t', b.wid, E'\\t', b.used, E'\\t', b.older, E'\\t', b.since, E'\\t', CASE WHEN b.plain THEN 1 ELSE 0 END, E'\\t',
     array_to_string(b.blocks, ' '), E'\\t',
-    (SELECT string_agg(concat(s.key, ' ', s.value), ' ') FROM jsonb_each_text(b.slots) s)) END, E'\\n' ORDER BY n.place)
+    (SELECT string_agg(concat(s.key, ' ', s.value), ' ') FROM jsonb_each_text(b.slots) s), E'\\t', b.learned) END,
+    E'\\n' ORDER BY n.place)
   FROM unnest(names) WITH ORDINALITY n(name, place) LEFT JOIN {schema}.bucket b ON b.name = n.name
 $$""",
     """
@@ -148,11 +149,11 @@ BEGIN
   IF FOUND THEN
     RETURN CASE WHEN found_state = 'o' THEN 'y' ELSE 'd' END;
   END IF;
-  FOR i IN 3 .. coalesce(array_length(a, 1), 0) BY 5 LOOP
+  FOR i IN 4 .. coalesce(array_length(a, 1), 0) BY 5 LOOP
     names := names || a[i];
     want := a[i + 2]; amount := a[i + 4];
     SELECT * INTO b FROM {schema}.bucket WHERE name = a[i];
-    IF NOT FOUND OR b.kind <> a[i + 1] OR b.lost <> '' OR b.since <> '' OR b.wid IS NULL THEN
+    IF NOT FOUND OR b.kind <> a[i + 1] OR b.lost <> '' OR b.since <> '' OR b.wid IS NULL OR b.firm <= a[3]::float8 THEN
       fits := false;
     ELSIF b.wid = want THEN
       moved := moved || false;
@@ -170,8 +171,8 @@ BEGIN
     todo := todo || b;
   END LOOP;
   IF NOT fits THEN
-    FOR i IN 3 .. array_length(a, 1) BY 5 LOOP
-      names[(i + 2) / 5] := a[i];
+    FOR i IN 4 .. array_length(a, 1) BY 5 LOOP
+      names[(i + 1) / 5] := a[i];
     END LOOP;
     RETURN E'n\\n' || {schema}.raws_1(names);
   END IF;
@@ -250,27 +251,29 @@ BEGIN
       RETURN CASE WHEN found_state IS NULL THEN 'g' WHEN found_state = 's ' || a[3] THEN 'y' ELSE 'f' END;
     END IF;
   END IF;
-  FOR i IN 5 .. coalesce(array_length(a, 1), 0) BY 14 LOOP
+  FOR i IN 5 .. coalesce(array_length(a, 1), 0) BY 16 LOOP
     names := names || a[i];
     SELECT version INTO had FROM {schema}.bucket WHERE name = a[i];
     IF coalesce(had::text, '') <> a[i + 1] THEN
       fits := false;
     ELSIF had IS NULL THEN
       INSERT INTO {schema}.bucket VALUES
-        (a[i], 0, '', '', 0, '', NULL, NULL, 0, 0, '', true, ARRAY[]::float8[], jsonb_build_object()) ON CONFLICT DO NOTHING;
+        (a[i], 0, '', '', 0, '', NULL, NULL, 0, 0, '', true, ARRAY[]::float8[], jsonb_build_object(), NULL, '')
+        ON CONFLICT DO NOTHING;
       fits := fits AND FOUND;
     END IF;
   END LOOP;
   IF NOT fits THEN
     RETURN E'n\\n' || {schema}.raws_1(names);
   END IF;
-  FOR i IN 5 .. coalesce(array_length(a, 1), 0) BY 14 LOOP
+  FOR i IN 5 .. coalesce(array_length(a, 1), 0) BY 16 LOOP
     UPDATE {schema}.bucket SET version = version + 1, kind = a[i + 2], head = a[i + 3], ceiling = a[i + 4]::float8,
-      lost = a[i + 5], wid = nullif(a[i + 6], '')::float8, ends = nullif(a[i + 7], '')::float8,
-      used = a[i + 8]::float8, older = a[i + 9]::float8, since = a[i + 10], plain = a[i + 11] = '1',
-      blocks = coalesce(string_to_array(nullif(a[i + 12], ''), ' ')::float8[], ARRAY[]::float8[]),
+      firm = nullif(a[i + 5], '')::float8, lost = a[i + 6], wid = nullif(a[i + 7], '')::float8,
+      ends = nullif(a[i + 8], '')::float8,
+      used = a[i + 9]::float8, older = a[i + 10]::float8, since = a[i + 11], plain = a[i + 12] = '1', learned = a[i + 15],
+      blocks = coalesce(string_to_array(nullif(a[i + 13], ''), ' ')::float8[], ARRAY[]::float8[]),
       slots = (SELECT coalesce(jsonb_object_agg(w.words[k], w.words[k + 1]::float8), jsonb_build_object())
-        FROM (SELECT string_to_array(nullif(a[i + 13], ''), ' ') AS words) w, generate_series(1, array_length(w.words, 1), 2) k)
+        FROM (SELECT string_to_array(nullif(a[i + 14], ''), ' ') AS words) w, generate_series(1, array_length(w.words, 1), 2) k)
       WHERE name = a[i];
   END LOOP;
   IF a[1] = 'o' THEN
@@ -314,16 +317,16 @@ BEGIN
       UPDATE {schema}.bucket SET version = version + 1, head = a[3], ceiling = a[4]::float8 WHERE name = a[1] AND head = a[2];
       answer := CASE WHEN FOUND THEN 'y' ELSE E'n\\n' || coalesce({schema}.raws_1(a[1:1]), '') END;
     ELSIF verb = 'V' THEN
-      SELECT coalesce(string_agg(value, E'\\n'), '') INTO answer FROM {schema}.hold;
+      SELECT coalesce(string_agg(value, E'\\n'), '') INTO answer FROM {schema}.note WHERE kind = a[1];
     ELSE
-      SELECT value INTO now_held FROM {schema}.hold WHERE name = a[1] FOR UPDATE;
-      IF coalesce(now_held, '') <> a[2] THEN
+      SELECT value INTO now_held FROM {schema}.note WHERE kind = a[1] AND name = a[2] FOR UPDATE;
+      IF coalesce(now_held, '') <> a[3] THEN
         answer := E'n\\n' || coalesce(now_held, '');
       ELSE
-        IF a[3] = '' THEN
-          DELETE FROM {schema}.hold WHERE name = a[1];
+        IF a[4] = '' THEN
+          DELETE FROM {schema}.note WHERE kind = a[1] AND name = a[2];
         ELSE
-          INSERT INTO {schema}.hold VALUES (a[1], a[3]) ON CONFLICT (name) DO UPDATE SET value = excluded.value;
+          INSERT INTO {schema}.note VALUES (a[1], a[2], a[4]) ON CONFLICT (kind, name) DO UPDATE SET value = excluded.value;
         END IF;
         answer := 'y';
       END IF;

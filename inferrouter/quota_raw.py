@@ -18,12 +18,31 @@ from .limits import Limit, window_bounds
 from .quota import Hold
 from .quota_blocks import SLOTS
 from .quota_counting import BucketState
+from .quota_learned import packed, unpacked
 from .quota_windows import WindowCounter, counter_of, counter_restored
 
-FIELDS = ("kind", "head", "ceiling", "lost", "window", "end", "used", "older", "since", "plain", "blocks", "slots")
-"""What is written of a bucket, in this order; its name and version come before."""
+FIELDS = (
+    *(
+        "kind",
+        "head",
+        "ceiling",
+        "firm",
+        "lost",
+        "window",
+        "end",
+        "used",
+        "older",
+        "since",
+        "plain",
+        "blocks",
+        "slots",
+        "learned",
+    ),
+)
+"""What is written of a bucket, in this order; its name and version come before. `firm`: until when the ceiling is right."""
 
 LONGEST_NAME = 200
+_LONG_AGO = -1e300
 
 
 class Stored(NamedTuple):
@@ -62,7 +81,8 @@ def kind_of(limit: Limit) -> str:
 
 def head_of(state: BucketState) -> str:
     """The limit of a bucket, and whether it was set by `set_quota`."""
-    return f"{float(state.limit.amount)!r} {kind_of(state.limit)}{' set' if state.pinned else ''}"
+    limit = state.counter.limit
+    return f"{float(limit.amount)!r} {kind_of(limit)}{' set' if state.pinned else ''}"
 
 
 def stamp_of(limit: Limit, now: float) -> Stamp:
@@ -85,22 +105,22 @@ def read_bucket(key: str, text: str) -> Stored | None:
     if not text:
         return None
     try:
-        version, _, head, lost, window, used, older, since, _, blocks, slots = text.split("\t")
+        version, _, head, lost, window, used, older, since, _, blocks, slots, learned = text.split("\t")
         limit, pinned = _limit(head)
-        state = BucketState(key, counter_of(limit), pinned)
-        if window:
-            state.counter = _counter(limit, window, (float(used), float(older)), since, blocks, slots)
-    except (ValueError, ConfigError) as exc:
+        counter = _counter(limit, window, (float(used), float(older)), since, blocks, slots) if window else counter_of(limit)
+        state = BucketState(key, counter, pinned, unpacked(learned))
+    except (ValueError, TypeError, ConfigError) as exc:
         raise QuotaStoreError(f"bucket {key!r} on the server cannot be read ({exc}); was it written by another program?") from exc
     return Stored(state, version, float(lost or 0))
 
 
 def bucket_fields(state: BucketState, lost: float = 0.0) -> list[str]:
     """What is to be written of a bucket: the `FIELDS`, where "" stands for what it does not have."""
-    counter, limit = state.counter, state.limit
-    fields = [kind_of(limit), head_of(state), repr(float(state.ceiling)), repr(lost) if lost else ""]
+    counter, limit, learned = state.counter, state.counter.limit, packed(state.learned)
+    firm = "" if state.firm_until == math.inf else repr(max(state.firm_until, _LONG_AGO))
+    fields = [kind_of(limit), head_of(state), repr(float(state.ceiling)), firm, repr(lost) if lost else ""]
     if counter.window_id is None:
-        return [*fields, "", "", "0", "0", "", "1", "", ""]
+        return [*fields, "", "", "0", "0", "", "1", "", "", learned]
     if limit.rolling:
         window, end, slots = str(int(counter.window_id)), "", counter.slots  # type: ignore[attr-defined]  # a rolling one has them
         plain = counter.plain  # type: ignore[attr-defined]  # likewise
@@ -116,6 +136,7 @@ def bucket_fields(state: BucketState, lost: float = 0.0) -> list[str]:
         "1" if plain and counter.since is None else "0",
         " ".join([repr(float(number)) for block in counter.blocks for number in block]),
         " ".join([f"{slot} {float(charge)!r}" for slot, charge in sorted(slots.items())]),
+        learned,
     ]
 
 

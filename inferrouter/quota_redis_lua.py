@@ -13,7 +13,7 @@ SCRIPT = """
 local P, words = ARGV[1], {}
 for word in string.gmatch(ARGV[2], '([^\\n]*)\\n') do words[#words + 1] = word end
 local expected, fresh, flag = words[1], words[2], words[3]
-local call, BUCKET_TTL, HOLD_TTL = redis.call, 8640000, 3456000
+local call, BUCKET_TTL, NOTE_TTL = redis.call, 8640000, 3456000
 local time = call('TIME')
 local clock = time[1] .. '.' .. string.format('%06d', tonumber(time[2]))
 local epoch = call('GET', P .. 'epoch')
@@ -36,7 +36,7 @@ local function raw(name)
     if slot then slots[#slots + 1] = slot .. ' ' .. flat[i + 1] else b[flat[i]] = flat[i + 1] end
   end
   return table.concat({b.v, b.k, b.h, b.l or '', b.w or '', b.u or '0', b.r or '0', b.q or '', b.p or '1', b.b or '',
-    table.concat(slots, ' ')}, '\\t')
+    table.concat(slots, ' '), b.m or ''}, '\\t')
 end
 
 local function raws(names)
@@ -144,16 +144,16 @@ local verbs = {}
 
 function verbs.L(a) return raws(a) end
 
--- Takes every amount or nothing: id, ttl, then name, kind, window, its end (calendar) and amount of each.
+-- Takes every amount or nothing: id, ttl, the time, then name, kind, window, its end (calendar) and amount of each.
 function verbs.R(a)
   local state = call('GET', record(a[1]))
   if state then return state == 'o' and 'y' or 'd' end
   local names, todo, fits = {}, {}, true
-  for i = 3, #a, 5 do
+  for i = 4, #a, 5 do
     local name, want, amount = a[i], tonumber(a[i + 2]), tonumber(a[i + 4])
     names[#names + 1] = name
-    local b = call('HMGET', P .. 'b:' .. name, 'k', 'c', 'l', 'w', 'u', 'q', 'p', 'v')
-    if not b[1] or b[1] ~= a[i + 1] or b[3] or b[6] or not b[4] then
+    local b = call('HMGET', P .. 'b:' .. name, 'k', 'c', 'l', 'w', 'u', 'q', 'p', 'v', 'd')
+    if not b[1] or b[1] ~= a[i + 1] or b[3] or b[6] or not b[4] or (b[9] and tonumber(b[9]) <= tonumber(a[3])) then
       fits = false
     else
       local at, new = tonumber(b[4]), nil
@@ -231,7 +231,7 @@ end
 function verbs.S(a) return settle(a, false) end
 function verbs.U(a) return settle(a, true) end
 
--- Writes buckets as Python computed them, if all still have their versions: "o" or "s" or "", id, token, ttl, then 14 of each.
+-- Writes buckets as Python computed them, if all still have their versions: "o" or "s" or "", id, token, ttl, then 16 of each.
 function verbs.W(a)
   local way, names, fits = a[1], {}, true
   if way ~= '' then
@@ -242,19 +242,20 @@ function verbs.W(a)
       return state and 'f' or 'g'
     end
   end
-  for i = 5, #a, 14 do
+  for i = 5, #a, 16 do
     names[#names + 1] = a[i]
     if (call('HGET', P .. 'b:' .. a[i], 'v') or '') ~= a[i + 1] then fits = false end
   end
   if not fits then return 'n\\n' .. raws(names) end
-  for i = 5, #a, 14 do
+  for i = 5, #a, 16 do
     local key = P .. 'b:' .. a[i]
     local new = {'v', text((tonumber(a[i + 1]) or 0) + 1)}
-    for place, field in ipairs({'k', 'h', 'c', 'l', 'w', 'e', 'u', 'r', 'q', 'p', 'b'}) do
+    for place, field in ipairs({'k', 'h', 'c', 'd', 'l', 'w', 'e', 'u', 'r', 'q', 'p', 'b'}) do
       local value = a[i + 1 + place]
       if value ~= '' then new[#new + 1] = field; new[#new + 1] = value end
     end
-    for slot, charge in string.gmatch(a[i + 13], '(%S+) (%S+)') do new[#new + 1] = 's' .. slot; new[#new + 1] = charge end
+    if a[i + 15] ~= '' then new[#new + 1] = 'm'; new[#new + 1] = a[i + 15] end
+    for slot, charge in string.gmatch(a[i + 14], '(%S+) (%S+)') do new[#new + 1] = 's' .. slot; new[#new + 1] = charge end
     call('DEL', key)
     call('HSET', key, unpack(new))
     call('EXPIRE', key, BUCKET_TTL)
@@ -275,14 +276,14 @@ function verbs.A(a)
   return 'y'
 end
 
-function verbs.V() return table.concat(call('HVALS', P .. 'h'), '\\n') end
+function verbs.V(a) return table.concat(call('HVALS', P .. a[1]), '\\n') end
 
--- Changes a hold, if it is as expected: field, expected, new.
+-- Changes a note (a hold, for one), if it is as expected: table, field, expected, new.
 function verbs.H(a)
-  local key = P .. 'h'
-  local now = call('HGET', key, a[1]) or ''
-  if now ~= a[2] then return 'n\\n' .. now end
-  if a[3] == '' then call('HDEL', key, a[1]) else call('HSET', key, a[1], a[3]); call('EXPIRE', key, HOLD_TTL) end
+  local key = P .. a[1]
+  local now = call('HGET', key, a[2]) or ''
+  if now ~= a[3] then return 'n\\n' .. now end
+  if a[4] == '' then call('HDEL', key, a[2]) else call('HSET', key, a[2], a[4]); call('EXPIRE', key, NOTE_TTL) end
   return 'y'
 end
 

@@ -9,6 +9,7 @@ operation has an id, so that a repetition changes nothing. Must never know a cli
 from __future__ import annotations
 
 import itertools
+import json
 import math
 import os
 import re
@@ -22,15 +23,18 @@ from .quota_counting import (
     BucketState,
     admit,
     headrooms_of,
+    learned_of,
     live_hold,
     merged_hold,
     note,
+    observe,
     redefined,
     settle,
     with_quota,
 )
 from .quota_exchange import Ledger
 from .quota_lanes import Carrier, Lanes, Operation
+from .quota_learned import Learned, Observation
 from .quota_raw import (
     Stamp,
     Stored,
@@ -161,7 +165,7 @@ class RemoteQuotaStore:
         merged_hold(None, new, now)
         for _ in range(_TRIES):
             wanted = hold_text(merged_hold(read_hold(stored), new, now))
-            answer = "y" if wanted == stored != "" else ask(Operation("H", ("h",), (name_of(key), stored, wanted), now))
+            answer = "y" if wanted == stored != "" else ask(Operation("H", ("h",), ("h", name_of(key), stored, wanted), now))
             if answer == "y":
                 return
             stored = answer[2:]
@@ -170,14 +174,14 @@ class RemoteQuotaStore:
     def holds(self, now: float) -> dict[str, Hold]:
         ask = self._asking()
         live: dict[str, Hold] = {}
-        for stored in filter(None, ask(Operation("V", ("h",), (), now)).split("\n")):
+        for stored in filter(None, ask(Operation("V", ("h",), ("h",), now)).split("\n")):
             held = read_hold(stored)
             assert held is not None
             kept = live_hold(*held, now)
             if kept is not None:
                 live[kept[0].key] = kept[0]
             if kept != held:
-                ask(Operation("H", ("h",), (name_of(held[0].key), stored, hold_text(kept)), now))
+                ask(Operation("H", ("h",), ("h", name_of(held[0].key), stored, hold_text(kept)), now))
         return live
 
     def set_quota(self, account_id: str, amount: float, unit: str) -> None:
@@ -185,6 +189,31 @@ class RemoteQuotaStore:
         limit = with_quota(None, key, amount, unit).limit
         self._redefine({key: lambda known: with_quota(known, key, amount, unit)}, 0.0)
         self._defined.setdefault(key, limit)
+
+    def observe(self, observations: Sequence[Observation], now: float) -> list[bool]:
+        """See `quota.Learning`."""
+        keys, ask = tuple(dict.fromkeys(seen.key for seen in observations)), self._asking()
+        observe({}, (), now)
+        for _ in range(_TRIES):
+            stored = self._read(keys, ask(self._looking(keys, now)), now, ask)
+            if stored is None:
+                continue
+            states = {key: each.state for key, each in stored.items()}
+            changed = observe(states, observations, now)
+            news = {seen.key for seen, new in zip(observations, changed, strict=True) if new}
+            if self._written(stored, [states[key] for key in news], now, ask):
+                for key in news:  # a list of them is kept apart, for `learned`
+                    ask(Operation("H", ("l",), ("l", name_of(key), "", json.dumps(key)), now))
+                return changed
+        raise self._contended()
+
+    def learned(self) -> dict[str, Learned]:
+        """See `quota.Learning`."""
+        ask = self._asking()
+        keys = [json.loads(text) for text in filter(None, ask(Operation("V", ("l",), ("l",))).split("\n"))]
+        texts = ask(self._looking(keys, 0.0)).split("\n") if keys else []
+        stored = [read_bucket(key, text) for key, text in zip(keys, texts, strict=True)]
+        return learned_of(each.state for each in stored if each is not None)
 
     def close(self) -> None:
         self._closed = True
@@ -248,7 +277,8 @@ class RemoteQuotaStore:
             return None
         found = {key: each for key, each in stored.items() if each is not None}
         self._known.update(
-            (key, _Known(name_of(key), each.state.limit, kind_of(each.state.limit))) for key, each in found.items()
+            (key, _Known(name_of(key), each.state.counter.limit, kind_of(each.state.counter.limit)))
+            for key, each in found.items()
         )
         return found
 
@@ -261,7 +291,7 @@ class RemoteQuotaStore:
     def _reserving(
         self, ident: int, wants: Wants, sums: Mapping[str, float], known: Sequence[_Known], now: float
     ) -> tuple[Reservation, Operation]:
-        args, undo, until, charged = [f"{ident:x}", ""], [f"{ident:x}", "undo", ""], now, {}
+        args, undo, until, charged = [f"{ident:x}", "", repr(float(now))], [f"{ident:x}", "undo", ""], now, {}
         for (key, amount), each in zip(sums.items(), known, strict=True):
             stamp = self._stamp(each, now)
             args += (each.name, each.kind, stamp.window, stamp.end, repr(float(amount)))
@@ -360,7 +390,14 @@ class RemoteQuotaStore:
                 stored = read_bucket(key, text)
                 old = stored.state if stored else None
                 new = left[key](old)
-                if stored is None or old is None or kind_of(old.limit) != kind_of(new.limit) or (stored.lost and adopting):
+                kind = kind_of(new.counter.limit)
+                if (
+                    stored is None
+                    or old is None
+                    or old.learned
+                    or kind_of(old.counter.limit) != kind
+                    or (stored.lost and adopting)
+                ):
                     lost = stored.lost if stored and not adopting else 0.0
                     answer = ask(self._writing({key: stored}, (new,), now, lost=lost))
                 elif head_of(old) != head_of(new):
@@ -372,7 +409,7 @@ class RemoteQuotaStore:
                     answer = "y"
                 if answer == "y":
                     del left[key]
-                    self._known[key] = _Known(name_of(key), new.limit, kind_of(new.limit))
+                    self._known[key] = _Known(name_of(key), new.counter.limit, kind_of(new.counter.limit))
         if left:
             raise self._contended()
 

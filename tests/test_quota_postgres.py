@@ -13,13 +13,14 @@ from tests import ledger_model, part, quota_differential
 from tests.quota_servers import PgBouncer, PostgresServer, Proxy, needs_servers, wait_until
 
 conformance = part("conformance")
+conformance_learning = part("conformance_learning")
 errors = part("errors")
 limits = part("limits")
 quota = part("quota")
 quota_postgres = part("quota_postgres")
 NOON = conformance.NOON
 STEPS = int(os.environ.get("INFERROUTER_STEPS", "4000"))
-TABLES = "bucket, reservation, hold, epoch"
+TABLES = "bucket, reservation, note, epoch"
 
 
 @needs_servers
@@ -61,7 +62,7 @@ class PostgresCase(unittest.TestCase):
         return store
 
 
-class PsycopgConformance(conformance.QuotaStoreConformance, PostgresCase):
+class PsycopgConformance(conformance.QuotaStoreConformance, conformance_learning.LearningConformance, PostgresCase):
     """The whole contract by psycopg 3."""
 
     def make_store(self) -> Any:

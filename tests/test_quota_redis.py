@@ -13,6 +13,7 @@ from tests import ledger_model, part, quota_differential
 from tests.quota_servers import Proxy, RedisServer, listens, needs_servers, wait_until
 
 conformance = part("conformance")
+conformance_learning = part("conformance_learning")
 errors = part("errors")
 limits = part("limits")
 quota = part("quota")
@@ -48,7 +49,7 @@ class RedisCase(unittest.TestCase):
         return quota_redis.RedisQuotaStore(self.client())
 
 
-class RedisConformance(conformance.QuotaStoreConformance, RedisCase):
+class RedisConformance(conformance.QuotaStoreConformance, conformance_learning.LearningConformance, RedisCase):
     """The whole contract."""
 
     def make_store(self) -> Any:

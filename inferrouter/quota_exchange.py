@@ -9,6 +9,7 @@ server's clock, for the skew. Must never know a client library, nor what an oper
 from __future__ import annotations
 
 import os
+import re
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -145,6 +146,21 @@ class Exchange:
             raise _EmptiedError
         ledger.seen(told, batch[-1].now if batch else 0.0)
         return answers
+
+
+def server_error(server: str, exc: Exception, remedy: str) -> QuotaStoreError:
+    """The error that names server, failure and remedy; what it was raised from comes along unless that holds a password."""
+    said = str(exc).partition("\n")[0]
+    kept = without_passwords(said)
+    error = QuotaStoreError(f"{server} failed ({type(exc).__name__}: {kept[:200]}): {remedy}")
+    if without_passwords(str(exc)) == str(exc):
+        error.__cause__ = exc
+    return error
+
+
+def without_passwords(text: str) -> str:
+    """`text` without what looks like the password of a URL or of a connection string."""
+    return re.sub(r"://[^@/\s]*@", "://***@", re.sub(r"(?i)(password\s*=\s*)('[^']*'|\S+)", r"\1***", text))
 
 
 class _EmptiedError(Exception):

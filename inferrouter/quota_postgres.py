@@ -16,10 +16,10 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from .errors import ConfigError, QuotaStoreError
-from .quota_exchange import Exchange
+from .quota_exchange import Exchange, server_error, without_passwords
 from .quota_lanes import Carrier
 from .quota_postgres_sql import FUNCTIONS, TABLES, VERSION
-from .quota_remote import RemoteQuotaStore, server_error, without_passwords
+from .quota_remote import RemoteQuotaStore
 
 
 class PostgresQuotaStore(RemoteQuotaStore):

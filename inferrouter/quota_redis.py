@@ -13,10 +13,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from .errors import ConfigError, QuotaStoreError
-from .quota_exchange import Exchange
+from .quota_exchange import Exchange, server_error, without_passwords
 from .quota_lanes import Carrier
 from .quota_redis_lua import SCRIPT
-from .quota_remote import RemoteQuotaStore, server_error, without_passwords
+from .quota_remote import RemoteQuotaStore
 
 DIGEST = hashlib.sha1(SCRIPT.encode("ascii"), usedforsecurity=False).hexdigest()
 

@@ -12,7 +12,6 @@ import itertools
 import json
 import math
 import os
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple, Self
 
@@ -446,18 +445,3 @@ def _checked(amount: float) -> float:
     if amount.__class__ not in (int, float) or not 0 <= amount <= MAX_AMOUNT:
         raise QuotaStoreError(f"{amount!r} is not an amount that can be counted; give a finite number of 0 or more")
     return amount
-
-
-def server_error(server: str, exc: Exception, remedy: str) -> QuotaStoreError:
-    """The error that names server, failure and remedy; what it was raised from comes along unless that holds a password."""
-    said = str(exc).partition("\n")[0]
-    kept = without_passwords(said)
-    error = QuotaStoreError(f"{server} failed ({type(exc).__name__}: {kept[:200]}): {remedy}")
-    if without_passwords(str(exc)) == str(exc):
-        error.__cause__ = exc
-    return error
-
-
-def without_passwords(text: str) -> str:
-    """`text` without what looks like the password of a URL or of a connection string."""
-    return re.sub(r"://[^@/\s]*@", "://***@", re.sub(r"(?i)(password\s*=\s*)('[^']*'|\S+)", r"\1***", text))

@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parents[1]
 FLOORS = """
 ground      frozen moments errors secret sse content tool records responses
 tools       validation costs limits notices events meter meter_metrics meter_otel
-outside     account wire config config_file catalog_providers catalog_models catalog
+outside     spend_caps account wire config config_file catalog_providers catalog_models catalog
 outside     http_head connections http_opener transport policy health
 ledger      quota_blocks quota quota_windows quota_counting quota_memory quota_file quota_sqlite guarded_store
 ledger      conformance_store conformance_clock conformance

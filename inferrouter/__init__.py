@@ -14,6 +14,7 @@ TYPE_CHECKING = False  # type checkers take it as true; importing it from `typin
 
 if TYPE_CHECKING:
     from .account import AccountConfig, Auth
+    from .capacity import AccountCapacity, Capacity
     from .config import Config, ModelMapping, ModelRef, QuotaConfig
     from .config_file import load_config
     from .content import Part
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
         Attempt,
         AttemptTimeoutError,
         AuthenticationError,
+        BatchError,
         ConfigError,
         ContextWindowError,
         InferRouterError,
@@ -67,6 +69,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "AccountCapacity",
     "AccountConfig",
     "AccountStatus",
     "AllCandidatesFailedError",
@@ -75,9 +78,11 @@ __all__ = [
     "AttemptTimeoutError",
     "Auth",
     "AuthenticationError",
+    "BatchError",
     "BestFirstPolicy",
     "Bucket",
     "CallEvent",
+    "Capacity",
     "ChatChunk",
     "ChatRequest",
     "ChatResponse",
@@ -164,11 +169,12 @@ __all__ = [
 
 _NAMES = {
     "account": "AccountConfig Auth",
+    "capacity": "AccountCapacity Capacity",
     "config": "Config ModelMapping ModelRef QuotaConfig",
     "config_file": "load_config",
     "content": "Part",
     "errors": (
-        "AllCandidatesFailedError Attempt AttemptTimeoutError AuthenticationError ConfigError "
+        "AllCandidatesFailedError Attempt AttemptTimeoutError AuthenticationError BatchError ConfigError "
         "ContextWindowError InferRouterError InvalidRequestError MalformedResponseError ModelNotFoundError "
         "MultimodalUnavailableError NoCandidatesError ProviderError ProviderUnavailableError "
         "QuotaExceededError QuotaStoreError RateLimitedError Rejection StreamInterruptedError "

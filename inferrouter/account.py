@@ -41,6 +41,13 @@ LIMIT_KEYS: Mapping[str, tuple[str, str]] = freeze(
 """What a key of `limits` means: unit and window."""
 
 
+UNSTATED: FrozenDict[str, Any] = FrozenDict()
+"""The `limits` of an account that is silent about them, told by identity: an empty mapping of the caller's own says none."""
+
+CATALOG = "catalog"
+"""Stands in the place of `limits` for what the catalog has."""
+
+
 @frozen_value
 class Auth:
     """How an account proves itself: `api_key`, a string or a `Secret`; "" means that the provider asks for none.
@@ -65,7 +72,9 @@ class AccountConfig:
     What it may use:
     `daily_free`: the free allowance of a day in `quota_unit` (requests | tokens | dollars); 0: nothing is free; None: not
     stated, so free as long as the limits hold, or all paid where `paid_enabled` is set. `limits`: hard for free and
-    paid alike, keys rpm rph rpd rpmonth (requests) and tpm tph tpd tpmonth (tokens) per minute, hour, day, month.
+    paid alike, keys rpm rph rpd rpmonth (requests) and tpm tph tpd tpmonth (tokens) per minute, hour, day, month; the word
+    "catalog" for what the catalog says is free at the provider, which also stands, with a warning, where an account that is not
+    paid and has no address of its own states no limit at all; {} for none.
     `model_limits`: such a mapping per model name; "*" is every model without an entry, each counted by itself.
     `quota_group`: accounts of one group share every count, so they must declare the same amounts. `reset`: where days
     and months begin, an IANA zone such as "America/Los_Angeles", or "rolling" for the last 24 hours at any moment.
@@ -98,7 +107,7 @@ class AccountConfig:
     cost_per_audio_input_token: float | None = None
     cost_per_image_input_token: float | None = None
     cost_per_video_input_token: float | None = None
-    limits: Mapping[str, float] = EMPTY
+    limits: Mapping[str, float] | str = UNSTATED
     model_limits: Mapping[str, Mapping[str, float]] = EMPTY
     quota_group: str | None = None
     reset: str = "UTC"
@@ -112,7 +121,14 @@ class AccountConfig:
         if not isinstance(self.auth, Auth):
             object.__setattr__(self, "auth", _unusable(self.auth))
         for name in ("limits", "model_limits", "capabilities", "headers", "max_daily_spend"):
-            object.__setattr__(self, name, _frozen(getattr(self, name)))
+            stated = getattr(self, name)
+            if stated is not UNSTATED:
+                object.__setattr__(self, name, _frozen(stated))
+
+    @property
+    def hard_limits(self) -> Mapping[str, float]:
+        """The stated `limits`; none where the catalog's are asked for and not put in yet."""
+        return EMPTY if isinstance(self.limits, str) else self.limits
 
     @property
     def has_price(self) -> bool:
@@ -139,7 +155,7 @@ def account_problems(account: AccountConfig, path: str) -> list[str]:
         *((name, _check_amount(getattr(account, name))) for name in _DOLLARS),
         *cap_problems(account.max_daily_spend),
         ("max_daily_spend", _check_cap_counts(account)),
-        *_limit_problems("limits", account.limits),
+        *(() if account.limits == CATALOG else _limit_problems("limits", account.limits)),
         *_model_limit_problems(account.model_limits),
         ("quota_group", None if account.quota_group is None else check_name(account.quota_group)),
         ("reset", _check_reset(account.reset)),

@@ -194,10 +194,7 @@ class LiveAttempt:
         if 200 <= reply.status < 300:
             return self.operation.read(self, reply)
         with reply:
-            try:
-                body = reply.read(ERROR_BODY_BYTES)
-            except WireFault:
-                body = b""
+            body = _beginning(reply)
         raise bound.provider.error(reply.status, reply.headers, body, runtime.clock.time())
 
     @property
@@ -269,3 +266,13 @@ class LiveAttempt:
 
     def _with_media(self, usage: Usage) -> Usage:
         return with_media(usage, self.operation.needs.estimate, self.candidate.deployment.bound.account)
+
+
+def _beginning(reply: WireReply) -> bytes:
+    """As much of a refusal's body as comes, and as is looked at."""
+    if hasattr(reply, "read_beginning"):
+        return reply.read_beginning(ERROR_BODY_BYTES)
+    try:  # a wire of a provider's own
+        return reply.read(ERROR_BODY_BYTES)
+    except WireFault:
+        return b""

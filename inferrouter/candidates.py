@@ -103,6 +103,8 @@ def find_candidates(route: Route, needs: CallNeeds, ledger: GuardedStore, health
         results = [
             assess(deployment, order, needs, by_key, holds, health, now) for order, deployment in enumerate(route.deployments)
         ]
+    if health.outages:
+        results = [_unless_out(found, health, now) for found in results]
     candidates = tuple([found for found in results if isinstance(found, Candidate)])
     if len(candidates) == len(results):
         return Assessment(candidates, ())
@@ -141,6 +143,19 @@ def assess(
     keys = deployment.free_buckets if free else deployment.paid_buckets
     share = min([headrooms[key].share for key, _ in keys], default=1.0)
     return Candidate(account.provider, account.id, deployment.model, free, share, deployment.price, in_flight, order, deployment)
+
+
+def outage_rejection(found: Candidate, wait: float, now: float) -> Rejection:
+    """Why `found` must not be tried while its whole provider rests for `wait` seconds from `now`, epoch seconds."""
+    reason = f"{found.provider} is out: it failed at several accounts, and rests"
+    return Rejection(found.provider, found.account_id, found.model, reason, now + wait, "outage")
+
+
+def _unless_out(found: Candidate | Rejection, health: Health, now: Instant) -> Candidate | Rejection:
+    if not isinstance(found, Candidate):
+        return found
+    wait = health.outages.wait(found.deployment.bound.server, now.mono)
+    return outage_rejection(found, wait, now.wall) if wait > 0 else found
 
 
 class _Kept(NamedTuple):

@@ -49,14 +49,19 @@ def check(options: Namespace, console: Console) -> int:
         with ledger_copy(path, config) as store, Router(config, quota_store=store) as router:
             report = _report(router, config)
             warnings = (*warnings, *router.warnings)
+            agreed = [text for text in router.assumed if not any(warning.startswith(text) for warning in warnings)]
     except ConfigError as error:
         return _wrong(name, error, options.json, console)
     unserved = [each["model"] for each in report if not each["served"]]
     if options.json:
-        console.data({"file": name, "problems": [], "warnings": list(warnings), "models": report, "fine": not unserved})
+        console.data(
+            {"file": name, "problems": [], "warnings": list(warnings), "assumed": agreed, "models": report, "fine": not unserved}
+        )
         return FAILED if unserved else DONE
     for each in report:
         console.out.line(each["explanation"])
+    for text in agreed:
+        console.out.line(f"  = {text}")
     for warning in warnings:
         console.out.line(f"  ! {warning}")
     if unserved:

@@ -101,7 +101,7 @@ class Config:
         unused = "quota.path: is not used by the store 'memory'; counts are lost when the program ends"
         forgotten = (unused,) if self.quota.store == "memory" and self.quota.path is not None else ()
         empty = () if self.accounts else ("accounts: is empty, so no call can be made; add one",)
-        return (*empty, *forgotten, *_step_warnings(self), *_account_warnings(self, direct))
+        return (*empty, *forgotten, *step_warnings(self), *_account_warnings(self, direct))
 
 
 def provider_problems(accounts: Sequence[AccountConfig], known_providers: Collection[str]) -> list[str]:
@@ -205,7 +205,8 @@ def _steps_problems(steps: object, path: str) -> Iterator[str]:
                     yield f"{path}[{i}].{name}: {problem}"
 
 
-def _step_warnings(config: Config) -> Iterator[str]:
+def step_warnings(config: Config) -> Iterator[str]:
+    """A warning for each step of an alias at whose provider there is no account."""
     providers = {account.provider for account in config.accounts}
     for i, mapping in enumerate(config.models):
         for j, step in enumerate(mapping.models):

@@ -1,10 +1,10 @@
 """Keeps connections alive between requests, and makes sockets that end by a deadline, in plain and in TLS.
 
-Strategy: a stack of idle connections for each destination (scheme, host, port, proxy); the last one back is the first one out,
-because it is the one most likely alive. Anything readable on an idle connection means it is dead or out of sync. The lock guards
-the lists only. A socket sets the time that is left before each blocking call, so that a peer who drips bytes cannot stretch a
-call; connecting divides it over the addresses of the name. Looking the name up cannot be cut short without a thread, but its time
-counts. Must never know requests, answers or keys. Loaded on first use, because `ssl` and `socket` are slow to import.
+Strategy: a stack of idle connections for each destination (scheme, host, port, proxy, key); the last one back is the first one
+out, because it is the one most likely alive. Anything readable on an idle connection means it is dead or out of sync. The lock
+guards the lists only. A socket sets the time that is left before each blocking call, so that a peer who drips bytes cannot
+stretch a call; connecting divides it over the addresses of the name. Looking the name up cannot be cut short without a thread,
+but its time counts. Must never know requests, answers or keys. Loaded on first use: `ssl` is slow to import.
 """
 
 from __future__ import annotations
@@ -33,12 +33,16 @@ _LONGEST_WAIT = 86_400.0  # seconds; an endless deadline still needs a number th
 
 
 class Destination(NamedTuple):
-    """Where a connection goes. `proxy`: "host:port" it goes through, "" for none."""
+    """Where a connection goes, and whose it is. `proxy`: "host:port" it goes through, "" for none.
+
+    `owner`: a number for the keys it carries. What a server sends too late can so never answer the request of another key.
+    """
 
     scheme: str
     host: str
     port: int
     proxy: str = ""
+    owner: int = 0
 
 
 class Connection:

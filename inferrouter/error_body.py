@@ -14,12 +14,10 @@ from typing import Any
 
 from .errors import MalformedResponseError
 from .frozen import EMPTY, frozen_value
-from .wire_json import clean_text, embedded_status, load_json
+from .wire_json import clean_text, embedded_status, load_cut_json, load_json
 
 READ_BYTES = 64 << 10
 """More of an error body than this is not looked at."""
-KEEP_CHARS = 16 << 10
-"""More of its text than this is not kept."""
 MAX_WAIT = 86400.0
 """Seconds, a day: no wait is longer."""
 
@@ -58,9 +56,9 @@ class ErrorBody:
 
 def read_body(body: bytes) -> ErrorBody:
     """`body` read as far as it can be. Never raises."""
-    text = clean_text(body[:READ_BYTES].decode("utf-8", "replace")).strip()[:KEEP_CHARS]
+    text = clean_text(body[:READ_BYTES].decode("utf-8", "replace").removeprefix("\ufeff")).strip()
     try:
-        item = load_json(body[:READ_BYTES])
+        item = _item(text)
     except MalformedResponseError:
         return ErrorBody(text, _cut(_from_page(text)))
     if isinstance(item, list):
@@ -127,6 +125,16 @@ def body_epoch(metadata: Mapping[str, Any]) -> float | None:
 def clamp(seconds: float) -> float:
     """`seconds`, but from 0 to a day."""
     return min(max(0.0, seconds), MAX_WAIT)
+
+
+def _item(text: str) -> Any:
+    """The JSON value in `text`, or as much as there is of an object or a list that was cut off."""
+    try:
+        return load_json(text)
+    except MalformedResponseError:
+        if text[:1] not in ("{", "["):
+            raise
+    return load_cut_json(text)
 
 
 def _from_object(item: Mapping[str, Any], text: str) -> ErrorBody:

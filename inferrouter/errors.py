@@ -71,11 +71,15 @@ class ConfigError(InferRouterError):
 
 
 class UnknownModelError(InferRouterError):
-    """No alias, no provider's declared model and no `provider/model` has this name. `known`: close matches first."""
+    """No alias, no provider's declared model and no `provider/model` has this name. `known`: close matches first.
 
-    def __init__(self, model: str, known: Sequence[str] = ()) -> None:
+    `hint`: what to write instead, where there is more to say than in general.
+    """
+
+    def __init__(self, model: str, known: Sequence[str] = (), hint: str = "") -> None:
         self.model = model
         self.known: tuple[str, ...] = tuple(known)
+        self.hint = hint
         super().__init__(model)
 
     def __str__(self) -> str:
@@ -83,6 +87,8 @@ class UnknownModelError(InferRouterError):
             head = "the request names no model and the configuration has no default_model"
         else:
             head = f"unknown model {self.model!r}"
+        if self.hint:
+            return f"{head}; did you mean {' or '.join(self.known[:3])}? {self.hint}"
         listed = f"; known: {', '.join(self.known[:12])}" if self.known else ""
         return f"{head}{listed}. Name an alias, a model that a provider with an account declares, or provider/model."
 
@@ -278,6 +284,10 @@ class StreamInterruptedError(InferRouterError):
             f"the stream broke off after {seen} characters{why} "
             "What came is in .partial; ask again, as no other account is tried once content was handed out."
         )
+
+
+class BatchError(InferRouterError):
+    """A long job cannot begin or go on: its input or output is not as it must be. What was written stays whole."""
 
 
 class QuotaStoreError(InferRouterError):

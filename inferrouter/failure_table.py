@@ -90,6 +90,19 @@ def error_from_fault(fault: WireFault, candidate: Candidate) -> ProviderError:
     return error
 
 
+def is_outage(error: ProviderError) -> bool:
+    """Whether `error` says that the server is not there, or serves nobody: no connection, no such host, 503 or 529."""
+    cause = error.__cause__
+    if isinstance(cause, WireFault):
+        return cause.kind in ("refused", "dns")
+    return error.status in (503, 529)
+
+
+def is_answer(error: ProviderError) -> bool:
+    """Whether the server answered, so that it is not out whatever it said."""
+    return error.status is not None and error.status < 500
+
+
 def hold_key(error: ProviderError, candidate: Candidate) -> str:
     """What is held: the account, everything that shares its quota, or one model there."""
     bound = candidate.deployment.bound

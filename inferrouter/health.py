@@ -13,6 +13,7 @@ from enum import Enum
 
 from .errors import ConfigError
 from .frozen import frozen_value
+from .outage import Outages
 
 
 @frozen_value
@@ -82,6 +83,7 @@ class Health:
 
     def __init__(self, config: HealthConfig | None = None) -> None:
         self.config = config or HealthConfig()
+        self.outages = Outages()
         self._lock = threading.Lock()
         self._breakers: dict[str, _Breaker] = {}
         self._busy: set[str] = set()

@@ -2,8 +2,9 @@
 
 Strategy: http.client gives each head to the email package, which accepts lines that are not headers and takes 29 us for twelve of
 them, a fifth of a small call; this module takes 8 us. A line is `name: value` or the answer is refused, and names are lower-case
-from the start. Only 100 Continue is skipped. No error quotes the peer, save those of http.client itself. Must never know
-requests, pools or keys. Loaded on first use, because `http.client` is slow to import.
+from the start. Interim answers (1xx) are skipped, a bounded number of them; 101 is an answer, which nobody asked for. No error
+quotes the peer, save those of http.client itself. Must never know requests, pools or keys. Loaded on first use, because
+`http.client` is slow to import.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ import re
 from http.client import BadStatusLine, HTTPException, HTTPResponse, IncompleteRead, LineTooLong, RemoteDisconnected
 from typing import TYPE_CHECKING, Any
 
+from .wire import WireFault
+
 if TYPE_CHECKING:
     import socket
 
@@ -20,9 +23,11 @@ if TYPE_CHECKING:
 
 _MAX_LINE = 64 << 10  # bytes, its end included
 _MAX_FIELDS = 100
+_MAX_INTERIM = 100  # heads, as CPython counts them since 2026
 _STATUS_LINE = re.compile(r"HTTP/1\.([0-9])[ \t]+([1-9][0-9]{2})(?:[ \t][^\r\n]*)?\r?\n?")
 _FIELD = re.compile(r"^([!-9;-~]++):([^\r\n\0]*+)\r?\n", re.MULTILINE)
 _FOLD = re.compile(r"\r?\n[ \t]+")
+_CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,16})[ \t]*(?:;[^\n]*)?\r?\n")
 _BLANK = (b"\r\n", b"\n")
 _NO_BODY = frozenset({204, 304})
 
@@ -42,12 +47,14 @@ class Response(HTTPResponse):
         self.ambiguous_length = False
 
     def begin(self) -> None:
-        """Reads the head. Raises OSError or HTTPException, IncompleteRead if the connection ends within."""
-        minor, status = self._status()
-        fields = self._fields()
-        while status == 100:
+        """Reads the head. Raises OSError or HTTPException, IncompleteRead if the connection ends within, WireFault in a flood."""
+        for _ in range(_MAX_INTERIM + 1):
             minor, status = self._status()
             fields = self._fields()
+            if status >= 200 or status == 101:
+                break
+        else:
+            raise WireFault("timeout", f"the server stalls: more than {_MAX_INTERIM} interim answers and no other")
         self.status = status
         self.version = 10 if minor == "0" else 11
         self.fields = fields
@@ -59,6 +66,13 @@ class Response(HTTPResponse):
         if self.fp is not None:
             reader, self.fp = self.fp, None
             reader.close()
+
+    def _read_next_chunk_size(self) -> int:
+        """Called by http.client, whose own takes whatever `int` does: signs, blanks, underscores, a leading 0x."""
+        match = _CHUNK_SIZE.fullmatch(self.fp.readline(_MAX_LINE))
+        if match is None:
+            raise ValueError("not the size of a chunk")  # IncompleteRead to whoever reads the body
+        return int(match[1], 16)
 
     def _set_length(self, length: str | None, transfer: str | None) -> None:
         self.chunked = transfer is not None and _agreed(transfer).lower() == "chunked"

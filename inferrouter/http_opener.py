@@ -47,7 +47,8 @@ class OutgoingRequest(urllib.request.Request):
         vars(self).update(vars(parsed))
         self.headers = {}
         self.unredirected_hdrs: dict[str, str] = {}
-        self.destination = parsed.destination
+        self._keys = tuple(value for _, value in request.headers if isinstance(value, Secret))
+        self.destination = parsed.destination._replace(owner=hash(self._keys))
         self.netloc = parsed.host
         self.method: str = request.method
         self.body = request.body
@@ -59,7 +60,7 @@ class OutgoingRequest(urllib.request.Request):
     @property
     def carries_key(self) -> bool:
         """Whether one of its headers is a secret."""
-        return any(isinstance(value, Secret) for _, value in self.request.headers)
+        return bool(self._keys)
 
 
 class ParsedUrl(urllib.request.Request):

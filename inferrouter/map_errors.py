@@ -73,7 +73,7 @@ def _nobody(error: NoCandidatesError, served: bool) -> Judgement:
     if error.retry_at is None:
         return Judgement(Meaning.PROBE)
     # Breakers alone: an outage. Before the first answer it may as well be a wrong base_url, which no waiting mends.
-    broken = all(each.code == "breaker" for each in error.rejections if each.retry_at is not None)
+    broken = all(each.code in ("breaker", "outage") for each in error.rejections if each.retry_at is not None)
     if broken and not served:
         return Judgement(Meaning.TRY)
     return Judgement(Meaning.WAIT, error.retry_at)

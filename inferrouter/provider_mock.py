@@ -173,6 +173,17 @@ class MockWireReply:
             raise WireFault("too_large", f"the answer is larger than {cap} bytes")
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
+    def read_beginning(self, size: int) -> bytes:
+        """The first `size` bytes of the body, or as many as come before its end or a fault."""
+        pieces = []
+        try:
+            while size > 0 and (piece := self.read_some()):
+                pieces.append(piece if len(piece) <= size else piece[:size])
+                size -= len(piece)
+        except WireFault:
+            pass
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
     def read_some(self) -> bytes:
         """The next piece, b"" at the end. Raises `WireFault`."""
         if self._left is not None:

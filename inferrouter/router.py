@@ -7,27 +7,27 @@ the one walk. Starts no thread, and opens no connection before the first call. M
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import wraps
+from collections.abc import Iterable, Mapping, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self
 
+from .assumptions import Assumed, with_catalog
 from .attempt import Runtime
 from .calls import chat_operation, embed_all
 from .candidates import CallNeeds, find_candidates
-from .config import Config, QuotaConfig
+from .config import Config, QuotaConfig, step_warnings
 from .costs import estimate_chat
-from .errors import ConfigError, InferRouterError, InvalidRequestError, UnknownModelError, router_closed
+from .errors import ConfigError, InvalidRequestError, UnknownModelError, router_closed
 from .guarded_store import GuardedStore
 from .health import Health, HealthConfig
-from .meter import Clock, Meter, SystemClock, is_meter, listeners_for, meters_in
+from .meter import Clock, Meter, SystemClock, listeners_for
 from .policy import Policy, policy_named
 from .provider import Provider
 from .provider_factory import KNOWN_PROVIDERS, missing_key_warnings, providers_for
+from .public_call import as_seconds, only_library_errors
 from .quota import QuotaStore
-from .quota_memory import MemoryQuotaStore
 from .records import ChatRequest, EmbedRequest
-from .redaction import strip_tracebacks
+from .router_parts import check_parts, store_for
 from .routes import Route, RouteTable
 from .transport import Transport
 from .walk import left_out, ordered, walk
@@ -36,35 +36,11 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from .call_events import CallTrace
+    from .capacity import Capacity, FinishTime
     from .mapping import MapRun
     from .responses import ChatResponse, EmbedResponse
     from .status import Explanation, RouterStatus
     from .stream import ChatStream
-
-LONGEST = 1e9
-"""Seconds; no call and no wait is longer, infinite ones included."""
-
-
-P = ParamSpec("P")
-T = TypeVar("T")
-
-
-def only_library_errors(method: Callable[P, T]) -> Callable[P, T]:
-    """`method`, which lets out this library's errors alone: what a caller's own provider, policy or clock raises becomes one."""
-
-    @wraps(method)
-    def guarded(*args: P.args, **kwargs: P.kwargs) -> T:
-        try:
-            return method(*args, **kwargs)
-        except InferRouterError:
-            raise
-        except Exception as exc:
-            kind = type(exc).__name__
-            raise InferRouterError(
-                f"{kind} in a provider, policy or clock of yours, or in this library: see the cause"
-            ) from strip_tracebacks(exc)
-
-    return guarded
 
 
 class Router:
@@ -89,15 +65,19 @@ class Router:
         self._closed = True
         if not isinstance(config, Config):
             raise ConfigError(f"Router takes an ir.Config, not {type(config).__name__}; for a file use Router.from_file(path)")
-        _check_parts(quota_store, policy, meter, health, clock)
-        self._config = config
-        known = providers_for(config, providers)
+        check_parts(quota_store, policy, meter, health, clock)
+        clock = clock or SystemClock()
+        given = list(providers) if isinstance(providers, Iterable) else providers
+        known = providers_for(config, given)
+        assumed = self._with_catalog(config, given, clock)
+        self._config = config = assumed.config
+        self.assumed: tuple[str, ...] = assumed.said
         self._own_store = quota_store is None
-        store = _store(config.quota) if quota_store is None else quota_store
+        store = store_for(config.quota) if quota_store is None else quota_store
         self._ledger = GuardedStore(store, config.on_store_error or config.quota.on_store_error)
         self._transport = Transport()
         self._runtime = Runtime(
-            clock or SystemClock(),
+            clock,
             self._ledger,
             Health(health),
             policy_named(config.policy) if policy is None else policy,
@@ -107,8 +87,10 @@ class Router:
         )
         self._routes = RouteTable(config, known, self._transport, self._ledger)
         self._begin()
+        dead = self._dead_steps(config)
         self._notes: tuple[str, ...] = (
-            *config.warnings(self._routes.directly_addressable()),
+            *assumed.warnings,
+            *(text for text in config.warnings(self._routes.directly_addressable()) if text not in dead),
             *missing_key_warnings(config),
             *self._default_unknown(),
         )
@@ -300,6 +282,53 @@ class Router:
         runtime.settle_dropped_streams()
         return router_status(self._routes, self._ledger, runtime.health, runtime.now(), runtime.notices.texts())
 
+    @only_library_errors
+    def capacity(
+        self,
+        days: float = 1,
+        *,
+        model: str = "",
+        tokens: int | None = None,
+        output_tokens: int | None = None,
+        reserved: int | None = None,
+        paid: bool = False,
+    ) -> Capacity:
+        """What the accounts will carry in the next `days` days, hour by hour: see `Capacity`. Nothing is reserved.
+
+        It goes by the limits as they are counted now, what is used of them, their resets and the holds. `model`: "" is all that
+        the configuration names. `tokens`: what a request uses, `output_tokens` of them answered; None: the estimate of a short
+        question. `reserved`: tokens reserved for it until it is answered, None: no more than that. `paid`: accounts that cost
+        money too. Raises `InvalidRequestError`, `UnknownModelError`, `QuotaStoreError`.
+        """
+        from .capacity import capacity_of, row_needs
+
+        runtime = self._runtime
+        runtime.settle_dropped_streams()
+        needs = row_needs(tokens, output_tokens, reserved)
+        return capacity_of(self._routes, self._ledger, runtime.clock.time(), days, needs, model, paid)
+
+    @only_library_errors
+    def finish_time(
+        self,
+        rows: int,
+        *,
+        model: str = "",
+        tokens: int | None = None,
+        output_tokens: int | None = None,
+        reserved: int | None = None,
+        paid: bool = False,
+        per_second: float = float("inf"),
+    ) -> FinishTime:
+        """When `rows` more requests will have been served, and how many within a day. `per_second`: the workers' own speed.
+
+        Parameters and errors as for `capacity`.
+        """
+        from .capacity import finish_time, row_needs
+
+        needs = row_needs(tokens, output_tokens, reserved)
+        now = self._runtime.clock.time()
+        return finish_time(self._routes, self._ledger, now, rows, needs, model, paid, per_second)
+
     @property
     def clock(self) -> Clock:
         """The clock that everything of this router goes by."""
@@ -328,6 +357,10 @@ class Router:
         return f"<Router: {len(self._routes.bound_accounts)} accounts, {len(self._routes.providers)} providers, open>"
 
     @only_library_errors
+    def _with_catalog(self, config: Config, given: Iterable[Provider] | None, clock: Clock) -> Assumed:
+        return with_catalog(config, {provider.name for provider in given or ()}, clock.time())
+
+    @only_library_errors
     def _begin(self) -> None:
         self._routes.define_limits(self._runtime.clock.time())
 
@@ -338,6 +371,17 @@ class Router:
         from .call_events import CallTrace
 
         return CallTrace(listeners, self._runtime.clock, request, request.model or self._config.default_model, stream)
+
+    @only_library_errors
+    def _dead_steps(self, config: Config) -> list[str]:
+        """The steps of aliases that nobody serves, told like what turns out later."""
+        runtime, dead = self._runtime, list(step_warnings(config))
+        for text in dead:
+            if runtime.notices.say(text, text) and runtime.meter is not None:
+                from .events import NoticeEvent
+
+                runtime.meter.tell("on_notice", NoticeEvent(text, "", "", "", runtime.clock.time()))
+        return dead
 
     def _prepared(
         self, request: ChatRequest, timeout: float | None, max_wait: float | None
@@ -368,43 +412,6 @@ class Router:
             raise InvalidRequestError(message=f"this call takes an ir.{kind.__name__}, not {type(request).__name__}")
 
     def _bounds(self, timeout: float | None, max_wait: float | None) -> tuple[float | None, float]:
-        limit = self._config.timeout if timeout is None else _seconds("timeout", timeout)
-        max_wait = self._config.max_wait if max_wait is None else _seconds("max_wait", max_wait)
+        limit = self._config.timeout if timeout is None else as_seconds("timeout", timeout)
+        max_wait = self._config.max_wait if max_wait is None else as_seconds("max_wait", max_wait)
         return None if limit is None else self._runtime.clock.monotonic() + limit, max_wait
-
-
-def _check_parts(quota_store: object, policy: object, meter: object, health: object, clock: object) -> None:
-    """Raise `ConfigError` listing each part that cannot be one; None is always good."""
-
-    def lacks(part: object, *methods: str) -> bool:
-        return part is not None and not all(callable(getattr(part, name, None)) for name in methods)
-
-    problems = []
-    if lacks(quota_store, "reserve"):
-        problems.append(f"quota_store: must be a store such as ir.SQLiteQuotaStore(path), not {type(quota_store).__name__}")
-    if lacks(policy, "select"):
-        problems.append("policy: must have a method select(candidates); a policy's name goes into Config(policy=...)")
-    if not all(map(is_meter, meters_in(meter))):
-        problems.append(
-            "meter: must have methods on_route(event) and on_result(event), as ir.LogMeter() has, or be a list of such"
-        )
-    if health is not None and not isinstance(health, HealthConfig):
-        problems.append(f"health: must be an ir.HealthConfig, not {type(health).__name__}")
-    if lacks(clock, "time", "monotonic", "sleep"):
-        problems.append("clock: must have methods time(), monotonic() and sleep(seconds)")
-    if problems:
-        raise ConfigError(problems)
-
-
-def _seconds(name: str, value: float) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not value >= 0:
-        raise InvalidRequestError(message=f"{name} is a number of seconds of at least 0, not {value!r}")
-    return min(value, LONGEST)
-
-
-def _store(quota: QuotaConfig) -> QuotaStore:
-    if quota.store == "sqlite" and quota.path is not None:
-        from .quota_sqlite import SQLiteQuotaStore
-
-        return SQLiteQuotaStore(quota.path)
-    return MemoryQuotaStore()

@@ -15,6 +15,7 @@ from typing import Any
 
 from .account import LIMIT_KEYS, AccountConfig
 from .catalog import capabilities as known_capabilities
+from .catalog import own_names
 from .config import Config
 from .content import MEDIA_KINDS
 from .costs import blended_price
@@ -24,6 +25,7 @@ from .guarded_store import GuardedStore
 from .limits import Limit
 from .provider import Endpoint, Provider
 from .quota import Bucket, allowance_key
+from .spelling import misspelt
 from .transport import Transport
 
 MEDIA = frozenset(MEDIA_KINDS)
@@ -42,6 +44,11 @@ class BoundAccount:
     wire: Transport = field(repr=False)
     order: int
     scope: str
+
+    @property
+    def server(self) -> str:
+        """What is out when the provider is: one name at one address."""
+        return f"{self.account.provider} {self.endpoint.base_url}"
 
 
 class Deployment:
@@ -158,6 +165,26 @@ class RouteTable:
         """The route of a name that was resolved before; takes no lock."""
         return self._routes.get(name or self._config.default_model)
 
+    def named_deployments(self, now: float) -> list[Deployment]:
+        """Every deployment that the default model or an alias has; of an account that none reaches, one for each model that its
+        limits name, or one that stands for any model. Raises `QuotaStoreError`."""
+        names = [*filter(None, (self._config.default_model,)), *self._aliases]
+        found: dict[tuple[str, str], Deployment] = {}
+        for name in names:
+            try:
+                deployments = self.resolve(name, now).deployments
+            except UnknownModelError:
+                continue
+            for each in deployments:
+                found.setdefault((each.bound.account.id, each.model), each)
+        reached = {account_id for account_id, _ in found}
+        for bound in self.bound_accounts:
+            if bound.account.id not in reached:
+                models = [model for model in bound.account.model_limits if model != "*"] or [""]
+                with self._lock:
+                    found |= {(bound.account.id, model): self._deployment(bound, model, now) for model in models}
+        return list(found.values())
+
     def keys_of(self, bound: BoundAccount) -> tuple[str, ...]:
         """Every bucket of an account that is known by now."""
         own = [bucket.key for bucket in _account_buckets(bound)]
@@ -178,7 +205,7 @@ class RouteTable:
         if name in self._aliases:
             return [(step.provider, step.model) for step in self._aliases[name]]
         mentioned = [(step.provider, step.model) for steps in self._aliases.values() for step in steps if step.model == name]
-        declared = [(key, name) for key, provider in self.providers.items() if provider.declares(name)]
+        declared = [(key, name) for key, provider in self.providers.items() if _declares(key, provider, name)]
         found = list(dict.fromkeys([*mentioned, *declared]))
         if found:
             return found
@@ -187,8 +214,21 @@ class RouteTable:
             return [(provider, model)]
         takes_any = [key for key, candidate in self.providers.items() if _declares_nothing(candidate)]
         if name and len(takes_any) == 1 and name not in self.providers:
-            return [(takes_any[0], name)]
+            meant = self._meant_by(name)
+            if not meant:
+                return [(takes_any[0], name)]
+            raise UnknownModelError(name, meant, f"If it is not misspelt, write {takes_any[0]}/{name}.")
         raise UnknownModelError(name, self._suggestions(name))
+
+    def _meant_by(self, name: str) -> list[str]:
+        """What `name`, which a provider would take as it takes any, may be a misspelling of."""
+        listed = [entry for provider in self.providers.values() for entry in getattr(provider, "models", None) or ()]
+        plain = [entry for entry in listed if not any(mark in entry for mark in "*?[")]
+        steps = [step.model for models in self._aliases.values() for step in models]
+        own = [model for key in self.providers for model in own_names(key)]
+        known = dict.fromkeys([*self._aliases, *steps, *plain, *own])
+        patterns = [entry for entry in listed if entry not in plain]
+        return misspelt(name, known, patterns)
 
     def _suggestions(self, name: str) -> list[str]:
         known = dict.fromkeys([*self._aliases, *(step.model for steps in self._aliases.values() for step in steps)])
@@ -209,7 +249,7 @@ class RouteTable:
                 self._ledger.define(buckets, now)
             hard = [
                 (bucket.key, bucket.limit.unit)
-                for bucket in (*_limit_buckets(bound, bound.account.limits, bound.scope), *buckets)
+                for bucket in (*_limit_buckets(bound, bound.account.hard_limits, bound.scope), *buckets)
             ]
             deployment = self._deployments[key] = Deployment(bound, model, hard)
         return deployment
@@ -224,7 +264,7 @@ def _bound(account: AccountConfig, provider: Provider, transport: Transport, ord
 
 def _account_buckets(bound: BoundAccount) -> list[Bucket]:
     account = bound.account
-    buckets = _limit_buckets(bound, account.limits, bound.scope)
+    buckets = _limit_buckets(bound, account.hard_limits, bound.scope)
     free = _limit(account, _amount(account.daily_free), account.quota_unit, "day")
     buckets.append(Bucket(allowance_key(bound.scope), free))
     return [*buckets, *_spend_buckets(bound)]
@@ -274,6 +314,12 @@ def _capabilities(account: AccountConfig, model: str) -> frozenset[str] | None:
         return known_capabilities(account.provider, model)
     # A list of media alone says nothing of tools; one that names text, tools or json is meant to be complete.
     return frozenset(stated) | ({"text", "tools", "json"} if MEDIA.issuperset(stated) else frozenset())
+
+
+def _declares(key: str, provider: Provider, name: str) -> bool:
+    """Whether the provider says so, or the catalog does of one that says nothing."""
+    found = provider.declares(name)
+    return name in own_names(key) if found is None else found
 
 
 def _declares_nothing(provider: Provider) -> bool:

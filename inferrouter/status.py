@@ -147,6 +147,9 @@ def _state(
     account = bound.account
     limits = tuple(_limit_status(headroom, bound.scope) for headroom in headrooms)
     own = tuple(hold for key, hold in holds.items() if key.split("|")[0] in (account.id, bound.scope))
+    out = health.outages.wait(bound.server, now.mono)
+    if out > 0:
+        own = (*own, Hold(f"provider:{account.provider}", now.wall + out, "the provider is out"))
     breaker, _, in_flight = health.peek(account.id, now.mono)
     spent = sum(limit.used for limit in limits if limit.name == "spend")
     shown = tuple(limit for limit in limits if limit.amount != UNLIMITED)

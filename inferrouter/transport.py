@@ -26,11 +26,15 @@ if TYPE_CHECKING:
 _T = TypeVar("_T")
 _PIECE = 64 << 10  # bytes asked for at a time
 
+STREAM_LIMIT = 64 << 20
+"""Bytes; more than any answer of a model holds, and what a stream that never ends costs at most."""
+
 
 class Transport:
     """Sends requests; safe to share between threads, usable after a fork.
 
-    `idle_s`: seconds a kept connection may wait for its next use; `per_host`: how many are kept for one host at most.
+    `idle_s`: seconds a kept connection may wait for its next use; `per_host`: how many are kept for one key at one host at most.
+    `stream_limit`: bytes that `WireReply.read_some` gives of one answer at most.
     `ssl_context`: verifies as the caller wishes; None: the system's roots, and TLS 1.2 or newer.
     """
 
@@ -39,11 +43,13 @@ class Transport:
         *,
         idle_s: float = 60.0,
         per_host: int = 32,
+        stream_limit: int = STREAM_LIMIT,
         ssl_context: ssl.SSLContext | None = None,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._idle_s = idle_s
         self._per_host = per_host
+        self._stream_limit = stream_limit
         self._ssl_context = ssl_context
         self._clock = monotonic
         self._lock = threading.Lock()
@@ -75,7 +81,7 @@ class Transport:
         try:
             parts = self._parts or self._load()
             outgoing = parts.prepare(request, deadline, allow_http, new_connection)
-            return _open(parts, request, outgoing)
+            return _open(parts, request, outgoing, self._stream_limit)
         except Exception as exc:
             return fault_from(exc, outgoing.phase if outgoing else RequestPhase(), request.headers)
         except BaseException as exc:
@@ -100,6 +106,7 @@ class WireReply:
 
     __slots__ = (
         "__weakref__",
+        "_body_fault",
         "_connection",
         "_gate",
         "_left",
@@ -109,16 +116,21 @@ class WireReply:
         "_response",
         "_sent_headers",
         "_sock",
+        "_stream_left",
         "headers",
         "status",
     )
 
-    def __init__(self, answer: OpenResponse, request: WireRequest, phase: RequestPhase, pool: Pool) -> None:
+    def __init__(
+        self, answer: OpenResponse, request: WireRequest, phase: RequestPhase, pool: Pool, stream_limit: int = STREAM_LIMIT
+    ) -> None:
         self._response, self._connection = answer
         self._sock = self._connection.sock
         self._pool = pool
         self._phase = phase
         self._sent_headers = request.headers
+        self._body_fault: WireFault | None = None
+        self._stream_left = stream_limit
         self._left: int | None = self._response.length
         self._open = True
         self._gate = threading.RLock()  # a signal handler may call `shutdown`
@@ -129,9 +141,22 @@ class WireReply:
         """The rest of the body, at most `cap` bytes. Raises `WireFault`."""
         return _or_raise(self._whole(cap))
 
+    def read_beginning(self, size: int) -> bytes:
+        """The first `size` bytes of the body, or as many as come before its end or a fault. Raises nothing."""
+        pieces: list[bytes] = []
+        while size > 0 and isinstance(piece := self._piece(), bytes) and piece:
+            pieces.append(piece[:size])
+            size -= len(piece)
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
     def read_some(self) -> bytes:
         """The next piece of the body as soon as there is one, b"" only at its exact end. Raises `WireFault`."""
-        return _or_raise(self._piece())
+        piece = _or_raise(self._piece())
+        self._stream_left -= len(piece)
+        if self._stream_left < 0:
+            self.abort()
+            raise WireFault("too_large", "the stream is larger than transport.stream_limit allows")
+        return piece
 
     def set_limits(self, timeout_s: float | None, idle_s: float | None = None) -> None:
         """New limits, in seconds: for all that is left from now on, and for silence between pieces. None lifts one."""
@@ -189,6 +214,9 @@ class WireReply:
 
     def _piece(self) -> bytes | WireFault:
         """The next piece, b"" at the end, or what went wrong; after that the connection is closed."""
+        if self._body_fault is not None:
+            self.abort()
+            return self._body_fault
         if not self._open:
             return b"" if self._left == 0 else WireFault("cut", "the answer was closed before its end")
         try:
@@ -230,11 +258,12 @@ class _Parts(NamedTuple):
     pool: Pool
 
 
-def _open(parts: _Parts, request: WireRequest, outgoing: OutgoingRequest) -> WireReply:
+def _open(parts: _Parts, request: WireRequest, outgoing: OutgoingRequest, stream_limit: int) -> WireReply:
     answer: OpenResponse = parts.opener.open(outgoing)
-    reply = WireReply(answer, request, outgoing.phase, parts.pool)
+    reply = WireReply(answer, request, outgoing.phase, parts.pool, stream_limit)
     try:
-        _check_head(reply.status, reply.headers, answer.response)
+        reply._body_fault = _body_fault(reply.headers, answer.response)
+        _check_head(reply)
     except BaseException:
         reply.abort()
         raise
@@ -251,20 +280,29 @@ def _or_raise(result: _T | WireFault) -> _T:
         del result  # or the fault, its traceback and this frame would keep each other alive
 
 
-def _check_head(status: int, headers: Mapping[str, str], response: Response) -> None:
-    if status < 200:
-        raise WireFault("protocol", f"the server answered with the interim status {status}")
+def _check_head(reply: WireReply) -> None:
+    """Raise the fault of a reply that is none. A refusal keeps its status and headers, even if nobody can read its body."""
+    status = reply.status
+    if status < 200 or status == 304:
+        raise WireFault("protocol", f"the server answered with status {status}, which is no answer to this request")
     if 300 <= status < 400:
-        target = _host(headers.get("location", ""))
+        target = _host(reply.headers.get("location", ""))
         raise WireFault("redirect", f"the server redirects to {target}; set base_url to the final address")
+    if reply._body_fault is not None and status < 300:
+        raise reply._body_fault
+
+
+def _body_fault(headers: Mapping[str, str], response: Response) -> WireFault | None:
+    """Why the body of an answer with these headers cannot be read, None if it can."""
     encoding = headers.get("content-encoding", "identity").strip().lower()
     if encoding not in ("identity", ""):
-        raise WireFault("encoding", "the answer is compressed although identity was asked for")
+        return WireFault("encoding", "the answer is compressed although identity was asked for")
     transfer = headers.get("transfer-encoding")
     if transfer is not None and not response.chunked:
-        raise WireFault("encoding", "the answer has a transfer encoding that was not asked for")
+        return WireFault("encoding", "the answer has a transfer encoding that was not asked for")
     if response.ambiguous_length:
-        raise WireFault("protocol", "the answer contradicts itself about its length")
+        return WireFault("protocol", "the answer contradicts itself about its length")
+    return None
 
 
 def _host(location: str) -> str:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Generic, TypeVar
 
 from .attempt import LiveAttempt, Operation, Runtime
-from .candidates import Candidate, find_candidates
+from .candidates import Candidate, find_candidates, outage_rejection
 from .errors import (
     AllCandidatesFailedError,
     Attempt,
@@ -29,8 +29,7 @@ from .errors import (
     RateLimitedError,
     Rejection,
 )
-from .events import NoticeEvent
-from .failure_table import Failure, failure_of, hold_key, notice_of, reason_of
+from .failure_table import Failure, failure_of, hold_key, is_answer, is_outage, notice_of, reason_of
 from .health import Verdict
 from .policy import OWN_POLICIES, Policy, sticky
 from .quota import Refusal
@@ -176,6 +175,9 @@ class _Round(Generic[T]):
 
     def _try(self, candidate: Candidate, new_connection: bool = False) -> T | None:
         """The answer of one candidate, or None; then its failure or its rejection is on record."""
+        outages = self.runtime.health.outages
+        if outages and self._is_out(candidate):
+            return None
         request, dropped = self.operation.encode(candidate)
         number = len(self.attempts) + 1
         attempt = LiveAttempt.begin(self.runtime, self.operation, candidate, number, self._time_left(), dropped)
@@ -187,6 +189,8 @@ class _Round(Generic[T]):
             return None
         try:
             answer: T = attempt.exchange(request, new_connection)
+            if outages.suspects:
+                outages.answered(candidate.deployment.bound.server)
             return answer
         except Exception as exc:
             failure = failure_of(exc, candidate, self._auth_next(candidate))
@@ -206,6 +210,7 @@ class _Round(Generic[T]):
         """Settle a failed attempt, hold what must be held, and raise the error if nobody else may be tried."""
         candidate, runtime, (error, rule, _) = attempt.candidate, self.runtime, failure
         attempt.fail(error, rule)
+        self._note_outage(error, candidate)
         if rule.hold is not None:
             until = rule.hold(error, candidate, runtime.clock.time())
             key = hold_key(error, candidate)
@@ -223,6 +228,25 @@ class _Round(Generic[T]):
             self.only_limits = False
         self.attempts.append(Attempt(candidate.provider, candidate.account_id, candidate.model, error))
 
+    def _is_out(self, candidate: Candidate) -> bool:
+        """Whether its whole provider rests, or another call is the probe for it: then that is on record."""
+        outages, now = self.runtime.health.outages, self.runtime.now()
+        server = candidate.deployment.bound.server
+        if outages.enter(server, now.mono):
+            return False
+        self.rejections.append(outage_rejection(candidate, max(outages.wait(server, now.mono), 1.0), now.wall))
+        return True
+
+    def _note_outage(self, error: ProviderError, candidate: Candidate) -> None:
+        outages, server = self.runtime.health.outages, candidate.deployment.bound.server
+        if is_answer(error):
+            outages.answered(server)
+        elif is_outage(error):
+            rest = outages.failed(server, candidate.account_id, self.runtime.clock.monotonic())
+            if rest is not None and self.operation.trace is not None:
+                until = self.runtime.clock.time() + rest
+                self.operation.trace.hold_begins(f"provider:{candidate.provider}", candidate, until, "the provider is out")
+
     def _auth_next(self, candidate: Candidate) -> bool:
         """Whether a refused key lets others be tried: never where there is no other account, and where nothing is configured only
         if its own provider has another one."""
@@ -236,6 +260,8 @@ class _Round(Generic[T]):
         text = notice_of(error, candidate, self.route.name)
         runtime = self.runtime
         if text and runtime.notices.say(key, text) and runtime.meter is not None:
+            from .events import NoticeEvent
+
             place = (candidate.provider, candidate.account_id, candidate.model)
             runtime.meter.tell("on_notice", NoticeEvent(text, *place, runtime.clock.time()))
 

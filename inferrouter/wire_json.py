@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping
 from typing import Any, NoReturn
 
 from .errors import InvalidRequestError, MalformedResponseError
 
-MOST_TOKENS = 10**12
+MOST_MARKS = 10**12
 """No call uses more, so that what is counted stays far below what a quota store takes (2**53)."""
 NO_REASON = frozenset(("", "null", "none"))
 
@@ -67,6 +68,34 @@ def load_json(data: bytes | str) -> Any:
     raise MalformedResponseError(message=f"the answer is not JSON ({problem})", body=clean_text(text[:2048]))
 
 
+def load_cut_json(text: str) -> Any:
+    """JSON that was cut off somewhere, as far as it goes: of its last value the beginning counts, or nothing.
+
+    Raises `MalformedResponseError` where nothing is left of it.
+    """
+    closers: list[str] = []
+    kept, last = 0, ""
+    for match in _MARK.finditer(text):
+        mark = match[0]
+        if mark in _CLOSER:
+            closers.append(_CLOSER[mark])
+        elif mark in ("}", "]") and closers:
+            closers.pop()
+        if mark[0] != '"' and mark != ":":
+            kept = match.start() if mark == "," else match.end()
+        elif match.end() == len(text) and last == ":":
+            kept = len(text)  # a string that was cut, or came whole just before the cut
+        last = mark
+    ending = "".join(reversed(closers))
+    if kept == len(text) and last[:1] == '"':
+        for size in range(kept, max(kept - _LONGEST_ESCAPE, 0), -1):
+            try:
+                return load_json(f'{text[:size]}"{ending}')
+            except MalformedResponseError:
+                continue
+    return load_json(text[:kept] + ending)
+
+
 def malformed(message: str, source: str = "") -> NoReturn:
     """Raise `MalformedResponseError` with `message` and the beginning of `source`."""
     raise MalformedResponseError(message=message, body=source[:2048])
@@ -86,9 +115,9 @@ def read_vector(values: Any, what: str) -> tuple[float, ...]:
 
 
 def tokens(value: Any) -> int:
-    """A token count as a server wrote it, at most `MOST_TOKENS`; anything but a number above 0 (a bool, a string, None) is 0."""
+    """A token count as a server wrote it, at most `MOST_MARKS`; anything but a number above 0 (a bool, a string, None) is 0."""
     if type(value) is int or (type(value) is float and value < 1e15):
-        return int(min(value, MOST_TOKENS)) if value > 0 else 0
+        return int(min(value, MOST_MARKS)) if value > 0 else 0
     return 0
 
 
@@ -165,6 +194,10 @@ def _finite(digits: str) -> float:
         raise ValueError("a number is not finite")
     return value
 
+
+_MARK = re.compile(r'"(?:[^"\\]|\\.)*+(?:"|\\?$)|[{}\[\],:]', re.DOTALL)
+_CLOSER = {"{": "}", "[": "]"}
+_LONGEST_ESCAPE = 6  # characters, as of \\u00e9
 
 _DECODER = json.JSONDecoder(parse_constant=_refuse_constant, parse_float=_finite)
 _SCAN = _DECODER.scan_once  # type: ignore[attr-defined]  # documented for subclasses only, there since Python 2.7

@@ -22,20 +22,22 @@ ROOT = Path(__file__).resolve().parents[1]
 # From the ground up; a module may import what stands before it, on its own floor or below.
 FLOORS = """
 ground      frozen moments errors secret sse content tool records responses
-tools       validation costs limits notices events meter meter_metrics meter_otel
+tools       validation spelling costs limits notices events meter meter_metrics meter_otel
 outside     spend_caps account wire config config_file catalog_providers catalog_models catalog
-outside     http_head connections http_opener transport policy health
-ledger      quota_blocks quota quota_windows quota_counting quota_memory quota_file quota_sqlite guarded_store
-ledger      conformance_store conformance_clock conformance
+outside     http_head connections http_opener transport policy outage health
+ledger      quota_blocks quota_learned quota quota_windows quota_counting quota_memory quota_file quota_sqlite guarded_store
+ledger      conformance_store conformance_clock conformance_learning conformance
 contract    wire_json provider error_body error_table rate_headers
 dialects    openai_request openai_reply openai_stream provider_openai
 dialects    gemini_request gemini_reply provider_gemini
 dialects    anthropic_request anthropic_reply provider_anthropic provider_mock
-who-may     provider_factory environment routes candidates
+who-may     provider_factory assumptions environment routes candidates
 walk        redaction failure_table call_events waiting attempt walk
 operations  calls stream_end stream
-jobs        map_errors map_pacing map_workers mapping
-object      status router
+jobs        map_errors map_pacing map_workers mapping capacity
+object      status router_parts public_call router
+batch       batch_prompt batch_schema batch_input batch_output batch_state batch_index
+batch       batch_answer batch_progress batch
 roof        simulator_prompt simulator_model simulator_wire simulator_server
 roof        simulator_openai simulator_gemini simulator_anthropic simulator
 roof        terminal demo

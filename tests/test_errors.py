@@ -29,6 +29,7 @@ TREE = {
     "MalformedResponseError": "ProviderError",
     "StreamInterruptedError": "InferRouterError",
     "QuotaStoreError": "InferRouterError",
+    "BatchError": "InferRouterError",
 }
 RETRYABLE = {
     "QuotaExceededError",
@@ -56,6 +57,7 @@ def one_of_each() -> list[Any]:
         errors.AllCandidatesFailedError([attempt], 2.5, [rejection]),
         errors.StreamInterruptedError(None, None),
         errors.QuotaStoreError("the file is gone: bring it back"),
+        errors.BatchError("the output is gone: bring it back"),
         *(kind("p", "a", "m", 418, "body", 3.0, "req-1", message="said", scope="model", resets_at=9.0) for kind in providers),
     ]
 
@@ -108,7 +110,7 @@ class Messages(unittest.TestCase):
             text = str(error)
             self.assertNotIn("..", text)
             self.assertNotIn("..", repr(error))
-            if not isinstance(error, (errors.ConfigError, errors.QuotaStoreError)):
+            if not isinstance(error, (errors.ConfigError, errors.QuotaStoreError, errors.BatchError)):
                 self.assertTrue(text.endswith("."), text)
 
     def test_a_provider_error_says_who_what_and_what_next(self) -> None:

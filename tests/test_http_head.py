@@ -16,7 +16,7 @@ from tests.servers import Peer, ScriptedServer
 response = part("http_head")
 
 OK = b"HTTP/1.1 200 OK\r\n"
-REFUSALS = (http.client.HTTPException, OSError, ValueError)
+REFUSALS = (http.client.HTTPException, OSError, ValueError, part("wire").WireFault)
 
 # Legal heads, odd ones among them, which mean the same to http.client.
 ALIKE: dict[str, bytes] = {
@@ -52,7 +52,7 @@ ALIKE: dict[str, bytes] = {
     "204": b"HTTP/1.1 204 No\r\n\r\n",
     "204 with a length": b"HTTP/1.1 204 No\r\nContent-Length: 3\r\n\r\n",
     "304": b"HTTP/1.1 304 Same\r\nContent-Length: 3\r\n\r\n",
-    "103": b"HTTP/1.1 103 Early\r\nLink: x\r\n\r\n",
+    "101": b"HTTP/1.1 101 Switching\r\nUpgrade: x\r\n\r\n",
     "99 headers": OK + b"X: 1\r\n" * 98 + b"Content-Length: 3\r\n\r\n",
     "a long header": OK + b"X: " + b"x" * 65000 + b"\r\n\r\n",
 }
@@ -60,6 +60,9 @@ ALIKE: dict[str, bytes] = {
 # Heads that http.client takes, reading them otherwise than the standard does, and what they mean.
 BETTER: dict[bytes, dict[str, Any]] = {
     OK + b"X: y \t\r\n\r\n": {"fields": {"x": "y"}},
+    b"HTTP/1.1 103 Early\r\nLink: x\r\n\r\n" + OK + b"X: y\r\n\r\n": {"status": 200, "fields": {"x": "y"}},
+    b"HTTP/1.1 102 P\r\n\r\nHTTP/1.1 199 X\r\nContent-Length: 3\r\n\r\n" + OK + b"\r\n": {"status": 200, "length": None},
+    b"HTTP/1.1 100 C\r\n\r\n" * 100 + OK + b"\r\n": {"status": 200},
     OK + b"Content-Length: 3 \r\n\r\n": {"length": 3, "ambiguous_length": False},
     OK + b"Transfer-Encoding: chunked \r\n\r\n": {"chunked": True},
     OK + b"X: a\r\n b\r\n\tc \r\nY: d\r\n\r\n": {"fields": {"x": "a b c", "y": "d"}},
@@ -114,6 +117,7 @@ REFUSED: list[tuple[bytes, type[Exception]]] = [
     (OK + b"X: 1\r\n" + b" 2\r\n" * 100 + b"\r\n", http.client.HTTPException),
     (OK + b"X: " + b"x" * 65536 + b"\r\n\r\n", http.client.LineTooLong),
     (OK + b"Content-Length: " + b"9" * 9000 + b"\r\n\r\n", ValueError),
+    (b"HTTP/1.1 103 Early\r\n\r\n" * 101 + OK + b"\r\n", part("wire").WireFault),
     (b"HTTP/1.1 100 Continue\r\nno colon\r\n\r\n" + OK + b"\r\n", http.client.HTTPException),
 ]
 

@@ -249,6 +249,22 @@ class Gone(unittest.TestCase):
         self.assertEqual(len(mock.calls), 1)
 
 
+class DeadSteps(unittest.TestCase):
+    def test_a_step_without_an_account_is_told_once_in_every_place(self) -> None:
+        """An alias's step that nobody can serve is in the warnings, the log and the status, once each."""
+        models = [ir.ModelMapping("m", [ir.ModelRef("mock", "x"), ir.ModelRef("mokc", "y")])]
+        config = ir.Config([ir.AccountConfig("mock", "a")], models)
+        with self.assertLogs(part("meter").__name__.rpartition(".")[0], logging.WARNING) as logs:
+            with ir.Router(config, [ir.MockProvider()], meter=ir.LogMeter(), clock=FakeClock()) as router:
+                for _ in range(2):
+                    self.assertTrue(router.chat_completion(ir.ChatRequest("Hi", model="m")).text)
+                told = [text for text in router.warnings if "is never taken" in text]
+                self.assertEqual(len(told), 1)
+                self.assertIn("models[0].models[1].provider", told[0])
+                self.assertEqual(str(router.status()).count(told[0]), 1)
+        self.assertEqual(sum("is never taken" in line for line in logs.output), 1)
+
+
 class Configured(unittest.TestCase):
     """The same for a configuration of one's own, where nothing is said about refused keys."""
 

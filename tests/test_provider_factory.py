@@ -152,13 +152,13 @@ class FullProvider(FakeProvider):
 class Warnings(unittest.TestCase):
     def test_no_key_and_no_such_default(self) -> None:
         """A known provider without its key, and a default model nobody serves, are told before the first call."""
-        accounts = [ir.AccountConfig(provider="groq", id="a"), ir.AccountConfig(provider="ollama", id="b")]
+        accounts = [ir.AccountConfig(provider="groq", id="a", limits={}), ir.AccountConfig(provider="ollama", id="b")]
         models = [ir.ModelMapping("fast", [ir.ModelRef("groq", "m"), ir.ModelRef("ollama", "m")])]
         with ir.Router(ir.Config(accounts=accounts, models=models, default_model="fsat")) as router:
             self.assertIn("accounts[0].auth: account 'a' has no api_key, which 'groq' asks for", router.warnings)
             self.assertTrue(any(text.startswith("default_model: unknown model 'fsat'") for text in router.warnings))
             self.assertEqual(len(router.warnings), 2)
-        keyed = [ir.AccountConfig(provider="groq", id="a", auth=ir.Auth("k")), accounts[1]]
+        keyed = [ir.AccountConfig(provider="groq", id="a", auth=ir.Auth("k"), limits={}), accounts[1]]
         with ir.Router(ir.Config(accounts=keyed, models=models, default_model="fast")) as router:
             self.assertEqual(router.warnings, ())
 

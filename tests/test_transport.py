@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 import threading
+import time
 import unittest
 import warnings
 from concurrent.futures import ThreadPoolExecutor
@@ -354,6 +355,67 @@ class Pool(WireCase):
                 reply.read()
             self.assertEqual(sum(map(len, wire._parts.pool._idle.values())), 2)
 
+    def test_a_connection_carries_one_key(self) -> None:
+        """No connection ever carries the requests of two keys, whatever header they are in; those of one key share theirs."""
+        headers: list[tuple[tuple[str, Any], ...]] = [
+            *((("authorization", secret.Secret(key, "Bearer ")),) for key in ("alice", "bob")),
+            (("x-api-key", secret.Secret("alice")),),
+            (("authorization", secret.Secret("alice", "Bearer ")), ("x-org", secret.Secret("two"))),
+            (),
+        ]
+        for tls in ("", "good"):
+            with ScriptedServer(answering(OK), tls) as server:
+                for _ in range(3):
+                    for each in headers:
+                        self.wire.send(transport.WireRequest(server.url, b"", each), timeout_s=5).read()
+                carried: dict[int, set[bytes]] = {}
+                for number, asked in server.requests:
+                    secrets = [line for line in asked.split(b"\r\n") if line.lower().startswith((b"auth", b"x-"))]
+                    carried.setdefault(number, set()).add(b"|".join(secrets))
+                self.assertEqual(len(carried), len(headers))
+                self.assertEqual({len(keys) for keys in carried.values()}, {1})
+
+    def test_a_late_second_answer(self) -> None:
+        """An answer that nobody asked for, a moment after the first, never reaches the request of another key."""
+
+        def script(peer: Peer) -> None:
+            while (asked := peer.request()) is not None:
+                body = asked.partition(b"Bearer ")[2][:5]
+                answer = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n" + body
+                peer.send(answer)
+                time.sleep(0.001)
+                peer.send(answer)
+
+        with ScriptedServer(script) as server:
+            for _ in range(20):
+                for key in ("alice", "bobby"):
+                    headers = (("Authorization", secret.Secret(key, "Bearer ")),)
+                    try:
+                        body = self.wire.send(transport.WireRequest(server.url, b"", headers), timeout_s=5).read()
+                    except transport.WireFault as fault:
+                        self.assertTrue(fault.reused)
+                    else:
+                        self.assertEqual(body, key.encode())
+
+    def test_stream_limit(self) -> None:
+        """A stream gives stream_limit bytes at most; a whole answer has a cap of its own, and the next call works."""
+        wire = self.transport(stream_limit=1000)
+        for size, fits in ((1000, True), (1001, False)):
+            body = b"x" * size
+            for answer in (b"Content-Length: %d\r\n\r\n%b" % (size, body), b"Transfer-Encoding: chunked\r\n\r\n" + chunked(body)):
+                with ScriptedServer(answering(b"HTTP/1.1 200 OK\r\n" + answer)) as server:
+                    self.assertEqual(self.send(server.url, wire=wire).read(), body)
+                    with self.subTest(size=size, answer=answer[:20]):
+                        reply = self.send(server.url, wire=wire)
+                        if fits:
+                            self.assertEqual(read(reply, some=True), body)
+                        else:
+                            with self.assertRaises(transport.WireFault) as caught:
+                                read(reply, some=True)
+                            self.assertEqual((caught.exception.kind, caught.exception.sent), ("too_large", True))
+                            self.assertIn("stream_limit", str(caught.exception))
+                            self.assertEqual(self.send(server.url, wire=wire).read(), body)
+
     def test_close(self) -> None:
         """Closing closes what is idle, and what comes back later."""
         with ScriptedServer(echo) as server:
@@ -401,6 +463,12 @@ class Pool(WireCase):
         reply = self.send(server.url, wire=wire)
         reply.read()
         return server.reused
+
+
+def chunked(body: bytes) -> bytes:
+    """`body` in chunks of 100 bytes."""
+    pieces = [body[i : i + 100] for i in range(0, len(body), 100)]
+    return b"".join(b"%x\r\n%s\r\n" % (len(piece), piece) for piece in pieces) + b"0\r\n\r\n"
 
 
 def _in_child(check: Any) -> Any:

@@ -58,6 +58,12 @@ def pings(peer: Peer) -> None:
 
 def continues(peer: Peer) -> None:
     peer.request()
+    while peer.send(b"HTTP/1.1 100 Continue\r\n\r\n") and not peer.server.stopped.wait(0.02):
+        pass
+
+
+def floods_continues(peer: Peer) -> None:
+    peer.request()
     while peer.send(b"HTTP/1.1 100 Continue\r\n\r\n" * 100):
         pass
 
@@ -80,7 +86,7 @@ SLOW: list[tuple[str, Callable[[Peer], None]]] = [
     ("drips the head", drip_head),
     ("drips a chunk size", drip_chunk_sizes),
     ("pings for ever", pings),
-    ("floods 100 Continue", continues),
+    ("repeats 100 Continue", continues),
     ("never ends the trailers", trailers),
     ("never reads the upload", reads_nothing),
 ]
@@ -104,6 +110,14 @@ class Deadlines(WireCase):
                     self.assertEqual(kind, "timeout")
                     self.assertGreater(over, -0.05)
                     self.assertLess(over, GRACE_S)
+
+    def test_a_flood_of_interim_answers(self) -> None:
+        """A server that sends nothing but 100 Continue, as fast as it can, keeps nobody busy until the deadline."""
+        for tls in ("", "good"):
+            with ScriptedServer(floods_continues, tls) as server:
+                began = time.monotonic()
+                self.assertEqual(self.fault(server.url, timeout_s=20.0).kind, "timeout")
+                self.assertLess(time.monotonic() - began, 2.0)
 
     def test_no_server_hello(self) -> None:
         """A server that takes the connection and never shakes hands is a timeout that sent nothing."""

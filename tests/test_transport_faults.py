@@ -23,6 +23,9 @@ HEAD = b"HTTP/1.1 200 OK\r\n"
 CHUNKED = HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
 BIG = b"9" * 19
 
+# What `int` takes for the number 5 in hexadecimal, and a chunk's size must not be.
+ODD_SIZES = (b"+5", b"0x5", b"0X5", b" 5", b"\t5", b"0_5", b"5_", b"\x0b5", b"5\x0c", b"\xd9\xa5", b"5 5")
+
 # What the server sends before it closes, and the body it means: None where it was cut.
 BODIES: list[tuple[str, bytes, bytes | None]] = [
     ("length, whole", HEAD + b"Content-Length: 5\r\n\r\nhello", b"hello"),
@@ -37,6 +40,9 @@ BODIES: list[tuple[str, bytes, bytes | None]] = [
     ("chunks, nothing came", CHUNKED, None),
     ("chunks, bad size", CHUNKED + b"zz\r\nhello\r\n0\r\n\r\n", None),
     ("chunks, no size", CHUNKED + b"\r\nhello\r\n0\r\n\r\n", None),
+    ("chunks, blanks and an extension", CHUNKED + b'5 \t;a="b"\r\nhello\r\n0;x\r\n\r\n', b"hello"),
+    ("chunks, sizes in either case", CHUNKED + b"A\r\nhellohello\r\n00a\r\nhellohello\r\n0\r\n\r\n", b"hello" * 4),
+    *((f"chunks, size {size!r}", CHUNKED + size + b"\r\nhello\r\n0\r\n\r\n", None) for size in ODD_SIZES),
     ("chunks, negative size", CHUNKED + b"-5\r\nhello\r\n0\r\n\r\n", None),
     ("chunks, absurd size", CHUNKED + b"7fffffffffffffff\r\nhello", None),
     ("chunks, a tebibyte", CHUNKED + b"10000000000\r\nhello", None),
@@ -47,7 +53,9 @@ BODIES: list[tuple[str, bytes, bytes | None]] = [
 # Heads that no answer may have, and the kind of fault.
 HEADS: list[tuple[bytes, str]] = [
     (b"HTTP/1.1 101 Switching Protocols\r\n\r\n", "protocol"),
-    (b"HTTP/1.1 103 Early Hints\r\n\r\n", "protocol"),
+    (b"HTTP/1.1 103 Early Hints\r\n\r\n", "cut"),
+    (b"HTTP/1.1 102 Processing\r\n\r\n" * 101, "timeout"),
+    (b"HTTP/1.1 304 Not Modified\r\n\r\n", "protocol"),
     (b"HTTP/9.9 200 OK\r\n\r\n", "protocol"),
     (b"SSH-2.0-OpenSSH\r\n\r\n", "protocol"),
     (b"HTTP/1.1 abc OK\r\n\r\n", "protocol"),
@@ -90,7 +98,7 @@ class Truncation(WireCase):
                             else:
                                 with self.send(server.url, new_connection=True) as reply:
                                     self.assertEqual(read(reply, some), meant)
-        self.assertEqual(count, 68)
+        self.assertEqual(count, 4 * len(BODIES))
 
     def test_resets(self) -> None:
         """A reset before the head, within it or within the body is a cut."""

@@ -1,0 +1,294 @@
+"""Runs a long job from a file into a file: paced by the limits, resumed by running it again.
+
+Strategy: the output says what is finished, the rest is asked through `map_workers`, and each answer is appended the moment it is
+there; no more rows are out than there are workers, so that a crash has at most so many asked twice. Rows that say the same are
+asked once and copied at the end. Must never know how a provider is called or how anything is shown.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from .batch_answer import answer_columns, check_answer, outcome_of
+from .batch_index import COPY, FAILED, FINISHED, TO_DO, Index
+from .batch_input import Folder, RawRow, Source, source
+from .batch_output import FORMATS, Output, records_of, without_failed
+from .batch_progress import BatchSummary, Progress, Tracker
+from .batch_prompt import Asking, template
+from .batch_schema import schema_from_file
+from .batch_state import JobState
+from .capacity import FinishTime
+from .costs import estimate_chat
+from .errors import BatchError, ConfigError, InvalidRequestError
+from .map_workers import JobSettings, Row, Workers
+from .mapping import job_settings
+from .records import ChatRequest, Usage
+from .router import Router
+
+ON_CHANGE = ("refuse", "keep", "restart")
+REPORT_S = 0.1
+"""Seconds between two reports of progress at least."""
+
+Reporter = Callable[[Progress], object]
+
+
+class Batch:
+    """A job: every row of `input` asked, every answer in `output`. `run` does it, as often as it takes.
+
+    `input`: a .jsonl, .csv, .tsv or text file (a line a row), or a folder (a file a row). `output`: .csv for a table, else JSONL.
+    `prompt`, `system`: templates with `{column}`; without a prompt a row holds its request (OpenAI's batch lines, a body with
+    `messages`, a column `prompt` or `text`, or one column alone). `schema`: a JSON schema, or its file; answers that break it are
+    asked again. `media`: columns that hold a path or a URL. `shape`: openai, flat or csv; "": by the output's name. `settings`:
+    further fields of `ChatRequest`, such as `max_tokens`.
+
+    `workers`, `tries`, `timeout`, `until`, `stop_when_spent`: as in `Router.map`. `max_spend`: dollars of a run, after which no
+    row begins. `dedupe`: rows that say the same are asked once. `retry_failed`: rows whose record is an error are asked again.
+    `shard`: (i, n), this run takes the i-th part of n. `fsync`: each record is on the disk before the next, against power cuts.
+    `on_change`: what happens if the output was begun with other settings: refuse, keep (the rest the new way) or restart.
+    Raises `ConfigError` for what is wrong in itself.
+    """
+
+    def __init__(
+        self,
+        input: str | os.PathLike[str],  # noqa: A002  what it is called everywhere
+        output: str | os.PathLike[str],
+        *,
+        prompt: str | None = None,
+        system: str | None = None,
+        model: str = "",
+        schema: Mapping[str, Any] | str | os.PathLike[str] | None = None,
+        media: Sequence[str] = (),
+        kind: str = "",
+        shape: str = "",
+        settings: Mapping[str, Any] | None = None,
+        workers: int = 8,
+        tries: int = 3,
+        timeout: float | None = None,
+        until: float | datetime | None = None,
+        stop_when_spent: bool | float = False,
+        max_spend: float | None = None,
+        dedupe: bool = True,
+        retry_failed: bool = False,
+        shard: tuple[int, int] | None = None,
+        fsync: bool = False,
+        on_change: str = "refuse",
+    ) -> None:
+        self._source: Source = source(os.fspath(input), kind)
+        self.output = Path(os.fspath(output))
+        self._shape = shape or ("csv" if self.output.suffix.lower() == ".csv" else "openai")
+        if self._shape not in FORMATS:
+            raise ConfigError(f"shape: {shape!r} is not one of {', '.join(FORMATS)}")
+        if on_change not in ON_CHANGE:
+            raise ConfigError(f"on_change: {on_change!r} is not one of {', '.join(ON_CHANGE)}")
+        if shard is not None and not (len(shard) == 2 and 1 <= shard[0] <= shard[1]):
+            raise ConfigError(f"shard: {shard!r} is not (i, n) with i from 1 to n")
+        if max_spend is not None and not max_spend >= 0:
+            raise ConfigError(f"max_spend: {max_spend!r} is not a number of dollars")
+        folder = self._source.path if isinstance(self._source, Folder) else self._source.path.parent
+        if isinstance(self._source, Folder) and not media:
+            media = ("file",)
+        loaded = schema if schema is None or isinstance(schema, Mapping) else schema_from_file(os.fspath(schema))
+        cut = [None if text is None else template(text) for text in (prompt, system)]
+        self._asking = Asking(cut[0], cut[1], model, loaded, tuple(media), str(folder), settings)
+        self._jobs: JobSettings = job_settings(workers, timeout, tries, until, stop_when_spent)
+        self._max_spend, self._dedupe, self._retry_failed = max_spend, dedupe, retry_failed
+        self._shard, self._fsync, self._on_change = shard, fsync, on_change
+        self._made_with = {
+            "prompt": prompt,
+            "system": system,
+            "model": model,
+            "schema": None if loaded is None else dict(loaded),
+            "media": list(media),
+            "settings": dict(settings or {}),
+            "shape": self._shape,
+            "shard": None if shard is None else f"{shard[0]}/{shard[1]}",
+        }
+        self._workers: Workers | None = None
+        self._stopping = ""
+
+    def run(self, router: Router, progress: Any = None) -> BatchSummary:
+        """Ask what is not in the output yet. `progress`: a function that gets `Progress` at most ten times a second, or tqdm.
+
+        Returns when every row is in the output, or it had to stop; `BatchSummary.stopped` says. Raises `BatchError`,
+        `ConfigError`, or what no row could be served with; what is in the output then is whole, and the same call goes on.
+        """
+        state = JobState(self.output)
+        state.take()
+        output: Output | None = None
+        try:
+            index = Index(self._source, self._shard, self._dedupe)
+            self._check_columns()
+            output = self._opened(state)
+            mended = output.open()
+            if self._retry_failed:
+                output.close()
+                without_failed(self.output, self._shape)
+                output.open()
+            index.mark(records_of(self.output, self._shape))
+            tracker = Tracker(
+                router.clock, index.total, index.count(FINISHED), index.count(FAILED), self._forecast(router, index)
+            )
+            self._ask(router, index, output, tracker, _reporter(progress, index.total, tracker.before))
+            stopped, retry_at = (self._workers.stopped, self._workers.retry_at) if self._workers else ("", None)
+            return tracker.summary(stopped if tracker.left else "", retry_at if tracker.left else None, mended)
+        finally:
+            if output is not None:
+                output.close()
+            state.release()
+
+    def stop(self) -> None:
+        """Finish what is in flight and return from `run`; may be called from a signal handler or another thread."""
+        self._stopping = "stopped"
+
+    def rows(self) -> tuple[int, int]:
+        """How many rows the input has for this shard, and how many are left. Raises as `run` does; nothing is changed."""
+        index = Index(self._source, self._shard, self._dedupe)
+        self._check_columns()
+        if self.output.exists():
+            index.mark(records_of(self.output, self._shape))
+        return index.total, index.count(TO_DO, COPY)
+
+    def sample(self, count: int = 20) -> list[ChatRequest]:
+        """The first requests, to see what will be asked. Raises as `run` does; rows that cannot be read are left out."""
+        found: list[ChatRequest] = []
+        for row in self._source.raw():
+            try:
+                request = self._asking.request(self._source.values(row))
+            except InvalidRequestError:
+                continue
+            if isinstance(request, ChatRequest):
+                found.append(request)
+            if len(found) >= count:
+                break
+        return found
+
+    def _opened(self, state: JobState) -> Output:
+        begun = self.output.exists() and self.output.stat().st_size > 0
+        if self._on_change == "refuse":
+            state.check(self._made_with, begun)
+        else:
+            if self._on_change == "restart" and begun and state.differs(self._made_with):
+                aside = self.output.with_name(f"{self.output.name}.before")
+                os.replace(self.output, aside)
+            state.note(self._made_with)
+        columns = self._source.columns or self._asking.columns
+        return Output(self.output, self._shape, columns, answer_columns(self._asking.schema), self._fsync)
+
+    def _check_columns(self) -> None:
+        known = self._source.columns
+        missing = [name for name in self._asking.columns if known is not None and name not in known]
+        if missing:
+            raise BatchError(f"input {str(self._source.path)!r} has no column {missing[0]!r}; it has {', '.join(known or ())}")
+
+    def _ask(self, router: Router, index: Index, output: Output, tracker: Tracker, report: Reporter) -> None:
+        """Ask every row that is to do, write each as it comes, then make the copies."""
+        schema = self._asking.schema
+        check = None if schema is None else (lambda _, answer: check_answer(answer, schema))
+        settings = replace(self._jobs, window=self._jobs.workers, check=check)
+        workers = self._workers = Workers(router, self._rows(index), settings)
+        last = -1e18
+
+        def look(ended: bool = False) -> None:
+            nonlocal last
+            if self._stopping and not workers.stopped:
+                workers.stop(self._stopping)
+            now = router.clock.monotonic()
+            if ended or now - last >= REPORT_S:
+                last = now
+                stopped = workers.stopped if ended and tracker.left else ""
+                report(tracker.progress(workers.in_flight, workers.waiting_until, stopped, ended))
+
+        try:
+            workers.begin()
+            look()
+            while (served := workers.next(look)) is not None:
+                custom_id, columns = served.row.item
+                output.write(outcome_of(served, custom_id, columns, schema, router.clock.time()))
+                workers.taken()
+                tracker.served(served, custom_id)
+                if self._max_spend is not None:
+                    coming = workers.in_flight * tracker.mean_cost
+                    if tracker.cost and tracker.cost + coming >= self._max_spend:
+                        workers.stop("max_spend")
+                look()
+            self._copy(index, output, tracker)
+        finally:
+            workers.stop()
+            workers.join()
+            look(ended=True)
+
+    def _rows(self, index: Index) -> Iterator[Row]:
+        """What is to be asked, read when a worker is free for it."""
+        for at, custom_id, raw in index.rows(TO_DO):
+            yield self._row(at, custom_id, raw)
+
+    def _row(self, at: int, custom_id: str, raw: RawRow) -> Row:
+        columns: Mapping[str, Any] = {}
+        try:
+            columns = self._source.values(raw)
+            request = self._asking.request(columns)
+            kept = columns if self._shape != "openai" or self._asking.prompt is not None else _without_request(columns)
+            own = bool(request.model) and request.model != self._asking.model
+            return Row(at, (custom_id, kept), request, None, own)
+        except InvalidRequestError as exc:
+            place = self._source.place(raw)
+            told = exc if place in exc.message else InvalidRequestError(message=f"{place}: {exc.message}")
+            return Row(at, (custom_id, columns), None, told)
+
+    def _copy(self, index: Index, output: Output, tracker: Tracker) -> None:
+        """Give every row that says the same as an earlier one that one's record."""
+        if not index.count(COPY):
+            return
+        copies = dict(index.originals())
+        found = [record for record in records_of(self.output, self._shape) if record.custom_id in copies]
+        for record in found:
+            for custom_id in copies[record.custom_id]:
+                output.copy(record, custom_id)
+                tracker.copy(record.failed)
+
+    def _forecast(self, router: Router, index: Index) -> Callable[[int, Usage, float], FinishTime]:
+        sizes = [estimate_chat(request).total for request in self.sample(5)]
+        reserved = sum(sizes) // len(sizes) if sizes else None
+
+        def foretell(rows: int, usage: Usage, per_second: float) -> FinishTime:
+            return router.finish_time(
+                rows,
+                model=self._asking.model,
+                tokens=usage.total_tokens,
+                output_tokens=usage.completion_tokens,
+                reserved=reserved,
+                per_second=per_second,
+            )
+
+        return foretell
+
+
+def _without_request(columns: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A row's columns without the request it holds, which the answer need not repeat."""
+    left = ("body", "method", "url", "messages", "custom_id", "model")
+    return {name: value for name, value in columns.items() if name not in left}
+
+
+def _reporter(progress: Any, total: int, before: int) -> Reporter:
+    """What is called with each `Progress`: the caller's function, a bar of tqdm's, or nothing."""
+    if progress is None:
+        return lambda _: None
+    if not hasattr(progress, "update"):
+        if not callable(progress):
+            raise ConfigError("progress: must be a function that takes a Progress, or tqdm")
+        report: Reporter = progress
+        return report
+    bar = progress(total=total, initial=before, unit="row")
+
+    def update(state: Progress) -> None:
+        bar.update(state.done + state.failed - bar.n)
+        bar.set_postfix_str(f"{state.failed} failed, {state.tokens:,} tokens, ${state.cost:.2f}")
+        if state.ended:
+            bar.close()
+
+    return update

@@ -1,0 +1,287 @@
+"""Reads the rows of a long job: JSONL, CSV, plain lines, or the files of a folder.
+
+Strategy: a row is read twice: once as bytes, to be known by its `custom_id` or by a hash of what it holds, which is cheap enough
+for a million finished rows; and once as columns, when it is asked. A row that cannot be read is a row with an error that names
+file and line; what no row could be read without (no file, no header, a foreign encoding) ends the job before it begins.
+Must never know prompts, providers or outputs.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from collections.abc import Iterator
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from .errors import ConfigError, InvalidRequestError
+
+MAX_LINE = 64 * 1024 * 1024
+"""Bytes; a longer line is a row with an error."""
+MAX_FILE = 20 * 1024 * 1024
+"""Bytes of a file in a folder."""
+KINDS = ("jsonl", "csv", "txt", "folder")
+
+
+class RawRow(NamedTuple):
+    """A row before it is read. `line`: where it begins, from 1. `data`: its bytes, or its cells; None: `fault` says why."""
+
+    line: int
+    data: Any
+    fault: str = ""
+
+
+class RowName(NamedTuple):
+    """How a row is known. `custom_id`: its own name, "" if it has none; `content`: a 64-bit hash of everything else."""
+
+    custom_id: str
+    content: int
+
+
+class Source:
+    """An input. `path`: of the file or folder; `columns`: what every row has, None where rows may differ."""
+
+    columns: tuple[str, ...] | None
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def raw(self) -> Iterator[RawRow]:
+        """Every row that is not blank, in order. Raises `ConfigError` where the input cannot be read at all."""
+        raise NotImplementedError
+
+    def name(self, row: RawRow) -> RowName:
+        """How a row is known."""
+        raise NotImplementedError
+
+    def values(self, row: RawRow) -> dict[str, Any]:
+        """The row's columns. Raises `InvalidRequestError` naming file and line."""
+        raise NotImplementedError
+
+    def place(self, row: RawRow) -> str:
+        """Where the row stands, for a person."""
+        return f"{self.path}:{row.line}"
+
+    def _wrong(self, row: RawRow, what: str) -> InvalidRequestError:
+        return InvalidRequestError(message=f"{self.place(row)}: {what}")
+
+
+def source(path: str | Path, kind: str = "") -> Source:
+    """The input at `path`. `kind`: jsonl, csv, txt or folder; "": by its name. Raises `ConfigError`."""
+    place = Path(path)
+    if kind and kind not in KINDS:
+        raise ConfigError(f"input kind {kind!r} is not one of {', '.join(KINDS)}")
+    if not place.exists():
+        raise ConfigError(f"input {str(place)!r} does not exist; check the path")
+    if place.is_dir():
+        return Folder(place)
+    suffix = place.suffix.lower()
+    if kind == "csv" or (not kind and suffix in (".csv", ".tsv")):
+        return Table(place)
+    if kind == "txt" or (not kind and suffix not in (".jsonl", ".ndjson", ".json")):
+        return Lines(place)
+    return JsonLines(place)
+
+
+def content_hash(data: bytes) -> int:
+    """64 bits of `data`, the same on every machine."""
+    return int.from_bytes(blake2b(data, digest_size=8).digest(), "big")
+
+
+class Lines(Source):
+    """A text: each line is a row with the column `text`."""
+
+    columns: tuple[str, ...] | None = ("text",)
+
+    def raw(self) -> Iterator[RawRow]:
+        """See `Source`."""
+        try:
+            with open(self.path, "rb") as file:
+                _check_encoding(self.path, file.read(4))
+                file.seek(0)
+                for number, line in enumerate(iter(lambda: file.readline(MAX_LINE), b""), 1):
+                    data = line.removeprefix(_BOM) if number == 1 else line
+                    if len(line) == MAX_LINE and not line.endswith(b"\n"):
+                        rest = b""
+                        while (rest := file.readline(MAX_LINE)) and not rest.endswith(b"\n"):
+                            pass
+                        yield RawRow(number, data[:1024], f"the line is longer than {MAX_LINE // 2**20} MiB")
+                    elif data := data.strip():
+                        yield RawRow(number, data)
+        except OSError as exc:
+            raise ConfigError(f"input {str(self.path)!r} cannot be read: {exc.strerror}") from exc
+
+    def name(self, row: RawRow) -> RowName:
+        """See `Source`."""
+        return RowName("", content_hash(row.data))
+
+    def values(self, row: RawRow) -> dict[str, Any]:
+        """See `Source`."""
+        return {"text": self._text(row)}
+
+    def _text(self, row: RawRow) -> str:
+        if row.fault:
+            raise self._wrong(row, row.fault)
+        try:
+            return str(row.data, "utf-8")
+        except UnicodeDecodeError as exc:
+            raise self._wrong(row, f"is not UTF-8 at byte {exc.start}; save the file as UTF-8") from exc
+
+
+class JsonLines(Lines):
+    """One JSON object a line, OpenAI's batch lines among them. A line that is a JSON string is a row with the column `text`."""
+
+    columns = None
+
+    def name(self, row: RawRow) -> RowName:
+        """See `Source`. A `custom_id` is mostly the first key, which costs no parsing."""
+        data: bytes = row.data
+        first = _ID_FIRST.match(data)
+        if first is not None:
+            return RowName(str(first[1], "utf-8", "replace"), content_hash(data[first.end() :]))
+        if b'"custom_id"' in data and not row.fault:
+            try:
+                found = json.loads(data)
+                custom_id = found.pop("custom_id")
+                if isinstance(custom_id, str) and custom_id:
+                    return RowName(custom_id, content_hash(json.dumps(found, sort_keys=True).encode()))
+            except (ValueError, AttributeError, KeyError, RecursionError):
+                pass
+        return RowName("", content_hash(data))
+
+    def values(self, row: RawRow) -> dict[str, Any]:
+        """See `Source`."""
+        text = self._text(row)
+        try:
+            found = json.loads(text)
+        except (ValueError, RecursionError) as exc:
+            raise self._wrong(row, f"is not JSON ({exc})") from exc
+        if isinstance(found, str):
+            return {"text": found}
+        if not isinstance(found, dict):
+            raise self._wrong(row, f"is a JSON {type(found).__name__}, not an object")
+        return found
+
+
+class Table(Source):
+    """A CSV with a header; the delimiter is what the header has most of: comma, semicolon or tab."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self.columns = None
+        self._id_at: int | None = None
+
+    def raw(self) -> Iterator[RawRow]:
+        """See `Source`."""
+        csv.field_size_limit(max(csv.field_size_limit(), MAX_LINE))
+        try:
+            with open(self.path, "rb") as file:
+                _check_encoding(self.path, file.read(4))
+            with open(self.path, encoding="utf-8-sig", errors="surrogateescape", newline="") as text:
+                head = text.readline(MAX_LINE)
+                text.seek(0)
+                rows = csv.reader(text, delimiter=max(",;\t", key=head.count))
+                try:
+                    header = next(rows, [])
+                except csv.Error as exc:
+                    raise ConfigError(f"input {str(self.path)!r}: its header is not CSV ({exc})") from exc
+                self._take_header(header)
+                yield from self._rows(rows, len(header))
+        except OSError as exc:
+            raise ConfigError(f"input {str(self.path)!r} cannot be read: {exc.strerror}") from exc
+
+    def name(self, row: RawRow) -> RowName:
+        """See `Source`."""
+        cells: list[str] = row.data
+        custom_id = ""
+        if self._id_at is not None and self._id_at < len(cells):
+            custom_id = cells[self._id_at]
+            cells = cells[: self._id_at] + cells[self._id_at + 1 :]
+        return RowName(custom_id, content_hash("\x1f".join(cells).encode("utf-8", "surrogateescape")))
+
+    def values(self, row: RawRow) -> dict[str, Any]:
+        """See `Source`."""
+        if row.fault:
+            raise self._wrong(row, row.fault)
+        columns = self.columns or ()
+        if len(row.data) != len(columns):
+            raise self._wrong(row, f"has {len(row.data)} cells and the header {len(columns)}; check its quotes and delimiters")
+        if any("\udc80" <= letter <= "\udcff" for cell in row.data for letter in cell if letter > "\x7f"):
+            raise self._wrong(row, "is not UTF-8; save the file as UTF-8")
+        return dict(zip(columns, row.data, strict=True))
+
+    def _take_header(self, header: list[str]) -> None:
+        names = [name.strip() for name in header]
+        if not any(names):
+            raise ConfigError(f"input {str(self.path)!r} is empty: a CSV needs a header with the names of its columns")
+        twice = [name for at, name in enumerate(names) if name in names[:at]]
+        if twice:
+            raise ConfigError(f"input {str(self.path)!r}: its header has {twice[0]!r} twice")
+        self.columns = tuple(names)
+        self._id_at = names.index("custom_id") if "custom_id" in names else None
+
+    def _rows(self, rows: Any, width: int) -> Iterator[RawRow]:
+        while True:
+            line = rows.line_num + 1
+            try:
+                cells = next(rows, None)
+            except csv.Error as exc:
+                yield RawRow(line, [f"line {line}"], f"is not CSV ({exc})")
+                continue
+            if cells is None:
+                return
+            if cells:
+                yield RawRow(line, cells)
+
+
+class Folder(Source):
+    """Files as rows, known by their path below the folder; columns `path`, `name`, and one of `text` and, for media, `file`."""
+
+    columns = ("path", "name", "text", "file")
+
+    def raw(self) -> Iterator[RawRow]:
+        """See `Source`. Hidden files and folders are left out."""
+        try:
+            found = sorted(path for path in self.path.rglob("*") if path.is_file())
+        except OSError as exc:
+            raise ConfigError(f"input {str(self.path)!r} cannot be read: {exc.strerror}") from exc
+        for path in found:
+            inside = path.relative_to(self.path)
+            if not any(part.startswith(".") for part in inside.parts):
+                yield RawRow(0, inside.as_posix())
+
+    def name(self, row: RawRow) -> RowName:
+        """See `Source`."""
+        return RowName(row.data, content_hash(row.data.encode("utf-8", "surrogateescape")))
+
+    def values(self, row: RawRow) -> dict[str, Any]:
+        """See `Source`."""
+        path = self.path / row.data
+        try:
+            data = path.read_bytes() if path.stat().st_size <= MAX_FILE else None
+        except OSError as exc:
+            raise self._wrong(row, f"cannot be read: {exc.strerror}") from exc
+        if data is None:
+            raise self._wrong(row, f"is larger than {MAX_FILE // 2**20} MiB")
+        values = {"path": row.data, "name": path.name, "text": "", "file": ""}
+        try:
+            return {**values, "text": data.removeprefix(_BOM).decode("utf-8")}
+        except UnicodeDecodeError:
+            return {**values, "file": row.data}
+
+    def place(self, row: RawRow) -> str:
+        """See `Source`."""
+        return str(self.path / row.data)
+
+
+_BOM = b"\xef\xbb\xbf"
+_ID_FIRST = re.compile(rb'\{\s*"custom_id"\s*:\s*"([^"\\]+)"\s*,?\s*')
+
+
+def _check_encoding(path: Path, begin: bytes) -> None:
+    if begin[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        raise ConfigError(f"input {str(path)!r} is UTF-16; save it as UTF-8")
+    if begin[:2] == b"\x1f\x8b" or begin[:4] == b"PK\x03\x04":
+        raise ConfigError(f"input {str(path)!r} is compressed or a spreadsheet; unpack it, or save it as CSV")

@@ -1,0 +1,295 @@
+"""Appends a job's results to a file in whole lines, and finds out from that file alone what is finished.
+
+Strategy: the file is the state: one record a row, each written by one call, so that a crash leaves at most a torn end, which the
+next run cuts off. Three formats: OpenAI's batch lines, flat JSONL, CSV. In all of them a record begins with its `custom_id`, so
+a million are looked through without parsing. Must never know providers, prompts or how often a row was asked.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import errno
+import io
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from .batch_prompt import as_text
+from .errors import BatchError
+
+FORMATS = ("openai", "flat", "csv")
+ANSWER_COLUMNS = ("error", "model", "account", "prompt_tokens", "completion_tokens", "cost")
+
+
+class Record(NamedTuple):
+    """A finished row in the output. `start` and `end`: its bytes; `failed`: it holds an error."""
+
+    custom_id: str
+    start: int
+    end: int
+    failed: bool
+
+
+class Outcome(NamedTuple):
+    """How a row ended, as every format needs it. `body`: the answer as OpenAI has it, None for an error; `answer`: its text or,
+    with a schema, its value; `columns`: the input's; `facts`: model, account, tokens, cost."""
+
+    custom_id: str
+    body: Mapping[str, Any] | None
+    answer: Any
+    error: Mapping[str, Any] | None
+    columns: Mapping[str, Any]
+    facts: Mapping[str, Any]
+
+
+class Output:
+    """The file of results at `path`. `shape`: a word of `FORMATS`; `columns`: the input's, for a CSV; `answers`: the columns of
+    the answer. `fsync`: every record is on the disk before the next. Used by one thread; raises `BatchError`."""
+
+    def __init__(self, path: Path, shape: str, columns: Sequence[str], answers: Sequence[str], fsync: bool) -> None:
+        self.path = path
+        self.shape = shape
+        self._answers = list(answers)
+        self._own = {"custom_id", *ANSWER_COLUMNS, *answers}
+        self._columns = [name for name in columns if name != "custom_id"]
+        self._fsync = fsync
+        self._fd = -1
+        self._end = 0
+
+    def open(self) -> bool:
+        """Open the file, made if it is not there, and cut a torn end off; whether there was one. Raises `BatchError`."""
+        try:
+            self._fd = os.open(self.path, os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o666)
+            size = os.fstat(self._fd).st_size
+            self._end = self._whole_end(size)
+            if self._end < size:
+                os.ftruncate(self._fd, self._end)
+            os.lseek(self._fd, self._end, os.SEEK_SET)
+        except OSError as exc:
+            raise BatchError(f"output {str(self.path)!r} cannot be opened: {exc.strerror}; name another with --out") from exc
+        if self.shape == "csv" and self._end == 0:
+            columns = map(self._column, self._columns)
+            self._append(_csv_line(["custom_id", *columns, *self._answers, *ANSWER_COLUMNS]))
+        return self._end < size
+
+    def write(self, outcome: Outcome) -> None:
+        """Append one record. Raises `BatchError` on a full disk or a folder that is gone; then nothing of it is in the file."""
+        self._append(self.line(outcome))
+
+    def copy(self, record: Record, custom_id: str) -> None:
+        """Append what `record` says once more, under another name; it cost nothing more."""
+        with open(self.path, "rb") as file:
+            file.seek(record.start)
+            data = file.read(record.end - record.start)
+        if self.shape == "csv":
+            cells = next(csv.reader(io.StringIO(data.decode("utf-8", "replace"), newline="")))
+            self._append(_csv_line([custom_id, *cells[1:-1], "0"]))
+            return
+        made = json.loads(data)
+        if made.get("routing"):
+            made["routing"] = {**made["routing"], "cost": 0.0, "copied_from": made["custom_id"]}
+        elif "cost" in made:
+            made["cost"] = 0.0
+        if isinstance(made.get("row"), dict) and "custom_id" in made["row"]:
+            made["row"]["custom_id"] = custom_id
+        if "id" in made and self.shape == "openai":
+            made["id"] = _request_id(custom_id)
+        made["custom_id"] = custom_id
+        self._append(_json_line(made))
+
+    def close(self) -> None:
+        """Close the file. May be called twice."""
+        if self._fd >= 0:
+            with contextlib.suppress(OSError):
+                os.fsync(self._fd)
+            os.close(self._fd)
+            self._fd = -1
+
+    def line(self, outcome: Outcome) -> bytes:
+        """The record of `outcome`, its line break included."""
+        if self.shape == "csv":
+            return _csv_line(
+                [
+                    outcome.custom_id,
+                    *(as_text(outcome.columns.get(name)) for name in self._columns),
+                    *self._answer_cells(outcome),
+                    str((outcome.error or {}).get("message", "")),
+                    *(as_text(outcome.facts.get(name)) for name in ANSWER_COLUMNS[1:]),
+                ]
+            )
+        made: dict[str, Any] = {"custom_id": outcome.custom_id}
+        if self.shape == "flat":
+            made["error"] = outcome.error
+            made |= {self._column(name): value for name, value in outcome.columns.items() if name != "custom_id"}
+            structured = isinstance(outcome.answer, Mapping) and self._answers != ["answer"]
+            made |= dict(outcome.answer) if structured else {"answer": outcome.answer}
+            made |= {name: value for name, value in outcome.facts.items() if name in ANSWER_COLUMNS}
+        else:
+            made["error"] = outcome.error
+            made["id"] = _request_id(outcome.custom_id)
+            made["response"] = (
+                None if outcome.body is None else {"status_code": 200, "request_id": outcome.body.get("id"), "body": outcome.body}
+            )
+            made["routing"] = outcome.facts
+            if outcome.columns:
+                made["row"] = outcome.columns
+        return _json_line(made)
+
+    def _column(self, name: str) -> str:
+        """What an input's column is called in the output, where one of the answer's may have its name."""
+        return f"input_{name}" if name in self._own else name
+
+    def _answer_cells(self, outcome: Outcome) -> list[str]:
+        if self._answers == ["answer"]:
+            return [as_text(outcome.answer)]
+        found = outcome.answer if isinstance(outcome.answer, Mapping) else {}
+        return [as_text(found.get(name)) for name in self._answers]
+
+    def _append(self, data: bytes) -> None:
+        """Write `data` whole or not at all."""
+        try:
+            if os.stat(self.path).st_ino != os.fstat(self._fd).st_ino:
+                raise FileNotFoundError(errno.ENOENT, "another file has taken its place")
+            done = 0
+            while done < len(data):
+                done += os.write(self._fd, data[done:])
+            if self._fsync:
+                os.fsync(self._fd)
+            self._end += len(data)
+        except OSError as exc:
+            with contextlib.suppress(OSError):
+                os.ftruncate(self._fd, self._end)
+                os.lseek(self._fd, self._end, os.SEEK_SET)
+            if isinstance(exc, FileNotFoundError):
+                raise BatchError(
+                    f"output {str(self.path)!r} was removed or replaced while the job ran: put it back, or run the command again"
+                ) from exc
+            what = "the disk is full" if exc.errno in (errno.ENOSPC, errno.EDQUOT) else str(exc.strerror)
+            raise BatchError(
+                f"output {str(self.path)!r} cannot be written: {what}. What is in it is whole: mend that, then run it again"
+            ) from exc
+
+    def _whole_end(self, size: int) -> int:
+        """Where the last whole record ends."""
+        if self.shape == "csv":
+            return max((end for _, end, _ in csv_spans(self.path)), default=0)
+        at = size
+        with open(self.path, "rb") as file:
+            while at > 0:
+                begin = max(0, at - 65536)
+                file.seek(begin)
+                found = file.read(at - begin).rfind(b"\n")
+                if found >= 0:
+                    return begin + found + 1
+                at = begin
+        return 0
+
+
+def line_records(path: Path) -> Iterator[Record]:
+    """The records of a JSONL output. Raises `BatchError` for a line that is none."""
+    at = 0
+    try:
+        with open(path, "rb") as file:
+            for number, line in enumerate(file, 1):
+                start, at = at, at + len(line)
+                found = _HEAD.match(line)
+                if found is not None:
+                    yield Record(str(found[1], "utf-8", "replace"), start, at, found[2] is None)
+                elif line.strip():
+                    custom_id, failed = _parsed_head(line, path, number)
+                    yield Record(custom_id, start, at, failed)
+    except OSError as exc:
+        raise BatchError(f"output {str(path)!r} cannot be read: {exc.strerror}") from exc
+
+
+def csv_records(path: Path) -> Iterator[Record]:
+    """The records of a CSV output, its header left out. Raises `BatchError` where it has not our columns."""
+    try:
+        header: list[str] | None = None
+        for start, end, data in csv_spans(path):
+            cells = next(csv.reader(io.StringIO(data.decode("utf-8", "replace"), newline="")), [])
+            if header is None:
+                header = cells
+                if not header or header[0] != "custom_id" or "error" not in header:
+                    raise BatchError(_foreign(path, 1))
+            elif cells:
+                error_at = len(header) - len(ANSWER_COLUMNS)
+                yield Record(cells[0], start, end, bool(len(cells) > error_at and cells[error_at]))
+    except OSError as exc:
+        raise BatchError(f"output {str(path)!r} cannot be read: {exc.strerror}") from exc
+
+
+def csv_spans(path: Path) -> Iterator[tuple[int, int, bytes]]:
+    """Beginning, end and bytes of each whole record of a CSV, its header included: a line break within quotes ends none."""
+    start = at = quotes = 0
+    held: list[bytes] = []
+    with open(path, "rb") as file:
+        for line in file:
+            at += len(line)
+            quotes += line.count(b'"')
+            held.append(line)
+            if quotes % 2 == 0 and line.endswith(b"\n"):
+                yield start, at, b"".join(held)
+                start = at
+                held = []
+
+
+def records_of(path: Path, shape: str) -> Iterator[Record]:
+    """Every whole record in an output of `shape`, in the order they were written. Raises `BatchError` if it is none."""
+    return csv_records(path) if shape == "csv" else line_records(path)
+
+
+def without_failed(path: Path, shape: str) -> int:
+    """Leave only what succeeded, in one step that a crash cannot halve; returns how many records went. Raises `BatchError`."""
+    beside = path.with_name(path.name + ".rewriting")
+    gone = 0
+    try:
+        with open(path, "rb") as old, open(beside, "wb") as new:
+            if shape == "csv":
+                new.write(next((data for _, _, data in csv_spans(path)), b""))
+            for record in records_of(path, shape):
+                if record.failed:
+                    gone += 1
+                    continue
+                old.seek(record.start)
+                new.write(old.read(record.end - record.start))
+            new.flush()
+            os.fsync(new.fileno())
+        os.replace(beside, path)
+    except OSError as exc:
+        raise BatchError(f"output {str(path)!r} cannot be rewritten: {exc.strerror}; it is as it was") from exc
+    return gone
+
+
+_HEAD = re.compile(rb'\{"custom_id": "([^"\\]*)", "error": (?:(null)|\{)')
+
+
+def _parsed_head(line: bytes, path: Path, number: int) -> tuple[str, bool]:
+    try:
+        found = json.loads(line)
+        return str(found["custom_id"]), bool(found.get("error"))
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as exc:
+        raise BatchError(_foreign(path, number)) from exc
+
+
+def _foreign(path: Path, number: int) -> str:
+    return f"output {str(path)!r}: line {number} is not a result of such a job; name another file with --out"
+
+
+def _request_id(custom_id: str) -> str:
+    return f"batch_req_{blake2b(custom_id.encode('utf-8', 'replace'), digest_size=8).hexdigest()}"
+
+
+def _json_line(made: Mapping[str, Any]) -> bytes:
+    return json.dumps(made, ensure_ascii=False).encode("utf-8", "replace") + b"\n"
+
+
+def _csv_line(cells: Sequence[str]) -> bytes:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerow(cells)
+    return text.getvalue().encode("utf-8", "replace")

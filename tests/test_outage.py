@@ -1,0 +1,169 @@
+"""Outages: a provider that is down is noticed at two accounts, left alone for a short time, and probed by one call."""
+
+from __future__ import annotations
+
+import unittest
+from typing import Any
+
+from tests import ir, part
+from tests.cases import RouterCase
+from tests.fakes import HELLO, METHODS, EveryHook, FakeClock, account, alias_of, dead_url, threads, used
+
+outage = part("outage")
+Simulator = part("simulator").Simulator
+
+REST = outage.REST_S
+
+
+class Steps(unittest.TestCase):
+    def setUp(self) -> None:
+        self.outages = outage.Outages()
+
+    def test_two_accounts_make_an_outage(self) -> None:
+        """One account's failures are its own; a second account's within a minute, and no later, are an outage."""
+        for _ in range(5):
+            self.assertIsNone(self.outages.failed("s", "a", 0.0))
+        self.assertIsNone(self.outages.failed("s", "b", outage.WITHIN_S + 1))
+        self.assertFalse(self.outages)
+        self.assertEqual(self.outages.failed("s", "a", outage.WITHIN_S + 2), REST)
+        self.assertTrue(self.outages)
+        self.assertEqual(self.outages.wait("s", outage.WITHIN_S + 3), REST - 1)
+        self.assertEqual(self.outages.wait("other", 0.0), 0.0)
+        self.assertTrue(self.outages.enter("other", 0.0))
+
+    def test_an_answer_in_between(self) -> None:
+        """A server that answered in between is not out."""
+        self.outages.failed("s", "a", 0.0)
+        self.assertTrue(self.outages.suspects)
+        self.assertFalse(self.outages.answered("s"))
+        self.assertFalse(self.outages.suspects)
+        self.assertIsNone(self.outages.failed("s", "b", 1.0))
+
+    def test_one_probe_a_rest(self) -> None:
+        """Nobody goes while it rests; then one call, and the next one a rest later; a failure prolongs, an answer ends it."""
+        self.outages.failed("s", "a", 0.0)
+        self.outages.failed("s", "b", 1.0)
+        self.assertFalse(self.outages.enter("s", REST))
+        self.assertEqual([self.outages.enter("s", REST + 1) for _ in range(3)], [True, False, False])
+        self.assertEqual([self.outages.enter("s", 2 * REST + 1) for _ in range(3)], [True, False, False])
+        self.assertEqual(self.outages.failed("s", "a", 2 * REST + 2), REST)
+        self.assertFalse(self.outages.enter("s", 3 * REST + 1))
+        self.assertTrue(self.outages.enter("s", 3 * REST + 2))
+        self.assertTrue(self.outages.answered("s"))
+        self.assertEqual([self.outages.enter("s", 3 * REST + 2) for _ in range(3)], [True] * 3)
+        self.assertFalse(self.outages)
+
+    def test_threads(self) -> None:
+        """Of many threads that come at once exactly one is the probe."""
+        for _ in range(20):
+            outages = outage.Outages()
+            outages.failed("s", "a", 0.0)
+            outages.failed("s", "b", 0.0)
+            entered: list[int] = []
+
+            def come(number: int, outages: Any = outages, entered: list[int] = entered) -> None:
+                if outages.enter("s", REST):
+                    entered.append(number)
+
+            with threads(8, come):
+                pass
+            self.assertEqual(len(entered), 1)
+
+
+class Down(RouterCase):
+    """Provider "sim" with many accounts, and "other" behind it."""
+
+    def setUp(self) -> None:
+        self.clock, self.meter = FakeClock(), EveryHook()
+        self.other = Simulator().start()
+        self.addCleanup(self.other.stop)
+        self.simulator.script([])
+
+    def both(self, names: str = "abcdef", url: str | None = None) -> Any:
+        accounts = [account(name, provider="sim") for name in names] + [account("z", provider="other")]
+        config = ir.Config(accounts, [alias_of("sim", "other")], policy="declared_order")
+        providers = [ir.OpenAICompatProvider("sim", url or self.url), ir.OpenAICompatProvider("other", self.other.base_url)]
+        router = ir.Router(config, providers, clock=self.clock, meter=self.meter)
+        self.addCleanup(router.close)
+        return router
+
+    def asked(self) -> list[str]:
+        accounts = [event.account_id for event in self.meter.routes]
+        self.meter.events.clear()
+        return accounts
+
+    def test_no_call_burns_through_every_account(self) -> None:
+        """A server that answers 503 costs two of its accounts a request; the call goes on elsewhere, and so do the next ones."""
+        for status in (503, 529):
+            for method in METHODS.values():
+                for names in ("abcdef", "abcdefghijkl"):  # over many deployments assessments are kept
+                    router = self.both(names)
+                    self.simulator.fail_next(2, status=status)
+                    self.assertEqual(method(router).routing.account_id, "z")
+                    self.assertEqual(self.asked(), ["a", "b", "z"])
+                    self.assertEqual(method(router).routing.account_id, "z")
+                    self.assertEqual(self.asked(), ["z"])
+                    self.assertEqual([used(router, name)["rpd"] for name in "abcz"], [1, 1, 0, 2])
+
+    def test_refused_connections(self) -> None:
+        """A server that is not there is an outage too, and costs nothing."""
+        router = self.both(url=dead_url())
+        self.assertEqual(router.chat_completion(HELLO).routing.account_id, "z")
+        self.assertEqual(self.asked(), ["a", "b", "z"])
+        self.assertEqual(used(router, "a")["rpd"], 0)
+
+    def test_it_comes_back_by_one_probe(self) -> None:
+        """After the rest one call probes the provider: if it fails all others stay away, if it answers everyone is back."""
+        router = self.both()
+        self.simulator.fail_next(3, status=503)
+        router.chat_completion(HELLO)
+        self.clock.advance(REST)
+        self.asked()
+        self.assertEqual(router.chat_completion(HELLO).routing.account_id, "z")
+        self.assertEqual(self.asked(), ["a", "z"])
+        self.clock.advance(REST - 1)
+        router.chat_completion(HELLO)
+        self.assertEqual(self.asked(), ["z"])
+        self.clock.advance(1)
+        self.assertEqual(router.chat_completion(HELLO).routing.provider, "sim")
+        self.assertFalse(router._runtime.health.outages)
+
+    def test_other_failures_are_no_outage(self) -> None:
+        """A 500 is an account's failure, and a 429 an answer: every account is tried."""
+        for statuses in ((500,) * 3, (429,) * 3, (503, 429, 503)):
+            router = self.both("abc")
+            for status in statuses:
+                self.simulator.fail_next(status=status)
+            self.assertEqual(router.chat_completion(HELLO).routing.account_id, "z")
+            self.assertEqual(self.asked(), ["a", "b", "c", "z"])
+
+    def test_it_is_told_and_shown(self) -> None:
+        """Events, explain and status say that the provider rests and until when, and max_wait waits for it."""
+        router = self.router("a", "b", "c", config={"policy": "declared_order"}, clock=self.clock, meter=self.meter)
+        self.simulator.fail_next(2, status=503)
+        with self.assertRaises(ir.AllCandidatesFailedError):
+            router.chat_completion(HELLO)
+        until = self.clock.now + REST
+        [hold] = self.meter.of("HoldEvent")
+        self.assertEqual((hold.key, hold.until, hold.reason), ("provider:sim", until, "the provider is out"))
+        self.assertEqual({(each.code, each.retry_at) for each in router.explain(HELLO).rejections}, {("outage", until)})
+        for state in router.status().values():
+            self.assertEqual([(each.key, each.until) for each in state.holds], [("provider:sim", until)])
+        with self.assertRaises(ir.NoCandidatesError) as caught:
+            router.chat_completion(HELLO)
+        self.assertEqual(caught.exception.retry_at, until)
+        self.assertIn("sim is out", str(caught.exception))
+        self.assertTrue(router.chat_completion(HELLO, max_wait=REST).text)
+        self.assertEqual(self.clock.slept, [REST])
+        self.assertEqual(router.status()["a"].holds, ())
+
+    def test_another_address_is_another_server(self) -> None:
+        """Accounts of one provider at different addresses have nothing in common."""
+        accounts = [account(name, provider="sim", base_url=dead_url()) for name in "ab"]
+        accounts.append(account("c", provider="sim", base_url=self.url))
+        router = self.router(*accounts, config={"policy": "declared_order"}, clock=self.clock)
+        self.assertEqual(router.chat_completion(HELLO).routing.account_id, "c")
+
+
+if __name__ == "__main__":
+    unittest.main()

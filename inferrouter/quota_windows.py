@@ -226,7 +226,7 @@ class _Rolling(WindowCounter):
     def place_of(self, now: float, refills_at: float | None) -> float | None:
         if refills_at is None or self.window_id is None:
             return self.window_id
-        width = _width(self.limit)
+        width = self.width
         frees = math.ceil(min(max(refills_at, now), now + SLOTS * width) / width)  # a slot counts for `SLOTS` more
         return min(max(frees - SLOTS - 1, self.window_id - SLOTS + 1), self.window_id)
 

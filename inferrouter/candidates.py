@@ -92,10 +92,15 @@ class Assessment(NamedTuple):
     rejections: tuple[Rejection, ...]
 
 
-def find_candidates(route: Route, needs: CallNeeds, ledger: GuardedStore, health: Health, now: Instant) -> Assessment:
-    """Assess every deployment of `route`; over many, only those again whose facts changed. Raises `QuotaStoreError`."""
-    headrooms = ledger.headroom(route.bucket_keys, now.wall) if route.bucket_keys else []
-    holds = ledger.holds(now.wall)
+def find_candidates(
+    route: Route, needs: CallNeeds, ledger: GuardedStore, health: Health, now: Instant, max_wait: float | None = None
+) -> Assessment:
+    """Assess every deployment of `route`; over many, only those again whose facts changed. Raises `QuotaStoreError`.
+
+    `max_wait`: seconds to wait for the ledger, None: as its store likes.
+    """
+    headrooms = ledger.headroom(route.bucket_keys, now.wall, max_wait) if route.bucket_keys else []
+    holds = ledger.holds(now.wall, route.hold_keys, max_wait)
     if len(route.deployments) >= MANY and not (needs.request is not None and needs.request.require):
         results = _kept_results(route, needs, headrooms, holds, health, now)
     else:

@@ -8,7 +8,6 @@ or held now.
 from __future__ import annotations
 
 import copy
-import threading
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import field
 from typing import Any
@@ -102,7 +101,7 @@ class Deployment:
 
 @frozen_value
 class Route:
-    """What serves a name: deployments in declared order, and every bucket of theirs, each once.
+    """What serves a name: deployments in declared order, and every bucket and hold they look at, each once.
 
     `users`: which deployments, by place, look at a bucket, a hold or an account of that name. `memo`: what `candidates` keeps.
     """
@@ -110,6 +109,7 @@ class Route:
     name: str
     deployments: tuple[Deployment, ...]
     bucket_keys: tuple[str, ...]
+    hold_keys: tuple[str, ...] = field(repr=False, compare=False)
     users: Mapping[str, tuple[int, ...]] = field(repr=False, compare=False)
     memo: dict[Any, Any] = field(default_factory=dict, repr=False, compare=False)
 
@@ -122,7 +122,8 @@ def route_over(name: str, deployments: Iterable[Deployment]) -> Route:
         for key in {*deployment.bucket_keys, *deployment.hold_keys, deployment.bound.account.id}:
             users.setdefault(key, []).append(place)
     keys = tuple(dict.fromkeys(key for deployment in chosen for key in deployment.bucket_keys))
-    return Route(name, chosen, keys, {key: tuple(places) for key, places in users.items()})
+    hold_keys = tuple(dict.fromkeys(key for deployment in chosen for key in deployment.hold_keys))
+    return Route(name, chosen, keys, hold_keys, {key: tuple(places) for key, places in users.items()})
 
 
 class RouteTable:
@@ -131,7 +132,6 @@ class RouteTable:
     def __init__(self, config: Config, providers: Mapping[str, Provider], transport: Transport, ledger: GuardedStore) -> None:
         self._config = config
         self._ledger = ledger
-        self._lock = threading.Lock()
         self._routes: dict[str, Route] = {}
         self._deployments: dict[tuple[str, str], Deployment] = {}
         self._aliases = {mapping.alias: mapping.models for mapping in config.models}
@@ -155,11 +155,10 @@ class RouteTable:
         route = self.cached(name)
         if route is None:
             steps = self._steps(name)
-            with self._lock:
-                if len(self._deployments) > MAX_CACHED_NAMES:  # a provider that takes any name may be asked for ever new ones
-                    self._routes, self._deployments = {}, {}
-                deployments = [self._deployment(bound, model, now) for provider, model in steps for bound in self._at(provider)]
-                route = self._routes[name] = route_over(name, deployments)
+            if len(self._deployments) > MAX_CACHED_NAMES:  # a provider that takes any name may be asked for ever new ones
+                self._routes, self._deployments = {}, {}
+            deployments = [self._deployment(bound, model, now) for provider, model in steps for bound in self._at(provider)]
+            route = self._routes.setdefault(name, route_over(name, deployments))  # of threads that come at once, the first one's
         return route
 
     def cached(self, name: str) -> Route | None:
@@ -182,8 +181,7 @@ class RouteTable:
         for bound in self.bound_accounts:
             if bound.account.id not in reached:
                 models = [model for model in bound.account.model_limits if model != "*"] or [""]
-                with self._lock:
-                    found |= {(bound.account.id, model): self._deployment(bound, model, now) for model in models}
+                found |= {(bound.account.id, model): self._deployment(bound, model, now) for model in models}
         return list(found.values())
 
     def keys_of(self, bound: BoundAccount) -> tuple[str, ...]:
@@ -270,7 +268,7 @@ class RouteTable:
                 (bucket.key, bucket.limit.unit)
                 for bucket in (*_limit_buckets(bound, bound.account.hard_limits, bound.scope), *buckets)
             ]
-            deployment = self._deployments[key] = Deployment(bound, model, hard)
+            deployment = self._deployments.setdefault(key, Deployment(bound, model, hard))
         return deployment
 
 

@@ -21,11 +21,13 @@ ROOT = Path(__file__).resolve().parents[1]
 
 # From the ground up; a module may import what stands before it, on its own floor or below.
 FLOORS = """
-ground      frozen moments errors secret sse content tool records responses
+ground      frozen cell turn moments errors secret sse content tool records responses
 tools       validation spelling costs limits notices events meter meter_metrics meter_otel
-outside     account wire config config_file catalog_providers catalog_models catalog
+outside     spend_caps account wire config config_file catalog_providers catalog_models catalog
 outside     http_head connections http_opener transport policy outage health
-ledger      quota_blocks quota_learned quota quota_windows quota_counting quota_memory quota_file quota_sqlite guarded_store
+ledger      quota_blocks quota_learned quota quota_windows quota_counting quota_memory quota_file quota_sqlite
+ledger      quota_raw quota_lanes quota_exchange quota_remote quota_redis_lua quota_redis quota_postgres_sql quota_postgres
+ledger      guarded_store
 ledger      conformance_store conformance_clock conformance_learning conformance
 contract    wire_json provider error_body error_table rate_headers
 dialects    openai_request openai_reply openai_stream provider_openai

@@ -17,12 +17,13 @@ from dataclasses import field
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 from .candidates import CallNeeds, Candidate, Instant, amounts_needed
-from .costs import UNITS, cost_of
+from .costs import UNITS, cost_of, with_media
 from .errors import InferRouterError, InvalidRequestError, Rejection
 from .failure_table import FailureRule
 from .frozen import frozen_value
 from .guarded_store import GuardedStore
 from .health import Health, Permit, Verdict
+from .limits import MAX_AMOUNT
 from .meter import Clock, Listeners
 from .notices import Notices
 from .policy import Policy
@@ -227,7 +228,7 @@ class LiveAttempt:
 
     def cost(self, usage: Usage) -> float:
         """Dollars; 0 for a free call."""
-        return 0.0 if self.candidate.free else cost_of(self.candidate.deployment.bound.account, usage)
+        return 0.0 if self.candidate.free else cost_of(self.candidate.deployment.bound.account, self._with_media(usage))
 
     def first_chunk(self) -> None:
         """A stream's first content has come."""
@@ -278,8 +279,11 @@ class LiveAttempt:
         self._ended = True
 
     def _amounts(self, usage: Usage) -> list[float]:
-        prices = self.candidate.deployment.bound.account
-        return [UNITS[unit].used(usage, prices) for _, unit in self.candidate.buckets]
+        prices, usage = self.candidate.deployment.bound.account, self._with_media(usage)
+        return [min(UNITS[unit].used(usage, prices), MAX_AMOUNT) for _, unit in self.candidate.buckets]
+
+    def _with_media(self, usage: Usage) -> Usage:
+        return with_media(usage, self.operation.needs.estimate, self.candidate.deployment.bound.account)
 
 
 def _beginning(reply: WireReply) -> bytes:

@@ -126,6 +126,5 @@ class OpenAICompatProvider:
 
 
 def _url(base_url: str, path: str) -> str:
-    """`path` below `base_url`, whose query (an API version) stays at the end."""
-    base, mark, query = base_url.partition("?")
-    return base.rstrip("/") + path + mark + query
+    """`path` below `base_url`."""
+    return base_url.rstrip("/") + path

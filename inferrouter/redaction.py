@@ -6,7 +6,7 @@ may hold one are dropped. Must never decide what an error costs.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -15,10 +15,11 @@ from .errors import (
     ProviderError,
     ProviderUnavailableError,
 )
-from .secret import Secret, redact
+from .secret import MASK, Secret, redact
 from .wire import contains_secret
 
 if TYPE_CHECKING:
+    from .records import Message
     from .responses import ChatResponse
 
 
@@ -63,10 +64,13 @@ def redacted_partial(partial: ChatResponse, candidate: Candidate) -> ChatRespons
             replace(call, id=clean(call.id), name=clean(call.name), arguments=clean(call.arguments))
             for call in message.tool_calls
         )
-        said = replace(message, content=clean(message.text), reasoning=clean(message.reasoning), tool_calls=calls)
-        choices.append(replace(choice, message=said))
-    # Where the answer quotes a key, its pieces may hold halves of it that nobody would find.
-    source = tuple(map(clean, partial.source)) if tuple(choices) == partial.choices else ()
+        message = replace(message, content=clean(message.text), reasoning=clean(message.reasoning), tool_calls=calls)
+        choices.append(replace(choice, message=message))
+    source = tuple(map(clean, partial.source))
+    said = [text for choice in partial.choices for text in _texts(choice.message)]
+    halved = _occurrences(said, secrets) > _occurrences(partial.source, secrets)
+    if halved or any(secret.shows_in(piece) for secret in secrets for piece in source):
+        source = ()  # a key that came in two pieces would be found in neither
     return replace(partial, id=clean(partial.id), model=clean(partial.model), choices=tuple(choices), source=source)
 
 
@@ -84,6 +88,18 @@ def strip_tracebacks(exc: Exception) -> Exception:
             link.__context__ = None
         link = link.__cause__ or link.__context__
     return exc
+
+
+def _texts(message: Message) -> Iterator[str]:
+    yield message.text
+    yield message.reasoning
+    for call in message.tool_calls:
+        yield call.arguments
+
+
+def _occurrences(texts: Iterable[str], secrets: Sequence[Secret]) -> int:
+    """How often one of `secrets` stands in `texts` as a whole."""
+    return sum(redact(text, secrets).count(MASK) - text.count(MASK) for text in texts)
 
 
 def _secrets(candidate: Candidate) -> tuple[Secret, ...]:

@@ -42,6 +42,10 @@ _FRAME = """<!DOCTYPE html>
     <h2 id="h-accounts">Accounts</h2>
     <div class="accounts" id="accounts"></div>
   </section>
+  <section aria-labelledby="h-day" id="day" hidden>
+    <h2 id="h-day">What the rest of the day carries, hour by hour</h2>
+    <ol class="hours card" id="hours"></ol>
+  </section>
   <section aria-labelledby="h-now">
     <h2 id="h-now">Now</h2>
     <p class="empty" id="idle">Nothing is under way.</p>

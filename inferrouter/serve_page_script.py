@@ -123,7 +123,7 @@ function showCall(row, call) {
   const lines = [];
   if (call.error) lines.push(call.error);
   if (call.why) lines.push("chosen: " + call.why);
-  lines.push(...call.passed_over.map(line => "passed over: " + line));
+  lines.push(...call.behind.map(line => "behind it: " + line), ...call.passed_over.map(line => "passed over: " + line));
   const details = why.firstElementChild;
   put(details.firstElementChild, call.error ? "why it failed" : call.attempts > 1 ? call.attempts + " attempts" : call.passed_over.length
     ? call.passed_over.length + " passed over" : "first choice");
@@ -141,7 +141,8 @@ function show(found) {
   if (found.next_reset) facts.push(["next reset in ", span(found.next_reset - now())]);
   facts.push(["saved today ", dollars(found.today.saved_dollars)], ["spent ", dollars(found.today.dollars)]);
   facts.push(["calls in the last hour ", String(found.calls_last_hour)]);
-  if (found.capacity) facts.push(["rest of the day ", found.capacity]);
+  if (found.capacity && found.capacity.requests) facts.push(["the rest of the day carries ", short(found.capacity.requests) + " requests"]);
+  showHours(found.capacity);
   keyed($("facts"), facts, fact => fact[0], fact => el("li", {}, fact[0], el("b")), (node, fact) => put(node.lastElementChild, fact[1]));
   $("facts").title = "free tokens are valued at " + found.today.valued_at.map(price => "$" + (price * 1e6).toFixed(2)).join(" in and ") + " out per million";
   keyed($("accounts"), found.accounts, account => account.id, makeAccount, showAccount);
@@ -157,6 +158,18 @@ function show(found) {
   const notes = [...found.warnings];
   if (found.store_failures) notes.push("the quota store failed " + found.store_failures + " times");
   keyed($("notes"), notes, note => note, () => el("li"), put);
+}
+function showHours(capacity) {
+  const hours = capacity && capacity.requests ? capacity.hours : [];
+  $("day").hidden = hours.length < 2;
+  const most = Math.max(1, ...hours.map(hour => hour[1]));
+  keyed($("hours"), hours, hour => hour[0], () => el("li", {}, el("i"), el("span")), (node, [begin, requests]) => {
+    node.firstElementChild.style.height = Math.max(2, requests / most * 100) + "%";
+    const hour = new Date(begin * 1000).getHours();
+    put(node.lastElementChild, String(hour));
+    node.title = "from " + hour + " o'clock: " + requests.toLocaleString() + " requests";
+    node.setAttribute("aria-label", node.title);
+  });
 }
 async function lines(answer, take) {
   const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();

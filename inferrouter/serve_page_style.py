@@ -67,6 +67,10 @@ button.main:hover { filter: brightness(1.08); color: var(--card); }
 button:disabled { opacity: .55; cursor: default; }
 :focus-visible { outline: 2px solid var(--accent); outline-offset: 2px; }
 .empty { color: var(--dim); padding: 14px 17px; background: var(--card); border: 1px dashed var(--line); border-radius: 12px; }
+.hours { display: flex; gap: 4px; align-items: stretch; height: 118px; margin: 0; list-style: none; }
+.hours li { flex: 1; min-width: 0; display: flex; flex-direction: column; justify-content: flex-end; text-align: center; }
+.hours i { display: block; background: var(--good); opacity: .8; border-radius: 3px 3px 0 0; min-height: 2px; }
+.hours span { font-size: 11px; color: var(--dim); line-height: 18px; flex: none; }
 .now { display: flex; flex-wrap: wrap; gap: 8px; padding: 0; margin: 0; list-style: none; }
 .now li {
   background: var(--card); border: 1px solid var(--line); border-radius: 99px; padding: 4px 14px; font-size: 13px; display: flex;

@@ -26,8 +26,9 @@ _FRAME = """<!DOCTYPE html>
 </head>
 <body{needs_token}>
 <form class="card gate" id="gate" hidden>
-  <h1>inferrouter</h1>
+  <h2>inferrouter</h2>
   <p id="gatesaid" role="status"></p>
+  <input type="text" autocomplete="username" value="inferrouter" hidden aria-label="user">
   <label for="token">Token</label>
   <input id="token" type="password" autocomplete="current-password" required>
   <button class="main">Look</button>

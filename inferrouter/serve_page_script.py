@@ -67,15 +67,16 @@ function showAccount(node, account) {
   const badge = node.querySelector(".badge"), button = node.querySelector("button");
   const until = Math.max(0, ...account.holds.filter(hold => !hold.key.includes("|")).map(hold => hold.until));
   node.classList.toggle("rests", account.resting);
-  const spent = account.limits.find(limit => limit.remaining <= 0);
+  const limits = account.limits.filter(limit => limit.amount > 0), paid = limits.length < account.limits.length;
+  const spent = limits.find(limit => limit.remaining <= 0);
   const [word, kind] = account.breaker === "open" ? ["failing, tried again soon", "bad"]
     : account.resting ? ["rests " + span(until - now()), "warm"]
     : account.in_flight ? [account.in_flight + " in flight", "busy"]
-    : spent ? ["spent", "warm"] : ["ready", ""];
+    : spent ? ["spent", "warm"] : [paid ? "paid, ready" : "ready", ""];
   put(badge, word); badge.className = "badge " + kind;
   keyed(node.querySelector(".holds"), account.holds, hold => hold.key, () => el("li"),
     (line, hold) => put(line, (hold.key.includes("|") ? hold.key.split("|")[1] + " " : "") + "until " + clock(hold.until) + ": " + hold.reason));
-  keyed(node.querySelector(".limits"), account.limits, limit => limit.name, makeLimit, showLimit);
+  keyed(node.querySelector(".limits"), limits, limit => limit.name, makeLimit, showLimit);
   put(node.querySelector("footer span"), account.limits.length || account.spend_today ? (account.spend_today ? dollars(account.spend_today) + " today" : "") : "no limits stated");
   node.resting = account.resting || account.holds.length > 0;
   put(button, node.resting ? "Wake" : "Rest 1 h");
@@ -149,7 +150,8 @@ function show(found) {
   keyed($("now"), found.under_way, call => call.number, () => el("li", {}, el("span"), el("span", {class: "dim"})), (node, call) => {
     node.className = call.state;
     put(node.firstElementChild, (call.model || "default") + (call.account ? " at " + call.account : ""));
-    put(node.lastElementChild, (call.state === "streaming" ? "streaming " : "waiting ") + took(call.took_s));
+    const held = call.state === "waiting" && !call.why && call.passed_over.length ? ": " + call.passed_over[0] : "";
+    put(node.lastElementChild, (call.state === "streaming" ? "streaming " : "waiting ") + took(call.took_s) + held);
   });
   $("idle").hidden = found.under_way.length > 0;
   keyed($("calls"), found.calls, call => call.number, makeCall, showCall);

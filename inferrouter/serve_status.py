@@ -123,7 +123,7 @@ class Dashboard:
                 connection.chunk(write_event(self._event()))
                 gone.wait(LEAST_GAP_S)
                 seen = log.changed(seen, BEAT_S)
-            connection.cut()
+            connection.end()
             return 200
         finally:
             service.watch.remove(watched)
@@ -172,7 +172,8 @@ class Dashboard:
             rest = (DAY_S - now % DAY_S) / DAY_S
             try:
                 found = self._service.router.capacity(rest)
-                hours = [[begin, requests] for begin, requests in found.hours]
+                midnight = now - now % DAY_S + DAY_S
+                hours = [[begin, requests] for begin, requests in found.hours if begin < midnight]
                 made = {"requests": found.requests, "hours": hours, "unlimited": list(found.unlimited)}
             except InferRouterError:
                 made = None

@@ -116,7 +116,7 @@ class Snapshots(Served):
             seen += sock.recv(65536)
         self.assertLess(time.monotonic() - began, 1.0)
         self.server.stop(1)
-        self.assertFalse(self.drained(sock).endswith(b"0\r\n\r\n"))
+        self.assertTrue(self.drained(sock).endswith(b"0\r\n\r\n"))
         sock.close()
 
     def drained(self, sock: Any) -> bytes:

@@ -8,7 +8,7 @@ Must never decide which candidate comes next, nor know a wire format.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import field
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
@@ -19,6 +19,7 @@ from .failure_table import FailureRule
 from .frozen import frozen_value
 from .guarded_store import GuardedStore
 from .health import Health, Permit, Verdict
+from .learning import Learner
 from .meter import Clock, Listeners
 from .notices import Notices
 from .policy import Policy
@@ -54,6 +55,7 @@ class Runtime:
     meter: Listeners | None
     attempt_timeout: float
     auth_next: bool | None
+    learner: Learner = field(repr=False)
     unsettled_streams: deque[Callable[[], None]] = field(default_factory=deque, repr=False)
     notices: Notices = field(default_factory=Notices, repr=False)
     waiting: WaitingRoom = field(default_factory=WaitingRoom, repr=False)
@@ -110,7 +112,8 @@ class Operation(NamedTuple, Generic[T]):
 
 class LiveAttempt:
     """One attempt under way. `number`: which of its call it is, from 1; `budget`: seconds it may take; `dropped`: what its
-    request leaves out. The first of `succeed`, `fail` and `abandon` ends it; a second end does nothing.
+    request leaves out; `said`: headers and body of a refusal. The first of `succeed`, `fail` and `abandon` ends it; a second
+    end does nothing.
     """
 
     __slots__ = (
@@ -119,13 +122,14 @@ class LiveAttempt:
         "_permit",
         "_reservation",
         "_started",
-        "_wants",
         "budget",
         "candidate",
         "dropped",
         "number",
         "operation",
         "runtime",
+        "said",
+        "wants",
     )
 
     def __init__(
@@ -147,11 +151,12 @@ class LiveAttempt:
         self.budget = budget
         self.dropped = dropped
         self._reservation = reservation
-        self._wants = wants
+        self.wants = wants
         self._permit = permit
         self._started = runtime.clock.monotonic()
         self._ended = False
         self._first_chunk_s: float | None = None
+        self.said: tuple[Mapping[str, str], bytes] = ({}, b"")
 
     @classmethod
     def begin(
@@ -186,15 +191,26 @@ class LiveAttempt:
         """Send, and return what the operation read. Raises `WireFault`, the error the answer means, or what `read` raises."""
         runtime, trace = self.runtime, self.operation.trace
         if trace is not None:
-            trace.attempt_begins(self.candidate, self.number, self.operation.needs.estimate.total, self._wants)
+            trace.attempt_begins(self.candidate, self.number, self.operation.needs.estimate.total, self.wants)
         bound = self.candidate.deployment.bound
         allow_http = bound.account.allow_http
         reply = bound.wire.send(request, timeout_s=self.budget, allow_http=allow_http, new_connection=new_connection)
         if 200 <= reply.status < 300:
+            self._learn(reply)
             return self.operation.read(self, reply)
         with reply:
             body = _beginning(reply)
+        self.said = reply.headers, body
         raise bound.provider.error(reply.status, reply.headers, body, runtime.clock.time())
+
+    def _learn(self, reply: WireReply) -> None:
+        """What the answer's headers say of the limits."""
+        headers = getattr(reply, "headers", None)  # a wire of the caller's own may have none
+        if isinstance(headers, Mapping):
+            runtime = self.runtime
+            seen = runtime.learner.answered(self.candidate, self.wants, headers, self._started, runtime.now())
+            if seen and self.operation.trace is not None:
+                self.operation.trace.learned(self.candidate, seen)
 
     @property
     def routing(self) -> Routing:
@@ -223,14 +239,14 @@ class LiveAttempt:
         """End with an error: charge what `rule` says, or what was `seen` of the answer where that is more than reserved."""
         if seen is not None:
             amounts: list[float] | None = [
-                max(reserved, amount) for (_, reserved), amount in zip(self._wants, self._amounts(seen), strict=True)
+                max(reserved, amount) for (_, reserved), amount in zip(self.wants, self._amounts(seen), strict=True)
             ]
         elif rule.charge == "reservation":
             amounts = None
         else:
             refused = rule.charge == "request"
             kept = [refused and UNITS[unit].kept for _, unit in self.candidate.buckets]
-            amounts = [amount if keeps else 0.0 for (_, amount), keeps in zip(self._wants, kept, strict=True)]
+            amounts = [amount if keeps else 0.0 for (_, amount), keeps in zip(self.wants, kept, strict=True)]
         self._end(rule.verdict, amounts, seen or Usage(), error)
 
     def abandon(self) -> None:
@@ -257,7 +273,7 @@ class LiveAttempt:
         if usage is not None and trace is not None:
             took, cost, first = now.mono - self._started, self.cost(usage), self._first_chunk_s
             facts = (self.candidate, self.number, took, usage, cost, error, answer, first)
-            trace.attempt_ends(*facts, self._wants, amounts)
+            trace.attempt_ends(*facts, self.wants, amounts)
 
     def _amounts(self, usage: Usage) -> list[float]:
         prices = self.candidate.deployment.bound.account

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
 from .errors import InferRouterError, QuotaStoreError, router_closed
 from .limits import Limit
-from .quota import Bucket, Headroom, Hold, QuotaStore, Refusal, Reservation
+from .quota import Bucket, Headroom, Hold, Learning, QuotaStore, Refusal, Reservation
+from .quota_learned import Learned, Observation
 from .quota_memory import MemoryQuotaStore
 
 T = TypeVar("T")
@@ -86,6 +87,21 @@ class GuardedStore:
             self._ask(lambda store: store.hold(key, until, reason, now))
         except InferRouterError:
             return
+
+    def observe(self, observations: Sequence[Observation], now: float) -> Sequence[bool]:
+        """Which of `observations` changed anything; none in a store that does not learn. Never raises: one that is lost costs
+        one more refused call."""
+        try:
+            return self.store.observe(observations, now) if isinstance(self.store, Learning) else [False] * len(observations)
+        except Exception:
+            return [False] * len(observations)
+
+    def learned(self) -> Mapping[str, Learned]:
+        """What the store has learned, by bucket; nothing where it does not learn or cannot say."""
+        try:
+            return self.store.learned() if isinstance(self.store, Learning) else {}
+        except Exception:
+            return {}
 
     def close(self, now: float, store_too: bool) -> None:
         """Settle what is left, and close the store if `store_too`. Raises nothing.

@@ -74,6 +74,8 @@ _PAIR = re.compile(r"\b(limit|remaining|reset)\s*=\s*([0-9.]{1,20})")
 
 # Gemini: https://ai.google.dev/gemini-api/docs/rate-limits, google.rpc.QuotaFailure.
 _QUOTA_WINDOW = re.compile(r"Per(Minute|Hour|Day|Month)", re.IGNORECASE)
+_SENTENCE = re.compile(r"\(([RT])P([MHD])\): Limit ([0-9]{1,13})(?:, Used ([0-9]{1,13}))?")
+_LETTERS = {"M": 60.0, "H": 3600.0, "D": 86400.0}
 _OPENROUTER_WINDOW = re.compile(r"per[- ](min|minute|hour|day|month)", re.IGNORECASE)
 
 
@@ -122,7 +124,7 @@ def read_refusal(headers: Mapping[str, str], body: bytes, now: float, provider: 
     error = item.get("error") if isinstance(item, Mapping) else None
     if not isinstance(error, Mapping):
         return found
-    return (*found, *_quota_failures(error), *_forwarded(error, now))
+    return (*found, *_quota_failures(error), *_forwarded(error, now), *_in_words(error.get("message")))
 
 
 @lru_cache(maxsize=512)
@@ -257,6 +259,16 @@ def _violation(each: Mapping[str, Any]) -> Iterator[Reading]:
     if window and unit:
         named = model[:200] if isinstance(model, str) else ""
         yield Reading(unit, SECONDS[window[1].lower()], limit, 0.0, None, f"QuotaFailure {quota}", named)
+
+
+def _in_words(message: object) -> Iterator[Reading]:
+    """OpenAI's and Groq's sentence: ... on tokens per day (TPD): Limit 100000, Used 99500, Requested 1000."""
+    for unit, window, limit, used in _SENTENCE.findall(message[:2000]) if isinstance(message, str) else ():
+        amount, taken = plain_number(limit), plain_number(used)
+        if amount is not None:
+            left = None if taken is None else max(amount - taken, 0.0)
+            name = f"message {unit}P{window}"
+            yield Reading("tokens" if unit == "T" else "requests", _LETTERS[window], amount, left, None, name)
 
 
 def _forwarded(error: Mapping[str, Any], now: float) -> Iterator[Reading]:

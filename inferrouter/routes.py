@@ -54,6 +54,7 @@ class BoundAccount:
 class Deployment:
     """One model at one account. Keys come with their units; `price` is blended dollars per token, None if not stated.
 
+    `limits`: of each unit and window (in seconds) the bucket that a provider means by it: the model's own before the account's.
     `allowance_key` is looked at by every call; `allowance` is that key with its unit, None while it counts no amount.
     """
 
@@ -65,6 +66,7 @@ class Deployment:
         "capabilities",
         "free_buckets",
         "hold_keys",
+        "limits",
         "model",
         "paid_buckets",
         "price",
@@ -73,6 +75,7 @@ class Deployment:
 
     def __init__(self, bound: BoundAccount, model: str, hard: Sequence[tuple[str, str]]) -> None:
         account = bound.account
+        self.limits: Mapping[tuple[str, float], Bucket] = {}
         self.bound = bound
         self.model = model
         self.allowance_key = allowance_key(bound.scope)
@@ -251,6 +254,10 @@ class RouteTable:
                 for bucket in (*_limit_buckets(bound, bound.account.hard_limits, bound.scope), *buckets)
             ]
             deployment = self._deployments[key] = Deployment(bound, model, hard)
+            counted = [bucket for bucket in _account_buckets(bound) if bucket.key != deployment.spend]
+            counted.sort(key=lambda bucket: bucket.key != deployment.allowance_key)  # the allowance gives way to any limit
+            by_window = {(bucket.limit.unit, bucket.limit.span_s): bucket for bucket in (*counted, *buckets)}
+            deployment.limits = {place: bucket for place, bucket in by_window.items() if bucket.limit.amount != UNLIMITED}
         return deployment
 
 

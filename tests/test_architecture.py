@@ -31,17 +31,21 @@ contract    wire_json provider error_body error_table rate_headers
 dialects    openai_request openai_reply openai_stream provider_openai
 dialects    gemini_request gemini_reply provider_gemini
 dialects    anthropic_request anthropic_reply provider_anthropic provider_mock
+dialects    openai_server anthropic_server responses_server
 who-may     provider_factory assumptions environment routes candidates
 walk        redaction failure_table learning call_events waiting attempt walk
 operations  calls stream_end stream
 jobs        map_errors map_pacing map_workers mapping capacity
-object      status router_parts public_call router
+object      status resting router_parts public_call router
 batch       batch_prompt batch_schema batch_input batch_output batch_state batch_index
 batch       batch_answer batch_progress batch
 roof        simulator_prompt simulator_model simulator_wire simulator_server
 roof        simulator_openai simulator_gemini simulator_anthropic simulator
+roof        serve_head serve_http serve_errors serve_guard serve_log serve_watch serve_dialect
+roof        serve_openai serve_responses serve_anthropic serve_chat
+roof        serve_page_style serve_page_script serve_page serve_status serve_routes serve_port serve_endpoint
 roof        terminal demo
-roof        cli_wait cli_common cli_ask cli_status cli_check cli_demo cli __main__ __init__
+roof        cli_wait cli_common cli_ask cli_status cli_check cli_demo cli_serve cli __main__ __init__
 """
 ORDER = [name for line in FLOORS.strip().splitlines() for name in line.split()[1:]]
 

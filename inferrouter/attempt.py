@@ -56,10 +56,13 @@ class Runtime:
     meter: Listeners | None
     attempt_timeout: float
     auth_next: bool | None
-    learner: Learner = field(repr=False)
     unsettled_streams: deque[Callable[[], None]] = field(default_factory=deque, repr=False)
     notices: Notices = field(default_factory=Notices, repr=False)
     waiting: WaitingRoom = field(default_factory=WaitingRoom, repr=False)
+    learner: Learner = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "learner", Learner(self.ledger, self.health))
 
     def now(self) -> Instant:
         """This moment on both clocks."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from .candidates import Candidate, Instant
@@ -33,6 +34,7 @@ LIKELY_SHARE = 0.25
 PROBE_STEP = 0.02
 """What a ceiling grows by at a probe, as a share of it, at least one call."""
 DAY_S = 86400.0
+HOUR_S = 3600.0
 NOT_A_WINDOW = ("concurren", "upstream", "shared_capacity", "overloaded")
 """Words of refusals that no count of calls in a window explains."""
 
@@ -121,12 +123,15 @@ class Learner:
     def _ceiling(
         self, found: Candidate, needed: Mapping[str, float], error: ProviderError, now: Instant
     ) -> Iterable[Observation]:
-        """A ceiling for the window that was most likely meant: the shortest that the asked wait fits, the fullest of those."""
-        least = DAY_S if isinstance(error, QuotaExceededError) else min(error.retry_after or 0.0, DAY_S)
+        """A ceiling for the window that was most likely meant: the shortest that the asked wait fits, and the fullest of those. A
+        short wait says nothing of a day."""
+        wait = DAY_S if isinstance(error, QuotaExceededError) else error.retry_after or 0.0
+        shortest, longest = (min(wait, DAY_S), math.inf) if wait >= HOUR_S else (wait, HOUR_S)
         buckets = [
-            bucket for bucket in found.deployment.limits.values() if bucket.limit.unit != "dollars" and bucket.key in needed
+            bucket
+            for bucket in found.deployment.limits.values()
+            if bucket.key in needed and bucket.limit.unit != "dollars" and shortest <= bucket.limit.span_s <= longest
         ]
-        buckets = [bucket for bucket in buckets if bucket.limit.span_s >= least] or buckets
         if not buckets:
             return
         span = min(bucket.limit.span_s for bucket in buckets)
@@ -137,8 +142,7 @@ class Learner:
         passed = room.used - self._health.peek(found.account_id, now.mono)[2] * own
         if bucket.limit.unit == "requests":  # a refused one stays charged, but has not passed
             passed -= self._refusals(bucket.key, span, now.wall)
-        passed = max(passed, own)
-        if passed >= room.limit.amount:
+        if not own <= passed < room.limit.amount:  # where not one call passed, it was not the count of calls
             return
         before = self._ceilings.get(bucket.key)
         likely = (before is not None and now.mono - before[0].mono <= 10 * span) or passed >= LIKELY_SHARE * bucket.limit.amount
@@ -149,7 +153,8 @@ class Learner:
         else:
             step, every = max(own, bucket.limit.amount / 8), span
         status = f"{error.status or type(error).__name__} after {bucket.limit.quantity(passed)}"
-        made = Observation(bucket.key, source=status, ceiling=passed, step=step, every=every)
+        growth = {"step": step, "every": every, "grace": room.used + own, "grace_s": span}
+        made = Observation(bucket.key, source=status, ceiling=passed, **growth)
         self._ceilings[bucket.key] = now, made
         yield made
 
@@ -167,9 +172,7 @@ class Learner:
             known = self._ceilings.get(key)
             if known is not None and started < known[0].mono:
                 at, made = known
-                more = Observation(
-                    key, source=made.source, ceiling=(made.ceiling or 0.0) + amount, step=made.step, every=made.every
-                )
+                more = replace(made, ceiling=(made.ceiling or 0.0) + amount, grace=made.grace + amount)
                 self._ceilings[key] = at, more
                 yield more
 

@@ -136,8 +136,8 @@ def _place(name: str) -> tuple[str, str, str, float] | None:
     if match:
         window = match["window"]
         family = "x" if name.startswith("x-") else "draft"
-        if match["unit"] == "project-tokens":
-            family = "project"
+        if match["unit"] in (None, "project-tokens"):
+            family = match["unit"] or f"bare {family}"
         return match["what"], family, UNITS[match["unit"] or ""], SECONDS[window] if window else 0.0
     match = _ANTHROPIC.fullmatch(name)
     if match:
@@ -149,7 +149,7 @@ def _place(name: str) -> tuple[str, str, str, float] | None:
 def _reading(
     group: tuple[str, str, float], named: Mapping[str, str], headers: Mapping[str, str], now: float, provider: str
 ) -> Reading | None:
-    _, unit, window = group
+    family, unit, window = group
     limit, remaining = (_first_number(headers.get(named.get(what, ""))) for what in ("limit", "remaining"))
     if limit is None and remaining is None:
         return None
@@ -160,7 +160,8 @@ def _reading(
             headers, named.get("limit", ""), limit
         )
     if not window:
-        window = WINDOWS_BY_PROVIDER.get(provider, {}).get(unit, 0.0) or _window_by_refill(limit, remaining, reset)
+        meant = {} if family.startswith("bare") else WINDOWS_BY_PROVIDER.get(provider, {})
+        window = meant.get(unit, 0.0) or _window_by_refill(limit, remaining, reset)
     source = named.get("limit" if remaining is None else "remaining") or named["limit"]
     return _checked(Reading(unit, window, limit, remaining, resets_in, source))
 

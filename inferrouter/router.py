@@ -20,7 +20,6 @@ from .costs import estimate_chat
 from .errors import ConfigError, InvalidRequestError, UnknownModelError, router_closed
 from .guarded_store import GuardedStore
 from .health import Health, HealthConfig
-from .learning import Learner
 from .meter import Clock, Meter, SystemClock, listeners_for
 from .policy import Policy, policy_named
 from .provider import Provider
@@ -78,16 +77,14 @@ class Router:
         store = store_for(config.quota) if quota_store is None else quota_store
         self._ledger = GuardedStore(store, config.on_store_error or config.quota.on_store_error)
         self._transport = Transport()
-        watched = Health(health)
         self._runtime = Runtime(
             clock,
             self._ledger,
-            watched,
+            Health(health),
             policy_named(config.policy) if policy is None else policy,
             listeners_for(meter),
             config.attempt_timeout,
             None if config.auth_errors is None else config.auth_errors == "next",
-            Learner(self._ledger, watched),
         )
         self._routes = RouteTable(config, known, self._transport, self._ledger)
         self._begin()

@@ -9,7 +9,7 @@ from tests.benchmarks.bench_serve import storm
 
 class Load(unittest.TestCase):
     def test_a_storm(self) -> None:
-        """40 clients, 240 calls, streams among them, hang-ups, slow readers, a provider that fails: no wrong answer, nothing left."""
+        """40 clients, 240 calls with streams, hang-ups, slow readers and a provider that fails: no wrong answer, nothing left."""
         found = storm(40, 240)
         self.assertNotIn("wrong", found["outcomes"])
         self.assertEqual(sum(found["outcomes"].values()), 240)

@@ -17,7 +17,7 @@ from typing import Any
 from .batch_answer import answer_columns, check_answer, outcome_of
 from .batch_index import COPY, FAILED, FINISHED, TO_DO, Index
 from .batch_input import Folder, RawRow, Source, source
-from .batch_output import FORMATS, Output, records_of, without_failed
+from .batch_output import FORMATS, Output, keys_of, records_of, without_failed
 from .batch_progress import BatchSummary, Progress, Tracker
 from .batch_prompt import Asking, template
 from .batch_schema import schema_from_file
@@ -129,7 +129,7 @@ class Batch:
                 output.close()
                 without_failed(self.output, self._shape)
                 output.open()
-            index.mark(records_of(self.output, self._shape))
+            index.mark(*keys_of(self.output, self._shape))
             tracker = Tracker(
                 router.clock, index.total, index.count(FINISHED), index.count(FAILED), self._forecast(router, index)
             )
@@ -150,7 +150,7 @@ class Batch:
         index = Index(self._source, self._shard, self._dedupe)
         self._check_columns()
         if self.output.exists():
-            index.mark(records_of(self.output, self._shape))
+            index.mark(*keys_of(self.output, self._shape))
         return index.total, index.count(TO_DO, COPY)
 
     def sample(self, count: int = 20) -> list[ChatRequest]:

@@ -19,6 +19,7 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from .batch_input import bytes_of, key_of
 from .batch_prompt import as_text
 from .errors import BatchError
 
@@ -87,7 +88,7 @@ class Output:
             file.seek(record.start)
             data = file.read(record.end - record.start)
         if self.shape == "csv":
-            cells = next(csv.reader(io.StringIO(data.decode("utf-8", "replace"), newline="")))
+            cells = next(csv.reader(io.StringIO(data.decode("utf-8", "surrogateescape"), newline="")))
             self._append(_csv_line([custom_id, *cells[1:-1], "0"]))
             return
         made = json.loads(data)
@@ -199,7 +200,7 @@ def line_records(path: Path) -> Iterator[Record]:
                 start, at = at, at + len(line)
                 found = _HEAD.match(line)
                 if found is not None:
-                    yield Record(str(found[1], "utf-8", "replace"), start, at, found[2] is None)
+                    yield Record(str(found[1], "utf-8", "surrogateescape"), start, at, found[2] is None)
                 elif line.strip():
                     custom_id, failed = _parsed_head(line, path, number)
                     yield Record(custom_id, start, at, failed)
@@ -207,12 +208,49 @@ def line_records(path: Path) -> Iterator[Record]:
         raise BatchError(f"output {str(path)!r} cannot be read: {exc.strerror}") from exc
 
 
+def keys_of(path: Path, shape: str) -> tuple[set[int], set[int]]:
+    """The keys of the records that succeeded, and of those that failed. Raises `BatchError` where it is not such a file."""
+    fine: set[int] = set()
+    failed: set[int] = set()
+    if shape == "csv":
+        for record in csv_records(path):
+            (failed if record.failed else fine).add(key_of(record.custom_id))
+        return fine, failed
+    mask = 2**64 - 1
+    try:
+        with open(path, "rb") as file:
+            for number, line in enumerate(file, 1):
+                end = line.find(b'"', 15)
+                name = line[15:end]
+                plain = line.startswith(b'{"custom_id": "') and b"\\" not in name
+                if plain and line.startswith(b'", "error": null', end):
+                    keys = fine
+                elif plain and line.startswith(b'", "error": {', end):
+                    keys = failed
+                elif line.strip():
+                    custom_id, bad = _parsed_head(line, path, number)
+                    (failed if bad else fine).add(key_of(custom_id))
+                    continue
+                else:
+                    continue
+                if not name.startswith(b"row-"):
+                    keys.add(hash(name) & mask)
+                    continue
+                try:  # as `key_of` has it, without making a string of it
+                    keys.add(int(name[4:], 16) if len(name) == 20 else key_of(str(name, "utf-8", "surrogateescape")))
+                except ValueError:
+                    keys.add(key_of(str(name, "utf-8", "surrogateescape")))
+    except OSError as exc:
+        raise BatchError(f"output {str(path)!r} cannot be read: {exc.strerror}") from exc
+    return fine, failed
+
+
 def csv_records(path: Path) -> Iterator[Record]:
     """The records of a CSV output, its header left out. Raises `BatchError` where it has not our columns."""
     try:
         header: list[str] | None = None
         for start, end, data in csv_spans(path):
-            cells = next(csv.reader(io.StringIO(data.decode("utf-8", "replace"), newline="")), [])
+            cells = next(csv.reader(io.StringIO(data.decode("utf-8", "surrogateescape"), newline="")), [])
             if header is None:
                 header = cells
                 if not header or header[0] != "custom_id" or "error" not in header:
@@ -282,14 +320,17 @@ def _foreign(path: Path, number: int) -> str:
 
 
 def _request_id(custom_id: str) -> str:
-    return f"batch_req_{blake2b(custom_id.encode('utf-8', 'replace'), digest_size=8).hexdigest()}"
+    return f"batch_req_{blake2b(bytes_of(custom_id), digest_size=8).hexdigest()}"
 
 
 def _json_line(made: Mapping[str, Any]) -> bytes:
-    return json.dumps(made, ensure_ascii=False).encode("utf-8", "replace") + b"\n"
+    try:
+        return json.dumps(made, ensure_ascii=False).encode() + b"\n"
+    except UnicodeEncodeError:  # half a character in an answer or a name: JSON can say it in an escape
+        return json.dumps(made).encode() + b"\n"
 
 
 def _csv_line(cells: Sequence[str]) -> bytes:
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerow(cells)
-    return text.getvalue().encode("utf-8", "replace")
+    return bytes_of(text.getvalue())

@@ -25,7 +25,7 @@ from .batch_state import JobState
 from .capacity import FinishTime
 from .costs import estimate_chat
 from .errors import BatchError, ConfigError, InvalidRequestError
-from .map_workers import JobSettings, Row, Workers
+from .map_workers import JobSettings, Row, Served, Workers
 from .mapping import job_settings
 from .records import ChatRequest, Usage
 from .router import Router
@@ -110,13 +110,16 @@ class Batch:
         }
         self._workers: Workers | None = None
         self._stopping = ""
+        self._interrupt: KeyboardInterrupt | None = None
 
     def run(self, router: Router, progress: Any = None) -> BatchSummary:
         """Ask what is not in the output yet. `progress`: a function that gets `Progress` at most ten times a second, or tqdm.
 
         Returns when every row is in the output, or it had to stop; `BatchSummary.stopped` says. Raises `BatchError`,
         `ConfigError`, or what no row could be served with; what is in the output then is whole, and the same call goes on.
+        Ctrl-C once lets what is in flight finish and be written before it is raised.
         """
+        self._stopping, self._interrupt = "", None
         state = JobState(self.output)
         state.take()
         output: Output | None = None
@@ -206,7 +209,7 @@ class Batch:
         try:
             workers.begin()
             look()
-            while (served := workers.next(look)) is not None:
+            while (served := self._next(workers, look)) is not None:
                 custom_id, columns = served.row.item
                 output.write(outcome_of(served, custom_id, columns, schema, router.clock.time()))
                 workers.taken()
@@ -217,10 +220,23 @@ class Batch:
                         workers.stop("max_spend")
                 look()
             self._copy(index, output, tracker)
+            if self._interrupt is not None:
+                raise self._interrupt
         finally:
             workers.stop()
             workers.join()
             look(ended=True)
+
+    def _next(self, workers: Workers, look: Callable[[], None]) -> Served | None:
+        """The next result. The first Ctrl-C stops the job and is raised after its last result; a second one at once."""
+        while True:
+            try:
+                return workers.next(look)
+            except KeyboardInterrupt as exc:
+                if self._stopping:
+                    raise
+                self._interrupt = exc
+                self.stop()
 
     def _rows(self, index: Index) -> Iterator[Row]:
         """What is to be asked, read when a worker is free for it."""

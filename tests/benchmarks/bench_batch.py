@@ -12,6 +12,7 @@ import os
 import queue
 import random
 import resource
+import shutil
 import signal
 import statistics
 import subprocess
@@ -29,6 +30,7 @@ from urllib.parse import urlsplit
 from tests import ir, part
 from tests.commands import finish, start
 from tests.fakes import NOON, FakeClock
+from tests.quota_servers import RedisServer, has
 from tests.servers import bench_server
 
 simulator, batch, catalog = part("simulator"), part("batch"), part("catalog")
@@ -39,7 +41,7 @@ SQLITE = 'store = "sqlite"\npath = "quota.sqlite"'
 
 
 @contextlib.contextmanager
-def six_accounts(rpm: int, latency_s: float, store: str = SQLITE) -> Iterator[tuple[Path, list[Any]]]:
+def six_accounts(rpm: int, latency_s: float) -> Iterator[tuple[Path, list[Any]]]:
     """A folder with a configuration over three stand-in providers with two accounts each, limited in minutes."""
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
@@ -49,7 +51,7 @@ def six_accounts(rpm: int, latency_s: float, store: str = SQLITE) -> Iterator[tu
             for at in range(3)
         ]
         steps = ", ".join(f'{{ provider = "p{at}", model = "m" }}' for at in range(3))
-        text = f'default_model = "fast"\n[quota]\n{store}\n[[models]]\nalias = "fast"\nmodels = [{steps}]\n'
+        text = f'default_model = "fast"\n[quota]\n{SQLITE}\n[[models]]\nalias = "fast"\nmodels = [{steps}]\n'
         for at, provider in enumerate(providers):
             for key in keys(at):
                 text += f'[[accounts]]\nprovider = "p{at}"\nid = "{key[3:]}"\nbase_url = "{provider.base_url}"\n'
@@ -100,40 +102,48 @@ def kills(rows: int = 1000, times: int = 20, workers: int = 8, rpm: int = 150) -
 
 
 def shards(rows: int = 900, count: int = 3, rpm: int = 150) -> None:
-    """Shards at one time over one sqlite ledger, and over Redis where a server can be started."""
-    for name, store in stores():
-        with contextlib.ExitStack() as stack:
-            setting = stack.enter_context(store)
-            if setting is None:
-                print(f"shards over {name}: not here")
-                continue
-            folder, providers = stack.enter_context(six_accounts(rpm, 0.05, setting))
+    """Shards at one time over one sqlite ledger, and over one Redis where its server and its client are installed."""
+    with contextlib.ExitStack() as stack:
+        stores = {"sqlite": ""}
+        if shutil.which("redis-server") and has("redis"):
+            server = RedisServer()
+            stack.callback(server.close)
+            server.start()
+            stores["Redis"] = str(server.port)
+        else:
+            print("shards over Redis: redis-server or the redis client is not installed")
+        for name, port in stores.items():
+            folder, providers = stack.enter_context(six_accounts(rpm, 0.05))
             (folder / "in.txt").write_text("".join(f"row {number}\n" for number in range(rows)))
             began = time.monotonic()
             outs = [folder / f"out.{place}.jsonl" for place in range(1, count + 1)]
-            runs = [
-                start(
-                    *("batch", str(folder / "in.txt"), "--out", str(out), "--config", str(folder / "router.toml")),
-                    *("--shard", f"{place}/{count}", "--workers", "4"),
-                )
-                for place, out in enumerate(outs, 1)
-            ]
-            for process in runs:
-                process.communicate(timeout=900)
-            asked, refused = served(providers)
+            words = [[str(folder / "router.toml"), str(folder / "in.txt"), str(out), str(at)] for at, out in enumerate(outs, 1)]
+            runs = [subprocess.Popen([sys.executable, "-c", SHARD, *each, str(count), port]) for each in words]
+            codes = [process.wait(900) for process in runs]
             took = time.monotonic() - began
+            asked, refused = served(providers)
             ran = finish(start("merge", *map(str, outs), "--out", str(folder / "all.jsonl"), "--input", str(folder / "in.txt")))
             found = names_in(folder / "all.jsonl")
-        exits = [process.returncode for process in runs]
-        print(
-            f"shards over {name}: {count} processes, {rows} rows, {took:.0f} s: exits {exits}, {asked} asked, {refused} refused,"
-        )
-        print(f"  merged: {ran.err.strip().rpartition(': ')[2]}")
-        assert len(found) == len(set(found)) == rows == asked and not refused
+            print(
+                f"shards over {name}: {count} processes, {rows} rows, 6 accounts at {rpm} a minute, {took:.0f} s: exits {codes},"
+            )
+            print(f"  {asked} asked, {refused} refused; merged: {ran.err.strip().rpartition(': ')[2]}")
+            assert len(found) == len(set(found)) == rows == asked and not refused
 
 
-def stores() -> Iterator[tuple[str, contextlib.AbstractContextManager[str | None]]]:
-    yield "sqlite", contextlib.nullcontext('store = "sqlite"\npath = "quota.sqlite"')
+SHARD = f"""
+import sys
+import {ir.__name__} as ir
+config, source, out, place, count, port = sys.argv[1:]
+store = None
+if port:
+    import redis
+    from {ir.__name__}.quota_redis import RedisQuotaStore
+    store = RedisQuotaStore(redis.Redis(port=int(port)))
+with ir.Router.from_file(config, quota_store=store) as router:
+    summary = ir.Batch(source, out, workers=4, shard=(int(place), int(count))).run(router)
+sys.exit(summary.left or summary.failed)
+"""
 
 
 def resume(rows: int = 1_000_000) -> None:

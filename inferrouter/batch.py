@@ -1,13 +1,14 @@
 """Runs a long job from a file into a file: paced by the limits, resumed by running it again.
 
-Strategy: the output says what is finished, the rest is asked through `map_workers`, and each answer is appended the moment it is
-there; no more rows are out than there are workers, so that a crash has at most so many asked twice. Rows that say the same are
-asked once and copied at the end. Must never know how a provider is called or how anything is shown.
+Strategy: the output says what is finished, the rest is asked through `map_workers`, and each answer is appended by the thread
+that got it, before it takes another row, so that a crash has at most as many asked twice as there are workers. Rows that say the
+same are asked once and copied at the end. Must never know how a provider is called or how anything is shown.
 """
 
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
@@ -25,7 +26,8 @@ from .batch_state import JobState
 from .capacity import FinishTime
 from .costs import estimate_chat
 from .errors import BatchError, ConfigError, InvalidRequestError
-from .map_workers import JobSettings, Row, Served, Workers
+from .map_serving import JobSettings, Row, Served
+from .map_workers import Workers
 from .mapping import job_settings
 from .records import ChatRequest, Usage
 from .router import Router
@@ -192,7 +194,7 @@ class Batch:
         """Ask every row that is to do, write each as it comes, then make the copies."""
         schema = self._asking.schema
         check = None if schema is None else (lambda _, answer: check_answer(answer, schema))
-        settings = replace(self._jobs, window=self._jobs.workers, check=check)
+        settings = replace(self._jobs, check=check, keep=self._keeping(router, output))
         workers = self._workers = Workers(router, self._rows(index), settings)
         last = -1e18
 
@@ -210,14 +212,8 @@ class Batch:
             workers.begin()
             look()
             while (served := self._next(workers, look)) is not None:
-                custom_id, columns = served.row.item
-                output.write(outcome_of(served, custom_id, columns, schema, router.clock.time()))
                 workers.taken()
-                tracker.served(served, custom_id)
-                if self._max_spend is not None:
-                    coming = workers.in_flight * tracker.mean_cost
-                    if tracker.cost and tracker.cost + coming >= self._max_spend:
-                        workers.stop("max_spend")
+                tracker.served(served, served.row.item[0])
                 look()
             self._copy(index, output, tracker)
             if self._interrupt is not None:
@@ -226,6 +222,26 @@ class Batch:
             workers.stop()
             workers.join()
             look(ended=True)
+
+    def _keeping(self, router: Router, output: Output) -> Callable[[Served], None]:
+        """What writes a result, called by the thread that has it; and stops the job once it has cost too much."""
+        schema, clock, lock = self._asking.schema, router.clock, threading.Lock()
+        spent, answered = 0.0, 0
+
+        def keep(served: Served) -> None:
+            nonlocal spent, answered
+            custom_id, columns = served.row.item
+            line = output.line(outcome_of(served, custom_id, columns, schema, clock.time()))
+            with lock:
+                output.write(line)
+                if self._max_spend is None or served.response is None or self._workers is None:
+                    return
+                spent += served.response.routing.cost
+                answered += 1
+                if spent and spent * (1 + self._workers.in_flight / answered) >= self._max_spend:
+                    self._workers.stop("max_spend")
+
+        return keep
 
     def _next(self, workers: Workers, look: Callable[[], None]) -> Served | None:
         """The next result. The first Ctrl-C stops the job and is raised after its last result; a second one at once."""

@@ -50,7 +50,9 @@ class Outcome(NamedTuple):
 
 class Output:
     """The file of results at `path`. `shape`: a word of `FORMATS`; `columns`: the input's, for a CSV; `answers`: the columns of
-    the answer. `fsync`: every record is on the disk before the next. Used by one thread; raises `BatchError`."""
+    the answer. `fsync`: every record is on the disk before the next. `line` may be called by any thread, the rest by one at a
+    time. Raises `BatchError`.
+    """
 
     def __init__(self, path: Path, shape: str, columns: Sequence[str], answers: Sequence[str], fsync: bool) -> None:
         self.path = path
@@ -60,13 +62,15 @@ class Output:
         self._columns = [name for name in columns if name != "custom_id"]
         self._fsync = fsync
         self._fd = -1
+        self._inode = 0
         self._end = 0
 
     def open(self) -> bool:
         """Open the file, made if it is not there, and cut a torn end off; whether there was one. Raises `BatchError`."""
         try:
             self._fd = os.open(self.path, os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o666)
-            size = os.fstat(self._fd).st_size
+            found = os.fstat(self._fd)
+            size, self._inode = found.st_size, found.st_ino
             self._end = self._whole_end(size)
             if self._end < size:
                 os.ftruncate(self._fd, self._end)
@@ -78,9 +82,9 @@ class Output:
             self._append(_csv_line(["custom_id", *columns, *self._answers, *ANSWER_COLUMNS]))
         return self._end < size
 
-    def write(self, outcome: Outcome) -> None:
-        """Append one record. Raises `BatchError` on a full disk or a folder that is gone; then nothing of it is in the file."""
-        self._append(self.line(outcome))
+    def write(self, record: bytes) -> None:
+        """Append what `line` gave. Raises `BatchError` on a full disk or a file that is gone; then nothing of it is there."""
+        self._append(record)
 
     def copy(self, record: Record, custom_id: str) -> None:
         """Append what `record` says once more, under another name; it cost nothing more."""
@@ -154,7 +158,7 @@ class Output:
     def _append(self, data: bytes) -> None:
         """Write `data` whole or not at all."""
         try:
-            if os.stat(self.path).st_ino != os.fstat(self._fd).st_ino:
+            if os.stat(self.path).st_ino != self._inode:
                 raise FileNotFoundError(errno.ENOENT, "another file has taken its place")
             done = 0
             while done < len(data):
@@ -323,9 +327,12 @@ def _request_id(custom_id: str) -> str:
     return f"batch_req_{blake2b(bytes_of(custom_id), digest_size=8).hexdigest()}"
 
 
+_ENCODER = json.JSONEncoder(ensure_ascii=False)  # made once; `json.dumps` makes one a record
+
+
 def _json_line(made: Mapping[str, Any]) -> bytes:
     try:
-        return json.dumps(made, ensure_ascii=False).encode() + b"\n"
+        return _ENCODER.encode(made).encode() + b"\n"
     except UnicodeEncodeError:  # half a character in an answer or a name: JSON can say it in an escape
         return json.dumps(made).encode() + b"\n"
 

@@ -101,7 +101,7 @@ def kills(rows: int = 1000, times: int = 20, workers: int = 8, rpm: int = 150) -
     assert len(found) == len(set(found)) == rows and asked - rows <= times * workers and not refused
 
 
-def shards(rows: int = 900, count: int = 3, rpm: int = 150) -> None:
+def shards(rows: int = 1000, count: int = 3, rpm: int = 150) -> None:
     """Shards at one time over one sqlite ledger, and over one Redis where its server and its client are installed."""
     with contextlib.ExitStack() as stack:
         stores = {"sqlite": ""}
@@ -241,28 +241,71 @@ def rss() -> float:
 
 
 def overhead(rows: int = 3000, workers: int = 32, rounds: int = 5) -> None:
-    """A job beside a bare pool of threads over kept-alive `http.client` connections, to the same server."""
-    with bench_server(False) as url, tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        (folder / "in.txt").write_text("".join(f"row {number} with some words\n" for number in range(rows)))
-        ways: dict[str, Callable[[int], None]] = {
-            "bare pool": lambda _: bare_pool(url, rows, workers),
-            "map": lambda _: mapped(url, rows, workers),
-            "batch": lambda at: batched(url, folder, at, workers),
-        }
-        took: dict[str, list[float]] = {way: [] for way in ways}
-        for at in range(rounds):
-            for way, run in ways.items():
-                began = time.perf_counter()
-                run(at)
-                took[way].append(time.perf_counter() - began)
-    for way, seconds in took.items():
-        ratio = statistics.median(mine / bare for mine, bare in zip(seconds, took["bare pool"], strict=True))
-        speed = rows / statistics.median(seconds)
-        print(f"overhead: {way}, {workers} workers: {speed:,.0f} rows/s, {ratio:.2f} of the bare pool's time")
+    """A job beside a bare pool of threads over kept-alive `http.client` connections, to the same server: one that answers at
+    once, and one that takes 20 ms, as the fastest models do."""
+    for latency_s in (0.0, 0.02):
+        with contextlib.ExitStack() as stack:
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+            url = stack.enter_context(slow_server(latency_s) if latency_s else bench_server(False))
+            (folder / "in.txt").write_text("".join(f"row {number} with some words\n" for number in range(rows)))
+            took: dict[str, list[tuple[float, float]]] = {way: [] for way in WAYS}
+            for at in range(rounds):
+                for way, run in WAYS.items():
+                    begin = (time.perf_counter(), time.process_time())
+                    run(url, rows, workers, folder, at)
+                    took[way].append((time.perf_counter() - begin[0], time.process_time() - begin[1]))
+        for way, seconds in took.items():
+            bare = took["bare pool"]
+            ratio = statistics.median(mine / base for (mine, _), (base, _) in zip(seconds, bare, strict=True))
+            speed = rows / statistics.median(wall for wall, _ in seconds)
+            cpu = statistics.median(cpu for _, cpu in seconds) / rows * 1e6
+            print(
+                f"overhead, answers in {latency_s * 1000:.0f} ms, {workers} workers: {way} {speed:,.0f} rows/s, {ratio:.2f} of",
+                end=" ",
+            )
+            print(f"the bare pool's time, {cpu:.0f} us of processor a row")
 
 
-def bare_pool(url: str, rows: int, workers: int) -> None:
+@contextlib.contextmanager
+def slow_server(latency_s: float) -> Iterator[str]:
+    """A server in a process of its own that answers after so long."""
+    code = f"""
+import asyncio, sys
+async def serve(reader, writer):
+    try:
+        while True:
+            head = await reader.readuntil(b"\\r\\n\\r\\n")
+            size = int(head.lower().partition(b"content-length:")[2].split(b"\\r")[0])
+            await reader.readexactly(size)
+            await asyncio.sleep({latency_s})
+            writer.write(b"HTTP/1.1 200 OK\\r\\nContent-Type: application/json\\r\\n")
+            writer.write(b"Content-Length: %d\\r\\n\\r\\n" % len(BODY) + BODY)
+    except (asyncio.IncompleteReadError, ConnectionError):
+        writer.close()
+BODY = {json.dumps(ANSWER).encode()!r}
+async def main():
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    print("http://127.0.0.1:%d" % server.sockets[0].getsockname()[1], flush=True)
+    await server.serve_forever()
+asyncio.run(main())
+"""
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        try:
+            yield process.stdout.readline().strip()
+        finally:
+            process.kill()
+
+
+ANSWER = {
+    "id": "x",
+    "model": "m",
+    "choices": [{"index": 0, "message": {"role": "assistant", "content": "an answer"}, "finish_reason": "stop"}],
+    "usage": {"prompt_tokens": 10, "completion_tokens": 2, "total_tokens": 12},
+}
+
+
+def bare_pool(url: str, rows: int, workers: int, folder: Path, at: int) -> None:
     work: queue.SimpleQueue[int | None] = queue.SimpleQueue()
     for number in range(rows):
         work.put(number)
@@ -296,17 +339,19 @@ def bench_router(url: str) -> Any:
     return ir.Router(ir.Config(accounts=[account], default_model="bench/m"), [ir.OpenAICompatProvider("bench", url + "/v1")])
 
 
-def mapped(url: str, rows: int, workers: int) -> None:
-    prompts = (f"row {at} with some words" for at in range(rows))
+def mapped(url: str, rows: int, workers: int, folder: Path, at: int) -> None:
+    prompts = (f"row {number} with some words" for number in range(rows))
     with bench_router(url) as router:
         assert sum(result.ok for result in router.map(prompts, workers=workers, ordered=False)) == rows
 
 
-def batched(url: str, folder: Path, at: int, workers: int) -> None:
+def batched(url: str, rows: int, workers: int, folder: Path, at: int) -> None:
     with bench_router(url) as router:
         summary = batch.Batch(folder / "in.txt", folder / f"out.{at}.jsonl", workers=workers).run(router)
     assert not summary.left and not summary.failed
 
+
+WAYS: dict[str, Callable[[str, int, int, Path, int], None]] = {"bare pool": bare_pool, "map": mapped, "batch": batched}
 
 FLEET = {
     "gemini": (3, ["gemini-3.5-flash", "gemini-3.5-flash-lite"]),

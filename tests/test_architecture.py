@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 # From the ground up; a module may import what stands before it, on its own floor or below.
 FLOORS = """
-ground      frozen cell turn moments errors secret sse content tool records responses
+ground      frozen cell turn moments errors escapes secret sse content tool records responses
 tools       validation spelling costs limits notices events meter meter_metrics meter_otel
 outside     spend_caps account wire config config_file catalog_providers catalog_models catalog
 outside     http_head connections http_opener transport policy outage health

@@ -14,11 +14,14 @@ TYPE_CHECKING = False  # type checkers take it as true; importing it from `typin
 
 if TYPE_CHECKING:
     from .account import AccountConfig, Auth
+    from .batch import Batch
+    from .batch_progress import BatchSummary, Progress
     from .capacity import AccountCapacity, Capacity
     from .config import Config, ModelMapping, ModelRef, QuotaConfig
     from .config_file import load_config
     from .content import Part
     from .errors import (
+        AddressNotFoundError,
         AllCandidatesFailedError,
         Attempt,
         AttemptTimeoutError,
@@ -65,6 +68,7 @@ if TYPE_CHECKING:
     from .status import AccountStatus, Explanation, LimitStatus, RouterStatus
     from .stream import ChatStream
     from .tool import Tool
+    from .transport_config import TransportConfig
     from .waiting import CallCancelledError, Cancel
     from .wire import WireFault, WireRequest
 
@@ -74,13 +78,16 @@ __all__ = [
     "AccountCapacity",
     "AccountConfig",
     "AccountStatus",
+    "AddressNotFoundError",
     "AllCandidatesFailedError",
     "AnthropicProvider",
     "Attempt",
     "AttemptTimeoutError",
     "Auth",
     "AuthenticationError",
+    "Batch",
     "BatchError",
+    "BatchSummary",
     "BestFirstPolicy",
     "Bucket",
     "CallCancelledError",
@@ -137,6 +144,7 @@ __all__ = [
     "OpenAICompatProvider",
     "Part",
     "Policy",
+    "Progress",
     "Provider",
     "ProviderError",
     "ProviderUnavailableError",
@@ -163,6 +171,7 @@ __all__ = [
     "Tool",
     "ToolCall",
     "ToolCallDelta",
+    "TransportConfig",
     "UnknownModelError",
     "Usage",
     "WaitEvent",
@@ -175,12 +184,14 @@ __all__ = [
 
 _NAMES = {
     "account": "AccountConfig Auth",
+    "batch": "Batch",
+    "batch_progress": "BatchSummary Progress",
     "capacity": "AccountCapacity Capacity",
     "config": "Config ModelMapping ModelRef QuotaConfig",
     "config_file": "load_config",
     "content": "Part",
     "errors": (
-        "AllCandidatesFailedError Attempt AttemptTimeoutError AuthenticationError BatchError ConfigError "
+        "AddressNotFoundError AllCandidatesFailedError Attempt AttemptTimeoutError AuthenticationError BatchError ConfigError "
         "ContextWindowError InferRouterError InvalidRequestError MalformedResponseError ModelNotFoundError "
         "MultimodalUnavailableError NoCandidatesError ProviderError ProviderUnavailableError "
         "QuotaExceededError QuotaStoreError RateLimitedError Rejection StreamInterruptedError "
@@ -210,6 +221,7 @@ _NAMES = {
     "status": "AccountStatus Explanation LimitStatus RouterStatus",
     "stream": "ChatStream",
     "tool": "Tool",
+    "transport_config": "TransportConfig",
     "waiting": "CallCancelledError Cancel",
     "wire": "WireFault WireRequest",
 }

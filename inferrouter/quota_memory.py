@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, Self, TypeVar
 
 from .cell import Cell, Version
 from .errors import QuotaStoreError
+from .frozen import shown_once_made
 from .quota import FORGET_HOLDS_S, Bucket, Headroom, Hold, Refusal, Reservation, Wants, allowance_key
 from .quota_counting import (
     BucketState,
@@ -130,6 +131,7 @@ class MemoryQuotaStore:
     def __exit__(self, *exc: object) -> None:
         self.close()
 
+    @shown_once_made
     def __repr__(self) -> str:
         return f"<MemoryQuotaStore: {len(self._book.look()[0])} buckets, {len(self._holds.look()[0])} holds>"
 

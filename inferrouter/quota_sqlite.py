@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from .errors import ConfigError
+from .frozen import shown_once_made
 from .quota import FORGET_HOLDS_S, Bucket, Headroom, Hold, Refusal, Reservation, allowance_key
 from .quota_counting import (
     admit,
@@ -170,7 +171,7 @@ class SQLiteQuotaStore:
         key = allowance_key(account_id)
         self._verb(lambda session: session.redefine(with_quota(session.state(key), key, amount, unit)))
 
-    def observe(self, observations: Sequence[Observation], now: float) -> list[bool]:
+    def observe(self, observations: Sequence[Observation], now: float, *, max_wait: float | None = None) -> list[bool]:
         """See `quota.Learning`."""
 
         def work(session: Session) -> list[bool]:
@@ -180,7 +181,7 @@ class SQLiteQuotaStore:
             session.save_learned([states[key] for key in news])
             return changed
 
-        return self._verb(work)
+        return self._verb(work, max_wait=max_wait)
 
     def learned(self) -> dict[str, Learned]:
         """See `quota.Learning`."""
@@ -206,6 +207,7 @@ class SQLiteQuotaStore:
     def __exit__(self, *exc: object) -> None:
         self.close()
 
+    @shown_once_made
     def __repr__(self) -> str:
         return f"<SQLiteQuotaStore {self._file.path!r}{' closed' if self._closed else ''}>"
 

@@ -54,7 +54,9 @@ class BoundAccount:
 class Deployment:
     """One model at one account. Keys come with their units; `price` is blended dollars per token, None if not stated.
 
+    `limits`: of each unit and window (in seconds) the bucket that a provider means by it: the model's own before the account's.
     `allowance_key` is looked at by every call; `allowance` is that key with its unit, None while it counts no amount.
+    `spends`: what is counted of its paid use in a day, with its units.
     """
 
     __slots__ = (
@@ -65,20 +67,22 @@ class Deployment:
         "capabilities",
         "free_buckets",
         "hold_keys",
+        "limits",
         "model",
         "paid_buckets",
         "price",
-        "spend",
+        "spends",
     )
 
     def __init__(self, bound: BoundAccount, model: str, hard: Sequence[tuple[str, str]]) -> None:
         account = bound.account
+        self.limits: Mapping[tuple[str, float], Bucket] = {}
         self.bound = bound
         self.model = model
         self.allowance_key = allowance_key(bound.scope)
         self.allowance = None if account.daily_free is None else (self.allowance_key, account.quota_unit)
-        self.spend = _spend_key(bound)
-        self.paid_buckets = (*hard, *(((self.spend, "dollars"),) if self.spend else ()))
+        self.spends = tuple([(bucket.key, bucket.limit.unit) for bucket in _spend_buckets(bound)])
+        self.paid_buckets = (*hard, *self.spends)
         self.free_buckets = (*((self.allowance,) if self.allowance else ()), *hard)
         self.bucket_keys = tuple(dict.fromkeys((self.allowance_key, *(key for key, _ in self.paid_buckets))))
         ids = dict.fromkeys((account.id, bound.scope))
@@ -267,8 +271,18 @@ class RouteTable:
                 (bucket.key, bucket.limit.unit)
                 for bucket in (*_limit_buckets(bound, bound.account.hard_limits, bound.scope), *buckets)
             ]
-            deployment = self._deployments.setdefault(key, Deployment(bound, model, hard))
+            made = Deployment(bound, model, hard)
+            made.limits = _by_window(bound, made, buckets)
+            deployment = self._deployments.setdefault(key, made)
         return deployment
+
+
+def _by_window(bound: BoundAccount, made: Deployment, own: Sequence[Bucket]) -> dict[tuple[str, float], Bucket]:
+    """The buckets of `made` by unit and window: the model's `own` before the account's, and the allowance last."""
+    spends = [key for key, _ in made.spends]
+    counted = [bucket for bucket in _account_buckets(bound) if bucket.key not in spends and bucket.limit.amount != UNLIMITED]
+    counted.sort(key=lambda bucket: bucket.key != made.allowance_key)
+    return {(bucket.limit.unit, bucket.limit.span_s): bucket for bucket in (*counted, *own)}
 
 
 def _bound(account: AccountConfig, provider: Provider, transport: Transport, order: int) -> BoundAccount:
@@ -283,10 +297,7 @@ def _account_buckets(bound: BoundAccount) -> list[Bucket]:
     buckets = _limit_buckets(bound, account.hard_limits, bound.scope)
     free = _limit(account, _amount(account.daily_free), account.quota_unit, "day")
     buckets.append(Bucket(allowance_key(bound.scope), free))
-    spend = _spend_key(bound)
-    if spend is not None:
-        buckets.append(Bucket(spend, Limit(_amount(account.max_daily_spend), "dollars", "day")))
-    return buckets
+    return [*buckets, *_spend_buckets(bound)]
 
 
 def _amount(stated: float | None) -> float:
@@ -313,10 +324,16 @@ def _limit(account: AccountConfig, amount: float, unit: str, window: str) -> Lim
     return Limit(amount, unit, window, zone=account.reset if window in ("day", "month") else "UTC")
 
 
-def _spend_key(bound: BoundAccount) -> str | None:
+def _spend_buckets(bound: BoundAccount) -> list[Bucket]:
+    """What is counted of an account's paid use in a UTC day: each unit that is capped, and dollars where they are known."""
     account = bound.account
-    counted = account.paid_enabled and (account.max_daily_spend is not None or account.has_price)
-    return f"{bound.scope}/spend" if counted else None
+    if not account.paid_enabled:
+        return []
+    caps = {**({"dollars": UNLIMITED} if account.has_price else {}), **account.spend_caps}
+    return [
+        Bucket(f"{bound.scope}/spend" + ("" if unit == "dollars" else f"_{unit}"), Limit(amount, unit, "day"))
+        for unit, amount in caps.items()
+    ]
 
 
 def _capabilities(account: AccountConfig, model: str) -> frozenset[str] | None:

@@ -209,6 +209,10 @@ class _Round(Generic[T]):
         candidate, runtime, (error, rule, _) = attempt.candidate, self.runtime, failure
         attempt.fail(error, rule)
         self._note_outage(error, candidate)
+        if isinstance(error, LIMITS):
+            seen = runtime.learner.refused(candidate, attempt.wants, error, attempt.said, runtime.now())
+            if seen and self.operation.trace is not None:
+                self.operation.trace.learned(candidate, seen)
         if rule.hold is not None:
             until = rule.hold(error, candidate, runtime.clock.time())
             key = hold_key(error, candidate)
@@ -267,10 +271,10 @@ class _Round(Generic[T]):
         """The store had too little left. If other calls took what `candidate` was assessed by, it is assessed again: it may serve
         as paid now, or for free after all."""
         deployment = candidate.deployment
-        assessed_by = deployment.allowance[0] if candidate.free and deployment.allowance else deployment.spend
+        assessed_by = (deployment.allowance,) if candidate.free and deployment.allowance else deployment.spends
         place = (candidate.account_id, candidate.model)
         self._refusals.append(place)
-        if refusal.key == assessed_by and self._refusals.count(place) <= MAX_REFUSALS:
+        if any(refusal.key == key for key, _ in assessed_by) and self._refusals.count(place) <= MAX_REFUSALS:
             again = self._assessed_again(candidate)
             if again is not None:
                 self._put_back(again)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from .frozen import frozen_value
+from .frozen import frozen_value, shown_once_made
 from .secret import Secret
 from .validation import check_url
 
@@ -29,6 +29,7 @@ class WireRequest:
     method: str = "POST"
     dropped: tuple[str, ...] | None = None
 
+    @shown_once_made
     def __repr__(self) -> str:
         address = self.url.partition("?")[0] if check_url(self.url, allow_http=True) is None else "(unusable URL)"
         return f"WireRequest({self.method} {address}, {len(self.headers)} headers, {len(self.body)} bytes)"
@@ -39,18 +40,26 @@ class WireFault(Exception):  # noqa: N818  a fault of the transport, which the w
 
     `kind`: "setup" (URL or header unusable), "dns", "refused", "tls", "proxy", "timeout", "cut" (closed, reset, truncated),
     "protocol" (not HTTP as it should be), "redirect", "encoding", "too_large". `sent`: False only if the provider surely did
-    nothing for this request. `reused`: a kept-alive connection died before the first byte of the answer.
+    nothing for this request. `reused`: a kept-alive connection died before the first byte of the answer. `lasting`: trying again
+    does not help until somebody mends what the message names.
     """
 
-    def __init__(self, kind: str, message: str, *, sent: bool = True, reused: bool = False) -> None:
+    def __init__(self, kind: str, message: str, *, sent: bool = True, reused: bool = False, lasting: bool = False) -> None:
         super().__init__(kind, message)
         self.kind = kind
         self.message = message
         self.sent = sent
         self.reused = reused
+        self.lasting = lasting
 
     def __str__(self) -> str:
         return self.message
+
+
+_CERTIFICATE_ADVICE = (
+    "check that base_url names the right server and that this machine's clock is right; a server of your own, or a company's "
+    "proxy, may need its CA as transport.ca_file"
+)
 
 
 class RequestPhase:
@@ -76,8 +85,11 @@ def fault_from(exc: Exception, phase: RequestPhase, headers: Headers) -> WireFau
     else:
         kind, message = _explain(exc, phase)
         sent = phase.phase == "exchange"
-        fault = WireFault(kind, message, sent=sent, reused=phase.reused and kind == "cut")
-        fault.__cause__ = None if contains_secret(exc, _secrets(headers)) else exc
+        lasting = _CERTIFICATE_ADVICE in message
+        fault = WireFault(kind, message, sent=sent, reused=phase.reused and kind == "cut", lasting=lasting)
+        # Before the connection stands, other texts than the operating system's may quote a proxy's password.
+        quotes = phase.phase in ("setup", "proxy") and not isinstance(exc, OSError)
+        fault.__cause__ = None if quotes or contains_secret(exc, _secrets(headers)) else exc
     for link in _chain(exc):
         link.__traceback__ = None
     return fault
@@ -113,7 +125,7 @@ def _explain_connect(exc: Exception, host: str) -> tuple[str, str]:
     if isinstance(exc, (socket.gaierror, UnicodeError)):
         return "dns", f"the host name {host} does not resolve"
     if isinstance(exc, ssl.SSLCertVerificationError):
-        return "tls", f"the certificate of {host} is not valid ({exc.verify_message.rstrip('.')})"
+        return "tls", f"the certificate of {host} is not valid ({exc.verify_message.rstrip('.')}): {_CERTIFICATE_ADVICE}"
     if isinstance(exc, (ssl.SSLError, ConnectionResetError, BrokenPipeError)):
         return "tls", f"no TLS connection to {host} ({_reason(exc)})"
     return "refused", f"no connection to {host} ({_reason(exc)})"

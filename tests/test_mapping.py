@@ -10,18 +10,10 @@ from typing import Any
 
 from tests import ir, part
 from tests.fakes import NOON, FakeClock, ListMeter
+from tests.jobs import mock_router
 
 errors = part("map_errors")
 HOUR = 3600.0
-
-
-def mock_router(*limits: dict[str, float], replies: Any = (), default: Any = "yes", **parts: Any) -> tuple[Any, Any]:
-    """A router over one account for each of `limits`, all at a mock provider, on a clock that moves when slept on."""
-    provider = ir.MockProvider("mock", replies, default=default, models=["m"])
-    accounts = [ir.AccountConfig("mock", f"a{at}", ir.Auth(f"sk-{at}"), limits=limit) for at, limit in enumerate(limits)]
-    parts.setdefault("clock", FakeClock())
-    config = ir.Config(accounts=accounts, default_model=parts.pop("model", "m"), **parts.pop("config", {}))
-    return ir.Router(config, [provider], **parts), provider
 
 
 class Results(unittest.TestCase):
@@ -116,6 +108,25 @@ class Pacing(unittest.TestCase):
             self.assertTrue(all(result.ok for result in router.map(f"row {number}" for number in range(100))))
         self.assertEqual(days, {0: 40, 1: 40, 2: 20})
         self.assertEqual(len(meter.routes), 100)
+
+    def test_first_come_first_served(self) -> None:
+        """Rows are served in the order they came, and a waiting row costs a look or two, however many wait."""
+        looks = [0]
+
+        class Counted(ir.MemoryQuotaStore):  # type: ignore[misc,name-defined]  # the package under test is found at run time
+            def headroom(self, keys: Any, now: float) -> Any:
+                looks[0] += 1
+                return super().headroom(keys, now)
+
+        asked: list[int] = []
+        note = lambda body: asked.append(int(body["messages"][0]["content"])) or "ok"  # noqa: E731  # short
+        router, _ = mock_router({"rpm": 5, "rpd": 100}, {"rpm": 3}, default=note, quota_store=Counted())
+        with router:
+            for _ in router.map(map(str, range(200)), workers=8):
+                pass
+        self.assertLessEqual(max(abs(place - number) for place, number in enumerate(asked)), 8)
+        self.assertGreater(sum(place == number for place, number in enumerate(asked)), 150)
+        self.assertLess(looks[0], 3 * 200)
 
     def test_two_models_wait_apart(self) -> None:
         """A model whose limit is spent holds up no row of another."""

@@ -108,11 +108,10 @@ class Workers:
         """Rows that are being asked now."""
         return self._pacer.in_flight
 
-    @property
-    def waiting_until(self) -> float | None:
-        """Epoch seconds when the first row that waits looks for a slot again; None: no row waits, or some are in flight."""
+    def next_look(self) -> tuple[float, str] | None:
+        """When the first row that waits looks again, in epoch seconds, and whom it waits for; None while rows are asked."""
         with self._lock:
-            return self._pacer.waiting_until if not self._pacer.in_flight else None
+            return None if self._pacer.in_flight else self._pacer.next_look()
 
     def _work(self) -> None:
         try:

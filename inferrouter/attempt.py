@@ -68,6 +68,13 @@ class Runtime:
         """This moment on both clocks."""
         return Instant(self.clock.time(), self.clock.monotonic())
 
+    def say(self, key: str, text: str, place: tuple[str, str, str] = ("", "", "")) -> None:
+        """Say `text` the first time, to meters and in `Router.warnings`. `place`: provider, account and model it is about."""
+        if self.notices.say(key, text) and self.meter is not None:
+            from .events import NoticeEvent
+
+            self.meter.tell("on_notice", NoticeEvent(text, *place, self.clock.time()))
+
     def settle_dropped_streams(self) -> None:
         """Settle what finalizers left behind."""
         while self.unsettled_streams:
@@ -280,7 +287,11 @@ class LiveAttempt:
 
     def _amounts(self, usage: Usage) -> list[float]:
         prices, usage = self.candidate.deployment.bound.account, self._with_media(usage)
-        return [min(UNITS[unit].used(usage, prices), MAX_AMOUNT) for _, unit in self.candidate.buckets]
+        used = [UNITS[unit].used(usage, prices) for _, unit in self.candidate.buckets]
+        # A provider of the user's own may say anything: what is not a count stays as it was reserved.
+        return [
+            min(amount, MAX_AMOUNT) if amount >= 0 else reserved for amount, (_, reserved) in zip(used, self._wants, strict=True)
+        ]
 
     def _with_media(self, usage: Usage) -> Usage:
         return with_media(usage, self.operation.needs.estimate, self.candidate.deployment.bound.account)

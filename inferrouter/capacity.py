@@ -15,6 +15,7 @@ from dataclasses import field
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
+from .agreement import UNLIMITED
 from .costs import DEFAULT_OUTPUT_TOKENS, UNITS, Estimate
 from .errors import InvalidRequestError
 from .frozen import frozen_value
@@ -23,7 +24,7 @@ from .limits import WINDOWS, Limit
 from .quota import Bucket, Headroom, Hold, QuotaStore, Refusal
 from .quota_memory import MemoryQuotaStore
 from .records import Usage
-from .routes import UNLIMITED, Deployment, RouteTable
+from .routes import Deployment, RouteTable
 
 HOUR = 3600.0
 LONGEST_DAYS = 400

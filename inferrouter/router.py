@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
+from .agreement import LOOK_EVERY_S
 from .assumptions import Assumed, with_catalog
 from .attempt import Runtime
 from .calls import chat_operation, embed_all
@@ -99,7 +100,8 @@ class Router:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What is legal but surprising in the configuration, and what turned out since: models and keys that were refused."""
+        """What is legal but surprising in the configuration, and what turned out since, as models and keys that were refused."""
+        self._routes.agreement.look(self._runtime.clock, self._runtime.say)
         return (*self._notes, *self._runtime.notices.texts())
 
     @classmethod
@@ -323,6 +325,7 @@ class Router:
 
         runtime = self._runtime
         runtime.settle_dropped_streams()
+        self._routes.agreement.look(runtime.clock, runtime.say)
         return router_status(self._routes, self._ledger, runtime.health, runtime.now(), runtime.notices.texts())
 
     @only_library_errors
@@ -405,7 +408,7 @@ class Router:
 
     @only_library_errors
     def _begin(self) -> None:
-        self._routes.define_limits(self._runtime.clock.time())
+        self._routes.define_limits(self._runtime.clock.time(), self._runtime.say)
 
     def _trace(self, request: ChatRequest | EmbedRequest, stream: bool = False) -> CallTrace | None:
         listeners = self._runtime.meter
@@ -418,12 +421,8 @@ class Router:
     @only_library_errors
     def _dead_steps(self, config: Config) -> list[str]:
         """The steps of aliases that nobody serves, told like what turns out later."""
-        runtime, dead = self._runtime, list(step_warnings(config))
-        for text in dead:
-            if runtime.notices.say(text, text) and runtime.meter is not None:
-                from .events import NoticeEvent
-
-                runtime.meter.tell("on_notice", NoticeEvent(text, "", "", "", runtime.clock.time()))
+        for text in (dead := list(step_warnings(config))):
+            self._runtime.say(text, text)
         return dead
 
     def _prepared(
@@ -443,6 +442,7 @@ class Router:
         return []
 
     def _route(self, name: str) -> Route:
+        self._routes.agreement.look(self._runtime.clock, self._runtime.say, LOOK_EVERY_S)
         known = self._routes.cached(name)
         if known is not None:
             return known

@@ -8,30 +8,29 @@ or held now.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import field
 from typing import Any
 
 from .account import LIMIT_KEYS, AccountConfig
+from .agreement import UNLIMITED, Agreement
 from .catalog import capabilities as known_capabilities
 from .catalog import own_names
 from .config import Config
 from .content import MEDIA_KINDS
 from .costs import blended_price
 from .errors import ConfigError, UnknownModelError
-from .frozen import frozen_value
+from .frozen import EMPTY, frozen_value
 from .guarded_store import GuardedStore
 from .limits import Limit
 from .provider import Endpoint, Provider
-from .quota import Bucket, allowance_key
+from .quota import Bucket, Headroom, allowance_key
 from .spelling import misspelt
 from .transport import Transport
 
 MEDIA = frozenset(MEDIA_KINDS)
 MAX_CACHED_NAMES = 10_000
 _WILD = frozenset("*?[")
-UNLIMITED = 1e15
-"""A day's amount where none is stated: counts what is spent without a cap, and stands where an allowance may yet be set."""
 
 
 @frozen_value
@@ -55,7 +54,7 @@ class Deployment:
     """One model at one account. Keys come with their units; `price` is blended dollars per token, None if not stated.
 
     `allowance_key` is looked at by every call; `allowance` is that key with its unit, None while it counts no amount.
-    `spends`: what is counted of its paid use in a day, with its units.
+    `spends`: what is counted of its paid use in a day, with its units. `foreign`: allowances that hold for others alone.
     """
 
     __slots__ = (
@@ -64,6 +63,7 @@ class Deployment:
         "bound",
         "bucket_keys",
         "capabilities",
+        "foreign",
         "free_buckets",
         "hold_keys",
         "model",
@@ -72,10 +72,13 @@ class Deployment:
         "spends",
     )
 
-    def __init__(self, bound: BoundAccount, model: str, hard: Sequence[tuple[str, str]]) -> None:
+    def __init__(
+        self, bound: BoundAccount, model: str, hard: Sequence[tuple[str, str]], foreign: Mapping[str, Limit] = EMPTY
+    ) -> None:
         account = bound.account
         self.bound = bound
         self.model = model
+        self.foreign = foreign
         self.allowance_key = allowance_key(bound.scope)
         self.allowance = None if account.daily_free is None else (self.allowance_key, account.quota_unit)
         self.spends = tuple([(bucket.key, bucket.limit.unit) for bucket in _spend_buckets(bound)])
@@ -89,7 +92,8 @@ class Deployment:
 
     def with_allowance(self, allowed: Limit) -> Deployment:
         """This deployment under the allowance that the store counts now, which `set_quota` may have changed: mostly itself."""
-        unit = None if allowed.amount == UNLIMITED else allowed.unit
+        ignored = allowed.amount == UNLIMITED or (self.foreign and self.foreign.get(self.allowance_key) == allowed)
+        unit = None if ignored else allowed.unit
         if unit == (self.allowance and self.allowance[1]):
             return self
         other = copy.copy(self)
@@ -132,6 +136,7 @@ class RouteTable:
     def __init__(self, config: Config, providers: Mapping[str, Provider], transport: Transport, ledger: GuardedStore) -> None:
         self._config = config
         self._ledger = ledger
+        self.agreement = Agreement(ledger)
         self._routes: dict[str, Route] = {}
         self._deployments: dict[tuple[str, str], Deployment] = {}
         self._aliases = {mapping.alias: mapping.models for mapping in config.models}
@@ -140,12 +145,15 @@ class RouteTable:
             _bound(account, self.providers[account.provider], transport, order) for order, account in enumerate(config.accounts)
         )
 
-    def define_limits(self, now: float) -> None:
-        """Tell the ledger every bucket that is known beforehand. Raises `QuotaStoreError`."""
+    def define_limits(self, now: float, say: Callable[[str, str], None] | None = None) -> None:
+        """Tell the ledger every bucket that is known beforehand. `say` is told, as a key and a sentence, what the ledger counted
+        otherwise until now. Raises `QuotaStoreError`."""
         for bound in self.bound_accounts:
-            self._ledger.define(_account_buckets(bound), now)
+            for text in self.agreement.define(_account_buckets(bound), now):
+                if say is not None:
+                    say(text, text)
             key = allowance_key(bound.scope)
-            counted = self._ledger.limit_of(key, now)
+            counted = self.agreement.counted(key, now)
             if counted is not None:  # what `set_quota` said, for the store that takes over if this one fails
                 self._ledger.define((Bucket(key, counted),), now)
 
@@ -164,6 +172,11 @@ class RouteTable:
     def cached(self, name: str) -> Route | None:
         """The route of a name that was resolved before; takes no lock."""
         return self._routes.get(name or self._config.default_model)
+
+    def own_headrooms(self, headrooms: Iterable[Headroom]) -> list[Headroom]:
+        """Those of `headrooms` that hold here, as no allowance that only another configuration states does."""
+        foreign = self.agreement.foreign
+        return [each for each in headrooms if each.key not in foreign or each.limit != foreign[each.key]]
 
     def named_deployments(self, now: float) -> list[Deployment]:
         """Every deployment that the default model or an alias has; of an account that none reaches, one for each model that its
@@ -263,12 +276,12 @@ class RouteTable:
         if deployment is None:
             buckets = _model_buckets(bound, model)
             if buckets:
-                self._ledger.define(buckets, now)
+                self.agreement.define(buckets, now)
             hard = [
                 (bucket.key, bucket.limit.unit)
                 for bucket in (*_limit_buckets(bound, bound.account.hard_limits, bound.scope), *buckets)
             ]
-            deployment = self._deployments.setdefault(key, Deployment(bound, model, hard))
+            deployment = self._deployments.setdefault(key, Deployment(bound, model, hard, self.agreement.foreign))
         return deployment
 
 

@@ -10,13 +10,14 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+from .agreement import UNLIMITED
 from .candidates import Candidate, Instant
 from .errors import Rejection
 from .frozen import FrozenDict, frozen_value
 from .guarded_store import GuardedStore
 from .health import Health
 from .quota import Headroom, Hold
-from .routes import UNLIMITED, BoundAccount, RouteTable
+from .routes import BoundAccount, RouteTable
 
 
 @frozen_value
@@ -135,7 +136,7 @@ def router_status(
     headrooms = {headroom.key: headroom for headroom in ledger.headroom(wanted, now.wall)}
     holds = ledger.holds(now.wall)
     accounts = {
-        bound.account.id: _state(bound, [headrooms[key] for key in keys[bound.account.id]], holds, health, now)
+        bound.account.id: _state(bound, table.own_headrooms(headrooms[key] for key in keys[bound.account.id]), holds, health, now)
         for bound in table.bound_accounts
     }
     return RouterStatus(accounts, ledger.degraded, notices)
@@ -146,7 +147,7 @@ def _state(
 ) -> AccountStatus:
     account = bound.account
     limits = tuple(_limit_status(headroom, bound.scope) for headroom in headrooms)
-    own = tuple(hold for key, hold in holds.items() if key.split("|")[0] in (account.id, bound.scope))
+    own = tuple(hold for key, hold in holds.items() if _is_of(key, account.id) or _is_of(key, bound.scope))
     out = health.outages.wait(bound.server, now.mono)
     if out > 0:
         own = (*own, Hold(f"provider:{account.provider}", now.wall + out, "the provider is out"))
@@ -154,6 +155,10 @@ def _state(
     spent = sum(limit.used for limit in limits if limit.name == "spend")
     shown = tuple(limit for limit in limits if limit.amount != UNLIMITED)
     return AccountStatus(account.provider, account.id, shown, own, breaker.value, in_flight, spent)
+
+
+def _is_of(key: str, owner: str) -> bool:
+    return key == owner or key.startswith(f"{owner}|")
 
 
 def _limit_status(headroom: Headroom, scope: str) -> LimitStatus:

@@ -256,12 +256,8 @@ class _Round(Generic[T]):
     def _say_once(self, error: ProviderError, candidate: Candidate, key: str) -> None:
         """Tell the meter and `Router.warnings`, the first time, of what no waiting mends."""
         text = notice_of(error, candidate, self.route.name)
-        runtime = self.runtime
-        if text and runtime.notices.say(key, text) and runtime.meter is not None:
-            from .events import NoticeEvent
-
-            place = (candidate.provider, candidate.account_id, candidate.model)
-            runtime.meter.tell("on_notice", NoticeEvent(text, *place, runtime.clock.time()))
+        if text:
+            self.runtime.say(key, text, (candidate.provider, candidate.account_id, candidate.model))
 
     def _refused(self, candidate: Candidate, refusal: Refusal) -> None:
         """The store had too little left. If other calls took what `candidate` was assessed by, it is assessed again: it may serve

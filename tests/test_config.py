@@ -323,6 +323,31 @@ class Problems(unittest.TestCase):
         self.assertEqual(made.problems_with(["gemni"]), [])
 
 
+class Collisions(unittest.TestCase):
+    def test_names_that_would_share_counts(self) -> None:
+        """An id that reads like a group, or like a model of another account or group, is refused; a bar alone is not."""
+        rows: list[tuple[list[tuple[str, str | None]], str | None]] = [
+            ([("group:g", None), ("b", "g")], "accounts[0].id"),
+            ([("b", "g"), ("group:g", None)], "accounts[1].id"),
+            ([("a", None), ("a|m", None)], "accounts[1].id"),
+            ([("a|m", None), ("a", None)], "accounts[0].id"),
+            ([("a|m|n", None), ("a|m", None)], "accounts[0].id"),
+            ([("group:g|m", None), ("b", "g")], "accounts[0].id"),
+            ([("a", "g"), ("b", "g|m")], "accounts[1].quota_group"),
+            ([("group:h", None), ("b", "g")], None),
+            ([("a|m", None), ("b", None)], None),
+            ([("a", "g"), ("b", "g")], None),
+        ]
+        for accounts, path in rows:
+            made = [AccountConfig("p", name, quota_group=group) for name, group in accounts]
+            if path is None:
+                Config(accounts=made)
+                continue
+            with self.assertRaises(errors.ConfigError, msg=accounts) as caught:
+                Config(accounts=made)
+            self.assertTrue(any(each.startswith(f"{path}: ") for each in caught.exception.problems), caught.exception)
+
+
 class Warnings(unittest.TestCase):
     def test_each_surprise_is_told_once(self) -> None:
         """Every row gives exactly one warning, which begins with the row's path."""

@@ -21,6 +21,7 @@ from .errors import (
     RateLimitedError,
 )
 from .events import CallEvent, HoldEvent, LimitEvent, ResultEvent
+from .frozen import shown_once_made
 
 if TYPE_CHECKING:
     from .errors import InferRouterError
@@ -127,6 +128,7 @@ class MetricsMeter:
                 lines += _block(name, "gauge", about, ((name, labels, key, value) for key, value in found.get(name, ())))
         return "\n".join(lines) + "\n"
 
+    @shown_once_made
     def __repr__(self) -> str:
         with self._lock:
             return f"<MetricsMeter: {sum(map(len, self._counts.values()))} counters>"

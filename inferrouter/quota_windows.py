@@ -237,7 +237,7 @@ class _Rolling(WindowCounter):
             return self.since + (SLOTS + 1) * self.width
         if amount > 0:
             return self._fits_at(self.used - amount)
-        if self.first is None:
+        if self.first is None or not self.plain:  # with charges ahead, one made here may be the first to pass
             self.first = self._fits_at(math.nextafter(self.used, 0)) if self.older > 0 else self.expires_at
         return self.first
 
@@ -310,6 +310,15 @@ def counter_unpacked(limit: Limit, state: bytes) -> WindowCounter:
         return _rolling_unpacked(limit, state) if limit.rolling else _calendar_unpacked(limit, state)
     except (struct.error, ValueError, IndexError) as exc:
         raise QuotaStoreError(f"a count of {limit} is damaged ({len(state)} bytes)") from exc
+
+
+def counter_restored(
+    limit: Limit, window_id: float, charges: dict[int, float], blocks: Blocks, since: float | None
+) -> WindowCounter:
+    """The count at the slot or window `window_id`, from its parts. `charges`: by slot; of a calendar window, its own under 0."""
+    if limit.rolling:
+        return _rolling(limit, int(window_id), charges, blocks, since)
+    return _calendar(limit, *window_bounds(window_id, limit.window, limit.zone), charges[0], blocks, since)
 
 
 def counter_of_version_1(limit: Limit, state: bytes) -> WindowCounter:

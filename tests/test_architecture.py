@@ -21,11 +21,13 @@ ROOT = Path(__file__).resolve().parents[1]
 
 # From the ground up; a module may import what stands before it, on its own floor or below.
 FLOORS = """
-ground      frozen cell turn moments errors secret sse content tool records responses
+ground      frozen cell turn moments errors escapes secret sse content tool records responses
 tools       validation spelling costs limits notices events meter meter_metrics meter_otel
 outside     spend_caps account wire config config_file catalog_providers catalog_models catalog
 outside     http_head connections http_opener transport policy outage health
-ledger      quota_blocks quota_learned quota quota_windows quota_counting quota_memory quota_file quota_sqlite guarded_store
+ledger      quota_blocks quota_learned quota quota_windows quota_counting quota_memory quota_file quota_sqlite
+ledger      quota_raw quota_lanes quota_exchange quota_remote quota_redis_lua quota_redis quota_postgres_sql quota_postgres
+ledger      guarded_store
 ledger      conformance_store conformance_clock conformance_learning conformance
 contract    wire_json provider error_body error_table rate_headers
 dialects    openai_request openai_reply openai_stream provider_openai
@@ -44,9 +46,9 @@ roof        simulator_openai simulator_gemini simulator_anthropic simulator
 roof        serve_head serve_http serve_errors serve_guard serve_log serve_watch serve_dialect
 roof        serve_openai serve_responses serve_anthropic serve_chat
 roof        serve_page_style serve_page_script serve_page serve_status serve_routes serve_port serve_endpoint
-roof        terminal demo
-roof        cli_wait cli_common cli_ask cli_models cli_status cli_probe cli_check cli_init cli_demo cli_serve cli
-roof        __main__ __init__
+roof        terminal demo batch_display batch_merge chart
+roof        cli_wait cli_common cli_ask cli_batch cli_plan cli_models cli_status cli_probe cli_check cli_init cli_demo cli_serve
+roof        cli __main__ __init__
 """
 ORDER = [name for line in FLOORS.strip().splitlines() for name in line.split()[1:]]
 

@@ -105,7 +105,9 @@ class MetricsMeter:
                 self._add("inferrouter_holds_total", (event.provider, event.account_id))
 
     def on_limit(self, event: LimitEvent) -> None:
-        """Count what was learned."""
+        """Count a limit that is less than configured."""
+        if event.stated is None or event.configured is None or event.stated >= event.configured:
+            return
         with self._lock:
             self._add("inferrouter_limits_learned_total", (event.provider, event.account_id))
 

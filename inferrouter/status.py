@@ -17,6 +17,7 @@ from .frozen import FrozenDict, frozen_value
 from .guarded_store import GuardedStore
 from .health import Health
 from .quota import Headroom, Hold
+from .quota_learned import Fact, Learned
 from .routes import BoundAccount, RouteTable
 
 
@@ -42,7 +43,11 @@ class Explanation:
 
 @frozen_value
 class LimitStatus:
-    """One bucket. `name`: allowance, spend, rpm ...; amounts in `unit`; `resets_at`: epoch seconds when some frees, or None."""
+    """One bucket. `name`: allowance, spend, rpm ...; amounts in `unit`; `resets_at`: epoch seconds when some frees, or None.
+
+    `amount`: what counts; `configured`: what was set, None where nothing was learned; `learned`: what the provider said or
+    showed, in which header or answer, and when.
+    """
 
     name: str
     amount: float
@@ -51,6 +56,8 @@ class LimitStatus:
     used: float
     remaining: float
     resets_at: float | None
+    configured: float | None = None
+    learned: tuple[Fact, ...] = ()
 
 
 @frozen_value
@@ -92,11 +99,28 @@ class AccountStatus:
         lines = [f"{self.provider}/{self.account_id}: {state}"]
         for limit in self.limits:
             used, amount = _said(limit.used, limit.unit), _said(limit.amount, limit.unit)
-            lines.append(f"  {limit.name}: {used} of {amount} {limit.unit} per {limit.window}")
+            lines.append(f"  {limit.name}: {used} of {amount} {limit.unit} per {limit.window}{_learned(limit)}")
         for hold in self.holds:
             until = datetime.fromtimestamp(hold.until, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
             lines.append(f"  held until {until}: {hold.reason}")
         return "\n".join(lines)
+
+
+def _learned(limit: LimitStatus) -> str:
+    """What was learned of a limit, in brackets; "" for nothing."""
+    if not limit.learned:
+        return ""
+    words = {"limit": "provider says", "ceiling": "refused, now at", "remaining": "remained by its count"}
+    said = [
+        f"{words.get(fact.kind, fact.kind)} {_said(fact.amount, limit.unit)} ({fact.source}, {_moment(fact.at)})"
+        for fact in limit.learned
+    ]
+    configured = limit.amount if limit.configured is None else limit.configured
+    return f" (configured {_said(configured, limit.unit)}, {', '.join(said)})"
+
+
+def _moment(at: float) -> str:
+    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M UTC")
 
 
 def _said(amount: float, unit: str) -> str:
@@ -135,18 +159,26 @@ def router_status(
     wanted = tuple(dict.fromkeys(key for owned in keys.values() for key in owned))
     headrooms = {headroom.key: headroom for headroom in ledger.headroom(wanted, now.wall)}
     holds = ledger.holds(now.wall)
+    learned = ledger.learned()
     accounts = {
-        bound.account.id: _state(bound, table.own_headrooms(headrooms[key] for key in keys[bound.account.id]), holds, health, now)
+        bound.account.id: _state(
+            bound, table.own_headrooms(headrooms[key] for key in keys[bound.account.id]), holds, learned, health, now
+        )
         for bound in table.bound_accounts
     }
     return RouterStatus(accounts, ledger.degraded, notices)
 
 
 def _state(
-    bound: BoundAccount, headrooms: list[Headroom], holds: Mapping[str, Hold], health: Health, now: Instant
+    bound: BoundAccount,
+    headrooms: list[Headroom],
+    holds: Mapping[str, Hold],
+    learned: Mapping[str, Learned],
+    health: Health,
+    now: Instant,
 ) -> AccountStatus:
     account = bound.account
-    limits = tuple(_limit_status(headroom, bound.scope) for headroom in headrooms)
+    limits = tuple(_limit_status(headroom, bound.scope, learned.get(headroom.key)) for headroom in headrooms)
     own = tuple(hold for key, hold in holds.items() if _is_of(key, account.id) or _is_of(key, bound.scope))
     out = health.outages.wait(bound.server, now.mono)
     if out > 0:
@@ -161,7 +193,8 @@ def _is_of(key: str, owner: str) -> bool:
     return key == owner or key.startswith(f"{owner}|")
 
 
-def _limit_status(headroom: Headroom, scope: str) -> LimitStatus:
+def _limit_status(headroom: Headroom, scope: str, learned: Learned | None) -> LimitStatus:
     limit = headroom.limit
     name = headroom.key.removeprefix(scope).lstrip("|/")
-    return LimitStatus(name, limit.amount, limit.unit, limit.window, headroom.used, headroom.remaining, headroom.resets_at)
+    facts = (name, limit.amount, limit.unit, limit.window, headroom.used, headroom.remaining, headroom.resets_at)
+    return LimitStatus(*facts) if learned is None else LimitStatus(*facts, learned.configured, learned.facts)

@@ -308,7 +308,7 @@ class LiveAttempt:
         used = [UNITS[unit].used(usage, prices) for _, unit in self.candidate.buckets]
         # A provider of the user's own may say anything: what is not a count stays as it was reserved.
         return [
-            min(amount, MAX_AMOUNT) if amount >= 0 else reserved for amount, (_, reserved) in zip(used, self._wants, strict=True)
+            min(amount, MAX_AMOUNT) if amount >= 0 else reserved for amount, (_, reserved) in zip(used, self.wants, strict=True)
         ]
 
     def _with_media(self, usage: Usage) -> Usage:

@@ -292,6 +292,7 @@ class LiveAttempt:
         if self._ended or self._pid != os.getpid():
             return
         runtime, trace = self.runtime, self.operation.trace
+        amounts = self._places_freed(amounts)
         decided = self._ending.setdefault("how", (runtime.now(), verdict, amounts, usage, error, answer))
         now, verdict, amounts, usage, error, answer = decided
         runtime.health.release(self._permit, verdict, now.mono)
@@ -305,11 +306,21 @@ class LiveAttempt:
 
     def _amounts(self, usage: Usage) -> list[float]:
         prices, usage = self.candidate.deployment.bound.account, self._with_media(usage)
-        used = [UNITS[unit].used(usage, prices) for _, unit in self.candidate.buckets]
-        # A provider of the user's own may say anything: what is not a count stays as it was reserved.
-        return [
-            min(amount, MAX_AMOUNT) if amount >= 0 else reserved for amount, (_, reserved) in zip(used, self.wants, strict=True)
-        ]
+        amounts = []
+        for (_, unit), (_, reserved) in zip(self.candidate.buckets, self.wants, strict=True):
+            used = UNITS[unit].used
+            amount = reserved if used is None else used(usage, prices)
+            # A provider of the user's own may say anything: what is not a count stays as it was reserved.
+            amounts.append(min(amount, MAX_AMOUNT) if amount >= 0 else reserved)
+        return amounts
+
+    def _places_freed(self, amounts: list[float] | None) -> list[float] | None:
+        """`amounts` without what was used only while the call was under way."""
+        units = [UNITS[unit] for _, unit in self.candidate.buckets]
+        if not any(unit.held for unit in units):
+            return amounts
+        kept = [amount for _, amount in self.wants] if amounts is None else amounts
+        return [0.0 if unit.held else amount for unit, amount in zip(units, kept, strict=True)]
 
     def _with_media(self, usage: Usage) -> Usage:
         return with_media(usage, self.operation.needs.estimate, self.candidate.deployment.bound.account)

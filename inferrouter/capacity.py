@@ -275,8 +275,11 @@ def _serve(deployment: Deployment, store: QuotaStore, at: float, needs: RowNeeds
             return 0.0, None
         buckets = deployment.paid_buckets
     prices = deployment.bound.account
-    held = [(key, UNITS[unit].needed(needs.estimate, prices)) for key, unit in buckets]
-    used = [(key, UNITS[unit].used(needs.usage, prices)) for key, unit in buckets]
+    held = [(key, 0.0 if UNITS[unit].held else UNITS[unit].needed(needs.estimate, prices)) for key, unit in buckets]
+    used = [
+        (key, needed if (say := UNITS[unit].used) is None else say(needs.usage, prices))
+        for (key, needed), (_, unit) in zip(held, buckets, strict=True)
+    ]
     rows = min((_fitting(limits[key], h, u) for (key, h), (_, u) in zip(held, used, strict=True)), default=math.inf)
     if rows == math.inf:
         return rows, None

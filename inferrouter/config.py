@@ -189,7 +189,7 @@ def _collisions(accounts: Sequence[AccountConfig]) -> Iterator[str]:
 
 def _group_problems(account: AccountConfig, path: str, other: AccountConfig, where: str) -> Iterator[str]:
     """What two accounts of one quota group declare differently, though they count in the same buckets."""
-    for name in ("daily_free", "quota_unit", "max_daily_spend", "limits", "model_limits", "reset"):
+    for name in ("daily_free", "quota_unit", "max_daily_spend", "limits", "model_limits", "reset", "leave", "tpm_counts"):
         if getattr(account, name) != getattr(other, name):
             yield f"{path}.{name}: differs from {where}, which is of the same quota_group {account.quota_group!r}"
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import field
 from typing import Any
 
-from .account import LIMIT_KEYS, AccountConfig
+from .account import AccountConfig
 from .agreement import UNLIMITED, Agreement
 from .catalog import capabilities as known_capabilities
 from .catalog import own_names
@@ -22,7 +22,8 @@ from .costs import blended_price
 from .errors import ConfigError, UnknownModelError
 from .frozen import EMPTY, frozen_value
 from .guarded_store import GuardedStore
-from .limits import Limit
+from .limit_rows import LimitRow
+from .limits import CALENDAR, Limit
 from .provider import Endpoint, Provider
 from .quota import Bucket, Headroom, allowance_key
 from .spelling import misspelt
@@ -176,6 +177,17 @@ class RouteTable:
         """The route of a name that was resolved before; takes no lock."""
         return self._routes.get(name or self._config.default_model)
 
+    def left_to_others(self, bound: BoundAccount) -> dict[str, float]:
+        """How much of each limit of an account is left to its owner's other programs, by key."""
+        account = bound.account
+        scopes = [(bound.scope, account.limit_rows)]
+        models = [deployment.model for deployment in list(self._deployments.values()) if deployment.bound is bound]
+        scopes += [(f"{bound.scope}|{model}", account.model_limit_rows(model)) for model in models]
+        found = {f"{scope}/{row.name}": row.leave for scope, rows in scopes for row in rows if row.leave}
+        if account.daily_free is not None and account.free_a_day != account.daily_free:
+            found[allowance_key(bound.scope)] = account.daily_free - (account.free_a_day or 0.0)
+        return found
+
     def own_headrooms(self, headrooms: Iterable[Headroom]) -> list[Headroom]:
         """Those of `headrooms` that hold here, as no allowance that only another configuration states does."""
         foreign = self.agreement.foreign
@@ -282,7 +294,7 @@ class RouteTable:
                 self.agreement.define(buckets, now)
             hard = [
                 (bucket.key, bucket.limit.unit)
-                for bucket in (*_limit_buckets(bound, bound.account.hard_limits, bound.scope), *buckets)
+                for bucket in (*_limit_buckets(bound, bound.account.limit_rows, bound.scope), *buckets)
             ]
             made = Deployment(bound, model, hard, self.agreement.foreign)
             made.limits = _by_window(bound, made, buckets)
@@ -295,7 +307,11 @@ def _by_window(bound: BoundAccount, made: Deployment, own: Sequence[Bucket]) -> 
     spends = [key for key, _ in made.spends]
     counted = [bucket for bucket in _account_buckets(bound) if bucket.key not in spends and bucket.limit.amount != UNLIMITED]
     counted.sort(key=lambda bucket: bucket.key != made.allowance_key)
-    return {(bucket.limit.unit, bucket.limit.span_s): bucket for bucket in (*counted, *own)}
+    found = {(bucket.limit.unit, bucket.limit.span_s): bucket for bucket in (*counted, *own)}
+    for (unit, span), bucket in list(found.items()):
+        if unit == "input_tokens":  # what its provider calls tokens, where only these count
+            found.setdefault(("tokens", span), bucket)
+    return found
 
 
 def _bound(account: AccountConfig, provider: Provider, transport: Transport, order: int) -> BoundAccount:
@@ -307,8 +323,8 @@ def _bound(account: AccountConfig, provider: Provider, transport: Transport, ord
 
 def _account_buckets(bound: BoundAccount) -> list[Bucket]:
     account = bound.account
-    buckets = _limit_buckets(bound, account.hard_limits, bound.scope)
-    free = _limit(account, _amount(account.daily_free), account.quota_unit, "day")
+    buckets = _limit_buckets(bound, account.limit_rows, bound.scope)
+    free = _limit(account, _amount(account.free_a_day), account.quota_unit, "day")
     buckets.append(Bucket(allowance_key(bound.scope), free))
     return [*buckets, *_spend_buckets(bound)]
 
@@ -318,23 +334,17 @@ def _amount(stated: float | None) -> float:
 
 
 def _model_buckets(bound: BoundAccount, model: str) -> list[Bucket]:
-    limits = bound.account.model_limits
-    own = limits.get(model, limits.get("*"))
-    return _limit_buckets(bound, own, f"{bound.scope}|{model}") if own else []
+    return _limit_buckets(bound, bound.account.model_limit_rows(model), f"{bound.scope}|{model}")
 
 
-def _limit_buckets(bound: BoundAccount, limits: Mapping[str, float], scope: str) -> list[Bucket]:
-    return [
-        Bucket(f"{scope}/{name}", _limit(bound.account, amount, *unit_window))
-        for name, amount in limits.items()
-        if (unit_window := LIMIT_KEYS[name])
-    ]
+def _limit_buckets(bound: BoundAccount, rows: Sequence[LimitRow], scope: str) -> list[Bucket]:
+    return [Bucket(f"{scope}/{row.name}", _limit(bound.account, row.amount - row.leave, row.unit, row.window)) for row in rows]
 
 
 def _limit(account: AccountConfig, amount: float, unit: str, window: str) -> Limit:
     if account.reset == "rolling":
         return Limit(amount, unit, window, rolling=True)
-    return Limit(amount, unit, window, zone=account.reset if window in ("day", "month") else "UTC")
+    return Limit(amount, unit, window, zone=account.reset if window in CALENDAR else "UTC")
 
 
 def _spend_buckets(bound: BoundAccount) -> list[Bucket]:

@@ -300,7 +300,7 @@ class Problems(unittest.TestCase):
             {"daily_free": 0},
             {"daily_free": 0.25, "quota_unit": "dollars"},
             {"daily_free": 1500.0},
-            {"limits": dict.fromkeys(account_module.LIMIT_KEYS, 0)},
+            {"limits": dict.fromkeys(part("limit_rows").LIMIT_KEYS, 0)},
             {"model_limits": {"*": {"rpm": 1}, "org/model:free": {"tpmonth": 5}}},
             {"reset": "rolling"},
             {"reset": "UTC"},

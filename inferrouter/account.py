@@ -13,6 +13,7 @@ from typing import Any
 
 from .costs import COUNTED, UNITS
 from .frozen import EMPTY, FrozenDict, frozen_value
+from .limit_rows import LIMIT_KEYS as LIMIT_KEYS
 from .limit_rows import TPM_COUNTS, LimitRow, leave_problems, left_to_others, limit_problems, limit_rows
 from .limits import MAX_AMOUNT, zone_problem
 from .secret import Secret

@@ -91,7 +91,7 @@ class Router:
             None if config.auth_errors is None else config.auth_errors == "next",
         )
         self._routes = RouteTable(config, known, self._transport, self._ledger)
-        self._begin()
+        only_library_errors(self._routes.define_limits)(clock.time(), self._runtime.say)
         dead = only_library_errors(dead_steps)(config, self._runtime)
         self._notes: tuple[str, ...] = (
             *assumed.warnings,
@@ -413,10 +413,6 @@ class Router:
     @only_library_errors
     def _with_catalog(self, config: Config, given: Iterable[Provider] | None, clock: Clock) -> Assumed:
         return with_catalog(config, {provider.name for provider in given or ()}, clock.time())
-
-    @only_library_errors
-    def _begin(self) -> None:
-        self._routes.define_limits(self._runtime.clock.time(), self._runtime.say)
 
     def _trace(self, request: ChatRequest | EmbedRequest, stream: bool = False) -> CallTrace | None:
         listeners = self._runtime.meter

@@ -122,6 +122,11 @@ class MemoryQuotaStore:
         """See `quota.Learning`."""
         return learned_of(list(self._look()[0].values()))
 
+    def pinned(self, keys: Sequence[str]) -> frozenset[str]:
+        """Those of `keys` whose amount was set by `set_quota`."""
+        states, _ = self._look()
+        return frozenset(key for key in keys if key in states and states[key].pinned)
+
     def close(self) -> None:
         self._closed = True
 

@@ -171,6 +171,15 @@ class SQLiteQuotaStore:
         key = allowance_key(account_id)
         self._verb(lambda session: session.redefine(with_quota(session.state(key), key, amount, unit)))
 
+    def pinned(self, keys: Sequence[str]) -> frozenset[str]:
+        """Those of `keys` whose amount was set by `set_quota`."""
+
+        def work(session: Session) -> frozenset[str]:
+            states = session.load(keys)
+            return frozenset(key for key in keys if key in states and states[key].pinned)
+
+        return self._verb(work, "BEGIN")
+
     def observe(self, observations: Sequence[Observation], now: float, *, max_wait: float | None = None) -> list[bool]:
         """See `quota.Learning`."""
 

@@ -138,9 +138,7 @@ class Learner:
             return
         seen = self._others.setdefault(bucket.key, deque(maxlen=1000))
         seen.append((now, missing))
-        while seen and seen[0][0] <= now - span:
-            seen.popleft()
-        ceiling = most - min(sum(used for _, used in seen), most / 2)
+        ceiling = most - min(sum([used for at, used in list(seen) if at > now - span]), most / 2)
         if ceiling < self._ledger.headroom((bucket.key,), now)[0].limit.amount:
             growth = {"step": max(1.0, PROBE_STEP * ceiling), "every": span * max(1.0, math.ceil(CALLS_PER_PROBE / ceiling))}
             yield Observation(bucket.key, source="others use it", ceiling=ceiling, **growth, grace=most, grace_s=span)
@@ -187,9 +185,7 @@ class Learner:
         """How many calls were refused in the window, this one included."""
         times = self._refused.setdefault(key, deque(maxlen=1000))
         times.append(now)
-        while times and times[0] <= now - span:
-            times.popleft()
-        return len(times)
+        return sum([at > now - span for at in list(times)])
 
     def _passed_after_all(self, wants: Sequence[tuple[str, float]], started: float) -> Iterable[Observation]:
         """A call that was under way when a ceiling was made has passed too."""

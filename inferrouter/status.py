@@ -97,16 +97,16 @@ class AccountStatus:
         state = f"breaker {self.breaker}, {self.in_flight} in flight, ${self.spend_today:.4f} today"
         lines = [f"{self.provider}/{self.account_id}: {state}"]
         for limit in self.limits:
-            used, amount = _said(limit.used, limit.unit), _said(limit.amount, limit.unit)
-            lines.append(f"  {limit.name}: {used} of {amount} {limit.unit} per {limit.window}{_learned(limit)}")
+            used, amount, words = _said(limit.used, limit.unit), _said(limit.amount, limit.unit), learned_in_words(limit)
+            lines.append(f"  {limit.name}: {used} of {amount} {limit.unit} per {limit.window}{f' ({words})' if words else ''}")
         for hold in self.holds:
             until = datetime.fromtimestamp(hold.until, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
             lines.append(f"  held until {until}: {hold.reason}")
         return "\n".join(lines)
 
 
-def _learned(limit: LimitStatus) -> str:
-    """What was learned of a limit, in brackets; "" for nothing."""
+def learned_in_words(limit: LimitStatus) -> str:
+    """What was configured and what was learned of a limit; "" where nothing was."""
     if not limit.learned:
         return ""
     words = {"limit": "provider says", "ceiling": "refused, now at", "remaining": "remained by its count"}
@@ -115,7 +115,7 @@ def _learned(limit: LimitStatus) -> str:
         for fact in limit.learned
     ]
     configured = limit.amount if limit.configured is None else limit.configured
-    return f" (configured {_said(configured, limit.unit)}, {', '.join(said)})"
+    return f"configured {_said(configured, limit.unit)}, {', '.join(said)}"
 
 
 def _moment(at: float) -> str:

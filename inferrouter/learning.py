@@ -116,8 +116,8 @@ class Learner:
             limit = None
         if remaining is not None:
             most = min(bucket.limit.amount, reading.limit or math.inf)
-            stale = not bucket.limit.rolling and window_bounds(now, bucket.limit.window, bucket.limit.zone)[0] > began
-            missing = 0.0 if stale or remaining > ENOUGH_LEFT * most else self._missing(bucket, most, remaining, now)
+            enough = remaining > ENOUGH_LEFT * most or _is_over(bucket, began, now)
+            missing = 0.0 if enough else self._missing(bucket, most, remaining, now)
             if missing > 0:
                 yield from self._room_for_others(bucket, most, missing, now)
             else:
@@ -201,6 +201,12 @@ class Learner:
         if not seen:
             return []
         return [each for each, changed in zip(seen, self._ledger.observe(seen, now), strict=True) if changed]
+
+
+def _is_over(bucket: Bucket, began: float, now: float) -> bool:
+    """Whether the calendar window of a call that began then has ended, so that what was left of it says nothing."""
+    limit = bucket.limit
+    return not limit.rolling and window_bounds(now, limit.window, limit.zone)[0] > began
 
 
 def _bucket_of(found: Candidate, reading: Reading) -> Bucket | None:

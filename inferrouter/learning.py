@@ -29,6 +29,8 @@ ENOUGH_LEFT = 0.5
 """While more than this share of a limit remains, what others use of it endangers nothing, and the next answers will tell."""
 CALLS_PER_PROBE = 200
 """A likely ceiling is probed about once in so many calls, which is what a wrong one costs in refusals."""
+CALLS_PER_LOOK = 100
+"""The same where others use a limit too: how much they do varies, and the answers tell of it in time."""
 LIKELY_SHARE = 0.25
 """A first refusal below this share of the limit is more likely a passing thing."""
 PROBE_STEP = 0.02
@@ -140,7 +142,7 @@ class Learner:
         seen.append((now, missing))
         ceiling = most - min(sum([used for at, used in list(seen) if at > now - span]), most / 2)
         if ceiling < self._ledger.headroom((bucket.key,), now)[0].limit.amount:
-            growth = {"step": max(1.0, PROBE_STEP * ceiling), "every": span * max(1.0, math.ceil(CALLS_PER_PROBE / ceiling))}
+            growth = {"step": max(1.0, PROBE_STEP * ceiling), "every": span * max(1.0, math.ceil(CALLS_PER_LOOK / ceiling))}
             yield Observation(bucket.key, source="others use it", ceiling=ceiling, **growth, grace=most, grace_s=span)
 
     def _ceiling(
@@ -153,7 +155,9 @@ class Learner:
         buckets = [
             bucket
             for bucket in found.deployment.limits.values()
-            if bucket.key in needed and bucket.limit.unit != "dollars" and shortest <= bucket.limit.span_s <= longest
+            if bucket.key in needed
+            and bucket.limit.unit not in ("dollars", "parallel")
+            and shortest <= bucket.limit.span_s <= longest
         ]
         if not buckets:
             return

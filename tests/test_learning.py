@@ -99,7 +99,7 @@ class FromAnswers(Learns):
         self.assertEqual((self.calls(router, 12), self.limits(router)["rpm"].amount), (8, 8))
         [fact] = [fact for fact in self.limits(router)["rpm"].learned if fact.kind == "ceiling"]
         self.assertEqual((fact.amount, fact.source), (8, "others use it"))
-        self.clock.advance(61 * 27)
+        self.clock.advance(61 * 14)
         self.assertEqual(self.limits(router)["rpm"].amount, 9)
 
     def test_tokens_are_counted_in_many_ways(self) -> None:

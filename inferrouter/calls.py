@@ -37,7 +37,7 @@ def chat_operation(
         answer = found.deployment.bound.provider.decode(body, found.model)
         usage = usage_or_estimate(answer.usage, needs.estimate, answer)
         attempt.succeed(answer.usage, usage, answer)
-        return answer.routed(attempt.routing_for(usage))
+        return answer.routed(attempt.routing_for(usage), getattr(request.response_format, "shape", None))
 
     return Operation(request, needs, read, deadline, max_wait, trace=trace)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Literal, Self, Unpack, overload
 
 from .assumptions import Assumed, with_catalog
 from .attempt import Runtime
@@ -17,14 +17,14 @@ from .calls import chat_operation, embed_all
 from .candidates import CallNeeds, find_candidates
 from .config import Config, QuotaConfig, step_warnings
 from .costs import estimate_chat
-from .errors import ConfigError, InvalidRequestError, UnknownModelError, router_closed
+from .errors import ConfigError, UnknownModelError, router_closed
 from .guarded_store import GuardedStore
 from .health import Health, HealthConfig
 from .meter import Clock, Meter, SystemClock, listeners_for
 from .policy import Policy, policy_named
 from .provider import Provider
 from .provider_factory import KNOWN_PROVIDERS, missing_key_warnings, providers_for
-from .public_call import as_seconds, only_library_errors
+from .public_call import BOUNDS, as_seconds, chat_request, only_library_errors
 from .quota import QuotaStore
 from .records import ChatRequest, EmbedRequest
 from .router_parts import check_parts, store_for
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from .call_events import CallTrace
     from .capacity import Capacity, FinishTime
     from .mapping import MapRun
+    from .records import ChatOptions, MessagesLike
     from .responses import ChatResponse, EmbedResponse
     from .status import Explanation, RouterStatus
     from .stream import ChatStream
@@ -186,6 +187,30 @@ class Router:
         router._notes = (*found.notes, *router._notes)
         return router
 
+    @overload
+    def chat(
+        self, messages: MessagesLike | ChatRequest, *, stream: Literal[False] = False, **fields: Unpack[ChatOptions]
+    ) -> ChatResponse: ...
+    @overload
+    def chat(
+        self, messages: MessagesLike | ChatRequest, *, stream: Literal[True], **fields: Unpack[ChatOptions]
+    ) -> ChatStream: ...
+    @overload
+    def chat(
+        self, messages: MessagesLike | ChatRequest, *, stream: bool, **fields: Unpack[ChatOptions]
+    ) -> ChatResponse | ChatStream: ...
+
+    @only_library_errors
+    def chat(self, messages: Any, *, stream: bool = False, **fields: Any) -> ChatResponse | ChatStream:
+        """The short way: one question, or a list of messages or OpenAI-style dicts, and by name the fields of `ChatRequest`.
+
+        Returns what `chat_completion` returns, or with `stream=True` what `stream` returns; `timeout`, `max_wait` and errors as
+        there.
+        """
+        bounds = {name: fields.pop(name) for name in BOUNDS if name in fields}
+        request = chat_request(messages, fields)
+        return self.stream(request, **bounds) if stream else self.chat_completion(request, **bounds)
+
     @only_library_errors
     def chat_completion(
         self, request: ChatRequest, *, timeout: float | None = None, max_wait: float | None = None
@@ -195,7 +220,7 @@ class Router:
         None: the configuration's. Raises errors of the `InferRouterError` tree only: `InvalidRequestError`, `UnknownModelError`,
         `NoCandidatesError`, `AllCandidatesFailedError`, `AuthenticationError`, `ContextWindowError`, `QuotaStoreError`.
         """
-        needs, deadline, max_wait = self._prepared(request, timeout, max_wait)
+        needs, deadline, max_wait = self._prepared(request, timeout, max_wait, "chat_completion")
         route = self._route(request.model)
         return walk(route, chat_operation(request, needs, deadline, max_wait, self._trace(request)), self._runtime)
 
@@ -204,7 +229,7 @@ class Router:
         """An open stream, before its first content; see `ChatStream`. Parameters and errors as for `chat_completion`."""
         from .stream import stream_operation
 
-        needs, deadline, max_wait = self._prepared(request, timeout, max_wait)
+        needs, deadline, max_wait = self._prepared(request, timeout, max_wait, "stream")
         route = self._route(request.model)
         idle = self._config.idle_timeout or self._config.attempt_timeout
         return walk(route, stream_operation(request, needs, deadline, max_wait, idle, self._trace(request, True)), self._runtime)
@@ -212,7 +237,7 @@ class Router:
     @only_library_errors
     def embed(self, request: EmbedRequest, *, timeout: float | None = None, max_wait: float | None = None) -> EmbedResponse:
         """Vectors for texts, all of one model. Parameters and errors as for `chat_completion`."""
-        self._check(request, EmbedRequest)
+        self._check(request, EmbedRequest, "embed")
         deadline, max_wait = self._bounds(timeout, max_wait)
         route = self._route(request.model)
         trace = self._trace(request)
@@ -265,7 +290,7 @@ class Router:
         """
         from .status import Explanation
 
-        needs, _, _ = self._prepared(request, None, None)
+        needs, _, _ = self._prepared(request, None, None, "explain")
         runtime = self._runtime
         runtime.settle_dropped_streams()
         route = self._route(request.model)
@@ -354,7 +379,11 @@ class Router:
     def __repr__(self) -> str:
         if self._closed:  # or never opened, when a traceback shows it
             return "<Router: closed>"
-        return f"<Router: {len(self._routes.bound_accounts)} accounts, {len(self._routes.providers)} providers, open>"
+        aliases = [mapping.alias for mapping in self._config.models]
+        named = f"; aliases {', '.join(aliases[:8])}" if aliases else ""
+        default = f"; default {self._config.default_model}" if self._config.default_model else ""
+        counts = f"{len(self._routes.bound_accounts)} accounts, {len(self._routes.providers)} providers, open"
+        return f"<Router: {counts}{named}{default}; .chat() .stream() .embed() .explain() .status() .warnings>"
 
     @only_library_errors
     def _with_catalog(self, config: Config, given: Iterable[Provider] | None, clock: Clock) -> Assumed:
@@ -384,9 +413,9 @@ class Router:
         return dead
 
     def _prepared(
-        self, request: ChatRequest, timeout: float | None, max_wait: float | None
+        self, request: ChatRequest, timeout: float | None, max_wait: float | None, name: str
     ) -> tuple[CallNeeds, float | None, float]:
-        self._check(request, ChatRequest)
+        self._check(request, ChatRequest, name)
         deadline, max_wait = self._bounds(timeout, max_wait)
         needs = CallNeeds(estimate_chat(request), self._config.allow_paid, request, request.media)
         return needs, deadline, max_wait
@@ -405,11 +434,13 @@ class Router:
             return known
         return self._routes.resolve(name, self._runtime.clock.time())
 
-    def _check(self, request: object, kind: type) -> None:
+    def _check(self, request: object, kind: type, name: str) -> None:
         if self._closed:
             raise router_closed()
         if not isinstance(request, kind):
-            raise InvalidRequestError(message=f"this call takes an ir.{kind.__name__}, not {type(request).__name__}")
+            from .misuse import wrong_request
+
+            raise wrong_request(name, request, kind)
 
     def _bounds(self, timeout: float | None, max_wait: float | None) -> tuple[float | None, float]:
         limit = self._config.timeout if timeout is None else as_seconds("timeout", timeout)

@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 # From the ground up; a module may import what stands before it, on its own floor or below.
 FLOORS = """
-ground      frozen moments errors secret sse content tool records responses
+ground      frozen moments errors secret sse content tool shapes records responses
 tools       validation spelling costs limits notices events meter meter_metrics meter_otel
 outside     account wire config config_file catalog_providers catalog_models catalog
 outside     http_head connections http_opener transport policy outage health
@@ -35,7 +35,7 @@ who-may     provider_factory assumptions environment routes candidates
 walk        redaction failure_table call_events waiting attempt walk
 operations  calls stream_end stream
 jobs        map_errors map_pacing map_workers mapping capacity
-object      status router_parts public_call router
+object      status router_parts misuse public_call router
 batch       batch_prompt batch_schema batch_input batch_output batch_state batch_index
 batch       batch_answer batch_progress batch
 roof        simulator_prompt simulator_model simulator_wire simulator_server

@@ -61,9 +61,11 @@ if TYPE_CHECKING:
     from .responses import ChatChunk, ChatResponse, Choice, ChunkChoice, Delta, EmbedResponse, ToolCallDelta
     from .router import Router
     from .secret import Secret
+    from .serve_endpoint import Serve, serve
     from .status import AccountStatus, Explanation, LimitStatus, RouterStatus
     from .stream import ChatStream
     from .tool import Tool
+    from .waiting import CallCancelledError, Cancel
     from .wire import WireFault, WireRequest
 
 __version__ = "0.1.0"
@@ -81,7 +83,9 @@ __all__ = [
     "BatchError",
     "BestFirstPolicy",
     "Bucket",
+    "CallCancelledError",
     "CallEvent",
+    "Cancel",
     "Capacity",
     "ChatChunk",
     "ChatRequest",
@@ -152,6 +156,7 @@ __all__ = [
     "Routing",
     "SQLiteQuotaStore",
     "Secret",
+    "Serve",
     "StreamDecoder",
     "StreamInterruptedError",
     "SystemClock",
@@ -165,6 +170,7 @@ __all__ = [
     "WireRequest",
     "__version__",
     "load_config",
+    "serve",
 ]
 
 _NAMES = {
@@ -200,9 +206,11 @@ _NAMES = {
     "responses": "ChatChunk ChatResponse Choice ChunkChoice Delta EmbedResponse ToolCallDelta",
     "router": "Router",
     "secret": "Secret",
+    "serve_endpoint": "Serve serve",
     "status": "AccountStatus Explanation LimitStatus RouterStatus",
     "stream": "ChatStream",
     "tool": "Tool",
+    "waiting": "CallCancelledError Cancel",
     "wire": "WireFault WireRequest",
 }
 """Which module holds which public names."""

@@ -32,6 +32,7 @@ from .wire import WireFault, WireRequest
 if TYPE_CHECKING:
     from .call_events import CallTrace
     from .responses import ChatResponse, EmbedResponse
+    from .waiting import Cancel
 
 T = TypeVar("T")
 
@@ -72,7 +73,8 @@ class Operation(NamedTuple, Generic[T]):
     """One call: what is asked, and what is done with an open 2xx answer.
 
     `read` ends its attempt with `succeed`, or raises a `ProviderError` or `WireFault`. `deadline`: monotonic seconds for the
-    whole walk, None: no bound; `max_wait`: seconds the walk may sleep in all. `trace`: None where no meter listens.
+    whole walk, None: no bound; `max_wait`: seconds the walk may sleep in all, unless `cancel` is thrown. `trace`: None where no
+    meter listens.
     """
 
     request: ChatRequest | EmbedRequest
@@ -82,6 +84,7 @@ class Operation(NamedTuple, Generic[T]):
     max_wait: float
     stream: bool = False
     trace: CallTrace | None = None
+    cancel: Cancel | None = None
 
     @property
     def session(self) -> str | None:

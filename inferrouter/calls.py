@@ -23,6 +23,7 @@ from .walk import walk
 if TYPE_CHECKING:
     from .call_events import CallTrace
     from .responses import ChatResponse, EmbedResponse
+    from .waiting import Cancel
 
 
 def chat_operation(
@@ -67,6 +68,7 @@ def embed_all(
     deadline: float | None,
     max_wait: float,
     trace: CallTrace | None = None,
+    cancel: Cancel | None = None,
 ) -> EmbedResponse:
     """Every input's vector, in order. Raises what `walk` raises; vectors of earlier batches are lost with the call."""
     able = [deployment for deployment in route.deployments if _batch(deployment) > 0]
@@ -77,7 +79,7 @@ def embed_all(
     answers: list[EmbedResponse] = []
     for start in range(0, len(inputs), size):
         batch = replace(request, inputs=inputs[start : start + size])
-        answer = walk(route, embed_operation(batch, allow_paid, deadline, max_wait, trace), runtime)
+        answer = walk(route, embed_operation(batch, allow_paid, deadline, max_wait, trace)._replace(cancel=cancel), runtime)
         answers.append(answer)
         route = _only(route, answer.routing.provider, answer.routing.model)
     if trace is not None:

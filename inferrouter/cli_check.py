@@ -1,7 +1,8 @@
-"""Says whether a configuration is right and what it would do (`check`), and what the known providers give (`providers`).
+"""Says whether a configuration is right and what it would do (`check`), and whether every account answers (`doctor`).
 
-Strategy: reads and resolves, asks nobody and changes nothing: where counts are kept in a file, a copy of it is looked at, so
-that a draft of a configuration never reaches a ledger that others use. Must never show a key.
+Strategy: `check` reads and resolves, asks nobody and changes nothing: where counts are kept in a file, a copy of it is looked at,
+so that a draft of a configuration never reaches a ledger that others use. With `--live`, or as `doctor`, one short call goes to
+each account, counted like any other, and each failure says what to do. Must never show a key.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from .cli_common import DONE, FAILED, Console, add_config, add_json, found_config, loaded, state_file
+from .cli_common import DONE, FAILED, Console, add_config, add_json, found_config, loaded, own_store, state_file
+from .cli_probe import Probe, probe_accounts
 from .config import Config
 from .config_file import names_a_store
 from .errors import ConfigError
@@ -32,12 +34,14 @@ def add(commands: _SubParsersAction[ArgumentParser]) -> None:
     parser.add_argument("file", metavar="FILE", nargs="?", help="a .toml or .json file; default: as --config")
     add_config(parser)
     add_json(parser)
+    parser.add_argument("--live", action="store_true", help="ask every account once, at the cost of a few tokens each")
     parser.set_defaults(run=check)
 
-    for name in ("providers", "catalog"):
-        parser = commands.add_parser(name, help="the providers known by name, and what they give for free")
-        add_json(parser)
-        parser.set_defaults(run=providers)
+    parser = commands.add_parser("doctor", help="check --live: what is wrong, and whether every account answers")
+    parser.add_argument("file", metavar="FILE", nargs="?", help="a .toml or .json file; default: as --config")
+    add_config(parser)
+    add_json(parser)
+    parser.set_defaults(run=check, live=True)
 
 
 def check(options: Namespace, console: Console) -> int:
@@ -53,46 +57,29 @@ def check(options: Namespace, console: Console) -> int:
     except ConfigError as error:
         return _wrong(name, error, options.json, console)
     unserved = [each["model"] for each in report if not each["served"]]
+    probes = probe_accounts(config, own_store(path)) if options.live else []
+    silent = [each.account_id for each in probes if not each.fine]
+    fine = not unserved and not silent
     if options.json:
-        console.data(
-            {"file": name, "problems": [], "warnings": list(warnings), "assumed": agreed, "models": report, "fine": not unserved}
-        )
-        return FAILED if unserved else DONE
+        live = {"accounts": [each._asdict() for each in probes]} if options.live else {}
+        found = {"problems": [], "warnings": list(warnings), "assumed": agreed, "models": report}
+        console.data({"file": name, **found, **live, "fine": fine})
+        return DONE if fine else FAILED
     for each in report:
         console.out.line(each["explanation"])
     for text in agreed:
         console.out.line(f"  = {text}")
     for warning in warnings:
         console.out.line(f"  ! {warning}")
+    for probe in probes:
+        _show(probe, console)
     if unserved:
         console.out.line(f"{name}: nothing can serve {', '.join(unserved)}; add an account, or allow what is refused above")
         return FAILED
+    if silent:
+        console.out.line(f"{name}: {', '.join(silent)} cannot serve; what to do stands above")
+        return FAILED
     console.out.line(f"{name}: fine")
-    return DONE
-
-
-def providers(options: Namespace, console: Console) -> int:
-    """The providers known by name: address, key variables, and what is free there, with dates and sources."""
-    from .catalog import PRESETS
-
-    if options.json:
-        facts = ("name", "dialect", "base_url", "reset", "source")
-        console.data(
-            [
-                {name: getattr(row, name) for name in facts} | {"env": list(row.env), "free": [_tier(tier) for tier in row.free]}
-                for row in PRESETS.values()
-            ]
-        )
-        return DONE
-    out = console.out
-    for row in PRESETS.values():
-        out.line(f"{row.name}: {row.dialect} at {row.base_url}, key in {' or '.join(row.env) or 'none'}")
-        for tier in row.free:
-            limits = ", ".join(f"{key} {amount:,.0f}" for key, amount in tier.limits.items()) or "no number stated"
-            models = ", ".join(tier.models) or "the whole account"
-            out.line(f"  free: {limits} for {models} ({tier.confidence} {tier.as_of})")
-        if row.source:
-            out.line(f"  from {row.source}", "dim")
     return DONE
 
 
@@ -102,6 +89,12 @@ def _of_environment() -> tuple[Config, tuple[str, ...]]:
 
     found = accounts_from_env(os.environ)
     return config_for(found.accounts), tuple(found.notes)
+
+
+def _show(probe: Probe, console: Console) -> None:
+    took = "" if probe.seconds is None else f" in {probe.seconds:.2f} s"
+    console.out.piece("  ok   " if probe.fine else "  FAIL ", "green" if probe.fine else "red")
+    console.out.line(f"{probe.provider}/{probe.account_id} {probe.model}{took}: {probe.says}")
 
 
 @contextmanager
@@ -168,12 +161,3 @@ def _wrong(name: str, error: ConfigError, as_json: bool, console: Console) -> in
     for problem in error.problems:
         console.out.line(f"  - {problem}")
     return FAILED
-
-
-def _tier(tier: Any) -> dict[str, Any]:
-    return {
-        "limits": dict(tier.limits),
-        "models": list(tier.models),
-        "as_of": tier.as_of,
-        "confidence": tier.confidence,
-    }

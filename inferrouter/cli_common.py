@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from .config import Config
 from .config_file import load_config, names_a_store
 from .errors import ConfigError
+from .meter import Meter
 from .provider_factory import KNOWN_PROVIDERS
 from .quota import QuotaStore
 from .router import Router
@@ -86,17 +87,20 @@ def loaded(path: Path) -> tuple[Config, tuple[str, ...]]:
     return load_config(path, known_providers=KNOWN_PROVIDERS)
 
 
-def open_router(options: Namespace, *, countdown: Countdown | None = None, allow_paid: bool = False) -> Router:
+def open_router(
+    options: Namespace, *, countdown: Countdown | None = None, allow_paid: bool = False, meter: Meter | None = None
+) -> Router:
     """A router over the configuration that is found, else over the environment's keys. Raises `ConfigError`, `QuotaStoreError`.
 
-    `countdown`: shows waits. `allow_paid` counts without a configuration.
+    `countdown`: shows waits. `allow_paid` counts without a configuration. `meter`: is told what happens, instead of `countdown`.
     """
+    told = meter or countdown
     path = found_config(options.config)
     if path is not None:
-        return Router.from_file(path, quota_store=own_store(path), meter=countdown, clock=countdown)
+        return Router.from_file(path, quota_store=own_store(path), meter=told, clock=countdown)
     try:
         own = own_store(None)
-        return Router.from_env(allow_paid=allow_paid, store=own, max_wait=ENV_WAIT_S, meter=countdown, clock=countdown)
+        return Router.from_env(allow_paid=allow_paid, store=own, max_wait=ENV_WAIT_S, meter=told, clock=countdown)
     except ConfigError as error:
         raise ConfigError(f"{'; '.join(error.problems)}; or name a configuration file with --config") from None
 

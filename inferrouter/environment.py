@@ -8,7 +8,7 @@ it holds the environment, since a traceback that shows local variables would sho
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from .account import AccountConfig, Auth
@@ -36,12 +36,7 @@ def accounts_from_env(env: Mapping[str, str]) -> Found:
     `GEMINI_BASE_URL` takes the place of the provider's own. Raises nothing.
     """
     found = Found([], [])
-    numbered = _numbered(env)
-    for row in PRESETS.values():
-        first = next((name for name in row.env if env.get(name, "").strip()), None)
-        names = [] if first is None else [(row.name, first)]
-        further = sorted((number, name) for base in row.env for number, name in numbered.get(base, ()))
-        names += [(f"{row.name}-{number}", name) for number, name in further]
+    for row, names in _names(env):
         base_url = env.get(row.base_url_env, "").strip() or None
         seen: dict[str, AccountConfig] = {}
         for account_id, name in names:
@@ -55,6 +50,11 @@ def accounts_from_env(env: Mapping[str, str]) -> Found:
             found.notes.append(f"{row.base_url_env}: {row.name} is reached at the address in this variable")
         found.accounts.extend(seen.values())
     return found
+
+
+def variables_of(env: Mapping[str, str]) -> dict[str, str]:
+    """By the id of each account that `accounts_from_env` may make, the variable that holds its key. Raises nothing."""
+    return {account_id: name for _, names in _names(env) for account_id, name in reversed(names)}
 
 
 def config_for(
@@ -126,6 +126,18 @@ def aliases_over(accounts: Iterable[AccountConfig], allow_paid: bool = False) ->
 
 def _step(offer: Offer) -> ModelRef:
     return ModelRef(offer.provider, offer.model)
+
+
+def _names(env: Mapping[str, str]) -> Iterator[tuple[Preset, list[tuple[str, str]]]]:
+    """Each provider whose key `env` holds, with the ids of its accounts and the variables of their keys."""
+    numbered = _numbered(env)
+    for row in PRESETS.values():
+        first = next((name for name in row.env if env.get(name, "").strip()), None)
+        names = [] if first is None else [(row.name, first)]
+        further = sorted((number, name) for base in row.env for number, name in numbered.get(base, ()))
+        names += [(f"{row.name}-{number}", name) for number, name in further]
+        if names:
+            yield row, names
 
 
 def _numbered(env: Mapping[str, str]) -> dict[str, list[tuple[int, str]]]:

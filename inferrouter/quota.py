@@ -9,12 +9,13 @@ read a clock, and never call back. Must never know of providers, requests or key
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import NamedTuple, Protocol, runtime_checkable
 
 from .frozen import frozen_value
 from .limits import Limit
+from .quota_learned import Learned, Observation
 
 LONGEST_HOLD = 35 * 86400.0
 """Seconds; a hold never lasts longer than this, whatever a provider or a wrong clock says."""
@@ -146,6 +147,23 @@ class QuotaStore(Protocol):
 
     def close(self) -> None:
         """Ends the use of the store; every method raises QuotaStoreError afterwards. May be called again."""
+
+
+@runtime_checkable
+class Learning(Protocol):
+    """What a store may have besides, to learn of limits from what providers say. Without it everything else works."""
+
+    def observe(self, observations: Sequence[Observation], now: float) -> Sequence[bool]:
+        """Takes in what providers said or showed of known buckets, all or nothing; says of each whether it changed anything.
+
+        `remaining` only lowers what is left: the difference is charged, and frees when the provider refills it. A stated limit
+        or a ceiling below the defined amount counts in its place and is kept, with source and time, as counts are; above it,
+        it is only kept to be shown. A stated limit counts until it was not said for eight days, a ceiling grows by its steps.
+        A later `define` keeps all of it. Headroom and refusals show the limit that counts. Raises QuotaStoreError as all do.
+        """
+
+    def learned(self) -> Mapping[str, Learned]:
+        """What was learned, by key, of every bucket of which anything was."""
 
 
 def allowance_key(account_id: str) -> str:

@@ -14,23 +14,28 @@ from collections.abc import Iterable, Mapping, Sequence
 from .errors import QuotaStoreError
 from .limits import FARTHEST, MAX_AMOUNT, Limit, check_time
 from .quota import LONGEST_HOLD, Bucket, Headroom, Hold, Refusal, Reservation, Wants
+from .quota_learned import MAX_SOURCE, NOTHING, Fact, Facts, Learned, Observation, allowed, check_observation, with_statement
 from .quota_windows import WindowCounter, counter_of
 
 
 class BucketState:
     """A bucket as the bookkeeping sees it: its limit and the count of it. `pinned`: the amount was set by `set_quota`.
 
-    `shown`: its headroom, which holds for `shown_from <= now < shown_until` as long as nothing is charged or corrected.
+    `limit`: what is admitted, by `learned` less than the counter's own limit, which is the configured one; it holds until
+    `firm_until`. `shown`: its headroom, which holds for `shown_from <= now < shown_until` as long as nothing is charged or
+    corrected.
     """
 
-    __slots__ = ("ceiling", "counter", "key", "limit", "pinned", "shown", "shown_from", "shown_until")
+    __slots__ = ("ceiling", "counter", "firm_until", "key", "learned", "limit", "pinned", "shown", "shown_from", "shown_until")
 
-    def __init__(self, key: str, counter: WindowCounter, pinned: bool = False) -> None:
+    def __init__(self, key: str, counter: WindowCounter, pinned: bool = False, learned: Facts = NOTHING) -> None:
         self.key = key
         self.pinned = pinned
         self.limit = counter.limit
         self.ceiling = counter.limit.ceiling
         self.counter = counter
+        self.learned = learned
+        self.firm_until = -math.inf if learned else math.inf
         self.shown = Headroom(key, self.limit, 0.0, self.limit.amount, 1.0, None)
         self.shown_from = math.inf
         self.shown_until = -math.inf
@@ -38,6 +43,19 @@ class BucketState:
     def changed(self) -> None:
         """Forget the headroom: what is counted has changed."""
         self.shown_until = -math.inf
+
+    def limit_at(self, now: float) -> None:
+        """Work out anew what is admitted, by what was learned."""
+        amount, self.firm_until = allowed(self.counter.limit.amount, self.learned, now)
+        if amount != self.limit.amount:
+            self.limit = dataclasses.replace(self.counter.limit, amount=amount)
+            self.ceiling = self.limit.ceiling
+            self.changed()
+
+    def learn(self, facts: Facts, now: float) -> None:
+        """Take `facts` in the place of what was learned before."""
+        self.learned = facts
+        self.limit_at(now)
 
 
 def admit(states: Mapping[str, BucketState], wants: Wants, now: float, ident: int) -> Reservation | Refusal:
@@ -53,6 +71,8 @@ def admit(states: Mapping[str, BucketState], wants: Wants, now: float, ident: in
         counter = state.counter
         if not counter.begin <= now < counter.end:
             counter = counter.as_of(now)
+        if now >= state.firm_until:
+            state.limit_at(now)
         if counter.used + amount > state.ceiling:
             refused.append(_refusal(state, counter, amount))
         taken[key] = state, counter, amount
@@ -112,7 +132,49 @@ def headrooms_of(states: Mapping[str, BucketState], keys: Sequence[str], now: fl
     return found, bool(to_note)
 
 
+def observe(states: Mapping[str, BucketState], observations: Sequence[Observation], now: float) -> list[bool]:
+    """Takes in what providers said or showed, all or, where one is nonsense, nothing. Says of each whether it changed anything.
+
+    What remains can only lower what is left: the difference is charged, to where it frees when the provider refills it. A stated
+    limit or a ceiling below the configured amount takes its place; above it, it is only kept to be shown.
+    """
+    check_time(now)
+    for seen in observations:
+        if seen.key not in states:
+            raise _unknown(seen.key)
+        check_observation(seen)
+    return [_observe(states[seen.key], seen, now) for seen in observations]
+
+
+def _observe(state: BucketState, seen: Observation, now: float) -> bool:
+    facts = with_statement(state.learned, seen, now)
+    news = facts is not state.learned
+    if news:
+        state.learn(facts, now)
+    if seen.remaining is None:
+        return news
+    if now >= state.firm_until:
+        state.limit_at(now)
+    counter = state.counter.as_of(now)
+    missing = max(state.limit.amount - counter.used, 0.0) - seen.remaining
+    if missing <= 0:
+        return news
+    state.counter = counter
+    counter.correct(counter.place_of(now, seen.resets_at), missing)
+    state.learned = {**state.learned, "remaining": Fact("remaining", seen.remaining, seen.source[:MAX_SOURCE], now)}
+    state.changed()
+    return True
+
+
+def learned_of(states: Iterable[BucketState]) -> dict[str, Learned]:
+    """What was learned, of each of `states` of which anything was."""
+    known = [(state.key, state.counter.limit.amount, tuple(state.learned.values())) for state in states if state.learned]
+    return {key: Learned(key, configured, facts) for key, configured, facts in known}
+
+
 def _headroom(state: BucketState, now: float, to_note: list[str]) -> Headroom:
+    if now >= state.firm_until:
+        state.limit_at(now)
     counter, limit = state.counter, state.limit
     if not counter.begin <= now < counter.end:
         if counter.since_at(check_time(now)) != counter.since:
@@ -122,9 +184,9 @@ def _headroom(state: BucketState, now: float, to_note: list[str]) -> Headroom:
     remaining = left if left > 0 else 0.0
     share = remaining / limit.amount if remaining else 0.0
     state.shown = shown = Headroom(state.key, limit, counter.used, remaining, share, counter.frees_at(0.0))
-    state.shown_from, state.shown_until = counter.begin, counter.end
+    state.shown_from, state.shown_until = counter.begin, min(counter.end, state.firm_until)
     if counter.idle():  # it looks the same until something is charged
-        state.shown_until = FARTHEST
+        state.shown_until = min(FARTHEST, state.firm_until)
         if state.counter.window_id is None:
             state.shown_from = -FARTHEST
     return shown
@@ -148,13 +210,13 @@ def redefined(known: BucketState | None, bucket: Bucket, now: float) -> BucketSt
     """The entry of `bucket` with what `known` has counted, as of `now`; an amount that was pinned stays."""
     limit = bucket.limit
     if known is not None and known.pinned:
-        limit = dataclasses.replace(limit, amount=known.limit.amount, unit=known.limit.unit)
+        limit = dataclasses.replace(limit, amount=known.counter.limit.amount, unit=known.counter.limit.unit)
     return _relimited(known, BucketState(bucket.key, counter_of(limit), known is not None and known.pinned), now)
 
 
 def with_quota(known: BucketState | None, key: str, amount: float, unit: str) -> BucketState:
     """The entry `key` with an amount and a unit that are pinned, in the window it had: by default a day in UTC."""
-    limit = dataclasses.replace(known.limit, amount=amount, unit=unit) if known else Limit(amount, unit, "day")
+    limit = dataclasses.replace(known.counter.limit, amount=amount, unit=unit) if known else Limit(amount, unit, "day")
     return _relimited(known, BucketState(key, counter_of(limit), pinned=True), None)
 
 
@@ -183,12 +245,12 @@ _NUMBERS = frozenset((int, float))
 def _relimited(known: BucketState | None, state: BucketState, now: float | None) -> BucketState:
     """`state` with what `known` has counted; over a change of the window as of `now`, not over a change of the unit."""
     limit = state.limit
-    if known is None or known.limit.unit != limit.unit:
+    if known is None or known.counter.limit.unit != limit.unit:
         return state
-    if known.limit == limit and known.pinned == state.pinned:
+    if known.counter.limit == limit and known.pinned == state.pinned:
         return known
-    if _same_windows(known.limit, limit):
-        return BucketState(state.key, known.counter.relimited(limit), state.pinned)
+    if _same_windows(known.counter.limit, limit):
+        return BucketState(state.key, known.counter.relimited(limit), state.pinned, known.learned)
     if now is not None:
         state.counter = state.counter.as_of(now)
         state.counter.used += known.counter.as_of(now).used

@@ -16,13 +16,16 @@ from .quota_counting import (
     BucketState,
     admit,
     headrooms_of,
+    learned_of,
     live_hold,
     merged_hold,
     note,
+    observe,
     redefined,
     settle,
     with_quota,
 )
+from .quota_learned import Learned, Observation
 
 
 class MemoryQuotaStore:
@@ -94,6 +97,18 @@ class MemoryQuotaStore:
         with self._lock:
             self._check_open()
             self._states[key] = with_quota(self._states.get(key), key, amount, unit)
+
+    def observe(self, observations: Sequence[Observation], now: float) -> list[bool]:
+        """See `quota.Learning`."""
+        with self._lock:
+            self._check_open()
+            return observe(self._states, observations, now)
+
+    def learned(self) -> dict[str, Learned]:
+        """See `quota.Learning`."""
+        with self._lock:
+            self._check_open()
+            return learned_of(self._states.values())
 
     def close(self) -> None:
         with self._lock:

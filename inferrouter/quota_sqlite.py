@@ -25,14 +25,17 @@ from .quota_counting import (
     BucketState,
     admit,
     headrooms_of,
+    learned_of,
     live_hold,
     merged_hold,
     note,
+    observe,
     redefined,
     settle,
     with_quota,
 )
 from .quota_file import QuotaFile
+from .quota_learned import Learned, Observation, packed, unpacked
 from .quota_windows import WindowCounter, counter_of_version_1, counter_unpacked
 from .validation import check_choice, check_path
 
@@ -43,9 +46,9 @@ T = TypeVar("T")
 _Unpacking = Callable[[Limit, bytes], WindowCounter]
 
 _APPLICATION_ID = 0x49524C47
-_SCHEMA_VERSION = 2
+_SCHEMA_VERSION = 3
 _SCHEMA = (
-    "CREATE TABLE bucket (id INTEGER PRIMARY KEY, key TEXT UNIQUE, amount REAL, kind TEXT, state BLOB)",
+    "CREATE TABLE bucket (id INTEGER PRIMARY KEY, key TEXT UNIQUE, amount REAL, kind TEXT, state BLOB, learned TEXT)",
     "CREATE TABLE reservation (until REAL, id INTEGER, PRIMARY KEY (until, id)) WITHOUT ROWID",
     "CREATE TABLE hold (key TEXT PRIMARY KEY, until REAL, reason TEXT, made REAL) WITHOUT ROWID",
     f"PRAGMA application_id = {_APPLICATION_ID}",
@@ -173,6 +176,30 @@ class SQLiteQuotaStore:
 
         self._verb(work)
 
+    def observe(self, observations: Sequence[Observation], now: float) -> list[bool]:
+        """See `quota.Learning`."""
+
+        def work(db: sqlite3.Cursor) -> list[bool]:
+            states = self._load(db, [seen.key for seen in observations])
+            changed = observe(states, observations, now)
+            news = {seen.key for seen, new in zip(observations, changed, strict=True) if new}
+            self._save(db, [states[key] for key in news])
+            rows = [(packed(states[key].learned), self._rows[key]) for key in news]
+            db.executemany("UPDATE bucket SET learned = ? WHERE id = ?", rows)
+            return changed
+
+        return self._verb(work)
+
+    def learned(self) -> dict[str, Learned]:
+        """See `quota.Learning`."""
+
+        def work(db: sqlite3.Cursor) -> list[tuple[str]]:
+            found = db.execute("SELECT key FROM bucket WHERE learned != ''").fetchall()
+            self._load(db, [key for (key,) in found])
+            return found
+
+        return learned_of(self._states[key] for (key,) in self._verb(work, "BEGIN"))
+
     def close(self) -> None:
         with self._lock:
             self._closed = True
@@ -231,15 +258,17 @@ class SQLiteQuotaStore:
     def _state(self, db: sqlite3.Cursor, key: str) -> BucketState | None:
         state = self._states.get(key)
         if state is None:
-            row = db.execute("SELECT id, amount, kind, state FROM bucket WHERE key = ?", (key,)).fetchone()
+            row = db.execute("SELECT id, amount, kind, state, learned FROM bucket WHERE key = ?", (key,)).fetchone()
             if row is not None:
                 self._rows[key], *stored = row
                 state = self._states[key] = self._read(key, *stored)
         return state
 
-    def _read(self, key: str, amount: Any, kind: Any, state: Any, unpacked: _Unpacking = counter_unpacked) -> BucketState:
+    def _read(
+        self, key: str, amount: Any, kind: Any, state: Any, learned: Any = "", counter: _Unpacking = counter_unpacked
+    ) -> BucketState:
         try:
-            return BucketState(key, unpacked(_limit(amount, kind), state), kind.endswith(" set"))
+            return BucketState(key, counter(_limit(amount, kind), state), kind.endswith(" set"), unpacked(learned))
         except (ValueError, TypeError, AttributeError, ConfigError, QuotaStoreError) as exc:
             raise self._file.damaged(f"bucket {key!r} cannot be read") from exc
 
@@ -251,15 +280,15 @@ class SQLiteQuotaStore:
         return self._states
 
     def _redefine(self, db: sqlite3.Cursor, state: BucketState) -> None:
-        limit = state.limit
+        limit = state.counter.limit
         if self._states.get(state.key) is not state:
             pinned = " set" if state.pinned else ""
             kind = f"{limit.unit} {limit.window} {'rolling' if limit.rolling else 'calendar'} {limit.zone}{pinned}"
-            row = (float(limit.amount), kind, state.counter.pack(), state.key)
+            row = (float(limit.amount), kind, state.counter.pack(), packed(state.learned), state.key)
             if state.key in self._rows:
-                db.execute("UPDATE bucket SET amount = ?, kind = ?, state = ? WHERE key = ?", row)
+                db.execute("UPDATE bucket SET amount = ?, kind = ?, state = ?, learned = ? WHERE key = ?", row)
             else:
-                db.execute("INSERT INTO bucket (amount, kind, state, key) VALUES (?, ?, ?, ?)", row)
+                db.execute("INSERT INTO bucket (amount, kind, state, learned, key) VALUES (?, ?, ?, ?, ?)", row)
                 self._rows[state.key] = db.lastrowid or 0
             self._states[state.key] = state
 
@@ -300,8 +329,7 @@ class SQLiteQuotaStore:
             db.execute(f"PRAGMA synchronous = {self._synchronous}")
             db.execute("PRAGMA journal_mode = WAL")
             db.execute("BEGIN IMMEDIATE")
-            if db.execute("PRAGMA user_version").fetchone()[0] == 1:
-                self._migrate(db)
+            self._migrate(db, db.execute("PRAGMA user_version").fetchone()[0])
             for statement in _SCHEMA if _is_blank(db) else _SCHEMA[-1:]:  # always shows whether it can be written
                 db.execute(statement)
             db.execute("COMMIT")
@@ -312,11 +340,14 @@ class SQLiteQuotaStore:
             raise
         return db
 
-    def _migrate(self, db: sqlite3.Connection) -> None:
-        """Brings every count of a file of schema version 1 into today's form; nothing of it is lost."""
-        for ident, key, amount, kind, old in db.execute("SELECT id, key, amount, kind, state FROM bucket").fetchall():
-            state = self._read(key, amount, kind, old, counter_of_version_1)
-            db.execute("UPDATE bucket SET state = ? WHERE id = ?", (state.counter.pack(), ident))
+    def _migrate(self, db: sqlite3.Connection, version: int) -> None:
+        """Brings a file of an earlier schema version into today's form; nothing that it counts is lost."""
+        if version == 1:  # counted by rings
+            for ident, key, amount, kind, old in db.execute("SELECT id, key, amount, kind, state FROM bucket").fetchall():
+                state = self._read(key, amount, kind, old, counter=counter_of_version_1)
+                db.execute("UPDATE bucket SET state = ? WHERE id = ?", (state.counter.pack(), ident))
+        if version in (1, 2):  # learned nothing
+            db.execute("ALTER TABLE bucket ADD COLUMN learned TEXT DEFAULT ''")
 
     def _check_owner(self, db: sqlite3.Connection) -> None:
         db.execute("BEGIN")  # all in one look, as another process may be making the file at this very moment

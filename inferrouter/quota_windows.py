@@ -60,6 +60,10 @@ class WindowCounter:
         """Adds `delta` (negative gives back) to the slot or window named `window_id`, which never falls below 0."""
         raise NotImplementedError
 
+    def place_of(self, now: float, refills_at: float | None) -> float | None:
+        """The window or slot to charge for what frees at `refills_at` (None: unknown), as near as it can be named."""
+        return self.window_id
+
     def frees_at(self, amount: float) -> float | None:
         """Epoch seconds when `amount` of what is used has passed; 0 asks for any of it, None means nothing is used."""
         raise NotImplementedError
@@ -206,6 +210,13 @@ class _Rolling(WindowCounter):
         anew = _rolling(self.limit, here, {**self.slots, here: own}, merged(blocks, *self._near()), self.since)
         for name in ("used", "older", "blocks", "plain", "first", "packed"):
             setattr(self, name, getattr(anew, name))
+
+    def place_of(self, now: float, refills_at: float | None) -> float | None:
+        if refills_at is None or self.window_id is None:
+            return self.window_id
+        width = _width(self.limit)
+        frees = math.ceil(min(max(refills_at, now), now + SLOTS * width) / width)  # a slot counts for `SLOTS` more
+        return min(max(frees - SLOTS - 1, self.window_id - SLOTS + 1), self.window_id)
 
     def frees_at(self, amount: float) -> float | None:
         if self.used <= 0:

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from .responses import ChatResponse, EmbedResponse
     from .status import Explanation, RouterStatus
     from .stream import ChatStream
+    from .waiting import Cancel
 
 
 class Router:
@@ -213,35 +214,57 @@ class Router:
 
     @only_library_errors
     def chat_completion(
-        self, request: ChatRequest, *, timeout: float | None = None, max_wait: float | None = None
+        self,
+        request: ChatRequest,
+        *,
+        timeout: float | None = None,
+        max_wait: float | None = None,
+        cancel: Cancel | None = None,
     ) -> ChatResponse:
         """One whole answer. `timeout`: seconds for everything; `max_wait`: seconds it may sleep until a candidate is free.
 
-        None: the configuration's. Raises errors of the `InferRouterError` tree only: `InvalidRequestError`, `UnknownModelError`,
-        `NoCandidatesError`, `AllCandidatesFailedError`, `AuthenticationError`, `ContextWindowError`, `QuotaStoreError`.
+        None: the configuration's. `cancel`: ends such a wait from another thread with a `CallCancelledError`.
+        Raises errors of the `InferRouterError` tree only: `InvalidRequestError`, `UnknownModelError`, `NoCandidatesError`,
+        `AllCandidatesFailedError`, `AuthenticationError`, `ContextWindowError`, `QuotaStoreError`.
         """
         needs, deadline, max_wait = self._prepared(request, timeout, max_wait, "chat_completion")
         route = self._route(request.model)
-        return walk(route, chat_operation(request, needs, deadline, max_wait, self._trace(request)), self._runtime)
+        operation = chat_operation(request, needs, deadline, max_wait, self._trace(request))
+        return walk(route, operation if cancel is None else operation._replace(cancel=cancel), self._runtime)
 
     @only_library_errors
-    def stream(self, request: ChatRequest, *, timeout: float | None = None, max_wait: float | None = None) -> ChatStream:
+    def stream(
+        self,
+        request: ChatRequest,
+        *,
+        timeout: float | None = None,
+        max_wait: float | None = None,
+        cancel: Cancel | None = None,
+    ) -> ChatStream:
         """An open stream, before its first content; see `ChatStream`. Parameters and errors as for `chat_completion`."""
         from .stream import stream_operation
 
         needs, deadline, max_wait = self._prepared(request, timeout, max_wait, "stream")
         route = self._route(request.model)
         idle = self._config.idle_timeout or self._config.attempt_timeout
-        return walk(route, stream_operation(request, needs, deadline, max_wait, idle, self._trace(request, True)), self._runtime)
+        operation = stream_operation(request, needs, deadline, max_wait, idle, self._trace(request, True))
+        return walk(route, operation if cancel is None else operation._replace(cancel=cancel), self._runtime)
 
     @only_library_errors
-    def embed(self, request: EmbedRequest, *, timeout: float | None = None, max_wait: float | None = None) -> EmbedResponse:
+    def embed(
+        self,
+        request: EmbedRequest,
+        *,
+        timeout: float | None = None,
+        max_wait: float | None = None,
+        cancel: Cancel | None = None,
+    ) -> EmbedResponse:
         """Vectors for texts, all of one model. Parameters and errors as for `chat_completion`."""
         self._check(request, EmbedRequest, "embed")
         deadline, max_wait = self._bounds(timeout, max_wait)
         route = self._route(request.model)
         trace = self._trace(request)
-        return embed_all(request, route, self._runtime, self._config.allow_paid, deadline, max_wait, trace)
+        return embed_all(request, route, self._runtime, self._config.allow_paid, deadline, max_wait, trace, cancel)
 
     def map(
         self,
@@ -297,6 +320,26 @@ class Router:
         found = find_candidates(route, needs, runtime.ledger, runtime.health, runtime.now())
         queue = ordered(runtime.policy, found.candidates, request.session)
         return Explanation(route.name, tuple(queue), (*found.rejections, *left_out(found.candidates, queue)))
+
+    @property
+    def config(self) -> Config:
+        """What it was made from."""
+        return self._config
+
+    def model_names(self) -> tuple[str, ...]:
+        """Every name that can be asked for: aliases first, then the models they name and those an account lists, each once."""
+        return self._routes.names()
+
+    @only_library_errors
+    def rest(self, account_id: str, seconds: float, reason: str = "rested by hand") -> None:
+        """Hold an account for so many seconds, at most 35 days; 0 ends every hold of it and of its models.
+
+        Raises `ConfigError` for an account that is not configured, `InvalidRequestError` for a wrong number.
+        """
+        from .resting import rest_account
+
+        now = self._runtime.clock.time()
+        rest_account(self._routes, self._ledger, account_id, as_seconds("seconds", seconds), reason, now)
 
     @only_library_errors
     def status(self) -> RouterStatus:

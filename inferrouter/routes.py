@@ -19,7 +19,7 @@ from .catalog import own_names
 from .config import Config
 from .content import MEDIA_KINDS
 from .costs import blended_price
-from .errors import UnknownModelError
+from .errors import ConfigError, UnknownModelError
 from .frozen import frozen_value
 from .guarded_store import GuardedStore
 from .limits import Limit
@@ -30,6 +30,7 @@ from .transport import Transport
 
 MEDIA = frozenset(MEDIA_KINDS)
 MAX_CACHED_NAMES = 10_000
+_WILD = frozenset("*?[")
 UNLIMITED = 1e15
 """A day's amount where none is stated: counts what is spent without a cap, and stands where an allowance may yet be set."""
 
@@ -194,6 +195,24 @@ class RouteTable:
             for key in deployment.bucket_keys
         ]
         return tuple(dict.fromkeys((*own, *used)))
+
+    def names(self) -> tuple[str, ...]:
+        """Every name that is known to lead somewhere: aliases, then models that aliases or accounts name, each once."""
+        steps = [step.model for steps in self._aliases.values() for step in steps]
+        stated = [name for bound in self.bound_accounts for name in bound.account.model_limits if name != "*"]
+        offered = [getattr(provider, "models", None) for provider in self.providers.values()]
+        declared = [name for names in offered if isinstance(names, tuple) for name in names if not _WILD.intersection(name)]
+        default = [self._config.default_model] if self._config.default_model else []
+        return tuple(dict.fromkeys([*self._aliases, *default, *steps, *stated, *declared]))
+
+    def hold_keys(self, account_id: str) -> tuple[str, ...]:
+        """The keys under which an account as a whole is held: its id, and its quota group's name. Raises `ConfigError`."""
+        for bound in self.bound_accounts:
+            if bound.account.id == account_id:
+                return tuple(dict.fromkeys((account_id, bound.scope)))
+        raise ConfigError(
+            f"account {account_id!r} is not configured; known: {', '.join(b.account.id for b in self.bound_accounts)}"
+        )
 
     def directly_addressable(self) -> frozenset[str]:
         """Names of the providers that can be reached by a model's own name."""

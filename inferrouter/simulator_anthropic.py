@@ -12,6 +12,20 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
+from .anthropic_server import (
+    ERROR_TYPES,
+    PING,
+    block_delta,
+    block_start,
+    block_stop,
+    error_body,
+    event,
+    message_end,
+    message_of,
+    message_start,
+    model_list,
+    usage_of,
+)
 from .secret import Secret
 from .simulator_model import make_id, pieces, sign
 from .simulator_prompt import Call, IssuedTokens, Media, Prompt, Result, Texts, ToolSpec, Turn, compact
@@ -23,22 +37,11 @@ from .simulator_wire import (
     as_media,
     as_object,
     first_unknown_field,
-    frame,
     link_media,
     names,
 )
 
 FINISH = {"stop": "end_turn", "length": "max_tokens", "sequence": "stop_sequence", "calls": "tool_use"}
-TYPES = {
-    400: "invalid_request_error",
-    401: "authentication_error",
-    402: "billing_error",
-    403: "permission_error",
-    404: "not_found_error",
-    413: "request_too_large",
-    429: "rate_limit_error",
-    529: "overloaded_error",
-}
 REQUEST = names(
     "model messages max_tokens system tools tool_choice thinking stop_sequences stream temperature top_p top_k metadata "
     "service_tier container context_management mcp_servers output_config output_format inference_geo cache_control"
@@ -80,9 +83,8 @@ class AnthropicWire:
         usual = {401: "invalid x-api-key", 404: f"model: {model}", 529: "Overloaded", 503: "Service unavailable"}
         said = message or usual.get(status, "Internal server error")
         number = make_id("req_", status, said)
-        error = {"type": TYPES.get(status, "api_error"), "message": said}
         headers = {"request-id": number, "x-should-retry": "true" if status in (429, 529) or status >= 500 else "false"}
-        return Refusal(status, {"type": "error", "error": error, "request_id": number}, headers)
+        return Refusal(status, error_body(ERROR_TYPES.get(status, "api_error"), said, number), headers)
 
     def limited(self, model: str, spent: list[LimitState], asked: int, now: float) -> Refusal:
         """429 with retry-after until the last of the spent limits heals."""
@@ -109,39 +111,33 @@ class AnthropicWire:
 
     def whole(self, exchange: Exchange) -> Any:
         """A message."""
-        return {
-            **_head(exchange),
-            "content": self._blocks(exchange),
-            "stop_reason": FINISH[exchange.answer.finish],
-            "stop_sequence": exchange.answer.stop_word or None,
-            "usage": _usage(exchange, exchange.completion_tokens),
-        }
+        answer = exchange.answer
+        usage = usage_of(exchange.prompt_tokens, exchange.completion_tokens)
+        return message_of(*_named_by(exchange), self._blocks(exchange), usage, FINISH[answer.finish], answer.stop_word or None)
 
     def stream(self, exchange: Exchange) -> tuple[list[bytes], list[bytes]]:
         """message_start, every block, and the two events that end a message."""
-        start = {**_head(exchange), "content": [], "stop_reason": None, "stop_sequence": None}
-        events: list[Body] = [{"type": "message_start", "message": {**start, "usage": _usage(exchange, 1)}}]
+        events = [message_start(message_of(*_named_by(exchange), (), usage_of(exchange.prompt_tokens, 1), None))]
         for index, block in enumerate(self._blocks(exchange)):
             bare, deltas = _unfolded(block, exchange.chunk_words)
-            events.append({"type": "content_block_start", "index": index, "content_block": bare})
+            events.append(block_start(index, bare))
             if index == 0:
-                events.append({"type": "ping"})
-            events += [{"type": "content_block_delta", "index": index, "delta": delta} for delta in deltas]
-            events.append({"type": "content_block_stop", "index": index})
-        stopped = {"stop_reason": FINISH[exchange.answer.finish], "stop_sequence": exchange.answer.stop_word or None}
-        ending: list[Body] = [
-            {"type": "message_delta", "delta": stopped, "usage": _usage(exchange, exchange.completion_tokens)},
-            {"type": "message_stop"},
-        ]
-        return [frame(each, each["type"]) for each in events], [frame(each, each["type"]) for each in ending]
+                events.append(PING)
+            events += [block_delta(index, delta) for delta in deltas]
+            events.append(block_stop(index))
+        answer = exchange.answer
+        usage = usage_of(exchange.prompt_tokens, exchange.completion_tokens)
+        ending = message_end(FINISH[answer.finish], answer.stop_word or None, usage)
+        return [event(each) for each in events], [event(each) for each in ending]
 
     def error_event(self) -> bytes:
         """An error event."""
-        return frame({"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}}, "error")
+        return event(error_body("overloaded_error", "Overloaded"))
 
     def empty_response(self, exchange: Exchange) -> Any:
         """A message without content or stop reason."""
-        return {**_head(exchange), "stop_reason": None, "usage": _usage(exchange, 0)}
+        whole = message_of(*_named_by(exchange), (), usage_of(exchange.prompt_tokens, 0), None)
+        return {name: value for name, value in whole.items() if name not in ("content", "stop_sequence")}
 
     def vectors(self, texts: Texts) -> Any:
         """Never: there are no embeddings here."""
@@ -149,7 +145,7 @@ class AnthropicWire:
 
     def listing(self, models: tuple[str, ...]) -> Any:
         """The model list."""
-        return {"data": [{"type": "model", "id": name, "display_name": name} for name in models], "has_more": False}
+        return model_list(models)
 
     def _blocks(self, exchange: Exchange) -> list[Body]:
         answer = exchange.answer
@@ -301,18 +297,9 @@ class AnthropicWire:
         return self.refusal(400, message)
 
 
-def _head(exchange: Exchange) -> Body:
-    number = make_id("msg_", exchange.prompt.model, exchange.now, exchange.number)
-    return {"id": number, "type": "message", "role": "assistant", "model": exchange.prompt.model}
-
-
-def _usage(exchange: Exchange, output: int) -> Body:
-    return {
-        "input_tokens": exchange.prompt_tokens,
-        "cache_creation_input_tokens": 0,
-        "cache_read_input_tokens": 0,
-        "output_tokens": output,
-    }
+def _named_by(exchange: Exchange) -> tuple[str, str]:
+    """The message's id and its model."""
+    return make_id("msg_", exchange.prompt.model, exchange.now, exchange.number), exchange.prompt.model
 
 
 def _unfolded(block: Body, words: int) -> tuple[Body, list[Body]]:

@@ -25,10 +25,10 @@ from .simulator_wire import (
     as_media,
     as_object,
     first_unknown_field,
-    frame,
     link_media,
     names,
 )
+from .wire_json import write_event
 
 ANY_SIGNATURE = "skip_thought_signature_validator"  # documented stand-in for history that another model wrote
 FINISH = {"stop": "STOP", "length": "MAX_TOKENS", "sequence": "STOP", "calls": "STOP"}
@@ -149,12 +149,12 @@ class GeminiWire:
 
     def stream(self, exchange: Exchange) -> tuple[list[bytes], list[bytes]]:
         """Chunks with CRLF framing; the one with the finishReason is the end."""
-        frames = [frame(chunk, end="\r\n") for chunk in self._chunks(exchange)]
+        frames = [write_event(chunk, end="\r\n") for chunk in self._chunks(exchange)]
         return frames[:-1], frames[-1:]
 
     def error_event(self) -> bytes:
         """An error object in a chunk's place."""
-        return frame(self.refusal(503).body, end="\r\n")
+        return write_event(self.refusal(503).body, end="\r\n")
 
     def empty_response(self, exchange: Exchange) -> Any:
         """A response without candidates."""

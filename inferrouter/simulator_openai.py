@@ -8,15 +8,28 @@ as most compatible servers do. Must never know sockets, clocks or how limits are
 
 from __future__ import annotations
 
-import base64
-import struct
 from collections.abc import Mapping
 from typing import Any
 
+from .openai_server import (
+    DONE,
+    choice,
+    chunk,
+    completion,
+    error_body,
+    head_of,
+    message_of,
+    model_list,
+    tool_call,
+    usage_chunk,
+    usage_of,
+    vector_list,
+)
 from .secret import Secret
 from .simulator_model import make_id, pieces, vector
 from .simulator_prompt import Call, IssuedTokens, Media, Prompt, Result, Texts, ToolSpec, Turn, compact
-from .simulator_wire import Body, Exchange, LimitState, Refusal, as_media, as_object, frame, link_media
+from .simulator_wire import Body, Exchange, LimitState, Refusal, as_media, as_object, link_media
+from .wire_json import write_event
 
 FINISH = {"stop": "stop", "length": "length", "sequence": "stop", "calls": "tool_calls"}
 TYPES = {429: "requests", 500: "server_error", 503: "server_error"}
@@ -52,7 +65,7 @@ class OpenAIWire:
             return self._prompt(found)
         if path == "/embeddings":
             return self._texts(found)
-        raise Refusal(404, _error(f"Invalid URL (POST {self.root}{path})", "invalid_request_error", None))
+        raise Refusal(404, error_body(f"Invalid URL (POST {self.root}{path})", "invalid_request_error", None))
 
     def refusal(self, status: int, message: str = "", model: str = "") -> Refusal:
         """An OpenAI error body."""
@@ -62,7 +75,7 @@ class OpenAIWire:
             429: "Rate limit reached.",
         }
         said = message or usual.get(status, "The server had an error while processing your request.")
-        return Refusal(status, _error(said, TYPES.get(status, "invalid_request_error"), CODES.get(status)))
+        return Refusal(status, error_body(said, TYPES.get(status, "invalid_request_error"), CODES.get(status)))
 
     def limited(self, model: str, spent: list[LimitState], asked: int, now: float) -> Refusal:
         """429 with retry-after; the message names the limit that heals last."""
@@ -73,7 +86,7 @@ class OpenAIWire:
             f"Used {worst.used}, Requested {asked if worst.unit == 'tokens' else 1}. "
             f"Please try again in {_duration(worst.resets_in)}."
         )
-        return Refusal(429, _error(said, worst.unit, "rate_limit_exceeded"), {"retry-after": str(worst.wait)})
+        return Refusal(429, error_body(said, worst.unit, "rate_limit_exceeded"), {"retry-after": str(worst.wait)})
 
     def rate_headers(self, limits: list[LimitState], now: float) -> dict[str, str]:
         """x-ratelimit-*: the tightest limit of each unit, resets as durations."""
@@ -90,19 +103,10 @@ class OpenAIWire:
     def whole(self, exchange: Exchange) -> Any:
         """A chat.completion."""
         answer = exchange.answer
-        message: Body = {"role": "assistant", "content": answer.text or None, "refusal": None}
-        if answer.thinking:
-            message["reasoning_content"] = answer.thinking
-        if answer.calls:
-            message["tool_calls"] = [_call(exchange, place, call) for place, call in enumerate(answer.calls)]
-        else:
-            message["content"] = answer.text
-        finish = _finish(exchange)
-        choices = [
-            {"index": index, "message": message, "logprobs": None, "finish_reason": finish}
-            for index in range(exchange.prompt.copies)
-        ]
-        return {**_head(exchange, "chat.completion"), "choices": choices, "usage": _usage(exchange)}
+        calls = [_call(exchange, place, call) for place, call in enumerate(answer.calls)]
+        message, finish = message_of(answer.text, calls, answer.thinking), _finish(exchange)
+        choices = [choice(index, message, finish) for index in range(exchange.prompt.copies)]
+        return completion(_head(exchange, "chat.completion"), choices, _usage(exchange))
 
     def stream(self, exchange: Exchange) -> tuple[list[bytes], list[bytes]]:
         """Role, content and tool fragments; then finish, usage if asked for, and [DONE]."""
@@ -110,29 +114,26 @@ class OpenAIWire:
         head = _head(exchange, "chat.completion.chunk")
         extra: Body = {"usage": None} if with_usage else {}
 
-        def chunk(delta: Body, finish: str | None = None) -> list[bytes]:
-            return [
-                frame({**head, "choices": [{"index": index, "delta": delta, "finish_reason": finish}], **extra})
-                for index in range(exchange.prompt.copies)
-            ]
+        def chunks(delta: Body, finish: str | None = None) -> list[bytes]:
+            return [write_event(chunk(head, index, delta, finish, extra)) for index in range(exchange.prompt.copies)]
 
         answer = exchange.answer
-        events = chunk({"role": "assistant", "content": None if answer.calls else ""})
+        events = chunks({"role": "assistant", "content": None if answer.calls else ""})
         for piece in pieces(answer.thinking, exchange.chunk_words):
-            events += chunk({"reasoning_content": piece})
+            events += chunks({"reasoning_content": piece})
         for piece in pieces(answer.text, exchange.chunk_words):
-            events += chunk({"content": piece})
+            events += chunks({"content": piece})
         for place, call in enumerate(answer.calls):
             for fragment in _fragments(exchange, place, call):
-                events += chunk({"tool_calls": [fragment]})
-        ending = chunk({}, _finish(exchange))
+                events += chunks({"tool_calls": [fragment]})
+        ending = chunks({}, _finish(exchange))
         if with_usage:
-            ending.append(frame({**head, "choices": [], "usage": _usage(exchange)}))
-        return events, [*ending, frame("[DONE]")]
+            ending.append(write_event(usage_chunk(head, _usage(exchange))))
+        return events, [*ending, DONE]
 
     def error_event(self) -> bytes:
         """An error object in a chunk's place."""
-        return frame(self.refusal(503).body)
+        return write_event(self.refusal(503).body)
 
     def empty_response(self, exchange: Exchange) -> Any:
         """A completion with no choices."""
@@ -140,19 +141,12 @@ class OpenAIWire:
 
     def vectors(self, texts: Texts) -> Any:
         """Embeddings as float lists, or base64 of little-endian floats when asked for."""
-        data: list[Body] = []
-        for index, text in enumerate(texts.inputs):
-            values: Any = vector(text, texts.dimensions)
-            if "base64" in texts.notes:
-                values = base64.b64encode(struct.pack(f"<{len(values)}f", *values)).decode()
-            data.append({"object": "embedding", "index": index, "embedding": values})
-        usage = {"prompt_tokens": texts.tokens, "total_tokens": texts.tokens}
-        return {"object": "list", "data": data, "model": texts.model, "usage": usage}
+        vectors = [vector(text, texts.dimensions) for text in texts.inputs]
+        return vector_list(vectors, texts.model, texts.tokens, packed="base64" in texts.notes)
 
     def listing(self, models: tuple[str, ...]) -> Any:
         """The model list."""
-        data = [{"id": name, "object": "model", "created": 0, "owned_by": "stand-in"} for name in models]
-        return {"object": "list", "data": data}
+        return model_list(models, "stand-in")
 
     def _prompt(self, found: Body) -> Prompt:
         messages = found.get("messages")
@@ -287,16 +281,12 @@ class OpenAIWire:
         return schema
 
     def _bad(self, message: str, param: str) -> Refusal:
-        return Refusal(400, _error(message, "invalid_request_error", None, param))
-
-
-def _error(message: str, kind: str, code: str | None, param: str | None = None) -> Body:
-    return {"error": {"message": message, "type": kind, "param": param, "code": code}}
+        return Refusal(400, error_body(message, "invalid_request_error", None, param))
 
 
 def _head(exchange: Exchange, kind: str) -> Body:
     number = make_id("chatcmpl-", exchange.prompt.model, exchange.now, exchange.number)
-    return {"id": number, "object": kind, "created": int(exchange.now), "model": exchange.prompt.model}
+    return head_of(number, kind, exchange.now, exchange.prompt.model)
 
 
 def _finish(exchange: Exchange) -> str:
@@ -307,18 +297,14 @@ def _finish(exchange: Exchange) -> str:
 
 def _usage(exchange: Exchange) -> Body:
     audio = exchange.prompt.media_tokens().get("audio", 0)
-    return {
-        "prompt_tokens": exchange.prompt_tokens,
-        "completion_tokens": exchange.completion_tokens,
-        "total_tokens": exchange.prompt_tokens + exchange.completion_tokens,
-        "prompt_tokens_details": {"cached_tokens": 0, "audio_tokens": audio},
-        "completion_tokens_details": {"reasoning_tokens": exchange.answer.thinking_tokens * exchange.prompt.copies},
-    }
+    prompt, written = exchange.prompt_tokens, exchange.completion_tokens
+    thinking = exchange.answer.thinking_tokens * exchange.prompt.copies
+    return usage_of(prompt, written, prompt + written, reasoning=thinking, audio=audio)
 
 
 def _call(exchange: Exchange, place: int, call: Call) -> Body:
     number = make_id("call_", exchange.prompt.model, exchange.now, exchange.number, place)
-    return {"id": number, "type": "function", "function": {"name": call.name, "arguments": compact(call.arguments)}}
+    return tool_call(number, call.name, compact(call.arguments))
 
 
 def _fragments(exchange: Exchange, place: int, call: Call) -> list[Body]:

@@ -137,13 +137,6 @@ class Wire(Protocol):
         """The JSON body of the model list."""
 
 
-def frame(data: Any, event: str = "", end: str = "\n") -> bytes:
-    """One server-sent event; `data` is JSON-encoded unless it is a string; `end`: the line ending."""
-    text = data if isinstance(data, str) else json.dumps(data, ensure_ascii=False, separators=(",", ":"))
-    name = f"event: {event}{end}" if event else ""
-    return f"{name}data: {text}{end}{end}".encode()
-
-
 def as_object(body: bytes) -> Body | None:
     """`body` as a JSON object, None if it is anything else."""
     try:

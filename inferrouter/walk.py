@@ -78,7 +78,7 @@ def _walk(route: Route, operation: Operation[T], runtime: Runtime) -> T:
             raise round_.failure()
         if operation.trace is not None:
             operation.trace.waits(pause, runtime.clock.time() + pause, round_.soonest_rejection())
-        runtime.waiting.sleep(pause, runtime.clock)
+        runtime.waiting.sleep(pause, runtime.clock, operation.cancel)
         waited += pause
         if operation.trace is not None:
             operation.trace.waited_s = waited

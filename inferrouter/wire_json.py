@@ -68,6 +68,13 @@ def load_json(data: bytes | str) -> Any:
     raise MalformedResponseError(message=f"the answer is not JSON ({problem})", body=clean_text(text[:2048]))
 
 
+def write_event(data: Any, event: str = "", end: str = "\n") -> bytes:
+    """One server-sent event. `data`: JSON-encoded unless it is a string; `event`: its name, "" for none; `end`: of its lines."""
+    text = data if isinstance(data, str) else _SENT.encode(data)
+    name = f"event: {event}{end}" if event else ""
+    return f"{name}data: {text}{end}{end}".encode("utf-8", "replace")
+
+
 def load_cut_json(text: str) -> Any:
     """JSON that was cut off somewhere, as far as it goes: of its last value the beginning counts, or nothing.
 
@@ -205,3 +212,4 @@ _SCAN = _DECODER.scan_once  # type: ignore[attr-defined]  # documented for subcl
 # json.dumps would build an encoder for every call that is not all defaults.
 _COMPACT = json.JSONEncoder(separators=(",", ":"), allow_nan=False)
 _READABLE = json.JSONEncoder(separators=(",", ":"), allow_nan=False, ensure_ascii=False)
+_SENT = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False)

@@ -25,23 +25,28 @@ ground      frozen moments errors secret sse content tool shapes records respons
 tools       validation spelling costs limits notices events meter meter_metrics meter_otel
 outside     account wire config config_file catalog_providers catalog_models catalog
 outside     http_head connections http_opener transport policy outage health
-ledger      quota_blocks quota quota_windows quota_counting quota_memory quota_file quota_sqlite guarded_store
-ledger      conformance_store conformance_clock conformance
+ledger      quota_blocks quota_learned quota quota_windows quota_counting quota_memory quota_file quota_sqlite guarded_store
+ledger      conformance_store conformance_clock conformance_learning conformance
 contract    wire_json provider error_body error_table rate_headers
 dialects    openai_request openai_reply openai_stream provider_openai
 dialects    gemini_request gemini_reply provider_gemini
 dialects    anthropic_request anthropic_reply provider_anthropic provider_mock
+dialects    openai_server anthropic_server responses_server
 who-may     provider_factory assumptions environment routes candidates
 walk        redaction failure_table call_events waiting attempt walk
 operations  calls stream_end stream
 jobs        map_errors map_pacing map_workers mapping capacity
-object      status router_parts misuse public_call router
+object      status resting router_parts misuse public_call router
 batch       batch_prompt batch_schema batch_input batch_output batch_state batch_index
 batch       batch_answer batch_progress batch
 roof        simulator_prompt simulator_model simulator_wire simulator_server
 roof        simulator_openai simulator_gemini simulator_anthropic simulator
+roof        serve_head serve_http serve_errors serve_guard serve_log serve_watch serve_dialect
+roof        serve_openai serve_responses serve_anthropic serve_chat
+roof        serve_page_style serve_page_script serve_page serve_status serve_routes serve_port serve_endpoint
 roof        terminal demo
-roof        cli_wait cli_common cli_ask cli_status cli_check cli_demo cli __main__ __init__
+roof        cli_wait cli_common cli_ask cli_models cli_status cli_probe cli_check cli_init cli_demo cli_serve cli
+roof        __main__ __init__
 """
 ORDER = [name for line in FLOORS.strip().splitlines() for name in line.split()[1:]]
 
@@ -51,7 +56,8 @@ HEAVY = {
 }
 REVEALERS = {"secret", "wire", "connections", "http_opener", "transport"}
 STUBS = {"_typeshed"}  # exists for type checkers alone
-OWN_CLOCKS = {"demo", "terminal", "cli_demo", "cli_status", "cli_wait"}  # programs on the roof, which show real time to a person
+# Programs on the roof, which show real time to a person.
+OWN_CLOCKS = {"demo", "terminal", "cli_demo", "cli_init", "cli_models", "cli_probe", "cli_status", "cli_wait"}
 LONGEST = 460
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from tests import ledger_model, part
 
 conformance = part("conformance")
+learning = part("conformance_learning")
 errors = part("errors")
 limits = part("limits")
 quota = part("quota")
@@ -18,7 +19,7 @@ memory = part("quota_memory")
 NOON = conformance.NOON
 
 
-class MemoryQuotaStoreTest(conformance.QuotaStoreConformance, unittest.TestCase):
+class MemoryQuotaStoreTest(conformance.QuotaStoreConformance, learning.LearningConformance, unittest.TestCase):
     """The whole contract over the memory store."""
 
     def make_store(self) -> Any:

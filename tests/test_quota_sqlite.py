@@ -20,9 +20,11 @@ from typing import Any
 from tests import PACKAGE, ir, ledger_model, part
 
 conformance = part("conformance")
+learning = part("conformance_learning")
 errors = part("errors")
 limits = part("limits")
 quota = part("quota")
+quota_learned = part("quota_learned")
 quota_sqlite = part("quota_sqlite")
 NOON = conformance.NOON
 DAY = limits.Limit(10, "requests", "day")
@@ -63,7 +65,7 @@ class Folder(unittest.TestCase):
         return str(error)
 
 
-class SQLiteConformanceTest(conformance.QuotaStoreConformance, Folder):
+class SQLiteConformanceTest(conformance.QuotaStoreConformance, learning.LearningConformance, Folder):
     """The whole contract over a file, which another store opens where a program starts anew."""
 
     def make_store(self) -> Any:
@@ -158,7 +160,7 @@ class KeepingTest(Folder):
         self.filled().close()
         db = sqlite3.connect(self.path)
         self.addCleanup(db.close)
-        self.assertEqual(db.execute("PRAGMA user_version").fetchone()[0], 2)
+        self.assertEqual(db.execute("PRAGMA user_version").fetchone()[0], 3)
         self.assertNotEqual(db.execute("PRAGMA application_id").fetchone()[0], 0)
         self.assertEqual(db.execute("PRAGMA integrity_check").fetchone()[0], "ok")
         self.assertEqual(db.execute("PRAGMA journal_mode").fetchone()[0], "wal")
@@ -252,6 +254,7 @@ class FaultTest(Folder):
         }
         db = sqlite3.connect(self.path)
         db.executemany("UPDATE bucket SET state = ? WHERE key = ?", [(state, key) for key, state in states.items()])
+        db.execute("ALTER TABLE bucket DROP COLUMN learned")
         db.execute("PRAGMA user_version = 1")
         db.commit()
         db.close()
@@ -261,8 +264,21 @@ class FaultTest(Folder):
             self.assertEqual(store.headroom(["rolling"], NOON + 1350)[0].used, 3)
             self.assertEqual(store.headroom([quota.allowance_key("acc")], NOON)[0].limit.amount, 3)
             self.assertEqual(set(store.holds(NOON)), {"k"})
-            self.assertEqual(store._db.execute("PRAGMA user_version").fetchone()[0], 2)
+            self.assertEqual(store._db.execute("PRAGMA user_version").fetchone()[0], 3)
             store.close()
+
+    def test_a_schema_that_learned_nothing(self) -> None:
+        """A file of schema version 2 keeps its counts, and can learn from then on."""
+        with self.open() as store:
+            store.define([quota.Bucket("k", limits.Limit(9, "requests", "day"))], NOON)
+            store.commit(store.reserve([("k", 4)], NOON), NOON)
+        with closing(sqlite3.connect(self.path)) as db:
+            db.execute("ALTER TABLE bucket DROP COLUMN learned")
+            db.execute("PRAGMA user_version = 2")
+        for _ in range(2):
+            with self.open() as store:
+                store.observe([quota_learned.Observation("k", limit=6)], NOON)
+                self.assertEqual(store.headroom(["k"], NOON)[0].remaining, 2)
 
     def test_older_schema_damaged(self) -> None:
         """A file of schema version 1 with a count that cannot be read is refused, and left as it is."""

@@ -144,5 +144,30 @@ class ClosedUnderway(unittest.TestCase):
         self.assertEqual(made[0].chat_completion(HELLO).text, "late")
 
 
+class Cancelling(unittest.TestCase):
+    def test_one_call_is_given_up(self) -> None:
+        """A call that waits a minute ends at once when it is cancelled, the one beside it waits on, and nothing is reserved."""
+        for method in ("chat_completion", "stream"):
+            with self.subTest(method), full() as router, ThreadPoolExecutor(2) as pool:
+                cancel, other = ir.Cancel(), ir.Cancel()
+                calls = [pool.submit(getattr(router, method), HELLO, max_wait=600, cancel=each) for each in (cancel, other)]
+                sleepers(router, 2)
+                cancel.cancel()
+                self.assertRaises(ir.CallCancelledError, calls[0].result, 5)
+                self.assertFalse(calls[1].done())
+                other.cancel()
+                self.assertIn("cancelled", str(calls[1].exception(5)))
+                self.assertEqual(router.status()["mock"].limits[0].used, 1)
+
+    def test_a_call_that_was_given_up_before(self) -> None:
+        """It does not sleep at all; one that need not wait is answered all the same."""
+        cancel = ir.Cancel()
+        cancel.cancel()
+        with full() as router:
+            self.assertRaises(ir.CallCancelledError, router.chat_completion, HELLO, max_wait=600, cancel=cancel)
+        with full(clock=FakeClock()) as router:
+            self.assertRaises(ir.CallCancelledError, router.embed, ir.EmbedRequest("a", "mock/m"), max_wait=600, cancel=cancel)
+
+
 if __name__ == "__main__":
     unittest.main()

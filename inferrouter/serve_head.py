@@ -1,0 +1,117 @@
+"""Reads the head of an HTTP request by the strict rules that a server on a shared machine needs.
+
+Strategy: one regular expression for the request line and one for each field; whatever another reader of the same bytes could
+take otherwise (a bare line feed, a folded line, two lengths, a length beside a transfer coding) is refused with its status, so
+that no request can hide in another one. Nothing is guessed. Must never know sockets, bodies or what a path means.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from urllib.parse import parse_qsl, urlsplit
+
+from .frozen import frozen_value
+
+MAX_HEAD = 64 << 10
+"""Bytes of a whole head."""
+MAX_FIELDS = 100
+_MAX_TARGET = 8 << 10
+_LINE = re.compile(rb"([A-Za-z]{1,20}) ([!-~]+) HTTP/([0-9])\.([0-9])")
+_FIELD = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([^\x00-\x08\x0a-\x1f\x7f]*)")
+_HOST = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[0-9A-Za-z_.-]+)(?::[0-9]{1,5})?")
+
+
+class BadRequest(Exception):  # noqa: N818  # named for what the client sent, as an answer is
+    """What came cannot be served. `status`: the answer's; `said`: why, in words; the connection closes after it."""
+
+    def __init__(self, status: int, said: str) -> None:
+        super().__init__(said)
+        self.status = status
+        self.said = said
+
+
+@frozen_value
+class Head:
+    """The head of a request. `path`: without the query; `fields`: by lower-case name, those of one name joined by ", ".
+
+    `length`: bytes of the body, None if it comes in chunks. `keeps`: whether the connection may carry another request;
+    `chunks`: whether the client takes chunks (HTTP/1.1). `host`: as it came, with its port.
+    """
+
+    method: str
+    path: str
+    query: Mapping[str, str]
+    fields: Mapping[str, str]
+    host: str
+    length: int | None
+    keeps: bool
+    chunks: bool
+
+
+def parse_head(data: bytes) -> Head:
+    """The head in `data`, which ends before the empty line. Raises `BadRequest` for anything ambiguous or malformed."""
+    first, *lines = data.split(b"\r\n")
+    line = _LINE.fullmatch(first)
+    if line is None:
+        raise BadRequest(400, "the first line is not METHOD TARGET HTTP/1.1")
+    if line[3] != b"1":
+        raise BadRequest(505, "only HTTP/1.0 and HTTP/1.1 are spoken here")
+    if len(lines) > MAX_FIELDS:
+        raise BadRequest(431, f"more than {MAX_FIELDS} header fields")
+    fields = _fields(lines)
+    modern = line[4] != b"0"
+    target, host = _target(line[2].decode("ascii"), fields.get("host"))
+    if host is None and modern:
+        raise BadRequest(400, "the Host header is missing")
+    if host is not None and not _HOST.fullmatch(host):
+        raise BadRequest(400, "the Host header is not a host and a port")
+    url = urlsplit(target) if target != "*" else urlsplit("/*")
+    connection = {word.strip().lower() for word in fields.get("connection", "").split(",")}
+    keeps = "close" not in connection if modern else "keep-alive" in connection
+    query = dict(parse_qsl(url.query, max_num_fields=100)) if url.query else {}
+    length = _length(fields, modern)
+    return Head(line[1].decode("ascii").upper(), url.path, query, fields, host or "", length, keeps, modern)
+
+
+def _fields(lines: list[bytes]) -> dict[str, str]:
+    fields: dict[str, str] = {}
+    for line in lines:
+        found = _FIELD.fullmatch(line)
+        if found is None:
+            raise BadRequest(400, "a line of the head is not a header field")
+        name, value = found[1].decode("ascii").lower(), found[2].decode("latin-1").rstrip(" \t")
+        if name in fields:
+            if name in ("host", "content-length", "transfer-encoding", "authorization", "origin", "content-type"):
+                raise BadRequest(400, f"the header {name} came twice")
+            value = f"{fields[name]}, {value}"
+        fields[name] = value
+    return fields
+
+
+def _target(target: str, host: str | None) -> tuple[str, str | None]:
+    """The path with its query, and the host it is for: an absolute target names its own, which then counts."""
+    if len(target) > _MAX_TARGET:
+        raise BadRequest(414, "the target is too long")
+    if target.startswith("/") or target == "*":
+        return target, host
+    scheme, _, rest = target.partition("://")
+    if scheme.lower() != "http" or not rest:
+        raise BadRequest(400, "the target is not a path")
+    authority, slash, path = rest.partition("/")
+    return slash + path or "/", authority
+
+
+def _length(fields: Mapping[str, str], modern: bool) -> int | None:
+    coding, length = fields.get("transfer-encoding"), fields.get("content-length")
+    if coding is not None:
+        if length is not None:
+            raise BadRequest(400, "Content-Length and Transfer-Encoding came together")
+        if coding.lower() != "chunked" or not modern:
+            raise BadRequest(501, "the only transfer coding taken is chunked")
+        return None
+    if length is None:
+        return 0
+    if not (length.isascii() and length.isdigit()) or len(length) > 15:
+        raise BadRequest(400, "Content-Length is not a number")
+    return int(length)

@@ -1,0 +1,106 @@
+"""Watches the sockets of calls under way: gives a call up when its client hangs up, and keeps a silent stream alive.
+
+Strategy: one thread looks every tenth of a second, and only while there are calls, at all sockets in one poll; a socket that is
+readable without a byte to read has been closed by its client. What happens then, and what keeps a stream alive, are callbacks.
+A call that is quicker than a tick costs two dictionary operations. Must never know HTTP, nor what a call is.
+"""
+
+from __future__ import annotations
+
+import select
+import socket
+import threading
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
+
+TICK_S = 0.1
+"""Seconds between two looks."""
+
+
+class Watched(NamedTuple):
+    """One call. `gone`: called once when its client has hung up; `tick`: called at each look, it may write."""
+
+    sock: socket.socket
+    gone: Callable[[], None]
+    tick: Callable[[], None] | None
+
+
+class Watch:
+    """Watches what is added. `start` begins a thread, `stop` ends it. Thread-safe."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._calls: dict[int, Watched] = {}
+        self._some = threading.Event()
+        self._stopping = threading.Event()
+        self._numbers = 0
+        self._thread = threading.Thread(target=self._run, name="inferrouter-watch", daemon=True)
+
+    def start(self) -> None:
+        """Begin."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End, and wait for the thread."""
+        self._stopping.set()
+        self._some.set()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def add(self, sock: socket.socket, gone: Callable[[], None], tick: Callable[[], None] | None = None) -> int:
+        """Watch a call; returns its number for `remove`."""
+        with self._lock:
+            self._numbers += 1
+            self._calls[self._numbers] = Watched(sock, gone, tick)
+            number = self._numbers
+        if not self._some.is_set():
+            self._some.set()
+        return number
+
+    def remove(self, number: int) -> None:
+        """Watch it no longer. Its callbacks may be under way when this returns."""
+        with self._lock:
+            self._calls.pop(number, None)
+
+    def _run(self) -> None:
+        while not self._stopping.is_set():
+            self._some.wait()
+            if self._stopping.wait(TICK_S):
+                return
+            with self._lock:
+                calls = dict(self._calls)
+                if not calls:
+                    self._some.clear()
+                    continue
+                left = _hung_up(calls)
+                for number in left:
+                    self._calls.pop(number, None)
+            for number, call in calls.items():
+                if number in left:
+                    call.gone()
+                elif call.tick is not None:
+                    call.tick()
+
+
+def _hung_up(calls: dict[int, Watched]) -> set[int]:
+    """Those whose client has closed its end."""
+    by_file = {call.sock.fileno(): number for number, call in calls.items()}
+    return {by_file[file] for file in _readable(file for file in by_file if file >= 0) if _at_end(calls[by_file[file]].sock)}
+
+
+def _readable(files: Iterable[int]) -> list[int]:
+    if hasattr(select, "poll"):
+        poll = select.poll()
+        for file in files:
+            poll.register(file, select.POLLIN)
+        return [file for file, _ in poll.poll(0)]
+    return select.select(list(files), [], [], 0)[0]
+
+
+def _at_end(sock: socket.socket) -> bool:
+    try:
+        return not sock.recv(1, socket.MSG_PEEK)
+    except (BlockingIOError, InterruptedError, TimeoutError):
+        return False
+    except OSError:
+        return True

@@ -1,0 +1,115 @@
+"""The command `serve` as a process: it says where, answers, and stops when told."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import signal
+import subprocess
+import tempfile
+import unittest
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+from tests.commands import finish, run, start
+from tests.serving import HELLO, simulator
+
+CONFIG = """
+default_model = "fast"
+[[models]]
+alias = "fast"
+models = [{{provider = "sim", model = "m"}}]
+[[accounts]]
+provider = "sim"
+id = "a"
+base_url = "{url}"
+auth.api_key = "sk-1"
+limits = {{rpd = 100}}
+"""
+
+
+class ServeTest(unittest.TestCase):
+    def setUp(self) -> None:
+        self.folder = Path(self.enterContext(tempfile.TemporaryDirectory()))
+        self.sim = self.enterContext(simulator.Simulator(chunk_words=1, chunk_delay_s=0.05, reply=lambda question: "word " * 30))
+        self.config = self.folder / "c.toml"
+        self.config.write_text(CONFIG.format(url=self.sim.base_url))
+        self.config.chmod(0o600)
+
+    def serve(self, *argv: str, **env: str) -> tuple[subprocess.Popen[str], str]:
+        """A running `serve` and its address."""
+        state = {"XDG_STATE_HOME": str(self.folder), "HOME": str(self.folder), "PYTHONUNBUFFERED": "1"}
+        process = start("serve", "--config", str(self.config), "--port", "0", *argv, **state, **env)
+        self.addCleanup(self._end, process)
+        assert process.stdout is not None
+        self.said = [process.stdout.readline() for _ in range(4)]
+        self.assertTrue(self.said[0].startswith("serving at http://127.0.0.1:"), self.said)
+        return process, self.said[0].split()[2]
+
+    def _end(self, process: subprocess.Popen[str]) -> None:
+        if process.poll() is None:
+            process.kill()
+            finish(process)
+
+    def ask(self, url: str, **more: Any) -> Any:
+        headers = {"Content-Type": "application/json", "Authorization": "Bearer t0k3n-t0k3n"}
+        request = urllib.request.Request(url + "/v1/chat/completions", json.dumps({**HELLO, **more}).encode(), headers)
+        return urllib.request.urlopen(request, timeout=10)
+
+    def test_it_answers_and_stops(self) -> None:
+        """It says what to set in a tool; SIGTERM lets a stream under way end, and its end is clean."""
+        process, url = self.serve("--grace", "20", INFERROUTER_TOKEN="t0k3n-t0k3n")
+        with self.ask(url, stream=True) as answer:
+            begun = answer.readline()
+            process.send_signal(signal.SIGTERM)
+            text = begun + answer.read()
+        self.assertTrue(text.endswith(b"data: [DONE]\n\n"), text[-80:])
+        ran = finish(process)
+        self.assertEqual(ran.code, 0, ran.err)
+        self.assertIn(f"  export OPENAI_BASE_URL={url}/v1 OPENAI_API_KEY=$INFERROUTER_TOKEN\n", self.said)
+        self.assertIn("127.0.0.1 POST /v1/chat/completions 200", ran.err)
+        self.assertNotIn("t0k3n-t0k3n", str(self.said) + ran.err)
+
+    def test_a_second_signal_stops_at_once(self) -> None:
+        """The stream is cut, not ended."""
+        process, url = self.serve("--grace", "60", "--quiet")
+        with self.ask(url, stream=True) as answer:
+            answer.readline()
+            process.send_signal(signal.SIGINT)
+            assert process.stderr is not None
+            self.assertIn("stopping", process.stderr.readline())
+            process.send_signal(signal.SIGINT)
+            with self.assertRaises((http.client.HTTPException, OSError)):
+                answer.read()
+        self.assertEqual(finish(process).code, 0)
+
+    def test_counts_outlast_it(self) -> None:
+        """What one endpoint used, the next one knows: both count in one file."""
+        process, url = self.serve("--quiet")
+        with self.ask(url) as answer:
+            answer.read()
+        process.send_signal(signal.SIGTERM)
+        finish(process)
+        process, url = self.serve("--quiet")
+        with urllib.request.urlopen(url + "/status.json", timeout=5) as answer:
+            found = json.load(answer)
+        self.assertEqual(found["accounts"][0]["limits"][0]["used"], 1)
+
+    def test_it_says_what_is_wrong(self) -> None:
+        """A taken port, an open address without a token: one line, exit code 1."""
+        env = {"XDG_STATE_HOME": str(self.folder), "HOME": str(self.folder)}
+        import socket
+
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            port = str(taken.getsockname()[1])
+            ran = run("serve", "--config", str(self.config), "--port", port, env=env)
+        self.assertEqual((ran.code, ran.err.count("\n")), (1, 1))
+        self.assertIn("is taken", ran.err)
+        ran = run("serve", "--config", str(self.config), "--port", "0", "--host", "0.0.0.0", env=env)
+        self.assertEqual(ran.code, 1)
+        self.assertIn("--token", ran.err)
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -15,6 +15,7 @@ from .costs import UNITS
 from .frozen import EMPTY, FrozenDict, freeze, frozen_value
 from .limits import MAX_AMOUNT, zone_problem
 from .secret import Secret
+from .spend_caps import DOLLARS, PRICES_NEEDED, cap_problems, spend_caps
 from .validation import (
     check_base_url,
     check_bool,
@@ -79,9 +80,9 @@ class AccountConfig:
     and months begin, an IANA zone such as "America/Los_Angeles", or "rolling" for the last 24 hours at any moment.
 
     What it costs (dollars per token):
-    `paid_enabled`: may be used beyond what is free, if the configuration's `allow_paid` agrees. `max_daily_spend`:
-    dollars a UTC day, None: no cap. `cost_per_*_token`: None: not stated; cached and media input then cost what input
-    costs.
+    `paid_enabled`: may be used beyond what is free, if the configuration's `allow_paid` agrees. `max_daily_spend`: the most
+    that is used as paid in a UTC day: dollars, which need a price, or amounts of other units such as {"requests": 100} or
+    "50000 tokens"; None: no cap. `cost_per_*_token`: None: not stated; cached and media input then cost what input costs.
 
     How it is reached:
     `base_url`: None: the provider's own. `dialect`: openai | gemini | anthropic, None: the provider's own. `headers`:
@@ -99,7 +100,7 @@ class AccountConfig:
     daily_free: float | None = None
     quota_unit: str = "requests"
     paid_enabled: bool = False
-    max_daily_spend: float | None = None
+    max_daily_spend: float | Mapping[str, float] | str | None = None
     cost_per_input_token: float | None = None
     cost_per_output_token: float | None = None
     cost_per_cached_input_token: float | None = None
@@ -119,7 +120,7 @@ class AccountConfig:
     def __post_init__(self) -> None:
         if not isinstance(self.auth, Auth):
             object.__setattr__(self, "auth", _unusable(self.auth))
-        for name in ("limits", "model_limits", "capabilities", "headers"):
+        for name in ("limits", "model_limits", "capabilities", "headers", "max_daily_spend"):
             stated = getattr(self, name)
             if stated is not UNSTATED:
                 object.__setattr__(self, name, _frozen(stated))
@@ -134,6 +135,11 @@ class AccountConfig:
         """Whether input or output tokens have a stated price."""
         return self.cost_per_input_token is not None or self.cost_per_output_token is not None
 
+    @property
+    def spend_caps(self) -> Mapping[str, float]:
+        """`max_daily_spend` by unit; empty: no cap."""
+        return spend_caps(self.max_daily_spend)
+
 
 def account_problems(account: AccountConfig, path: str) -> list[str]:
     """Everything that is wrong with `account`, each as "path.setting: what is wrong"; never the value of a key."""
@@ -147,6 +153,8 @@ def account_problems(account: AccountConfig, path: str) -> list[str]:
         ("quota_unit", check_choice(account.quota_unit, tuple(UNITS))),
         *((name, check_bool(getattr(account, name))) for name in _FLAGS),
         *((name, _check_amount(getattr(account, name))) for name in _DOLLARS),
+        *cap_problems(account.max_daily_spend),
+        ("max_daily_spend", _check_cap_counts(account)),
         *(() if account.limits == CATALOG else _limit_problems("limits", account.limits)),
         *_model_limit_problems(account.model_limits),
         ("quota_group", None if account.quota_group is None else check_name(account.quota_group)),
@@ -165,7 +173,6 @@ def check_seconds(value: object) -> str | None:
 
 _FLAGS = ("paid_enabled", "optional", "allow_http")
 _DOLLARS = (
-    "max_daily_spend",
     "cost_per_input_token",
     "cost_per_output_token",
     "cost_per_cached_input_token",
@@ -202,6 +209,13 @@ def _key_problem(account: AccountConfig) -> tuple[str, str | None]:
     return "auth.api_key", (
         f"the key of account {account.id!r} holds a blank, a line break or a character that is not ASCII; copy it again"
     )
+
+
+def _check_cap_counts(account: AccountConfig) -> str | None:
+    """A cap in dollars where no price is known would never be reached: every call counts as $0."""
+    if account.has_price or not account.paid_enabled or not account.spend_caps.get(DOLLARS):
+        return None
+    return PRICES_NEEDED.format(repr(account.id))
 
 
 def _counts_whole(unit: object) -> bool:

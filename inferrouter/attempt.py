@@ -1,24 +1,29 @@
 """Runs one attempt: one reservation and one permit, one exchange with one provider, ended exactly once.
 
-Strategy: `begin` takes the permit and the reservation or says why not; `exchange` sends and hands a 2xx answer to the operation;
-then `succeed`, `fail` or `abandon` settles the ledger, tells the breaker and the meter, and whatever comes later does nothing.
-Must never decide which candidate comes next, nor know a wire format.
+Strategy: `begin` takes the permit and the reservation or says why not; `exchange` sends and hands a 2xx answer to the
+operation; then `succeed`, `fail` or `abandon` settles the ledger, tells the breaker and the meter, and whatever comes later
+does nothing. The first end decides how it ended; it counts as done once it is done, so that the next one carries out what an
+interrupt cut off. Must never decide which candidate comes next, nor know a wire format.
 """
 
 from __future__ import annotations
 
+import math
+import os
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import field
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 from .candidates import CallNeeds, Candidate, Instant, amounts_needed
-from .costs import UNITS, cost_of
+from .costs import UNITS, cost_of, with_media
 from .errors import InferRouterError, InvalidRequestError, Rejection
 from .failure_table import FailureRule
 from .frozen import frozen_value
 from .guarded_store import GuardedStore
 from .health import Health, Permit, Verdict
+from .limits import MAX_AMOUNT
 from .meter import Clock, Listeners
 from .notices import Notices
 from .policy import Policy
@@ -66,7 +71,20 @@ class Runtime:
     def settle_dropped_streams(self) -> None:
         """Settle what finalizers left behind."""
         while self.unsettled_streams:
-            self.unsettled_streams.popleft()()
+            try:
+                settle = self.unsettled_streams[0]
+            except IndexError:  # another thread was faster
+                return
+            try:
+                settle()
+            except Exception:
+                self._forget(settle)
+                raise
+            self._forget(settle)  # not before: an interrupt may come in between
+
+    def _forget(self, settle: Callable[[], None]) -> None:
+        with suppress(ValueError):  # another thread was faster
+            self.unsettled_streams.remove(settle)
 
 
 class Operation(NamedTuple, Generic[T]):
@@ -85,6 +103,14 @@ class Operation(NamedTuple, Generic[T]):
     stream: bool = False
     trace: CallTrace | None = None
     cancel: Cancel | None = None
+
+    def time_left(self, clock: Clock) -> float:
+        """Seconds until the deadline, below 0 after it; infinite if there is none."""
+        return math.inf if self.deadline is None else self.deadline - clock.monotonic()
+
+    def store_wait(self, clock: Clock) -> float | None:
+        """Seconds that the ledger may be waited for, None: as its store likes."""
+        return None if self.deadline is None else max(self.deadline - clock.monotonic(), 0.0)
 
     @property
     def session(self) -> str | None:
@@ -112,14 +138,20 @@ class Operation(NamedTuple, Generic[T]):
 
 
 class LiveAttempt:
-    """One attempt under way. `number`: which of its call it is, from 1; `budget`: seconds it may take; `dropped`: what its
-    request leaves out. The first of `succeed`, `fail` and `abandon` ends it; a second end does nothing.
+    """One attempt, under way between `begin` and its end. `number`: which of its call it is, from 1; `budget`: seconds it may
+    take; `dropped`: what its request leaves out. The first of `succeed`, `fail` and `abandon` ends it; a second end does
+    nothing.
+
+    Making one does nothing either: whoever holds it can end what an interrupt cut off at any point. A forked child ends nothing
+    of its parent's.
     """
 
     __slots__ = (
         "_ended",
+        "_ending",
         "_first_chunk_s",
         "_permit",
+        "_pid",
         "_reservation",
         "_started",
         "_wants",
@@ -132,58 +164,42 @@ class LiveAttempt:
     )
 
     def __init__(
-        self,
-        runtime: Runtime,
-        operation: Operation[Any],
-        candidate: Candidate,
-        reservation: tuple[QuotaStore, Reservation] | None,
-        wants: Sequence[tuple[str, float]],
-        permit: Permit,
-        number: int,
-        budget: float,
-        dropped: tuple[str, ...],
+        self, runtime: Runtime, operation: Operation[Any], candidate: Candidate, number: int, dropped: tuple[str, ...]
     ) -> None:
         self.runtime = runtime
         self.operation = operation
         self.candidate = candidate
         self.number = number
-        self.budget = budget
+        self.budget = 0.0
         self.dropped = dropped
-        self._reservation = reservation
-        self._wants = wants
-        self._permit = permit
-        self._started = runtime.clock.monotonic()
+        self._permit = Permit(candidate.account_id)
+        self._pid = os.getpid()
+        self._wants: Sequence[tuple[str, float]] = ()
+        self._reservation: tuple[QuotaStore, Reservation] | None = None
+        self._started = 0.0
+        self._ending: dict[str, Any] = {}
         self._ended = False
         self._first_chunk_s: float | None = None
 
-    @classmethod
-    def begin(
-        cls,
-        runtime: Runtime,
-        operation: Operation[Any],
-        candidate: Candidate,
-        number: int,
-        time_left: float,
-        dropped: tuple[str, ...],
-    ) -> LiveAttempt | Refusal | Rejection:
-        """Take the permit and the reservation; else what the store or the breaker said. Raises `QuotaStoreError`."""
+    def begin(self) -> Refusal | Rejection | None:
+        """Take the permit and the reservation; else return what the store or the breaker said. Raises `QuotaStoreError`."""
+        runtime, operation, candidate = self.runtime, self.operation, self.candidate
         account = candidate.deployment.bound.account
-        permit = runtime.health.acquire(account.id, runtime.clock.monotonic())
-        if permit is None:
-            wait = max(runtime.health.peek(account.id, runtime.clock.monotonic())[1], 1.0)
+        now = runtime.now()
+        if runtime.health.acquire(account.id, now.mono, self._permit) is None:
+            wait = max(runtime.health.peek(account.id, now.mono)[1], 1.0)
             place = (candidate.provider, candidate.account_id, candidate.model)
-            return Rejection(*place, "the breaker is open after repeated failures", runtime.clock.time() + wait, "breaker")
-        try:
-            wants = amounts_needed(candidate, operation.needs.estimate)
-            reservation = runtime.ledger.reserve(wants, runtime.clock.time()) if wants else None
-        except BaseException:
-            runtime.health.release(permit, Verdict.IGNORED, runtime.clock.monotonic())
-            raise
-        if isinstance(reservation, Refusal):
-            runtime.health.release(permit, Verdict.IGNORED, runtime.clock.monotonic())
-            return reservation
-        budget = min(account.attempt_timeout or runtime.attempt_timeout, time_left)
-        return cls(runtime, operation, candidate, reservation, wants, permit, number, budget, dropped)
+            return Rejection(*place, "the breaker is open after repeated failures", now.wall + wait, "breaker")
+        self._wants = amounts_needed(candidate, operation.needs.estimate)
+        if self._wants:
+            taken = runtime.ledger.reserve(self._wants, now.wall, operation.store_wait(runtime.clock))
+            if isinstance(taken, Refusal):
+                self.abandon()
+                return taken
+            self._reservation = taken
+        self.budget = min(account.attempt_timeout or runtime.attempt_timeout, operation.time_left(runtime.clock))
+        self._started = runtime.clock.monotonic()
+        return None
 
     def exchange(self, request: WireRequest, new_connection: bool = False) -> Any:
         """Send, and return what the operation read. Raises `WireFault`, the error the answer means, or what `read` raises."""
@@ -212,7 +228,7 @@ class LiveAttempt:
 
     def cost(self, usage: Usage) -> float:
         """Dollars; 0 for a free call."""
-        return 0.0 if self.candidate.free else cost_of(self.candidate.deployment.bound.account, usage)
+        return 0.0 if self.candidate.free else cost_of(self.candidate.deployment.bound.account, self._with_media(usage))
 
     def first_chunk(self) -> None:
         """A stream's first content has come."""
@@ -248,23 +264,26 @@ class LiveAttempt:
         error: InferRouterError | None,
         answer: ChatResponse | EmbedResponse | None = None,
     ) -> None:
-        if self._ended:
+        if self._ended or self._pid != os.getpid():
             return
-        self._ended = True
-        runtime = self.runtime
-        now = runtime.now()
+        runtime, trace = self.runtime, self.operation.trace
+        decided = self._ending.setdefault("how", (runtime.now(), verdict, amounts, usage, error, answer))
+        now, verdict, amounts, usage, error, answer = decided
         runtime.health.release(self._permit, verdict, now.mono)
         if self._reservation is not None:
             runtime.ledger.settle(self._reservation, amounts, now.wall)
-        trace = self.operation.trace
-        if usage is not None and trace is not None:
+        if usage is not None and trace is not None and self._ending.setdefault("told", told := object()) is told:
             took, cost, first = now.mono - self._started, self.cost(usage), self._first_chunk_s
             facts = (self.candidate, self.number, took, usage, cost, error, answer, first)
             trace.attempt_ends(*facts, self._wants, amounts)
+        self._ended = True
 
     def _amounts(self, usage: Usage) -> list[float]:
-        prices = self.candidate.deployment.bound.account
-        return [UNITS[unit].used(usage, prices) for _, unit in self.candidate.buckets]
+        prices, usage = self.candidate.deployment.bound.account, self._with_media(usage)
+        return [min(UNITS[unit].used(usage, prices), MAX_AMOUNT) for _, unit in self.candidate.buckets]
+
+    def _with_media(self, usage: Usage) -> Usage:
+        return with_media(usage, self.operation.needs.estimate, self.candidate.deployment.bound.account)
 
 
 def _beginning(reply: WireReply) -> bytes:

@@ -18,6 +18,7 @@ from .costs import UNITS, Estimate
 from .errors import Rejection
 from .guarded_store import GuardedStore
 from .health import BreakerState, Health
+from .limits import MAX_AMOUNT
 from .quota import Headroom, Hold
 from .records import ChatRequest
 from .routes import UNLIMITED, Deployment, Route
@@ -91,10 +92,15 @@ class Assessment(NamedTuple):
     rejections: tuple[Rejection, ...]
 
 
-def find_candidates(route: Route, needs: CallNeeds, ledger: GuardedStore, health: Health, now: Instant) -> Assessment:
-    """Assess every deployment of `route`; over many, only those again whose facts changed. Raises `QuotaStoreError`."""
-    headrooms = ledger.headroom(route.bucket_keys, now.wall) if route.bucket_keys else []
-    holds = ledger.holds(now.wall)
+def find_candidates(
+    route: Route, needs: CallNeeds, ledger: GuardedStore, health: Health, now: Instant, max_wait: float | None = None
+) -> Assessment:
+    """Assess every deployment of `route`; over many, only those again whose facts changed. Raises `QuotaStoreError`.
+
+    `max_wait`: seconds to wait for the ledger, None: as its store likes.
+    """
+    headrooms = ledger.headroom(route.bucket_keys, now.wall, max_wait) if route.bucket_keys else []
+    holds = ledger.holds(now.wall, route.hold_keys, max_wait)
     if len(route.deployments) >= MANY and not (needs.request is not None and needs.request.require):
         results = _kept_results(route, needs, headrooms, holds, health, now)
     else:
@@ -231,7 +237,7 @@ def _span(deployment: Deployment, total: int, found: Candidate | Rejection, allo
     limit = allowance.limit
     if isinstance(found, Rejection) and found.code not in ("paid_not_allowed", "spend_cap"):
         return -math.inf, math.inf
-    if deployment.spend is not None and not (isinstance(found, Candidate) and found.free):
+    if deployment.spends and not (isinstance(found, Candidate) and found.free):
         return math.inf, -math.inf
     depends_on = UNITS[limit.unit].depends_on
     if limit.amount == UNLIMITED or not depends_on:
@@ -248,7 +254,7 @@ def amounts_needed(candidate: Candidate, estimate: Estimate) -> tuple[tuple[str,
 
 def amount_of(deployment: Deployment, unit: str, estimate: Estimate) -> float:
     """What `estimate` is in a limit's unit."""
-    return UNITS[unit].needed(estimate, deployment.bound.account)
+    return min(UNITS[unit].needed(estimate, deployment.bound.account), MAX_AMOUNT)
 
 
 def _is_free(deployment: Deployment, needs: CallNeeds, headrooms: Mapping[str, Headroom]) -> tuple[bool, Headroom | None]:
@@ -268,15 +274,22 @@ def _refused_paid(
         what = _spent_words(spent) if spent is not None else "it is a paid account"
         missing = "allow_paid is false" if account.paid_enabled else "paid_enabled is false"
         return _rejection(deployment, "paid_not_allowed", f"{what}, and {missing}", _comes_back(deployment, needs, spent))
-    if deployment.spend is not None:
-        headroom = headrooms[deployment.spend]
-        needed = amount_of(deployment, "dollars", needs.estimate)
-        if headroom.used + needed > headroom.limit.ceiling or (headroom.remaining <= 0 and account.max_daily_spend is not None):
-            spent_today = f"${headroom.used:.4f} of ${headroom.limit.amount:g} spent today"
-            reason = f"max_daily_spend reached: {spent_today}, about ${needed:.4f} needed"
-            fits_later = needed <= headroom.limit.ceiling and headroom.limit.amount > 0
+    for key, unit in deployment.spends:
+        headroom = headrooms[key]
+        limit = headroom.limit
+        needed = amount_of(deployment, unit, needs.estimate)
+        if headroom.used + needed > limit.ceiling or (headroom.remaining <= 0 and limit.amount != UNLIMITED):
+            reason = f"max_daily_spend reached: {_spend_words(headroom, needed)}"
+            fits_later = needed <= limit.ceiling and limit.amount > 0
             return _rejection(deployment, "spend_cap", reason, headroom.resets_at if fits_later else None)
     return None
+
+
+def _spend_words(headroom: Headroom, needed: float) -> str:
+    limit = headroom.limit
+    if limit.unit == "dollars":
+        return f"${headroom.used:.4f} of ${limit.amount:g} spent today, about ${needed:.4f} needed"
+    return f"{headroom.used:g} of {limit.quantity(limit.amount)} used as paid today, about {needed:g} needed"
 
 
 def _spent_words(headroom: Headroom) -> str:

@@ -231,8 +231,8 @@ def _account_warnings(config: Config, direct: Collection[str]) -> Iterator[str]:
 
 def _surprises(account: AccountConfig, allow_paid: bool) -> Iterator[tuple[str, str]]:
     who = f"account {account.id!r}"
-    if account.max_daily_spend is not None and not account.has_price:
-        yield "max_daily_spend", f"{who} has a spend cap but no price, so nothing is ever counted against it"
+    if account.max_daily_spend is not None and not account.paid_enabled:
+        yield "max_daily_spend", f"{who} has a spend cap, but paid_enabled is false, so it is never used beyond what is free"
     elif account.paid_enabled and not account.has_price:
         yield "paid_enabled", f"paid {who} has no price, so its cost counts as 0 and it is tried after priced ones"
     if account.quota_unit == "dollars" and account.daily_free is not None and not account.has_price:

@@ -1,10 +1,11 @@
 """Keeps connections alive between requests, and makes sockets that end by a deadline, in plain and in TLS.
 
 Strategy: a stack of idle connections for each destination (scheme, host, port, proxy, key); the last one back is the first one
-out, because it is the one most likely alive. Anything readable on an idle connection means it is dead or out of sync. The lock
-guards the lists only. A socket sets the time that is left before each blocking call, so that a peer who drips bytes cannot
-stretch a call; connecting divides it over the addresses of the name. Looking the name up cannot be cut short without a thread,
-but its time counts. Must never know requests, answers or keys. Loaded on first use: `ssl` is slow to import.
+out, because it is the one most likely alive. Anything readable on an idle connection means it is dead or out of sync. Whoever
+takes one off its list has it alone, which needs no lock. A socket sets the time that is left before each blocking call, so that
+a peer who drips bytes cannot stretch a call; connecting divides it over the addresses of the name. Looking the name up cannot
+be cut short without a thread, but its time counts. Must never know requests, answers or keys. Loaded on first use: `ssl` is
+slow to import.
 """
 
 from __future__ import annotations
@@ -15,7 +16,6 @@ import os
 import select
 import socket
 import ssl
-import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -114,11 +114,10 @@ class Pool:
         if self._pid != os.getpid():
             self._forget_parents()
         while True:
-            with self._lock:
-                stack = self._idle.get(destination)
-                if not stack:
-                    return None
-                connection = stack.pop()
+            try:
+                connection = self._idle[destination].pop()
+            except (KeyError, IndexError):
+                return None
             if self._clock() - connection.idle_since <= self._idle_s and connection.reusable():
                 return connection
             connection.close()
@@ -128,57 +127,59 @@ class Pool:
         now = connection.idle_since = self._clock()
         if self._pid != os.getpid():
             self._forget_parents()
-        surplus: list[Connection] = []
-        with self._lock:
-            if self._closed or connection.pid != self._pid or not self._per_host:
-                surplus.append(connection)
-            else:
-                stack = self._idle.setdefault(connection.destination, [])
-                stack.append(connection)
-                if len(stack) > self._per_host:
-                    surplus.append(stack.pop(0))
-                if now >= self._next_sweep:
-                    surplus += self._expired(now)
-        for spare in surplus:
-            spare.close()
+        if self._closed or connection.pid != self._pid or not self._per_host:
+            connection.close()
+            return
+        stack = self._idle.setdefault(connection.destination, [])
+        stack.append(connection)
+        if len(stack) > self._per_host:
+            _close_first(stack)
+        if now >= self._next_sweep:
+            self._sweep(now)
+        if self._closed:  # in the meantime
+            self.close()
 
     def close(self) -> None:
         """Closes every idle connection; what comes back later is closed too."""
         if self._pid != os.getpid():
             self._forget_parents()
-        with self._lock:
-            self._closed = True
-            idle, self._idle = self._idle, {}
-        for stack in idle.values():
-            for connection in stack:
-                connection.close()
+        self._closed = True
+        for stack in list(self._idle.values()):
+            while stack:
+                _close_first(stack)
 
     def _start(self) -> None:
-        self._pid = os.getpid()
-        self._lock = threading.Lock()
         self._idle = {}
         self._next_sweep = 0.0
+        self._pid = os.getpid()
 
     def _forget_parents(self) -> None:
-        """After a fork the lock may be held for ever and the sockets are the parent's: start anew."""
+        """After a fork the sockets are the parent's: start anew."""
         idle = self._idle
         self._start()
         for stack in idle.values():
             for connection in stack:
                 connection.abandon()
 
-    def _expired(self, now: float) -> list[Connection]:
-        """Under the lock: removes and returns what has been idle for too long, whatever its destination."""
+    def _sweep(self, now: float) -> None:
+        """Close what has been idle for too long, whatever its destination."""
         self._next_sweep = now + self._idle_s
-        expired: list[Connection] = []
-        for destination, stack in list(self._idle.items()):
-            kept = [connection for connection in stack if now - connection.idle_since <= self._idle_s]
-            expired += [connection for connection in stack if now - connection.idle_since > self._idle_s]
-            if kept:
-                self._idle[destination] = kept
-            else:
-                del self._idle[destination]
-        return expired
+        for stack in list(self._idle.values()):
+            for connection in stack.copy():
+                if now - connection.idle_since > self._idle_s:
+                    try:
+                        stack.remove(connection)
+                    except ValueError:  # another thread has it
+                        continue
+                    connection.close()
+
+
+def _close_first(stack: list[Connection]) -> None:
+    """Close the connection that is idle the longest, unless other threads have taken the last."""
+    try:
+        stack.pop(0).close()
+    except IndexError:
+        return
 
 
 class TimedSocket(socket.socket):

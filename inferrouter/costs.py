@@ -9,17 +9,26 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Protocol
 
 from .content import Part
 from .errors import InvalidRequestError
-from .frozen import FrozenDict, frozen_value
+from .frozen import EMPTY, FrozenDict, frozen_value
 from .records import ChatRequest, EmbedRequest, Message, Usage
 
 DEFAULT_OUTPUT_TOKENS = 1024
 """Tokens reserved for an answer whose `max_tokens` is not given."""
 
 MOST_ANSWERS = 128  # OpenAI's highest n
+OUTPUT_KEYS = ("max_tokens", "max_completion_tokens", "max_output_tokens")
+"""What bounds an answer in a provider's own request, as `extra` may hold it."""
+MOST_TOKENS = 10**12
+"""More than any call has; what is asked for beyond it counts as so many."""
+
+PRICED_MEDIA = ("audio", "image", "video")
+"""Kinds of input that may have a price of their own."""
+
 TOKENS_PER_MESSAGE = 4
 IMAGE_TOKENS = 1100  # a high-detail picture at OpenAI; Gemini counts 258 a tile
 UNSEEN_TOKENS = 5000  # audio, video or a document behind a URL, whose size nobody knows
@@ -28,10 +37,11 @@ BYTES_PER_TOKEN = {"audio": 500, "video": 1000, "document": 200}
 
 @frozen_value
 class Estimate:
-    """Tokens: what goes in, and what may come out at most."""
+    """Tokens: what goes in, and what may come out at most. `media`: how many of those that go in are of which kind of media."""
 
     input_tokens: int
     output_tokens: int
+    media: Mapping[str, int] = EMPTY
 
     @property
     def total(self) -> int:
@@ -90,7 +100,17 @@ def estimate_chat(request: ChatRequest) -> Estimate:
         count += sum(_json_tokens(tool.to_dict(), f"tool {tool.name!r}") for tool in request.tools)
     if request.response_format is not None:
         count += _json_tokens(request.response_format, "response_format")
-    return Estimate(count, (request.max_tokens or DEFAULT_OUTPUT_TOKENS) * answers_wanted(request))
+    output = min(output_wanted(request) or DEFAULT_OUTPUT_TOKENS, MOST_TOKENS)
+    return Estimate(count, output * answers_wanted(request), _media_tokens(request))
+
+
+def output_wanted(request: ChatRequest) -> int | None:
+    """The longest answer that is asked for, in tokens: `max_tokens`, or what `extra` puts in its place; None for no bound."""
+    extra = request.extra or {}
+    config = extra.get("generationConfig")
+    inner = [config.get("maxOutputTokens")] if isinstance(config, Mapping) else []
+    wanted = [request.max_tokens, *inner, *[extra.get(name) for name in OUTPUT_KEYS]]
+    return max((count for count in wanted if type(count) is int and count > 0), default=None)
 
 
 def answers_wanted(request: ChatRequest) -> int:
@@ -130,15 +150,33 @@ def cost_of(prices: Prices, usage: Usage) -> float:
     breakdown = usage.input_breakdown
     for count, price in (
         (usage.cached_tokens, prices.cost_per_cached_input_token),
-        (breakdown.get("audio", 0), prices.cost_per_audio_input_token),
-        (breakdown.get("image", 0), prices.cost_per_image_input_token),
-        (breakdown.get("video", 0), prices.cost_per_video_input_token),
+        *((breakdown.get(kind, 0), _media_price(prices, kind)) for kind in (PRICED_MEDIA if breakdown else ())),
     ):
         if price is not None and count:
             part = min(count, plain)
             plain -= part
             cost += part * price
     return cost + plain * base + usage.completion_tokens * (prices.cost_per_output_token or 0.0)
+
+
+def most_it_costs(prices: Prices, estimate: Estimate) -> float:
+    """Dollars that a call of this estimate may cost: media that is dearer than text at its own price."""
+    usage = Usage(estimate.input_tokens, estimate.output_tokens, estimate.total)
+    return cost_of(prices, with_media(usage, estimate, prices))
+
+
+def with_media(usage: Usage, estimate: Estimate, prices: Prices) -> Usage:
+    """`usage`, where it does not say how much of the input was media, with what the estimate says of media dearer than text."""
+    if usage.input_breakdown or not estimate.media:
+        return usage
+    base = prices.cost_per_input_token or 0.0
+    dearer = {kind: count for kind, count in estimate.media.items() if (_media_price(prices, kind) or 0.0) > base}
+    return replace(usage, input_breakdown=dearer) if dearer else usage
+
+
+def _media_price(prices: Prices, kind: str) -> float | None:
+    found: float | None = getattr(prices, f"cost_per_{kind}_input_token")
+    return found
 
 
 def _json_tokens(value: object, what: str) -> int:
@@ -157,6 +195,16 @@ def _message_tokens(message: Message) -> int:
     for call in message.tool_calls:
         count += estimate_text(call.name) + estimate_text(call.arguments) + TOKENS_PER_MESSAGE
     return count
+
+
+def _media_tokens(request: ChatRequest) -> Mapping[str, int]:
+    found: dict[str, int] = {}
+    for message in request.messages:
+        if isinstance(message, Message) and not isinstance(message.content, str):
+            for part in message.parts:
+                if part.kind in PRICED_MEDIA:
+                    found[part.kind] = found.get(part.kind, 0) + _part_tokens(part)
+    return found or EMPTY
 
 
 def _part_tokens(part: Part) -> int:
@@ -189,7 +237,7 @@ UNITS: Mapping[str, Unit] = FrozenDict(
     ),
     dollars=Unit(
         "",
-        lambda estimate, prices: cost_of(prices, Usage(estimate.input_tokens, estimate.output_tokens, estimate.total)),
+        lambda estimate, prices: most_it_costs(prices, estimate),
         lambda usage, prices: cost_of(prices, usage),
         lambda amount: f"${amount:.6f}".rstrip("0").rstrip("."),
         whole=False,

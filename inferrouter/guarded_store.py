@@ -2,49 +2,58 @@
 
 Strategy: with `on_error="refuse"` a store that fails refuses the call; with "ignore" a store in memory takes over from there
 and the fact is counted in `degraded`. A settlement that fails is kept and tried again before the next reservation: until then
-the reservation stays charged, which errs on the safe side. Must never know why an amount is what it is.
+the reservation stays charged, which errs on the safe side. An answer never waits for its settlement. Must never know why an
+amount is what it is.
 """
 
 from __future__ import annotations
 
-import threading
+import os
 from collections import deque
-from collections.abc import Callable, Sequence
-from typing import TypeVar
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any, NamedTuple, TypeVar
 
 from .errors import InferRouterError, QuotaStoreError, router_closed
 from .limits import Limit
 from .quota import Bucket, Headroom, Hold, QuotaStore, Refusal, Reservation
 from .quota_memory import MemoryQuotaStore
+from .turn import Holder, Turn
 
 T = TypeVar("T")
 
 KEPT_SETTLEMENTS = 10_000
+SETTLE_WAIT_S = 0.05
+"""How long a settlement or a hold may wait for a store that others keep busy. A settlement that fails then is made later."""
+CLOSING_TRIES = 10
+"""How many settlements may fail before `close` gives the rest up."""
 
 
 class GuardedStore:
-    """The methods of a store, made safe. Each raises `QuotaStoreError` or nothing; `InferRouterError` once it is closed."""
+    """The methods of a store, made safe. Each raises `QuotaStoreError` or nothing; `InferRouterError` once it is closed.
+
+    `max_wait`: seconds a method may wait for others, where the store can be told so; None: as the store likes.
+    """
 
     def __init__(self, store: QuotaStore, on_error: str = "refuse") -> None:
         self.store = store
         self.degraded = 0
         self._closed = False
         self._spare = MemoryQuotaStore() if on_error == "ignore" else None
-        self._unsettled: deque[tuple[QuotaStore, Reservation, Sequence[float] | None]] = deque(maxlen=KEPT_SETTLEMENTS)
-        self._replaying = threading.Lock()
+        self._unsettled: deque[_Settlement] = deque(maxlen=KEPT_SETTLEMENTS)
+        self._replaying = Turn()
+        self._takes = {name: _parameters(store, name) for name in ("define", "headroom", "holds", "reserve", "commit", "hold")}
 
-    def define(self, buckets: Sequence[Bucket], now: float) -> None:
+    def define(self, buckets: Sequence[Bucket], now: float, max_wait: float | None = None) -> None:
         """Make the buckets known."""
         if self._spare is not None:
             self._spare.define(buckets, now)
-        self._ask(lambda store: store.define(buckets, now))
+        self._ask("define", (buckets, now), max_wait)
 
-    def headroom(self, keys: Sequence[str], now: float) -> list[Headroom]:
+    def headroom(self, keys: Sequence[str], now: float, max_wait: float | None = None) -> list[Headroom]:
         """What is left in each bucket, in order."""
-        try:
-            return self.store.headroom(keys, now)
-        except Exception as exc:
-            return self.fallback_or_raise(exc).headroom(keys, now)
+        found: list[Headroom] = self._ask("headroom", (keys, now), max_wait)
+        return found
 
     def limit_of(self, key: str, now: float) -> Limit | None:
         """The limit that the store itself counts under `key`, None if it knows none or cannot say."""
@@ -53,45 +62,42 @@ class GuardedStore:
         except Exception:
             return None
 
-    def holds(self, now: float) -> dict[str, Hold]:
-        """The live holds by key."""
-        try:
-            return self.store.holds(now)
-        except Exception as exc:
-            return self.fallback_or_raise(exc).holds(now)
+    def holds(self, now: float, keys: Sequence[str] | None = None, max_wait: float | None = None) -> dict[str, Hold]:
+        """The live holds by key; `keys` are those the caller looks at, None: all. There may be others with them."""
+        facts = (now,) if keys is None or "keys" not in self._takes["holds"] else (now, keys)
+        found: dict[str, Hold] = self._ask("holds", facts, max_wait)
+        return found
 
-    def reserve(self, wants: Sequence[tuple[str, float]], now: float) -> tuple[QuotaStore, Reservation] | Refusal:
+    def reserve(
+        self, wants: Sequence[tuple[str, float]], now: float, max_wait: float | None = None
+    ) -> tuple[QuotaStore, Reservation] | Refusal:
         """All of `wants` or nothing; with the reservation comes the store that it must be settled with."""
         if self._unsettled:
-            self._replay(now)
+            self._replay(now, 1)
         store = self.store
         try:
-            answer = store.reserve(wants, now)
+            answer = store.reserve(wants, now, **self._options("reserve", max_wait))
         except Exception as exc:
             store = self.fallback_or_raise(exc)
             answer = store.reserve(wants, now)
         return answer if isinstance(answer, Refusal) else (store, answer)
 
     def settle(self, held: tuple[QuotaStore, Reservation], amounts: Sequence[float] | None, now: float) -> None:
-        """Charge `amounts` (None: as reserved). Never raises: a store that fails gets it again later."""
-        store, reservation = held
-        try:
-            store.commit(reservation, now, amounts)
-        except Exception:
-            self._unsettled.append((store, reservation, amounts))
+        """Charge `amounts` (None: as reserved). Never raises, and waits for nobody: a store that fails gets it again later."""
+        settlement = _Settlement(os.getpid(), *held, amounts)
+        if not self._settled(settlement, now):
+            self._unsettled.append(settlement)
 
     def hold(self, key: str, until: float, reason: str, now: float) -> None:
         """Hold an account or a model. Never raises: a hold that is lost costs one more refused call."""
-        try:
-            self._ask(lambda store: store.hold(key, until, reason, now))
-        except InferRouterError:
-            return
+        with suppress(InferRouterError):
+            self._ask("hold", (key, until, reason, now), SETTLE_WAIT_S)
 
     def close(self, now: float, store_too: bool) -> None:
         """Settle what is left, and close the store if `store_too`. Raises nothing.
 
         What fails from then on failed because its router is closed, and says so."""
-        self._replay(now)
+        self._replay(now, CLOSING_TRIES)
         self._closed = True
         try:
             if store_too:
@@ -99,13 +105,8 @@ class GuardedStore:
         except Exception:
             self.degraded += 1
 
-    def _ask(self, method: Callable[[QuotaStore], T]) -> T:
-        try:
-            return method(self.store)
-        except Exception as exc:
-            return method(self.fallback_or_raise(exc))
-
     def fallback_or_raise(self, exc: Exception) -> QuotaStore:
+        """The store in memory that takes over after `exc`. Raises what a caller is told where none does."""
         if self._closed:
             raise router_closed() from exc
         self.degraded += 1
@@ -118,12 +119,61 @@ class GuardedStore:
             f'the quota store {kind} failed with {type(exc).__name__}: mend it, or set quota.on_store_error = "ignore"'
         ) from exc
 
-    def _replay(self, now: float) -> None:
-        if not self._replaying.acquire(blocking=False):
-            return
+    def _ask(self, method: str, facts: tuple[Any, ...], max_wait: float | None) -> Any:
         try:
-            for _ in range(len(self._unsettled)):
-                store, reservation, amounts = self._unsettled.popleft()
-                self.settle((store, reservation), amounts, now)
+            return getattr(self.store, method)(*facts, **self._options(method, max_wait))
+        except Exception as exc:
+            return getattr(self.fallback_or_raise(exc), method)(*facts)
+
+    def _options(self, method: str, max_wait: float | None) -> dict[str, Any]:
+        return {} if max_wait is None or "max_wait" not in self._takes[method] else {"max_wait": max_wait}
+
+    def _settled(self, settlement: _Settlement, now: float) -> bool:
+        pid, store, reservation, amounts = settlement
+        options = self._options("commit", SETTLE_WAIT_S) if store is self.store else {}
+        try:
+            if pid == os.getpid():  # else it is the parent's to settle
+                store.commit(reservation, now, amounts, **options)
+        except Exception:
+            return False
+        return True
+
+    def _replay(self, now: float, failures: int) -> None:
+        """Try each settlement that is left once more, until so many have failed. One thread at a time: the others go on."""
+        holder = Holder()
+        try:
+            if self._replaying.take(holder):
+                for _ in range(len(self._unsettled)):
+                    settlement = self._unsettled[0]
+                    settled = self._settled(settlement, now)
+                    if not settled:
+                        failures -= 1
+                        self._unsettled.append(
+                            settlement
+                        )  # behind the others, before it is taken off: an interrupt loses nothing
+                    self._unsettled.remove(settlement)
+                    if failures <= 0:
+                        return
+        except (IndexError, ValueError):  # a signal handler's call was faster
+            return
         finally:
-            self._replaying.release()
+            self._replaying.give(holder)
+
+
+class _Settlement(NamedTuple):
+    """One that a store could not carry out. `pid`: the process whose reservation it is."""
+
+    pid: int
+    store: QuotaStore
+    reservation: Reservation
+    amounts: Sequence[float] | None
+
+
+def _parameters(store: QuotaStore, method: str) -> frozenset[str]:
+    """The names of what `method` takes: a store of the user's own may know nothing of what came later."""
+    from inspect import signature
+
+    try:
+        return frozenset(signature(getattr(store, method)).parameters)
+    except (AttributeError, TypeError, ValueError):
+        return frozenset()

@@ -2,15 +2,19 @@
 
 Strategy: one table of (state, event) -> next state, with `now` (monotonic seconds) passed in. Every admitted call holds a
 `Permit` and ends it exactly once; a permit from before the last change of state moves nothing, and a probe that ends without a
-verdict gives its turn back. Must never know why a call failed.
+verdict gives its turn back. A state is replaced whole and no lock is taken; a call is under way for as long as its permit lives
+in this process, so that one that was cut off at any point, or left behind by a fork, counts no more. Must never know why a call
+failed.
 """
 
 from __future__ import annotations
 
-import threading
-from collections import deque
+import os
 from enum import Enum
+from typing import NamedTuple
+from weakref import ref
 
+from .cell import Cell
 from .errors import ConfigError
 from .frozen import frozen_value
 from .outage import Outages
@@ -67,74 +71,84 @@ _NEXT: dict[tuple[BreakerState, Verdict], BreakerState | None] = {
 
 
 class Permit:
-    """An admitted call; give it back with `Health.release`."""
+    """One call's leave to use an account; admitted by `Health.acquire`, given back by `Health.release`."""
 
-    __slots__ = ("_breaker", "_ended", "_epoch", "_probe")
+    __slots__ = ("__weakref__", "_counted", "_ended", "_epoch", "_pid", "account_id")
 
-    def __init__(self, breaker: _Breaker, probe: bool) -> None:
-        self._breaker = breaker
-        self._epoch = breaker.epoch
-        self._probe = probe
+    def __init__(self, account_id: str) -> None:
+        self.account_id = account_id
+        self._pid = os.getpid()
+        self._epoch = 0
+        self._counted = False
         self._ended = False
+
+    @property
+    def _alive(self) -> bool:
+        return not self._ended and self._pid == os.getpid()
 
 
 class Health:
-    """All accounts' breakers and counts. Thread-safe; `now` is monotonic seconds."""
+    """The breakers of all accounts. Thread-safe."""
 
     def __init__(self, config: HealthConfig | None = None) -> None:
         self.config = config or HealthConfig()
         self.outages = Outages()
-        self._lock = threading.Lock()
         self._breakers: dict[str, _Breaker] = {}
         self._busy: set[str] = set()
 
     def peek(self, account_id: str, now: float) -> tuple[BreakerState, float, int]:
-        """The state, the seconds until a call may be let through (0: now), and the calls in flight. Changes nothing."""
+        """State, seconds until a call may be admitted, and calls in flight; without changing anything."""
         breaker = self._breakers.get(account_id)
         if breaker is None:
             return BreakerState.CLOSED, 0.0, 0
-        with self._lock:
-            return breaker.state_at(now), breaker.wait(now), breaker.in_flight
+        circuit, _ = breaker.circuit.look()
+        return circuit.state_at(now), circuit.wait(now), len(breaker.in_flight())
 
     def busy(self) -> frozenset[str]:
         """The accounts that have calls under way or a breaker that is not closed."""
-        with self._lock:
-            return frozenset(self._busy)
+        return frozenset(self._busy.copy())
 
-    def acquire(self, account_id: str, now: float) -> Permit | None:
-        """Admit a call, or None while the breaker is open or its one probe is under way."""
-        with self._lock:
-            breaker = self._breakers.get(account_id)
-            if breaker is None:
-                breaker = self._breakers[account_id] = _Breaker(account_id, self.config)
-            permit = breaker.acquire(now)
-            if permit is not None:
-                self._busy.add(account_id)
-            return permit
+    def acquire(self, account_id: str, now: float, permit: Permit | None = None) -> Permit | None:
+        """Admit a call, or None while the breaker is open or its one probe is under way.
+
+        `permit`: the one to admit. Whoever makes it beforehand can give it back even if this method is cut off.
+        """
+        breaker = self._breakers.get(account_id) or self._breakers.setdefault(account_id, _Breaker(self.config))
+        permit = permit or Permit(account_id)
+        if not breaker.admit(permit, now):
+            return None
+        flight = breaker.in_flight()
+        flight.add(ref(permit, flight.discard))
+        self._busy.add(account_id)  # after it is in flight, see `release`
+        return permit
 
     def release(self, admitted: Permit, verdict: Verdict, now: float) -> None:
-        """End an admitted call; a second end does nothing."""
-        with self._lock:
-            if not admitted._ended:
-                admitted._ended = True
-                breaker = admitted._breaker
-                breaker.release(admitted, verdict, now)
-                if not breaker.in_flight and breaker.state is BreakerState.CLOSED:
-                    self._busy.discard(breaker.account_id)
+        """End an admitted call; a second end does nothing, unless the first was cut off: then it is carried out again."""
+        breaker = self._breakers.get(admitted.account_id)
+        if breaker is None or not admitted._alive:
+            return
+        breaker.settle(admitted, verdict, now)
+        breaker.in_flight().discard(ref(admitted))
+        admitted._ended = True
+        if breaker.idle:
+            self._busy.discard(admitted.account_id)
+            if not breaker.idle:  # another call was admitted in between
+                self._busy.add(admitted.account_id)
 
 
-class _Breaker:
-    __slots__ = ("account_id", "config", "epoch", "failures", "in_flight", "open_until", "probing", "state")
+class _Circuit(NamedTuple):
+    """What a breaker knows: never changed, replaced whole. `probe`: the permit that may be under way while it is not closed.
 
-    def __init__(self, account_id: str, config: HealthConfig) -> None:
-        self.account_id = account_id
-        self.config = config
-        self.state = BreakerState.CLOSED
-        self.epoch = 0
-        self.failures: deque[float] = deque(maxlen=config.failure_threshold)
-        self.open_until = 0.0
-        self.probing = False
-        self.in_flight = 0
+    `counted`: the permit whose end made this circuit; whoever comes next notes that on it, so that an end that was cut off and is
+    carried out again counts once.
+    """
+
+    state: BreakerState = BreakerState.CLOSED
+    epoch: int = 0
+    failures: tuple[float, ...] = ()
+    open_until: float = 0.0
+    probe: ref[Permit] | None = None
+    counted: ref[Permit] | None = None
 
     def state_at(self, now: float) -> BreakerState:
         if self.state is BreakerState.OPEN and now >= self.open_until:
@@ -144,40 +158,66 @@ class _Breaker:
     def wait(self, now: float) -> float:
         if self.state is BreakerState.OPEN and now < self.open_until:
             return self.open_until - now
-        return 1.0 if self.probing else 0.0
+        probe = self.probe() if self.probe is not None else None
+        return 1.0 if probe is not None and probe._alive else 0.0
 
-    def acquire(self, now: float) -> Permit | None:
-        if self.state is not BreakerState.CLOSED:
-            if self.wait(now) > 0:
-                return None
-            if self.state is BreakerState.OPEN:
-                self._move(BreakerState.HALF_OPEN)
-            self.probing = True
-        self.in_flight += 1
-        return Permit(self, self.probing)
+    def moved(self, state: BreakerState) -> _Circuit:
+        return _Circuit(state, self.epoch + 1, open_until=self.open_until)
 
-    def release(self, admitted: Permit, verdict: Verdict, now: float) -> None:
-        self.in_flight -= 1
-        if admitted._epoch != self.epoch:
-            return
-        if admitted._probe:
-            self.probing = False
-        if verdict is not Verdict.FAILURE and self.state is BreakerState.CLOSED:
-            return  # nearly every call ends here
-        target = _NEXT[self.state, verdict]
-        if verdict is Verdict.FAILURE and self.state is BreakerState.CLOSED and not self._tripped(now):
-            return
-        if target is not None:
-            self.open_until = now + self.config.open_for
-            self._move(target)
 
-    def _tripped(self, now: float) -> bool:
-        self.failures.append(now)
-        recent = sum(now - moment <= self.config.failure_window for moment in self.failures)
-        return recent >= self.config.failure_threshold
+class _Breaker:
+    __slots__ = ("_flights", "circuit", "config")
 
-    def _move(self, state: BreakerState) -> None:
-        self.state = state
-        self.epoch += 1
-        self.probing = False
-        self.failures.clear()
+    def __init__(self, config: HealthConfig) -> None:
+        self.config = config
+        self.circuit = Cell(_Circuit())
+        self._flights: dict[int, set[ref[Permit]]] = {}
+
+    @property
+    def idle(self) -> bool:
+        return not self.in_flight() and self.circuit.look()[0].state is BreakerState.CLOSED
+
+    def in_flight(self) -> set[ref[Permit]]:
+        """The permits under way in this process. Those of the parent, before a fork, are none of it."""
+        pid = os.getpid()
+        found = self._flights.get(pid)
+        return self._flights.setdefault(pid, set()) if found is None else found
+
+    def admit(self, permit: Permit, now: float) -> bool:
+        while True:
+            circuit, seen = self.circuit.look()
+            permit._epoch = circuit.epoch
+            if circuit.state is BreakerState.CLOSED:
+                return True
+            if circuit.wait(now) > 0:
+                return False
+            if circuit.state is BreakerState.OPEN:
+                circuit = circuit.moved(BreakerState.HALF_OPEN)
+            permit._epoch = circuit.epoch
+            if self.circuit.replace(seen, circuit._replace(probe=ref(permit))):
+                return True
+
+    def settle(self, admitted: Permit, verdict: Verdict, now: float) -> None:
+        while True:
+            circuit, seen = self.circuit.look()
+            last = circuit.counted() if circuit.counted is not None else None
+            if last is not None:
+                last._counted = True
+            if admitted._counted:
+                return
+            after = self._after(circuit, admitted, verdict, now)
+            if after is circuit or self.circuit.replace(seen, after._replace(counted=ref(admitted))):
+                return
+
+    def _after(self, circuit: _Circuit, admitted: Permit, verdict: Verdict, now: float) -> _Circuit:
+        if admitted._epoch != circuit.epoch:
+            return circuit
+        if circuit.state is BreakerState.CLOSED:
+            if verdict is not Verdict.FAILURE:
+                return circuit  # nearly every call ends here
+            circuit = circuit._replace(failures=(*circuit.failures, now)[-self.config.failure_threshold :])
+            recent = sum(now - moment <= self.config.failure_window for moment in circuit.failures)
+            if recent < self.config.failure_threshold:
+                return circuit
+        target = _NEXT[circuit.state, verdict]
+        return circuit if target is None else circuit._replace(open_until=now + self.config.open_for).moved(target)

@@ -11,7 +11,6 @@ from __future__ import annotations
 import functools
 import math
 import ssl
-import threading
 import urllib.request
 from collections.abc import Callable
 from http.client import HTTPException
@@ -79,8 +78,7 @@ class PooledHandler(urllib.request.BaseHandler):
         self._pool = pool
         self._clock = clock
         self._given = context
-        self._context: ssl.SSLContext | None = None
-        self._lock = threading.Lock()
+        self._context: dict[None, ssl.SSLContext] = {}  # empty, or the one in use
 
     def http_open(self, outgoing: OutgoingRequest) -> OpenResponse:
         """The answer to `outgoing`, its head read. Raises whatever the stdlib raises, or `WireFault`."""
@@ -114,10 +112,7 @@ class PooledHandler(urllib.request.BaseHandler):
         return secure(sock, self._tls(), parts.hostname or "") if kind == "https" else sock
 
     def _tls(self) -> ssl.SSLContext:
-        if self._context is None:
-            with self._lock:
-                self._context = self._context or tls_context(self._given)
-        return self._context
+        return self._context.get(None) or self._context.setdefault(None, tls_context(self._given))
 
 
 def build_opener(handler: PooledHandler) -> urllib.request.OpenerDirector:

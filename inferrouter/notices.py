@@ -6,8 +6,6 @@ Must never hold a key to an API, nor decide what is worth saying.
 
 from __future__ import annotations
 
-import threading
-
 MOST = 100
 """Sentences that are kept; a router that has more to say has said enough."""
 
@@ -16,18 +14,14 @@ class Notices:
     """Sentences by key, in the order in which they were said first. Thread-safe."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
         self._texts: dict[str, str] = {}
 
     def say(self, key: str, text: str) -> bool:
         """Keep `text` under `key`; whether it is new."""
-        with self._lock:
-            if key in self._texts or len(self._texts) >= MOST:
-                return False
-            self._texts[key] = text
-            return True
+        if key in self._texts or len(self._texts) >= MOST:
+            return False
+        return self._texts.setdefault(key, text) is text  # of threads that say it at once, the first one's is kept
 
     def texts(self) -> tuple[str, ...]:
         """What was said, oldest first."""
-        with self._lock:
-            return tuple(self._texts.values())
+        return tuple(self._texts.values())

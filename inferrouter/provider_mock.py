@@ -10,7 +10,6 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
-import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import field
@@ -113,7 +112,6 @@ class MockWire:
     """Gives scripted replies in place of the transport."""
 
     def __init__(self, replies: Sequence[Any], default: Any, sleep: Callable[[float], object] | None) -> None:
-        self._lock = threading.Lock()
         self._replies = deque(replies)
         self._default = default
         self._sleep = sleep
@@ -122,13 +120,11 @@ class MockWire:
     @property
     def calls(self) -> tuple[MockCall, ...]:
         """Every request so far, oldest first."""
-        with self._lock:
-            return tuple(self._calls)
+        return tuple(self._calls)
 
     def add(self, replies: Sequence[Any]) -> None:
         """More replies after those that are left."""
-        with self._lock:
-            self._replies.extend(replies)
+        self._replies.extend(replies)
 
     def send(
         self, request: WireRequest, *, timeout_s: float, allow_http: bool = False, new_connection: bool = False
@@ -136,9 +132,11 @@ class MockWire:
         """The next scripted reply. Raises `WireFault`, or a scripted exception."""
         body = json.loads(request.body)
         call = MockCall(str(body.get("model", "")), body, bool(body.get("stream")))
-        with self._lock:
-            self._calls.append(call)
-            reply = self._replies.popleft() if self._replies else self._default
+        self._calls.append(call)
+        try:
+            reply = self._replies.popleft()
+        except IndexError:
+            reply = self._default
         made = _resolved(reply, body)
         if isinstance(made, ProviderError):
             return _refusal(made)

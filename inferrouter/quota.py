@@ -108,6 +108,10 @@ class QuotaStore(Protocol):
     Every method raises QuotaStoreError where the store cannot be reached or trusted, was closed, or is asked nonsense
     (an unknown key, an amount that is negative, NaN, infinite or a bool); then nothing was changed, and the call may
     be repeated. `inferrouter.conformance` holds the suite that every store must pass.
+
+    A method other than `set_quota` and `close` may take a keyword `max_wait` as well: seconds it may wait for others (a file's
+    lock, a server) before it raises, None for the store's own patience. `holds` may take `keys`, the only ones that are looked
+    at: holds of others may be left out. Both are passed where a method names them.
     """
 
     def define(self, buckets: Sequence[Bucket], now: float) -> None:

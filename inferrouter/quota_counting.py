@@ -86,7 +86,7 @@ def admit(states: Mapping[str, BucketState], wants: Wants, now: float, ident: in
         state.shown_until = -math.inf
         counter.used += amount
         window_ids.append(counter.window_id)
-        limits.append(state.limit)
+        limits.append(counter.limit)
     return Reservation(ident, tuple(wants), window_ids, limits)
 
 

@@ -83,7 +83,7 @@ class MemoryQuotaStore:
             else:
                 self._holds[key] = merged
 
-    def holds(self, now: float) -> dict[str, Hold]:
+    def holds(self, now: float, keys: Sequence[str] | None = None) -> dict[str, Hold]:
         with self._lock:
             self._check_open()
             if not self._holds:

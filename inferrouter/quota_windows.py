@@ -116,6 +116,9 @@ class _Calendar(WindowCounter):
         return self._since(self.blocks, *window_bounds(now, self.limit.window, self.limit.zone), now)
 
     def correct(self, window_id: float | None, delta: float) -> None:
+        if window_id == self.window_id and self.used + delta >= self.older:
+            self.used += delta
+            return
         if window_id == self.window_id or window_id is None:
             delta = self._charge_here(delta)
             if not delta or window_id is None:
@@ -151,36 +154,45 @@ class _Calendar(WindowCounter):
 class _Rolling(WindowCounter):
     """Slots named by their number since the epoch; `slots` holds those of the blocks around, but the running one.
 
-    `plain`: nothing lies ahead and no block is touched, as in every clock that only goes forward.
+    `plain`: nothing lies ahead and no block is touched, as in every clock that only goes forward. `width`: seconds of a slot.
+    `first`: when the oldest slot that counts passes; `packed`: `slots` and `blocks` as bytes; both None until they are asked for.
     """
 
-    __slots__ = ("first", "packed", "plain", "slots")
+    __slots__ = ("first", "packed", "plain", "slots", "width")
 
-    slots: dict[int, float]
-    plain: bool
-    first: float | None
-    """When the oldest slot that counts passes, as found since it last changed."""
-    packed: bytes | None
-    """`slots` and `blocks` as bytes, until they change: a busy slot is saved many times."""
+    def __init__(self, limit: Limit) -> None:
+        super().__init__(limit)
+        self.width = limit.span_s / SLOTS
+        self.slots: dict[int, float] = {}
+        self.plain = True
+        self.first: float | None = None
+        self.packed: bytes | None = None
 
     def as_of(self, now: float) -> WindowCounter:
-        slot = math.floor(check_time(now) / _width(self.limit))
-        if slot == self.window_id:
+        slot, here = math.floor(check_time(now) / self.width), self.window_id
+        if slot == here:
             return self
-        slots, blocks, near = self._all_slots(), self.blocks, slot // SLOTS
-        if self.window_id is not None and near != self.window_id // SLOTS:
+        blocks, slots = self.blocks, self._all_slots()
+        if here is not None and slot // SLOTS != here // SLOTS:
             slots, blocks = folded(slots, blocks, slot)
+        elif here is not None and self.plain and here < slot and not (blocks and blocks[-1][1] > here - SLOTS):
+            passed = sum([slots.get(each, 0.0) for each in range(int(here) - SLOTS, slot - SLOTS)])
+            if self.used - passed > passed * 1e-9:  # else what is left may be no more than what binary sums are off
+                return _standing(self.limit, slot, slots, blocks, self.used - passed, True)
         since = self._since(blocks, slot, now)
-        if since is not None and now >= since + (SLOTS + 1) * _width(self.limit):
+        if since is not None and now >= since + (SLOTS + 1) * self.width:
             blocks, since = without(blocks, merged_around(blocks, slot)), None
         return _rolling(self.limit, slot, slots, blocks, since)
 
     def since_at(self, now: float) -> float | None:
         if not self.blocks:
             return None
-        return self._since(self.blocks, math.floor(check_time(now) / _width(self.limit)), now)
+        return self._since(self.blocks, math.floor(check_time(now) / self.width), now)
 
     def correct(self, window_id: float | None, delta: float) -> None:
+        if window_id == self.window_id and self.used + delta >= self.older:
+            self.used += delta
+            return
         if window_id is None or self.window_id is None:
             return
         slot, here = int(window_id), int(self.window_id)
@@ -214,7 +226,7 @@ class _Rolling(WindowCounter):
     def place_of(self, now: float, refills_at: float | None) -> float | None:
         if refills_at is None or self.window_id is None:
             return self.window_id
-        width = _width(self.limit)
+        width = self.width
         frees = math.ceil(min(max(refills_at, now), now + SLOTS * width) / width)  # a slot counts for `SLOTS` more
         return min(max(frees - SLOTS - 1, self.window_id - SLOTS + 1), self.window_id)
 
@@ -222,10 +234,10 @@ class _Rolling(WindowCounter):
         if self.used <= 0:
             return None
         if self.since is not None:
-            return self.since + (SLOTS + 1) * _width(self.limit)
+            return self.since + (SLOTS + 1) * self.width
         if amount > 0:
             return self._fits_at(self.used - amount)
-        if self.first is None:
+        if self.first is None or not self.plain:  # with charges ahead, one made here may be the first to pass
             self.first = self._fits_at(math.nextafter(self.used, 0)) if self.older > 0 else self.expires_at
         return self.first
 
@@ -261,7 +273,7 @@ class _Rolling(WindowCounter):
         over, since = merged_around(blocks, slot), self.since
         if not over:
             return None
-        same = since is not None and since <= now and merged_around(over, math.floor(since / _width(self.limit)))
+        same = since is not None and since <= now and merged_around(over, math.floor(since / self.width))
         return since if same else now
 
     def _keeps(self, slot: int) -> bool:
@@ -270,7 +282,7 @@ class _Rolling(WindowCounter):
 
     def _fits_at(self, most: float) -> float | None:
         """The first reading at which no more than `most` is used, if nothing else is charged."""
-        slots, here, width = self._all_slots(), int(self.window_id or 0), _width(self.limit)
+        slots, here, width = self._all_slots(), int(self.window_id or 0), self.width
         if self.plain:
             used = self.used
             for slot in sorted(slots):
@@ -287,11 +299,7 @@ class _Rolling(WindowCounter):
 
 def counter_of(limit: Limit) -> WindowCounter:
     """An empty count of `limit`."""
-    if not limit.rolling:
-        return _Calendar(limit)
-    counter = _Rolling(limit)
-    counter.slots, counter.plain, counter.first, counter.packed = {}, True, None, None
-    return counter
+    return _Rolling(limit) if limit.rolling else _Calendar(limit)
 
 
 def counter_unpacked(limit: Limit, state: bytes) -> WindowCounter:
@@ -302,6 +310,15 @@ def counter_unpacked(limit: Limit, state: bytes) -> WindowCounter:
         return _rolling_unpacked(limit, state) if limit.rolling else _calendar_unpacked(limit, state)
     except (struct.error, ValueError, IndexError) as exc:
         raise QuotaStoreError(f"a count of {limit} is damaged ({len(state)} bytes)") from exc
+
+
+def counter_restored(
+    limit: Limit, window_id: float, charges: dict[int, float], blocks: Blocks, since: float | None
+) -> WindowCounter:
+    """The count at the slot or window `window_id`, from its parts. `charges`: by slot; of a calendar window, its own under 0."""
+    if limit.rolling:
+        return _rolling(limit, int(window_id), charges, blocks, since)
+    return _calendar(limit, *window_bounds(window_id, limit.window, limit.zone), charges[0], blocks, since)
 
 
 def counter_of_version_1(limit: Limit, state: bytes) -> WindowCounter:
@@ -332,15 +349,19 @@ def _calendar(limit: Limit, begin: float, end: float, own: float, blocks: Blocks
 
 
 def _rolling(limit: Limit, slot: int, slots: dict[int, float], blocks: Blocks, since: float | None) -> _Rolling:
-    counter = _Rolling(limit)
-    width = _width(limit)
     beside = touched(blocks, *around(slot)) if blocks else 0.0
-    counter.plain = not beside and (not slots or max(slots) <= slot)
-    used = used_around(slots, slot) + beside
-    own = slots.pop(slot, 0.0)
-    counter.window_id, counter.used, counter.older = slot, used, used - own
-    counter.slots, counter.blocks, counter.since = slots, blocks, since
-    counter.first = counter.packed = None
+    plain = not beside and (not slots or max(slots) <= slot)
+    counter = _standing(limit, slot, slots, blocks, used_around(slots, slot) + beside, plain)
+    counter.since = since
+    return counter
+
+
+def _standing(limit: Limit, slot: int, slots: dict[int, float], blocks: Blocks, used: float, plain: bool) -> _Rolling:
+    """The count at `slot`, which is taken out of `slots`."""
+    counter = _Rolling(limit)
+    width = counter.width
+    counter.window_id, counter.slots, counter.blocks, counter.plain = slot, slots, blocks, plain
+    counter.used, counter.older = used, used - slots.pop(slot, 0.0)
     counter.begin, counter.end, counter.expires_at = slot * width, (slot + 1) * width, (slot + SLOTS + 1) * width
     return counter
 
@@ -385,11 +406,6 @@ def _counts(charges: array[float] | list[float]) -> array[float] | list[float]:
 
 def _or_nan(since: float | None) -> float:
     return math.nan if since is None else since
-
-
-def _width(limit: Limit) -> float:
-    """Seconds of a slot."""
-    return limit.span_s / SLOTS
 
 
 _ROLLING = struct.Struct("=qddB")

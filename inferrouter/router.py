@@ -6,8 +6,7 @@ the one walk. Starts no thread, and opens no connection before the first call. M
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self, Unpack, overload
 
@@ -15,7 +14,7 @@ from .assumptions import Assumed, with_catalog
 from .attempt import Runtime
 from .calls import chat_operation, embed_all
 from .candidates import CallNeeds, find_candidates
-from .config import Config, QuotaConfig, step_warnings
+from .config import Config, step_warnings
 from .costs import estimate_chat
 from .errors import ConfigError, UnknownModelError, router_closed
 from .guarded_store import GuardedStore
@@ -23,10 +22,11 @@ from .health import Health, HealthConfig
 from .meter import Clock, Meter, SystemClock, listeners_for
 from .policy import Policy, policy_named
 from .provider import Provider
-from .provider_factory import KNOWN_PROVIDERS, missing_key_warnings, providers_for
+from .provider_factory import missing_key_warnings, providers_for
 from .public_call import BOUNDS, as_seconds, chat_request, only_library_errors
 from .quota import QuotaStore
 from .records import ChatRequest, EmbedRequest
+from .router_makers import RouterMakers
 from .router_parts import check_parts, store_for
 from .routes import Route, RouteTable
 from .transport import Transport
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from .waiting import Cancel
 
 
-class Router:
+class Router(RouterMakers):
     """Routes requests over the accounts of a `Config`. Thread-safe; a context manager.
 
     `providers`: those that the catalog does not know, or that shall replace its own; None: all are built from the configuration.
@@ -102,91 +102,6 @@ class Router:
     def warnings(self) -> tuple[str, ...]:
         """What is legal but surprising in the configuration, and what turned out since: models and keys that were refused."""
         return (*self._notes, *self._runtime.notices.texts())
-
-    @classmethod
-    def from_file(
-        cls,
-        path: str | os.PathLike[str],
-        providers: Iterable[Provider] | None = None,
-        *,
-        quota_store: QuotaStore | None = None,
-        policy: Policy | None = None,
-        meter: Meter | None = None,
-        health: HealthConfig | None = None,
-        clock: Clock | None = None,
-    ) -> Router:
-        """A router from a .toml or .json file; the parts as for the constructor. Raises `ConfigError` listing every problem."""
-        from .config_file import load_config
-
-        given = list(providers) if isinstance(providers, Iterable) else []
-        names = {str(getattr(provider, "name", "")) for provider in given}
-        config, warnings = load_config(path, known_providers=KNOWN_PROVIDERS | names)
-        router = cls(config, given or providers, quota_store=quota_store, policy=policy, meter=meter, health=health, clock=clock)
-        router._notes = (*warnings, *router._notes)
-        return router
-
-    @classmethod
-    def from_env(
-        cls,
-        env: Mapping[str, str] | None = None,
-        *,
-        allow_paid: bool = False,
-        default_model: str | None = None,
-        policy: str | Policy | None = None,
-        max_wait: float = 0.0,
-        timeout: float | None = None,
-        attempt_timeout: float = 120.0,
-        idle_timeout: float | None = None,
-        auth_errors: str | None = "next",
-        store: str | os.PathLike[str] | QuotaStore | None = None,
-        on_store_error: str | None = None,
-        providers: Iterable[Provider] | None = None,
-        meter: Meter | None = None,
-        health: HealthConfig | None = None,
-        clock: Clock | None = None,
-        quota_store: QuotaStore | None = None,
-    ) -> Router:
-        """A router over whatever known API keys the environment holds, with the catalog's free limits and its aliases.
-
-        Each key is an account; `GEMINI_API_KEY_2` and so on are further ones. A request that names no model goes to
-        `default_model`, by default "free": every free model, best first. "fast", "smart", "vision" and "embed" are the others.
-        A provider without a free tier in the catalog counts as paid and is used only with `allow_paid`, last, and then the
-        default is "any".
-
-        `env`: None: the process's own. `policy`: a name as in `Config` or an object, None: best_first. `store`: the path of an
-        SQLite file to count in, or a store; None: in memory. `auth_errors`: a refused key is passed over; "raise" stops at it.
-        The rest as in `Config` and the constructor. Raises `ConfigError` that names the variables if none is set, or lists what
-        is wrong.
-        """
-        from .environment import accounts_from_env, config_for
-
-        found = accounts_from_env(os.environ if env is None else env)
-        del env  # a traceback with locals would show it
-        path = store if isinstance(store, (str, os.PathLike)) else None
-        config = config_for(
-            found.accounts,
-            allow_paid,
-            default_model=default_model,
-            policy=policy if isinstance(policy, str) else "best_first",
-            attempt_timeout=attempt_timeout,
-            max_wait=max_wait,
-            timeout=timeout,
-            idle_timeout=idle_timeout,
-            auth_errors=auth_errors,
-            on_store_error=on_store_error,
-            quota=None if path is None else QuotaConfig("sqlite", os.path.expanduser(path)),
-        )
-        router = cls(
-            config,
-            providers,
-            quota_store=quota_store if path is not None or store is None else store,  # type: ignore[arg-type]  # no path by now
-            policy=None if isinstance(policy, str) else policy,
-            meter=meter,
-            health=health,
-            clock=clock,
-        )
-        router._notes = (*found.notes, *router._notes)
-        return router
 
     @overload
     def chat(

@@ -8,7 +8,6 @@ or held now.
 from __future__ import annotations
 
 import copy
-import threading
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import field
 from typing import Any
@@ -56,6 +55,7 @@ class Deployment:
     """One model at one account. Keys come with their units; `price` is blended dollars per token, None if not stated.
 
     `allowance_key` is looked at by every call; `allowance` is that key with its unit, None while it counts no amount.
+    `spends`: what is counted of its paid use in a day, with its units.
     """
 
     __slots__ = (
@@ -69,7 +69,7 @@ class Deployment:
         "model",
         "paid_buckets",
         "price",
-        "spend",
+        "spends",
     )
 
     def __init__(self, bound: BoundAccount, model: str, hard: Sequence[tuple[str, str]]) -> None:
@@ -78,8 +78,8 @@ class Deployment:
         self.model = model
         self.allowance_key = allowance_key(bound.scope)
         self.allowance = None if account.daily_free is None else (self.allowance_key, account.quota_unit)
-        self.spend = _spend_key(bound)
-        self.paid_buckets = (*hard, *(((self.spend, "dollars"),) if self.spend else ()))
+        self.spends = tuple([(bucket.key, bucket.limit.unit) for bucket in _spend_buckets(bound)])
+        self.paid_buckets = (*hard, *self.spends)
         self.free_buckets = (*((self.allowance,) if self.allowance else ()), *hard)
         self.bucket_keys = tuple(dict.fromkeys((self.allowance_key, *(key for key, _ in self.paid_buckets))))
         ids = dict.fromkeys((account.id, bound.scope))
@@ -101,7 +101,7 @@ class Deployment:
 
 @frozen_value
 class Route:
-    """What serves a name: deployments in declared order, and every bucket of theirs, each once.
+    """What serves a name: deployments in declared order, and every bucket and hold they look at, each once.
 
     `users`: which deployments, by place, look at a bucket, a hold or an account of that name. `memo`: what `candidates` keeps.
     """
@@ -109,6 +109,7 @@ class Route:
     name: str
     deployments: tuple[Deployment, ...]
     bucket_keys: tuple[str, ...]
+    hold_keys: tuple[str, ...] = field(repr=False, compare=False)
     users: Mapping[str, tuple[int, ...]] = field(repr=False, compare=False)
     memo: dict[Any, Any] = field(default_factory=dict, repr=False, compare=False)
 
@@ -121,7 +122,8 @@ def route_over(name: str, deployments: Iterable[Deployment]) -> Route:
         for key in {*deployment.bucket_keys, *deployment.hold_keys, deployment.bound.account.id}:
             users.setdefault(key, []).append(place)
     keys = tuple(dict.fromkeys(key for deployment in chosen for key in deployment.bucket_keys))
-    return Route(name, chosen, keys, {key: tuple(places) for key, places in users.items()})
+    hold_keys = tuple(dict.fromkeys(key for deployment in chosen for key in deployment.hold_keys))
+    return Route(name, chosen, keys, hold_keys, {key: tuple(places) for key, places in users.items()})
 
 
 class RouteTable:
@@ -130,7 +132,6 @@ class RouteTable:
     def __init__(self, config: Config, providers: Mapping[str, Provider], transport: Transport, ledger: GuardedStore) -> None:
         self._config = config
         self._ledger = ledger
-        self._lock = threading.Lock()
         self._routes: dict[str, Route] = {}
         self._deployments: dict[tuple[str, str], Deployment] = {}
         self._aliases = {mapping.alias: mapping.models for mapping in config.models}
@@ -154,11 +155,10 @@ class RouteTable:
         route = self.cached(name)
         if route is None:
             steps = self._steps(name)
-            with self._lock:
-                if len(self._deployments) > MAX_CACHED_NAMES:  # a provider that takes any name may be asked for ever new ones
-                    self._routes, self._deployments = {}, {}
-                deployments = [self._deployment(bound, model, now) for provider, model in steps for bound in self._at(provider)]
-                route = self._routes[name] = route_over(name, deployments)
+            if len(self._deployments) > MAX_CACHED_NAMES:  # a provider that takes any name may be asked for ever new ones
+                self._routes, self._deployments = {}, {}
+            deployments = [self._deployment(bound, model, now) for provider, model in steps for bound in self._at(provider)]
+            route = self._routes.setdefault(name, route_over(name, deployments))  # of threads that come at once, the first one's
         return route
 
     def cached(self, name: str) -> Route | None:
@@ -181,8 +181,7 @@ class RouteTable:
         for bound in self.bound_accounts:
             if bound.account.id not in reached:
                 models = [model for model in bound.account.model_limits if model != "*"] or [""]
-                with self._lock:
-                    found |= {(bound.account.id, model): self._deployment(bound, model, now) for model in models}
+                found |= {(bound.account.id, model): self._deployment(bound, model, now) for model in models}
         return list(found.values())
 
     def keys_of(self, bound: BoundAccount) -> tuple[str, ...]:
@@ -269,7 +268,7 @@ class RouteTable:
                 (bucket.key, bucket.limit.unit)
                 for bucket in (*_limit_buckets(bound, bound.account.hard_limits, bound.scope), *buckets)
             ]
-            deployment = self._deployments[key] = Deployment(bound, model, hard)
+            deployment = self._deployments.setdefault(key, Deployment(bound, model, hard))
         return deployment
 
 
@@ -285,10 +284,7 @@ def _account_buckets(bound: BoundAccount) -> list[Bucket]:
     buckets = _limit_buckets(bound, account.hard_limits, bound.scope)
     free = _limit(account, _amount(account.daily_free), account.quota_unit, "day")
     buckets.append(Bucket(allowance_key(bound.scope), free))
-    spend = _spend_key(bound)
-    if spend is not None:
-        buckets.append(Bucket(spend, Limit(_amount(account.max_daily_spend), "dollars", "day")))
-    return buckets
+    return [*buckets, *_spend_buckets(bound)]
 
 
 def _amount(stated: float | None) -> float:
@@ -315,10 +311,16 @@ def _limit(account: AccountConfig, amount: float, unit: str, window: str) -> Lim
     return Limit(amount, unit, window, zone=account.reset if window in ("day", "month") else "UTC")
 
 
-def _spend_key(bound: BoundAccount) -> str | None:
+def _spend_buckets(bound: BoundAccount) -> list[Bucket]:
+    """What is counted of an account's paid use in a UTC day: each unit that is capped, and dollars where they are known."""
     account = bound.account
-    counted = account.paid_enabled and (account.max_daily_spend is not None or account.has_price)
-    return f"{bound.scope}/spend" if counted else None
+    if not account.paid_enabled:
+        return []
+    caps = {**({"dollars": UNLIMITED} if account.has_price else {}), **account.spend_caps}
+    return [
+        Bucket(f"{bound.scope}/spend" + ("" if unit == "dollars" else f"_{unit}"), Limit(amount, unit, "day"))
+        for unit, amount in caps.items()
+    ]
 
 
 def _capabilities(account: AccountConfig, model: str) -> frozenset[str] | None:

@@ -2,14 +2,16 @@
 
 Strategy: the walk reads until the first content, so that everything before it can still fail over; from there on the chunks go
 straight to the caller. Only a terminal marker makes a stream complete; an end before it is an interruption and carries what
-came. A stream that is dropped frees its socket and is settled by the next call. Must never know a wire format.
+came. A stream that is dropped frees its socket and is settled by the next call. It has ended once it is settled, not before, so
+that `close` carries out what an interrupt cut off; and it is its own process's alone. Must never know a wire format.
 """
 
 from __future__ import annotations
 
-import threading
+import os
 from collections.abc import Iterator
 from math import inf
+from threading import get_ident
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
@@ -66,7 +68,7 @@ class ChatStream:
     """Iterate it for `ChatChunk`s in one thread; `with` or `close()` ends it early, `close()` from any thread.
 
     `routing` is known at once; `response` is the whole `ChatResponse` after the end. Iterating raises `StreamInterruptedError`
-    (with `.partial`) if the answer breaks off, and nothing else.
+    (with `.partial`) if the answer breaks off, and nothing else; in a forked child `InferRouterError`: a stream is its parent's.
     """
 
     def __init__(
@@ -80,8 +82,9 @@ class ChatStream:
     ) -> None:
         self._ended = False
         self._stopped = False
-        self._reading = False
-        self._turn = threading.RLock()  # a signal handler may close the stream in whose middle it came
+        self._reader = 0  # the thread that waits for the next chunk
+        self._closer: dict[None, int] = {}  # the thread that closes the reply
+        self._pid = os.getpid()
         self._attempt = attempt
         self._reply = reply
         self._decoder = decoder
@@ -122,22 +125,28 @@ class ChatStream:
     def close(self) -> None:
         """End early: the socket is closed and what was seen is charged. Does nothing once the stream has ended.
 
-        While another thread waits for the next chunk, that thread stops waiting and ends the stream, without an error.
+        While another thread waits for the next chunk, that thread stops waiting and ends the stream, without an error. In a
+        forked child it does nothing at all.
         """
-        with self._turn:
-            if self._ended:
-                return
-            if self._reading:
-                self._stopped = True
-                self._reply.shutdown()
-                return
-            self._ended = True
-        self._stop()
+        if self._ended or self._pid != os.getpid():
+            return
+        self._stopped = True  # before the look at who reads, see `_more`
+        if self._reader not in (0, get_ident()):
+            self._reply.shutdown()
+        else:
+            self._stop()
 
     def _stop(self) -> None:
+        if self._ended or self._pid != os.getpid():
+            return
+        if self._reader == get_ident():  # cut off in the middle of reading, or called by a signal handler in the midst of it
+            self._reply.abort()
         self._hang_up()
-        usage, self._response = self._came()
-        self._attempt.succeed(usage, answer=self._response)
+        usage, response = self._came()
+        if self._response is None:  # else it was whole when an interrupt came
+            self._response = response
+        self._attempt.succeed(usage, answer=response)
+        self._ended = True
 
     def __enter__(self) -> Self:
         return self
@@ -146,11 +155,11 @@ class ChatStream:
         self.close()
 
     def __del__(self) -> None:
-        if getattr(self, "_ended", True):
+        if getattr(self, "_ended", True) or self._pid != os.getpid():
             return
-        # A finalizer may run inside any lock: it frees the socket, and leaves the settlement to the next call.
+        # A finalizer may run anywhere, inside a store too: it frees the socket, and leaves the settlement to the next call.
         self._reply.abort()
-        self._attempt.runtime.unsettled_streams.append(self.close)
+        self._attempt.runtime.unsettled_streams.append(self._stop)
 
     def __repr__(self) -> str:
         state = "ended" if self._ended else "open"
@@ -194,18 +203,17 @@ class ChatStream:
         return None if deadline is None else max(deadline - self._attempt.runtime.clock.monotonic(), 0.0)
 
     def _more(self) -> None:
-        with self._turn:
-            if self._ended:
-                return
-            self._reading = True
+        if self._pid != os.getpid():
+            raise InferRouterError(
+                "this stream belongs to the process that opened it: iterate it there, or make a call of your own"
+            )
+        self._reader = get_ident()
         try:
-            self._read_on()
+            if not self._stopped:
+                self._read_on()
         finally:
-            with self._turn:
-                self._reading = False
-                stop = self._stopped and not self._ended
-                self._ended = self._ended or stop
-            if stop:
+            self._reader = 0  # before the look whether to stop, see `close`: one of the two sees the other
+            if self._stopped:
                 self._stop()
 
     def _read_on(self) -> None:
@@ -271,18 +279,18 @@ class ChatStream:
         usage = usage_or_estimate(self._assembler.usage, self._estimate, produced=self._assembler.produced)
         response = self._assembled(usage, complete=True)
         self._reply.close()
-        self._ended = True
         self._response = response
         self._attempt.succeed(self._assembler.usage or usage, usage, response)
+        self._ended = True
 
     def _interrupt(self, error: ProviderError) -> None:
         if self._stopped:
             return
         self._hang_up()
-        self._ended = True
         usage, partial = self._came()
         partial = redacted_partial(partial, self._attempt.candidate)  # no other copy is left where a traceback shows locals
         self._attempt.fail(error, UNKNOWN_OUTCOME, usage)
+        self._ended = True
         interrupted = StreamInterruptedError(partial, error)
         if self._attempt.operation.trace is not None:
             self._attempt.operation.trace.ends(interrupted)
@@ -291,7 +299,8 @@ class ChatStream:
     def _hang_up(self) -> None:
         self._ready.clear()
         try:
-            self._reply.close()
+            if self._closer.setdefault(None, get_ident()) == get_ident():  # two threads would read at once
+                self._reply.close()
         except Exception:  # a wire of the caller's own
             self._exhausted = True
 

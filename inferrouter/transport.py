@@ -8,9 +8,10 @@ request. Must never know providers, accounts or quota.
 
 from __future__ import annotations
 
-import threading
+import os
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from .wire import RequestPhase, WireFault, WireRequest, fault_from
@@ -52,8 +53,7 @@ class Transport:
         self._stream_limit = stream_limit
         self._ssl_context = ssl_context
         self._clock = monotonic
-        self._lock = threading.Lock()
-        self._parts: _Parts | None = None
+        self._loaded: dict[None, _Parts] = {}  # by the first call
         self._closed = False
 
     def send(
@@ -69,11 +69,13 @@ class Transport:
 
     def close(self) -> None:
         """Closes every idle connection. Open replies may be read to their end; their connections are then closed."""
-        with self._lock:
-            self._closed = True
-            parts = self._parts
-        if parts is not None:
-            parts.pool.close()
+        self._closed = True  # before the look at what is loaded, see `_load`
+        if self._parts is not None:
+            self._parts.pool.close()
+
+    @property
+    def _parts(self) -> _Parts | None:
+        return self._loaded.get(None)
 
     def _try(self, request: WireRequest, deadline: float, allow_http: bool, new_connection: bool) -> WireReply | WireFault:
         """Faults are returned, not raised, so that they are raised where no foreign frame is in sight."""
@@ -91,30 +93,32 @@ class Transport:
         from .connections import Pool
         from .http_opener import PooledHandler, build_opener, prepare
 
-        with self._lock:
-            if self._parts is None:
-                pool = Pool(self._idle_s, self._per_host, self._clock)
-                if self._closed:  # while this first call was on its way: nothing may be kept
-                    pool.close()
-                opener = build_opener(PooledHandler(pool, self._ssl_context, self._clock))
-                self._parts = _Parts(prepare, opener, pool)
-            return self._parts
+        pool = Pool(self._idle_s, self._per_host, self._clock)
+        made = _Parts(prepare, build_opener(PooledHandler(pool, self._ssl_context, self._clock)), pool)
+        parts = self._loaded.setdefault(None, made)  # of threads that come at once, the first one's
+        if self._closed:  # while this first call was on its way: nothing may be kept
+            parts.pool.close()
+        return parts
 
 
 class WireReply:
-    """An answer whose body is still to come. `headers`: by lower-case name. Close it, or use it in a `with`."""
+    """An answer whose body is still to come. `headers`: by lower-case name. Close it, or use it in a `with`.
+
+    It is its own process's alone: a forked child neither reads it nor shuts it down.
+    """
 
     __slots__ = (
         "__weakref__",
         "_body_fault",
         "_connection",
-        "_gate",
         "_left",
         "_open",
         "_phase",
+        "_pid",
         "_pool",
         "_response",
         "_sent_headers",
+        "_shut",
         "_sock",
         "_stream_left",
         "headers",
@@ -133,7 +137,8 @@ class WireReply:
         self._stream_left = stream_limit
         self._left: int | None = self._response.length
         self._open = True
-        self._gate = threading.RLock()  # a signal handler may call `shutdown`
+        self._shut = False
+        self._pid = os.getpid()
         self.status: int = self._response.status
         self.headers: Mapping[str, str] = self._response.fields
 
@@ -174,17 +179,20 @@ class WireReply:
 
     def shutdown(self) -> None:
         """For another thread than the one that reads: a read under way fails at once, and the connection is not kept."""
-        with self._gate:  # or another call could have the connection already
-            if self._open:
-                self._sock.shutdown_both()
+        self._shut = True  # before the look whether it is open, see `_finish`: another call could have the connection already
+        if self._open and self._pid == os.getpid():
+            self._sock.shutdown_both()
 
     def abort(self) -> None:
         """Closes the connection, whatever state it is in."""
         if self._open:
             self._open = False
             self._left = None
-            self._response.close()
-            self._connection.close()
+            try:
+                with suppress(RuntimeError):  # a signal handler in the midst of reading it: that read fails with its socket
+                    self._response.close()
+            finally:
+                self._connection.close()
 
     def __enter__(self) -> WireReply:
         return self
@@ -219,6 +227,8 @@ class WireReply:
             return self._body_fault
         if not self._open:
             return b"" if self._left == 0 else WireFault("cut", "the answer was closed before its end")
+        if self._pid != os.getpid():  # whoever reads takes it from the parent
+            return WireFault("cut", "the answer belongs to the process that asked for it")
         try:
             return self._next()
         except Exception as exc:
@@ -239,11 +249,10 @@ class WireReply:
         return piece
 
     def _finish(self) -> None:
-        with self._gate:
-            self._open = False
+        self._open = False  # before the look whether it was shut down, see `shutdown`: one of the two sees the other
         self._left = 0
         self._response.close()
-        if self._response.will_close or self._connection.reader.out_of_sync:
+        if self._shut or self._response.will_close or self._connection.reader.out_of_sync:
             self._connection.close()
         else:
             self._connection.used = True

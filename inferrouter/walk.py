@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Generic, TypeVar
 
 from .attempt import LiveAttempt, Operation, Runtime
-from .candidates import Candidate, find_candidates, outage_rejection
+from .candidates import Assessment, Candidate, find_candidates, outage_rejection
 from .errors import (
     AllCandidatesFailedError,
     Attempt,
@@ -138,7 +138,7 @@ class _Round(Generic[T]):
     def run(self) -> T | None:
         """What `read` returned, or None when no candidate is left."""
         runtime = self.runtime
-        found = find_candidates(self.route, self.operation.needs, runtime.ledger, runtime.health, runtime.now())
+        found = self._look(self.route)
         self.queue = ordered(runtime.policy, found.candidates, self.operation.session)
         self.rejections += (*found.rejections, *left_out(found.candidates, self.queue))
         failed = len(self.attempts)
@@ -179,32 +179,30 @@ class _Round(Generic[T]):
         if outages and self._is_out(candidate):
             return None
         request, dropped = self.operation.encode(candidate)
-        number = len(self.attempts) + 1
-        attempt = LiveAttempt.begin(self.runtime, self.operation, candidate, number, self._time_left(), dropped)
-        if isinstance(attempt, Refusal):
-            self._refused(candidate, attempt)
-            return None
-        if isinstance(attempt, Rejection):
-            self.rejections.append(attempt)
-            return None
+        attempt = LiveAttempt(self.runtime, self.operation, candidate, len(self.attempts) + 1, dropped)
         try:
-            answer: T = attempt.exchange(request, new_connection)
-            if outages.suspects:
-                outages.answered(candidate.deployment.bound.server)
-            return answer
-        except Exception as exc:
-            failure = failure_of(exc, candidate, self._auth_next(candidate))
-            if failure is None:
-                attempt.abandon()
-                raise
+            refused = attempt.begin()
+            if isinstance(refused, Refusal):
+                self._refused(candidate, refused)
+                return None
+            if refused is not None:
+                self.rejections.append(refused)
+                return None
+            try:
+                answer: T = attempt.exchange(request, new_connection)
+                if outages.suspects:
+                    outages.answered(candidate.deployment.bound.server)
+                return answer
+            except Exception as exc:
+                failure = failure_of(exc, candidate, self._auth_next(candidate))
+                if failure is None:
+                    raise
+            again = failure.reused and not new_connection
+            self._record(attempt, failure._replace(rule=failure.rule._replace(verdict=Verdict.IGNORED)) if again else failure)
         except BaseException:
             attempt.abandon()
             raise
-        if new_connection or not failure.reused:
-            self._record(attempt, failure)
-            return None
-        self._record(attempt, failure._replace(rule=failure.rule._replace(verdict=Verdict.IGNORED)))
-        return self._try(candidate, new_connection=True) if self._time_left() > 0 else None
+        return self._try(candidate, new_connection=True) if again and self._time_left() > 0 else None
 
     def _record(self, attempt: LiveAttempt, failure: Failure) -> None:
         """Settle a failed attempt, hold what must be held, and raise the error if nobody else may be tried."""
@@ -269,10 +267,10 @@ class _Round(Generic[T]):
         """The store had too little left. If other calls took what `candidate` was assessed by, it is assessed again: it may serve
         as paid now, or for free after all."""
         deployment = candidate.deployment
-        assessed_by = deployment.allowance[0] if candidate.free and deployment.allowance else deployment.spend
+        assessed_by = (deployment.allowance,) if candidate.free and deployment.allowance else deployment.spends
         place = (candidate.account_id, candidate.model)
         self._refusals.append(place)
-        if refusal.key == assessed_by and self._refusals.count(place) <= MAX_REFUSALS:
+        if any(refusal.key == key for key, _ in assessed_by) and self._refusals.count(place) <= MAX_REFUSALS:
             again = self._assessed_again(candidate)
             if again is not None:
                 self._put_back(again)
@@ -295,17 +293,19 @@ class _Round(Generic[T]):
         """What is free by now and not in the queue, apart from what failed by itself in this call."""
         known = {(each.account_id, each.model) for each in self.queue}
         known |= {(each.account_id, each.model) for each in self.attempts if not isinstance(each.error, LIMITS)}
-        runtime = self.runtime
-        found = find_candidates(self.route, self.operation.needs, runtime.ledger, runtime.health, runtime.now())
+        found = self._look(self.route)
         return [each for each in found.candidates if each.free and (each.account_id, each.model) not in known]
 
     def _assessed_again(self, candidate: Candidate) -> Candidate | None:
         """`candidate` under the facts of this moment, or None: then its rejection is on record."""
-        runtime, deployment = self.runtime, candidate.deployment
-        route = route_over(self.route.name, (deployment,))
-        found = find_candidates(route, self.operation.needs, runtime.ledger, runtime.health, runtime.now())
+        found = self._look(route_over(self.route.name, (candidate.deployment,)))
         self.rejections += found.rejections
         return found.candidates[0]._replace(order=candidate.order) if found.candidates else None
+
+    def _look(self, route: Route) -> Assessment:
+        runtime, operation = self.runtime, self.operation
+        wait = operation.store_wait(runtime.clock)
+        return find_candidates(route, operation.needs, runtime.ledger, runtime.health, runtime.now(), wait)
 
     def _put_back(self, *candidates: Candidate) -> None:
         declared = sorted((*self.queue, *candidates), key=lambda each: each.order)  # as every policy expects them
@@ -322,5 +322,4 @@ class _Round(Generic[T]):
         return min([each.retry_at for each in waiting if each.retry_at is not None], default=None)
 
     def _time_left(self) -> float:
-        deadline = self.operation.deadline
-        return float("inf") if deadline is None else deadline - self.runtime.clock.monotonic()
+        return self.operation.time_left(self.runtime.clock)

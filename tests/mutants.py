@@ -124,6 +124,31 @@ MUTANTS = (
         "            refused.append(_refusal(state, counter, amount))\n            counter.charge(amount)\n",
         ("test_quota",),
     ),
+    Mutant(
+        "what lies ahead is not counted", "quota_blocks", "        most = max(most, used)\n", "", ("test_quota", "test_limits")
+    ),
+    Mutant(
+        "what lies far away is forgotten",
+        "quota_blocks",
+        "blocks = with_charge(blocks, each, each + 1, charge,",
+        "blocks = with_charge(blocks, each, each + 1, 0.0,",
+        ("test_quota",),
+    ),
+    Mutant("merging loses", "quota_blocks", "(begin, end, one + other)", "(begin, end, min(one, other))", ("test_quota",)),
+    Mutant(
+        "a long past is let go at once",
+        "quota_windows",
+        "now >= since + (SLOTS + 1) * self.width",
+        "now >= since",
+        ("test_quota",),
+    ),
+    Mutant(
+        "a flap releases",
+        "quota_windows",
+        "        return since if same else now\n",
+        "        return since or now\n",
+        ("test_quota",),
+    ),
     Mutant("windows never pass", "quota_counting", "if not counter.begin <= now < counter.end:", "if False:", ("test_quota",)),
     Mutant(
         "an unknown outcome is free",

@@ -21,11 +21,13 @@ ROOT = Path(__file__).resolve().parents[1]
 
 # From the ground up; a module may import what stands before it, on its own floor or below.
 FLOORS = """
-ground      frozen moments errors secret sse content tool shapes records responses
+ground      frozen cell turn moments errors secret sse content tool shapes records responses
 tools       validation spelling costs limits notices events meter meter_metrics meter_otel
-outside     account wire config config_file catalog_providers catalog_models catalog
+outside     spend_caps account wire config config_file catalog_providers catalog_models catalog
 outside     http_head connections http_opener transport policy outage health
-ledger      quota_blocks quota_learned quota quota_windows quota_counting quota_memory quota_file quota_sqlite guarded_store
+ledger      quota_blocks quota_learned quota quota_windows quota_counting quota_memory quota_file quota_sqlite
+ledger      quota_raw quota_lanes quota_exchange quota_remote quota_redis_lua quota_redis quota_postgres_sql quota_postgres
+ledger      guarded_store
 ledger      conformance_store conformance_clock conformance_learning conformance
 contract    wire_json provider error_body error_table rate_headers
 dialects    openai_request openai_reply openai_stream provider_openai
@@ -36,7 +38,7 @@ who-may     provider_factory assumptions environment routes candidates
 walk        redaction failure_table call_events waiting attempt walk
 operations  calls stream_end stream
 jobs        map_errors map_pacing map_workers mapping capacity
-object      status resting router_parts misuse public_call router
+object      status resting router_parts misuse public_call router_makers router
 batch       batch_prompt batch_schema batch_input batch_output batch_state batch_index
 batch       batch_answer batch_progress batch
 roof        simulator_prompt simulator_model simulator_wire simulator_server

@@ -52,13 +52,18 @@ class Reasons(unittest.TestCase):
 
     def test_breaker_open(self) -> None:
         """An open breaker leaves the account out until its rest is over, a half-open one only while its probe runs."""
-        fixture = Fixture(an_account())
-        for _ in range(3):
-            fixture.health.release(fixture.health.acquire("a", -10.0), health.Verdict.FAILURE, -10.0)
-        self.only(fixture, "breaker", "breaker is open", NOW + 20)
-        fixture.health._breakers["a"].open_until = 0.0
+
+        def failed(at: float) -> Any:
+            fixture = Fixture(an_account())
+            for _ in range(3):
+                fixture.health.release(fixture.health.acquire("a", at), health.Verdict.FAILURE, at)
+            return fixture
+
+        self.only(failed(-10.0), "breaker", "breaker is open", NOW + 20)
+        fixture = failed(-30.0)
         self.assertEqual(ids(fixture.find_candidates()), [("a", True)])
-        fixture.health.acquire("a", 0.0)
+        probe = fixture.health.acquire("a", 0.0)
+        self.assertIsNotNone(probe)
         self.only(fixture, "breaker", "breaker is open", NOW + 1)
 
     def test_media_the_format_cannot_carry(self) -> None:
@@ -207,11 +212,12 @@ class Live(unittest.TestCase):
     def test_candidates_carry_what_policies_need(self) -> None:
         """Declared place, price, calls in flight and model are told, and its text names them."""
         fixture = Fixture(an_account("a", paid_enabled=True, **PRICES), an_account("b"))
-        fixture.health.acquire("b", 0.0)
+        under_way = fixture.health.acquire("b", 0.0)
         first, second = fixture.find_candidates(paid=True).candidates
         self.assertEqual((first.provider, first.model, first.order, second.order), ("p", "m", 0, 1))
         self.assertAlmostEqual(first.price, 0.05 / 3)
         self.assertEqual((second.price, first.in_flight, second.in_flight), (None, 0, 1))
+        self.assertIsNotNone(under_way)
         self.assertEqual(repr(second), "<Candidate p/b m: free, 100% left, 1 in flight>")
         self.assertIn(": paid, ", repr(first))
 

@@ -328,7 +328,6 @@ class Warnings(unittest.TestCase):
         """Every row gives exactly one warning, which begins with the row's path."""
         paid = {"paid_enabled": True, "cost_per_input_token": 1e-7}
         rows: list[tuple[str, dict[str, Any], bool]] = [
-            ("max_daily_spend", {"max_daily_spend": 1.0, "paid_enabled": True}, True),
             ("max_daily_spend", {"max_daily_spend": 1.0, "daily_free": 5}, False),
             ("paid_enabled", {"paid_enabled": True}, True),
             ("paid_enabled", paid, False),

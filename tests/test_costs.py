@@ -8,6 +8,7 @@ from typing import Any
 from tests import part
 
 content, errors, costs, records, tool = (part(name) for name in ("content", "errors", "costs", "records", "tool"))
+AccountConfig = part("account").AccountConfig
 ChatRequest, Message, Part = records.ChatRequest, records.Message, content.Part
 DEFAULT = costs.DEFAULT_OUTPUT_TOKENS
 
@@ -46,7 +47,12 @@ class Chats(unittest.TestCase):
             ({"max_tokens": 10}, 10),
             ({"max_tokens": 10, "extra": {"n": 3}}, 30),
             ({"extra": {"a": 1}}, DEFAULT),
+            ({"extra": {"generationConfig": {"maxOutputTokens": 70}}}, 70),
+            ({"max_tokens": 10, "extra": {"max_tokens": 9}}, 10),
+            ({"extra": {"max_tokens": 10**400}}, costs.MOST_TOKENS),
         ]
+        rows += [({"extra": {name: 5000}}, 5000) for name in ("max_tokens", "max_completion_tokens", "max_output_tokens")]
+        rows += [({"extra": {"max_tokens": wrong}}, DEFAULT) for wrong in (0, -1, True, "3", None, 2.5, [7])]
         rows += [({"max_tokens": 10, "extra": {"n": wrong}}, 10) for wrong in (0, -1, 129, True, "3", None, 2.0)]
         for settings, expected in rows:
             self.assertEqual(costs.estimate_chat(ChatRequest("x", **settings)).output_tokens, expected, settings)
@@ -89,6 +95,33 @@ class Chats(unittest.TestCase):
             with self.assertRaises(errors.InvalidRequestError) as caught:
                 costs.estimate_chat(ChatRequest("x", response_format=form))
             self.assertIn("response_format", str(caught.exception))
+
+
+class Costs(unittest.TestCase):
+    def test_media_is_reserved_at_its_own_price(self) -> None:
+        """Media that is dearer than text is reserved at its price, cheaper media at that of text: it may be counted as text."""
+        sound = [Part.text("x"), Part.audio(b"x" * 500_000, "audio/wav"), Part.image(b"x", "image/png")]
+        estimate = costs.estimate_chat(ChatRequest([Message("user", sound)], max_tokens=10))
+        self.assertEqual(dict(estimate.media), {"audio": 1000, "image": 1100})
+        text = estimate.input_tokens - 2100
+        rows: list[tuple[dict[str, float], float]] = [
+            ({}, text + 2100),
+            ({"cost_per_audio_input_token": 40.0}, text + 1100 + 40_000),
+            ({"cost_per_image_input_token": 0.25}, text + 2100),
+            ({"cost_per_image_input_token": 3.0, "cost_per_audio_input_token": 2.0}, text + 3300 + 2000),
+        ]
+        for prices, dollars in rows:
+            account = AccountConfig("p", "a", cost_per_input_token=1.0, cost_per_output_token=2.0, **prices)
+            self.assertEqual(costs.most_it_costs(account, estimate), dollars + 20)
+
+    def test_media_that_an_answer_does_not_tell_of(self) -> None:
+        """Where usage does not say what was media, dear media counts as estimated; what usage says itself is believed."""
+        account = AccountConfig("p", "a", cost_per_input_token=1.0, cost_per_audio_input_token=5.0)
+        estimate = costs.Estimate(110, 10, {"audio": 100})
+        told = records.Usage(110, 0, 110, input_breakdown={"audio": 30})
+        self.assertEqual(costs.cost_of(account, costs.with_media(records.Usage(110, 0, 110), estimate, account)), 510)
+        self.assertEqual(costs.cost_of(account, costs.with_media(records.Usage(50, 0, 50), estimate, account)), 250)
+        self.assertEqual(costs.cost_of(account, costs.with_media(told, estimate, account)), 230)
 
 
 class Embeds(unittest.TestCase):

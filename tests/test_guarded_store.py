@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import unittest
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 from tests import part
 
@@ -180,15 +180,77 @@ class Replay(unittest.TestCase):
         store.broken = {"commit"}
         made.settle(held, (1,), NOW)
         store.broken = set()
-        self.assertTrue(made._replaying.acquire(blocking=False))
+        first = part("turn").Holder()
+        self.assertTrue(made._replaying.take(first))
         other = threading.Thread(target=made.reserve, args=(WANTS, NOW))
         other.start()
         other.join(5)
         self.assertFalse(other.is_alive())
         self.assertEqual(len(made._unsettled), 1)
-        made._replaying.release()
+        made._replaying.give(first)
         made.reserve((("a", 0),), NOW)
         self.assertEqual(len(made._unsettled), 0)
+
+
+class Waiting(unittest.TestCase):
+    def test_only_a_store_that_can_be_told_so_is_told_how_long_to_wait(self) -> None:
+        """`max_wait` and `keys` reach the methods that name them; a store of the protocol's first days is asked as ever."""
+
+        class Patient(part("quota_memory").MemoryQuotaStore):  # type: ignore[misc]  # the base is a module's member
+            waits: ClassVar[list[object]] = []
+
+            def reserve(self, wants: Any, now: float, *, max_wait: float | None = None) -> Any:
+                self.waits.append(max_wait)
+                return super().reserve(wants, now)
+
+            def commit(self, reservation: Any, now: float, amounts: Any = None, max_wait: float | None = None) -> Any:
+                self.waits.append(max_wait)
+                return super().commit(reservation, now, amounts)
+
+            def holds(self, now: float, keys: Any = None) -> Any:
+                self.waits.append(keys)
+                return super().holds(now)
+
+        made = GuardedStore(Patient())
+        made.define(BUCKETS, NOW, 0.5)
+        made.settle(made.reserve(WANTS, NOW, 0.5), None, NOW)
+        made.reserve(WANTS, NOW)
+        made.holds(NOW, ("a", "b"), 0.5)
+        self.assertEqual(Patient.waits, [0.5, ledger.SETTLE_WAIT_S, None, ("a", "b")])
+        store, made = opened()
+        made.settle(made.reserve(WANTS, NOW, 0.5), None, NOW)
+        self.assertEqual((used(store), made.holds(NOW, ("a",), 0.5)), (4, {}))
+
+    def test_a_store_that_stays_busy_is_asked_once_a_reservation(self) -> None:
+        """Settlements that are left do not add up their waits: after one that fails again, the others wait for the next time."""
+        store, made = opened()
+        made.define((Bucket("b", Limit(1000, "requests", "day")),), NOW)
+        taken = [made.reserve((("b", 1),), NOW) for _ in range(8)]
+        store.broken = {"commit"}
+        for each in taken:
+            made.settle(each, (0,), NOW)
+        tried: list[Any] = []
+        commit = store._inner.commit
+        store._inner.commit = lambda reservation, *rest: tried.append(reservation) or commit(reservation, *rest)
+        made.reserve((("b", 1),), NOW)
+        self.assertEqual((len(made._unsettled), made._unsettled[-1].reservation), (8, taken[0][1]))
+        store.broken = set()
+        made.reserve((("b", 1),), NOW)
+        self.assertEqual((len(made._unsettled), len(tried)), (0, 8))
+
+    def test_close_gives_up(self) -> None:
+        """A store that fails and fails keeps `close` no longer than a few tries."""
+        store, made = opened()
+        taken = made.reserve(WANTS, NOW)
+        store.broken = {"commit"}
+        for _ in range(100):
+            made.settle(taken, (0,), NOW)
+        asked: list[str] = []
+        store.__class__ = type(
+            "Counting", (Flaky,), {"__getattr__": lambda self, name: asked.append(name) or Flaky.__getattr__(self, name)}
+        )
+        made.close(NOW, False)
+        self.assertEqual(asked.count("commit"), ledger.CLOSING_TRIES)
 
 
 class Ignoring(unittest.TestCase):

@@ -85,6 +85,31 @@ class WhoServes(RouterCase):
         self.assertEqual(router.status()["a"].spend_today, 0)
         self.assertEqual(self.served_by(router, 1), ["a"])
 
+    def test_spend_cap_in_calls(self) -> None:
+        """Where no price is known, a cap in calls or tokens stops what is paid, and leaves what is free alone."""
+        unknown = {"cost_per_input_token": None, "cost_per_output_token": None}
+        for cap, word in (({"requests": 2}, "2 of 2 requests"), ("2 requests", "2 of 2 requests"), ({"tokens": 40}, "tokens")):
+            account = paid("a", max_daily_spend=cap, daily_free=1, **unknown)
+            router = self.router(account, config={"allow_paid": True})
+            served = []
+            with self.assertRaises(ir.NoCandidatesError) as caught:
+                for _ in range(20):
+                    served.append(router.chat_completion(ir.ChatRequest("Hello!", model="chat", max_tokens=5)).routing.free)
+            self.assertEqual(served[0], True)
+            self.assertTrue(0 < served.count(False) < 10, served)
+            (rejection,) = caught.exception.rejections
+            self.assertEqual((rejection.code, rejection.retry_at), ("spend_cap", MIDNIGHT))
+            self.assertIn(word, rejection.reason)
+
+    def test_a_cap_in_dollars_needs_a_price(self) -> None:
+        """A cap that would never be reached, as every call counts as $0, is refused with the three ways out."""
+        with self.assertRaises(ir.ConfigError) as caught:
+            self.router(paid("a", max_daily_spend=1, cost_per_input_token=None, cost_per_output_token=None))
+        (problem,) = caught.exception.problems
+        self.assertTrue(problem.startswith("accounts[0].max_daily_spend: "), problem)
+        for way in ("cost_per_input_token", "catalog", "requests = 100", "50000 tokens"):
+            self.assertIn(way, problem)
+
     def test_no_spend(self) -> None:
         """A spend cap of 0 dollars lets no paid call through."""
         router = self.router(paid("a", max_daily_spend=0), config={"allow_paid": True})
@@ -289,9 +314,9 @@ class Looks(RouterCase):
 
     def test_warnings(self) -> None:
         """What is legal but surprising in a configuration is told as data."""
-        router = self.router(paid("a", cost_per_input_token=None, cost_per_output_token=None, max_daily_spend=1))
+        router = self.router(paid("a", cost_per_input_token=None, cost_per_output_token=None))
         self.assertIsInstance(router.warnings, tuple)
-        self.assertTrue(any("spend cap but no price" in each for each in router.warnings), router.warnings)
+        self.assertTrue(any("has no price" in each for each in router.warnings), router.warnings)
         self.assertEqual(self.router("b").warnings, ())
 
     def test_repr_without_keys(self) -> None:

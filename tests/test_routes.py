@@ -157,7 +157,7 @@ class Buckets(unittest.TestCase):
         """Nothing stated is nothing counted; where `set_quota` would put an allowance is looked at."""
         _, deployment = self.deployment(an_account())
         self.assertEqual((deployment.free_buckets, deployment.paid_buckets, deployment.bucket_keys), ((), (), ("a/allowance",)))
-        self.assertEqual((deployment.allowance, deployment.spend), (None, None))
+        self.assertEqual((deployment.allowance, deployment.spends), (None, ()))
 
     def test_a_star_limits_every_other_model_by_itself(self) -> None:
         """ "*" stands for each model without an entry, each in a bucket of its own."""
@@ -200,14 +200,12 @@ class Buckets(unittest.TestCase):
 
     def test_spending_is_counted_where_money_may_flow(self) -> None:
         """A paid account with a cap or a price has a spend bucket, without a cap one that is never full."""
-        _, deployment = self.deployment(an_account(max_daily_spend=1.0, cost_per_input_token=1.0))
-        self.assertIsNone(deployment.spend)
-        _, deployment = self.deployment(an_account(paid_enabled=True))
-        self.assertIsNone(deployment.spend)
+        for settings in ({"max_daily_spend": 1.0, "cost_per_input_token": 1.0}, {"paid_enabled": True}):
+            self.assertEqual(self.deployment(an_account(**settings))[1].spends, ())
         _, deployment = self.deployment(an_account(paid_enabled=True, max_daily_spend=0.0))
-        self.assertEqual(deployment.spend, "a/spend")
+        self.assertEqual(deployment.spends, (("a/spend", "dollars"),))
         fixture, deployment = self.deployment(an_account(paid_enabled=True, cost_per_output_token=1.0))
-        self.assertEqual(self.limit(fixture, deployment.spend).amount, routes.UNLIMITED)
+        self.assertEqual(self.limit(fixture, deployment.spends[0][0]).amount, routes.UNLIMITED)
 
     def test_an_allowance_set_on_the_store_counts(self) -> None:
         """`set_quota`, early or late, gives an account without daily_free an allowance, and overrules that of one with."""

@@ -306,7 +306,7 @@ class Configurations(SecretsCase):
         """A configuration that is legal but surprising warns without the key."""
         with warnings.catch_warnings(record=True) as warned:
             warnings.simplefilter("always")
-            account = ir.AccountConfig("openai", "a", ir.Auth(KEY), paid_enabled=True, max_daily_spend=1.0, daily_free=0)
+            account = ir.AccountConfig("openai", "a", ir.Auth(KEY), paid_enabled=True, daily_free=0)
             with ir.Router(ir.Config([account])) as router:
                 self.assertTrue(router.warnings)
                 self.evidence.look_at("warnings", router.warnings)

@@ -61,12 +61,13 @@ class States(unittest.TestCase):
         fixture.used("a/spend", 0.5)
         fixture.ledger.hold("a|m", NOW + 60, "RateLimited (429)", NOW)
         fixture.ledger.hold("b", NOW + 60, "other", NOW)
-        fixture.health.acquire("a", 0.0)
+        under_way = fixture.health.acquire("a", 0.0)
         made = states(fixture)["a"]
         names = [limit.name for limit in made.limits]  # type: ignore[attr-defined]  # the package is reached by name
         self.assertEqual(names, ["rpm", "allowance", "spend", "m/rpd"])
         facts = ("provider", "account_id", "breaker", "in_flight", "spend_today", "used", "remaining", "resets_at")
         self.assertEqual([getattr(made, fact) for fact in facts], ["p", "a", "closed", 1, 0.5, 40, 60, MIDNIGHT])
+        self.assertIsNotNone(under_way)
         text = str(made)
         self.assertIn("closed, 1 in flight, $0.5000 today", text)
         self.assertIn("allowance: 40 of 100 requests per day", text)
@@ -110,7 +111,7 @@ class Explanations(unittest.TestCase):
         """Candidates are numbered, with what is left and what is under way; rejections follow."""
         fixture = Fixture(an_account("a", daily_free=10), an_account("b"), an_account("c", paid_enabled=True))
         fixture.used("a/allowance", 5)
-        fixture.health.acquire("b", 0.0)
+        under_way = fixture.health.acquire("b", 0.0)
         found = fixture.find_candidates()
         made = status.Explanation("p/m", found.candidates, found.rejections)
         self.assertEqual(
@@ -122,6 +123,7 @@ class Explanations(unittest.TestCase):
                 "  -  p/c (m): it is a paid account, and allow_paid is false",
             ],
         )
+        self.assertIsNotNone(under_way)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,54 @@
+"""Holds one value that is replaced in one step, without a lock.
+
+Strategy: each version of the value knows the one that came after it, and the first to name itself there has won: one call of
+the interpreter's own (`dict.setdefault`), which no thread, signal handler or finalizer can come in between. Nobody ever waits,
+so whoever is interrupted at any point, or lost over a fork, stands in nobody's way. Must never know what the value is; it is
+not changed, only replaced.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Generic, TypeVar
+
+T = TypeVar("T")
+
+
+class Version(Generic[T]):
+    """One version of a cell's value."""
+
+    __slots__ = ("after", "value")
+
+    def __init__(self, value: T) -> None:
+        self.value = value
+        self.after: dict[None, Version[T]] = {}
+
+
+class Cell(Generic[T]):
+    """`look` at it; make the next value of what was seen, `replace` that version, and look again if another was faster."""
+
+    __slots__ = ("_newest",)
+
+    def __init__(self, value: T) -> None:
+        self._newest = Version(value)
+
+    def look(self) -> tuple[T, Version[T]]:
+        """The value as it is now, and which version that is."""
+        while True:
+            version = self._newest
+            while version.after:
+                version = version.after[None]
+            value = version.value
+            if value is not _GONE:
+                return value, version
+
+    def replace(self, seen: Version[T], value: T) -> bool:
+        """Put `value` in the place of the version that was `seen`. False, changing nothing, if that was replaced since."""
+        new = Version(value)
+        if seen.after.setdefault(None, new) is not new:
+            return False
+        self._newest = new
+        seen.value = _GONE  # or a thread that still looks at it would keep every later value alive
+        return True
+
+
+_GONE: Any = object()

@@ -1,0 +1,310 @@
+"""Carries the verbs of a quota store to a server, many in one round trip, each answered in time.
+
+Strategy: a verb is queued as an `Operation`; a few threads ("lanes", started when first needed, gone when idle) take what is
+queued and send it as one batch. On a near server one lane is busy at a time, so that threads share a round trip; on a far one
+several are. Whoever asked waits for its answer until its own deadline, whatever the client library does. A batch that failed is
+sent again, as every operation is idempotent by its id; what may have been done for somebody who has given up is undone by it.
+Must never know what an operation means, nor a client library.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import random
+import threading
+import time
+import weakref
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn, Protocol
+
+from .errors import QuotaStoreError
+
+LARGEST_BATCH = 48
+"""Operations that one round trip carries at most, so that the server is not blocked for long."""
+IDLE_S = 30.0
+"""Seconds after which a lane without work ends."""
+NUDGE_S = 0.05
+"""Seconds that an operation waits for a busy lane before another lane is started for it."""
+MOST_LANES = 24
+"""Threads at most, those included that a silent server keeps waiting."""
+KEPT_UNDOS = 10_000
+_UNDO_PAUSE_S = 0.25
+_NEAR_S = 0.0006
+
+
+class Operation:
+    """One verb on its way. `names`: the entries of the server it touches; `args`: the rest, all as ASCII text.
+
+    `now`: the caller's time (epoch seconds). `undo`: what takes it back, should nobody wait for its answer any more.
+    `then`: what to do, on the same way to the server, if that hands it back ("n") and nobody waits.
+    """
+
+    __slots__ = ("answer", "args", "deadline", "error", "gate", "given_up", "names", "now", "sent", "then", "undo", "verb")
+
+    def __init__(
+        self, verb: str, names: Sequence[str], args: Sequence[str], now: float = 0.0, undo: Operation | None = None
+    ) -> None:
+        self.verb = verb
+        self.names = names
+        self.args = args
+        self.now = now
+        self.undo = undo
+        self.then: Callable[[Callable[[Operation], str]], object] | None = None
+        self.deadline = 0.0
+        self.answer: str | None = None
+        self.error: QuotaStoreError | None = None
+        self.given_up = False
+        self.sent = False
+        self.gate: threading.Lock | None = None
+
+
+class Carrier(Protocol):
+    """One way to the server, used by one thread at a time."""
+
+    def send(self, batch: Sequence[Operation]) -> list[str]:
+        """The answers of the batch, in order, done in one step. Raises whatever the client library raises."""
+
+    def close(self) -> None:
+        """Let go of the connection. Raises nothing."""
+
+
+class Lanes:
+    """The queue and its lanes. `open_carrier` makes a way to the server, `explain` translates an exception of it: what to
+    tell, and whether to try again. `timeout`: seconds an operation may take in all. `most`: lanes busy at once.
+    """
+
+    def __init__(
+        self,
+        open_carrier: Callable[[], Carrier],
+        explain: Callable[[Exception], tuple[QuotaStoreError, bool]],
+        timeout: float,
+        most: int,
+        monotonic: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._open_carrier = open_carrier
+        self._explain = explain
+        self._timeout = timeout
+        self._most = most
+        self._monotonic = monotonic
+        self._sleep = sleep
+        self._closed = False
+        self._carriers: set[Any] = set()
+        self._begin()
+        _LANES.add(self)
+
+    def deadline(self, within: float | None = None) -> float:
+        """When a verb that begins now must have ended, on the monotonic clock. `within`: seconds, if less is left."""
+        return self._monotonic() + (self._timeout if within is None else max(0.0, min(within, self._timeout)))
+
+    def ask(self, operation: Operation, deadline: float) -> str:
+        """The answer. Raises QuotaStoreError that says why there is none by `deadline` (monotonic seconds): then the outcome is
+        unknown, and what may have been reserved is given back."""
+        gate = operation.gate = threading.Lock()
+        gate.acquire()
+        operation.deadline = deadline
+        with self._lock:
+            self.check_open()
+            self._queue.append(operation)
+            self._wake()
+        left = deadline - self._monotonic()
+        while not gate.acquire(timeout=max(0.0, min(left, NUDGE_S))):
+            left = deadline - self._monotonic()
+            with self._lock:
+                if operation.answer is not None or operation.error is not None:
+                    break
+                if left <= 0:
+                    self._give_up(operation)
+                self._nudge()
+        if operation.error is not None:
+            raise operation.error
+        return operation.answer or ""
+
+    def check_open(self) -> None:
+        """Raises QuotaStoreError once it was closed."""
+        if self._closed:
+            raise QuotaStoreError("the quota store is closed; make a new one")
+
+    @property
+    def pending(self) -> int:
+        """How many operations wait to be undone."""
+        return len(self._undos)
+
+    def close(self) -> None:
+        """Ends the lanes, with a last try to undo what is to be undone. May be called again."""
+        with self._lock:
+            self._closed = True
+            self._condition.notify_all()
+            threads = [thread for thread in self._threads if thread is not threading.current_thread()]
+        end = self._monotonic() + self._timeout
+        for thread in threads:
+            thread.join(max(0.0, end - self._monotonic()))
+
+    def abandon(self) -> None:
+        """In a forked child: begin anew, and never close what belongs to the parent."""
+        _INHERITED.append((self._carriers, self._queue, self._threads))
+        self._carriers = set()
+        self._begin()
+
+    def _begin(self) -> None:
+        self._lock = threading.Lock()
+        self._condition = threading.Condition(self._lock)
+        self._queue: deque[Operation] = deque()
+        self._undos: deque[Operation] = deque()
+        self._threads: dict[threading.Thread, float] = {}
+        self._busy = 0
+        self._waiting = 0
+        self._nearest = 0.0
+        self._last_error: QuotaStoreError | None = None
+        self._retry_undos_at = 0.0
+
+    def _wake(self) -> None:
+        """Under the lock: see that somebody takes what is queued."""
+        wanted = 1 if self._nearest < _NEAR_S else min(self._most, 1 + int(self._nearest / _NEAR_S))
+        if self._busy < wanted:
+            self._start_lane()
+
+    def _nudge(self) -> None:
+        """Under the lock: what is queued has waited long, so another lane takes it, though others may hang."""
+        if self._queue:
+            self._start_lane()
+
+    def _start_lane(self) -> None:
+        if self._waiting:
+            self._condition.notify()
+        elif len(self._threads) < MOST_LANES:
+            thread = threading.Thread(target=self._lane, name=f"quota-lane-{next(_NUMBERS)}", daemon=True)
+            self._threads[thread] = self._monotonic()
+            self._busy += 1  # from now on, so that nobody starts another one for the same work
+            thread.start()
+
+    def _give_up(self, operation: Operation) -> NoReturn:
+        """Under the lock: nobody waits for it any more."""
+        operation.given_up = True
+        if operation.sent and operation.undo is not None:
+            self._undos.append(operation.undo)
+        cause = self._last_error or self._explain(TimeoutError("no answer in time"))[0]
+        raise QuotaStoreError(str(cause)) from cause
+
+    def _lane(self) -> None:
+        carrier: Carrier | None = None
+        me = threading.current_thread()
+        try:
+            while True:
+                with self._lock:
+                    self._busy -= 1
+                    batch = self._next_batch()
+                    if batch is None:
+                        return
+                    self._busy += 1
+                carrier = self._carry(batch, carrier)
+        finally:
+            self._let_go(carrier)
+            with self._lock:
+                self._threads.pop(me, None)
+
+    def _next_batch(self) -> list[Operation] | None:
+        """Under the lock: what to send, None once there is nothing to do for long. Waits."""
+        idle_until = self._monotonic() + IDLE_S
+        while True:
+            batch: list[Operation] = []
+            while self._queue and len(batch) < LARGEST_BATCH:
+                operation = self._queue.popleft()
+                if not operation.given_up:
+                    operation.sent = True
+                    batch.append(operation)
+            now = self._monotonic()
+            if self._undos and (batch or self._closed or now >= self._retry_undos_at):
+                for _ in range(min(LARGEST_BATCH, len(self._undos))):
+                    undo = self._undos.popleft()
+                    undo.deadline = now
+                    batch.append(undo)
+            if batch:
+                return batch
+            if self._closed or now >= idle_until:
+                return None
+            self._waiting += 1
+            self._condition.wait(_UNDO_PAUSE_S if self._undos else idle_until - now)
+            self._waiting -= 1
+
+    def _carry(self, batch: list[Operation], carrier: Carrier | None) -> Carrier | None:
+        """Sends the batch until it is answered, or nobody waits for it; returns the carrier if it is still good."""
+        pause = 0.002
+        while True:
+            started = self._monotonic()
+            try:
+                if carrier is None:
+                    carrier = self._open_carrier()
+                    self._carriers.add(carrier)
+                answers = carrier.send(batch)
+            except Exception as exc:  # a client library raises what it likes; the one place where that ends
+                error, again = self._explain(exc)
+                self._last_error = error
+                self._let_go(carrier)
+                carrier = None
+                if not again and len(batch) > 1:
+                    for operation in batch:  # one of them may be to blame
+                        carrier = self._carry([operation], carrier)
+                    return carrier
+                waits = [operation for operation in batch if operation.deadline > self._monotonic() and not operation.given_up]
+                if not again or not waits:
+                    self._failed(batch, error)
+                    return None
+                self._failed([operation for operation in batch if operation not in waits], error)
+                batch = waits
+                self._sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - spreads those who retry, guards nothing
+                pause = min(pause * 2, 0.1)
+                continue
+            took = self._monotonic() - started
+            self._nearest = min(self._nearest * 1.01 if self._nearest else took, took)
+            self._last_error = None
+            self._answered(batch, answers)
+            return carrier
+
+    def _answered(self, batch: Sequence[Operation], answers: Sequence[str]) -> None:
+        with self._lock:
+            for operation, answer in zip(batch, answers, strict=True):
+                if operation.given_up:
+                    continue  # its undo is queued already
+                operation.answer = answer
+                _release(operation)
+
+    def _failed(self, batch: Sequence[Operation], error: QuotaStoreError) -> None:
+        with self._lock:
+            for operation in batch:
+                if operation.verb == "U":
+                    if not self._closed and len(self._undos) < KEPT_UNDOS:
+                        self._undos.append(operation)
+                        self._retry_undos_at = self._monotonic() + _UNDO_PAUSE_S
+                elif not operation.given_up:
+                    operation.error = QuotaStoreError(str(error))
+                    operation.error.__cause__ = error.__cause__
+                    if operation.undo is not None and not self._closed:
+                        self._undos.append(operation.undo)
+                    _release(operation)
+
+    def _let_go(self, carrier: Carrier | None) -> None:
+        if carrier is not None:
+            self._carriers.discard(carrier)
+            carrier.close()
+
+
+def _release(operation: Operation) -> None:
+    if operation.gate is not None:
+        operation.gate.release()
+
+
+_NUMBERS = itertools.count(1)
+_LANES: weakref.WeakSet[Lanes] = weakref.WeakSet()
+_INHERITED: list[Any] = []
+
+
+def _after_fork() -> None:
+    for lanes in list(_LANES):
+        lanes.abandon()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

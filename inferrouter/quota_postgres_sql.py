@@ -1,0 +1,343 @@
+"""The SQL text that counts inside a PostgreSQL server: tables, and the function that does a batch of operations in one step.
+
+Strategy: the same protocol as `quota_redis_lua`, in PL/pgSQL. The function locks the rows of a batch in the order of their names,
+so that nobody waits in a circle, does what happens all the time by itself, and hands the rest back. Numbers are float8, which
+PostgreSQL reads and writes to the last bit. Functions carry the version in their names, so that old and new programs share a
+ledger. The texts hold no percent sign, which some drivers would take for a parameter. Must never know of zones or limits.
+"""
+
+from __future__ import annotations
+
+VERSION = 1
+
+TABLES = (
+    "CREATE SCHEMA IF NOT EXISTS {schema}",
+    "CREATE TABLE IF NOT EXISTS {schema}.version (ledger integer PRIMARY KEY)",
+    f"INSERT INTO {{schema}}.version VALUES ({VERSION}) ON CONFLICT DO NOTHING",  # noqa: S608 - a number of this module
+    "CREATE TABLE IF NOT EXISTS {schema}.epoch"
+    " (one boolean PRIMARY KEY DEFAULT true CHECK (one), id text NOT NULL, created float8 NOT NULL, flag text NOT NULL)",
+    'CREATE TABLE IF NOT EXISTS {schema}.bucket (name text COLLATE "C" PRIMARY KEY, version bigint NOT NULL, kind text NOT NULL,'
+    " head text NOT NULL, ceiling float8 NOT NULL, lost text NOT NULL, wid float8, ends float8,"
+    " used float8 NOT NULL, older float8 NOT NULL, since text NOT NULL, plain boolean NOT NULL,"
+    " blocks float8[] NOT NULL, slots jsonb NOT NULL, firm float8, learned text NOT NULL) WITH (fillfactor = 50)",
+    "CREATE TABLE IF NOT EXISTS {schema}.reservation"
+    ' (id text COLLATE "C" PRIMARY KEY, state text NOT NULL, expires float8 NOT NULL) WITH (fillfactor = 70)',
+    "CREATE INDEX IF NOT EXISTS reservation_expires ON {schema}.reservation (expires)",
+    'CREATE TABLE IF NOT EXISTS {schema}.note (kind text, name text COLLATE "C", value text NOT NULL, PRIMARY KEY (kind, name))',
+)
+
+FUNCTIONS = (
+    """
+CREATE OR REPLACE FUNCTION {schema}.with_charge_1(blocks float8[], first float8, last float8,
+  charge float8, low float8, high float8) RETURNS float8[] LANGUAGE plpgsql IMMUTABLE AS $$
+DECLARE
+  i integer := 1;
+BEGIN
+  WHILE i < coalesce(array_length(blocks, 1), 0) LOOP
+    IF blocks[i] < high AND blocks[i + 1] > low THEN
+      blocks[i] := least(blocks[i], first);
+      blocks[i + 1] := greatest(blocks[i + 1], last);
+      blocks[i + 2] := blocks[i + 2] + charge;
+      RETURN blocks;
+    END IF;
+    EXIT WHEN blocks[i] >= high;
+    i := i + 3;
+  END LOOP;
+  RETURN blocks[1 : i - 1] || ARRAY[first, last, charge] || blocks[i : array_length(blocks, 1)];
+END $$""",
+    """
+CREATE OR REPLACE FUNCTION {schema}.merged_1(blocks float8[], low float8, high float8)
+  RETURNS float8[] LANGUAGE plpgsql IMMUTABLE AS $$
+DECLARE
+  i integer; place integer; away float8; blurred float8; share float8; best float8;
+BEGIN
+  WHILE coalesce(array_length(blocks, 1), 0) > 24 LOOP
+    place := 0;
+    FOR i IN 4 .. array_length(blocks, 1) BY 3 LOOP
+      away := greatest(low - blocks[i + 1], blocks[i - 3] - high);
+      IF away >= 0 THEN
+        blurred := blocks[i] - blocks[i - 2] + (blocks[i + 1] - blocks[i - 3]) / 8;
+        share := blurred / (blurred + away);
+        IF place = 0 OR share < best THEN
+          best := share;
+          place := i;
+        END IF;
+      END IF;
+    END LOOP;
+    EXIT WHEN place = 0;
+    blocks := blocks[1 : place - 3] || ARRAY[blocks[place + 1], blocks[place - 1] + blocks[place + 2]]
+      || blocks[place + 3 : array_length(blocks, 1)];
+  END LOOP;
+  RETURN blocks;
+END $$""",
+    """
+CREATE OR REPLACE FUNCTION {schema}.raws_1(names text[]) RETURNS text LANGUAGE sql STABLE AS $$
+  SELECT string_agg(CASE WHEN b.name IS NULL THEN '' ELSE concat(b.version, E'\\t', b.kind, E'\\t', b.head, E'\\t', b.lost,
+    E'\\t', b.wid, E'\\t', b.used, E'\\t', b.older, E'\\t', b.since, E'\\t', CASE WHEN b.plain THEN 1 ELSE 0 END, E'\\t',
+    array_to_string(b.blocks, ' '), E'\\t',
+    (SELECT string_agg(concat(s.key, ' ', s.value), ' ') FROM jsonb_each_text(b.slots) s), E'\\t', b.learned) END,
+    E'\\n' ORDER BY n.place)
+  FROM unnest(names) WITH ORDINALITY n(name, place) LEFT JOIN {schema}.bucket b ON b.name = n.name
+$$""",
+    """
+CREATE OR REPLACE FUNCTION {schema}.moved_1(b {schema}.bucket, want float8, last float8)
+  RETURNS {schema}.bucket LANGUAGE plpgsql IMMUTABLE AS $$
+DECLARE
+  own float8 := b.used - b.older;
+  had float8 := 0;
+  near float8; far float8; i integer; others float8[] := ARRAY[]::float8[];
+  folds boolean; kept jsonb := b.slots; one record;
+BEGIN
+  IF last IS NOT NULL THEN
+    IF own > 0 THEN
+      b.blocks := {schema}.with_charge_1(b.blocks, b.wid, b.ends, own, b.wid, b.ends);
+    END IF;
+    i := 1;
+    WHILE i < coalesce(array_length(b.blocks, 1), 0) LOOP
+      IF b.blocks[i] < last AND b.blocks[i + 1] > want THEN
+        IF b.blocks[i] <> want OR b.blocks[i + 1] <> last THEN
+          RETURN NULL;
+        END IF;
+        had := had + b.blocks[i + 2];
+      ELSE
+        others := others || b.blocks[i : i + 2];
+      END IF;
+      i := i + 3;
+    END LOOP;
+    b.blocks := {schema}.merged_1(others, want, last);
+    b.wid := want; b.ends := last; b.used := had; b.older := 0;
+    RETURN b;
+  END IF;
+  near := floor(want / 64);
+  folds := near <> floor(b.wid / 64);
+  IF own > 0 THEN
+    kept := kept || jsonb_build_object(b.wid::bigint::text, own);
+  END IF;
+  FOR one IN SELECT key, key::float8 AS slot, value::float8 AS charge
+    FROM jsonb_each_text(kept) ORDER BY key::float8 LOOP
+    far := floor(one.slot / 64);
+    IF folds AND far < near - 1 THEN
+      b.blocks := {schema}.with_charge_1(b.blocks, one.slot, one.slot + 1, one.charge, far * 64, far * 64 + 64);
+      kept := kept - one.key;
+    ELSIF one.slot > want THEN
+      RETURN NULL;
+    ELSIF one.slot >= want - 64 THEN
+      had := had + one.charge;
+    END IF;
+  END LOOP;
+  IF folds THEN
+    b.blocks := {schema}.merged_1(b.blocks, want - 64, want + 65);
+  END IF;
+  i := 1;
+  WHILE i < coalesce(array_length(b.blocks, 1), 0) LOOP
+    IF b.blocks[i] < want + 65 AND b.blocks[i + 1] > want - 64 THEN
+      RETURN NULL;
+    END IF;
+    i := i + 3;
+  END LOOP;
+  b.slots := kept; b.wid := want; b.used := had; b.older := had;
+  RETURN b;
+END $$""",
+    """
+CREATE OR REPLACE FUNCTION {schema}.reserve_1(a text[], clock float8) RETURNS text LANGUAGE plpgsql AS $$
+DECLARE
+  found_state text; b {schema}.bucket; todo {schema}.bucket[] := ARRAY[]::{schema}.bucket[];
+  moved boolean[] := ARRAY[]::boolean[];
+  fits boolean := true; names text[] := ARRAY[]::text[]; i integer; want float8; amount float8;
+BEGIN
+  SELECT state INTO found_state FROM {schema}.reservation WHERE id = a[1];
+  IF FOUND THEN
+    RETURN CASE WHEN found_state = 'o' THEN 'y' ELSE 'd' END;
+  END IF;
+  FOR i IN 4 .. coalesce(array_length(a, 1), 0) BY 5 LOOP
+    names := names || a[i];
+    want := a[i + 2]; amount := a[i + 4];
+    SELECT * INTO b FROM {schema}.bucket WHERE name = a[i];
+    IF NOT FOUND OR b.kind <> a[i + 1] OR b.lost <> '' OR b.since <> '' OR b.wid IS NULL OR b.firm <= a[3]::float8 THEN
+      fits := false;
+    ELSIF b.wid = want THEN
+      moved := moved || false;
+    ELSIF b.wid < want AND b.plain THEN
+      b := {schema}.moved_1(b, want, nullif(a[i + 3], '')::float8);
+      moved := moved || true;
+    ELSE
+      fits := false;
+    END IF;
+    IF b.used IS NULL OR b.used + amount > b.ceiling THEN
+      fits := false;
+    END IF;
+    EXIT WHEN NOT fits;
+    b.used := b.used + amount;
+    todo := todo || b;
+  END LOOP;
+  IF NOT fits THEN
+    FOR i IN 4 .. array_length(a, 1) BY 5 LOOP
+      names[(i + 1) / 5] := a[i];
+    END LOOP;
+    RETURN E'n\\n' || {schema}.raws_1(names);
+  END IF;
+  FOR i IN 1 .. coalesce(array_length(todo, 1), 0) LOOP
+    b := todo[i];
+    IF moved[i] THEN
+      UPDATE {schema}.bucket SET version = version + 1, used = b.used, older = b.older, wid = b.wid, ends = b.ends,
+        blocks = b.blocks, slots = b.slots WHERE name = b.name;
+    ELSE
+      UPDATE {schema}.bucket SET version = version + 1, used = b.used WHERE name = b.name;
+    END IF;
+  END LOOP;
+  INSERT INTO {schema}.reservation VALUES (a[1], 'o', clock + a[2]::float8 / 1000);
+  RETURN 'y';
+END $$""",
+    """
+CREATE OR REPLACE FUNCTION {schema}.settle_1(a text[], undoing boolean, clock float8) RETURNS text LANGUAGE plpgsql AS $$
+DECLARE
+  found_state text; b {schema}.bucket; fits boolean := true; names text[] := ARRAY[]::text[]; i integer;
+  todo {schema}.bucket[] := ARRAY[]::{schema}.bucket[]; slot float8; delta float8; held float8;
+BEGIN
+  SELECT state INTO found_state FROM {schema}.reservation WHERE id = a[1] FOR UPDATE;
+  IF NOT FOUND OR found_state <> 'o' THEN
+    IF undoing AND found_state IS NULL THEN
+      INSERT INTO {schema}.reservation VALUES (a[1], 's ' || a[2], clock + a[3]::float8 / 1000) ON CONFLICT DO NOTHING;
+    END IF;
+    RETURN CASE WHEN found_state IS NULL THEN 'g' WHEN found_state = 's ' || a[2] THEN 'y' ELSE 'f' END;
+  END IF;
+  FOR i IN 4 .. coalesce(array_length(a, 1), 0) BY 4 LOOP
+    names := names || a[i];
+    slot := a[i + 2]; delta := a[i + 3];
+    SELECT * INTO b FROM {schema}.bucket WHERE name = a[i];
+    CONTINUE WHEN NOT FOUND OR b.wid IS NULL;
+    held := (b.slots ->> a[i + 2])::float8;
+    IF b.kind <> a[i + 1] THEN
+      fits := false;
+    ELSIF b.wid = slot AND b.used + delta >= b.older THEN
+      b.used := b.used + delta;
+      todo := todo || b;
+    ELSIF b.plain AND held IS NOT NULL AND slot < b.wid AND held + delta >= 0 THEN
+      IF slot >= b.wid - 64 THEN
+        b.used := b.used + (held + delta - held);
+        b.older := b.older + (held + delta - held);
+      END IF;
+      IF held + delta = 0 THEN
+        b.slots := b.slots - a[i + 2];
+      ELSE
+        b.slots := b.slots || jsonb_build_object(a[i + 2], held + delta);
+      END IF;
+      todo := todo || b;
+    ELSE
+      fits := false;
+    END IF;
+  END LOOP;
+  IF NOT fits THEN
+    RETURN E'n\\n' || {schema}.raws_1(names);
+  END IF;
+  FOR i IN 1 .. coalesce(array_length(todo, 1), 0) LOOP
+    b := todo[i];
+    UPDATE {schema}.bucket SET version = version + 1, used = b.used, older = b.older, slots = b.slots WHERE name = b.name;
+  END LOOP;
+  UPDATE {schema}.reservation SET state = 's ' || a[2], expires = clock + a[3]::float8 / 1000 WHERE id = a[1];
+  RETURN 'y';
+END $$""",
+    """
+CREATE OR REPLACE FUNCTION {schema}.write_1(a text[], clock float8) RETURNS text LANGUAGE plpgsql AS $$
+DECLARE
+  found_state text; i integer; names text[] := ARRAY[]::text[]; fits boolean := true; had bigint;
+BEGIN
+  IF a[1] <> '' THEN
+    SELECT state INTO found_state FROM {schema}.reservation WHERE id = a[2] FOR UPDATE;
+    IF a[1] = 'o' AND found_state IS NOT NULL THEN
+      RETURN CASE WHEN found_state = 'o' THEN 'y' ELSE 'd' END;
+    END IF;
+    IF a[1] = 's' AND found_state IS DISTINCT FROM 'o' THEN
+      RETURN CASE WHEN found_state IS NULL THEN 'g' WHEN found_state = 's ' || a[3] THEN 'y' ELSE 'f' END;
+    END IF;
+  END IF;
+  FOR i IN 5 .. coalesce(array_length(a, 1), 0) BY 16 LOOP
+    names := names || a[i];
+    SELECT version INTO had FROM {schema}.bucket WHERE name = a[i];
+    IF coalesce(had::text, '') <> a[i + 1] THEN
+      fits := false;
+    ELSIF had IS NULL THEN
+      INSERT INTO {schema}.bucket VALUES
+        (a[i], 0, '', '', 0, '', NULL, NULL, 0, 0, '', true, ARRAY[]::float8[], jsonb_build_object(), NULL, '')
+        ON CONFLICT DO NOTHING;
+      fits := fits AND FOUND;
+    END IF;
+  END LOOP;
+  IF NOT fits THEN
+    RETURN E'n\\n' || {schema}.raws_1(names);
+  END IF;
+  FOR i IN 5 .. coalesce(array_length(a, 1), 0) BY 16 LOOP
+    UPDATE {schema}.bucket SET version = version + 1, kind = a[i + 2], head = a[i + 3], ceiling = a[i + 4]::float8,
+      firm = nullif(a[i + 5], '')::float8, lost = a[i + 6], wid = nullif(a[i + 7], '')::float8,
+      ends = nullif(a[i + 8], '')::float8,
+      used = a[i + 9]::float8, older = a[i + 10]::float8, since = a[i + 11], plain = a[i + 12] = '1', learned = a[i + 15],
+      blocks = coalesce(string_to_array(nullif(a[i + 13], ''), ' ')::float8[], ARRAY[]::float8[]),
+      slots = (SELECT coalesce(jsonb_object_agg(w.words[k], w.words[k + 1]::float8), jsonb_build_object())
+        FROM (SELECT string_to_array(nullif(a[i + 14], ''), ' ') AS words) w, generate_series(1, array_length(w.words, 1), 2) k)
+      WHERE name = a[i];
+  END LOOP;
+  IF a[1] = 'o' THEN
+    INSERT INTO {schema}.reservation VALUES (a[2], 'o', clock + a[4]::float8 / 1000);
+  ELSIF a[1] = 's' THEN
+    UPDATE {schema}.reservation SET state = 's ' || a[3], expires = clock + a[4]::float8 / 1000 WHERE id = a[2];
+  END IF;
+  RETURN 'y';
+END $$""",
+    """
+CREATE OR REPLACE FUNCTION {schema}.act_1(entries text[], words text[]) RETURNS text[] LANGUAGE plpgsql
+  SET lock_timeout = '1500ms' AS $$
+DECLARE
+  clock float8 := extract(epoch FROM clock_timestamp()); e {schema}.epoch; answers text[]; answer text; now_held text;
+  i integer := 4; a text[]; verb text; size integer;
+BEGIN
+  SELECT * INTO e FROM {schema}.epoch;
+  IF NOT FOUND THEN
+    IF words[1] <> '' THEN
+      RETURN ARRAY['lost'];
+    END IF;
+    INSERT INTO {schema}.epoch VALUES (true, words[2], clock, words[3]) ON CONFLICT DO NOTHING;
+    SELECT * INTO e FROM {schema}.epoch;
+  ELSIF words[1] <> '' AND words[1] <> e.id THEN
+    RETURN ARRAY['other'];
+  END IF;
+  answers := ARRAY[concat('ok ', clock, ' ', e.id, ' ', e.created, ' ', e.flag)];
+  PERFORM 1 FROM {schema}.bucket WHERE name = ANY(entries) ORDER BY name FOR NO KEY UPDATE;
+  WHILE i < array_length(words, 1) LOOP
+    verb := words[i]; size := words[i + 1];
+    a := words[i + 2 : i + 1 + size];
+    IF verb = 'R' THEN
+      answer := {schema}.reserve_1(a, clock);
+    ELSIF verb = 'S' OR verb = 'U' THEN
+      answer := {schema}.settle_1(a, verb = 'U', clock);
+    ELSIF verb = 'L' THEN
+      answer := {schema}.raws_1(a);
+    ELSIF verb = 'W' THEN
+      answer := {schema}.write_1(a, clock);
+    ELSIF verb = 'A' THEN
+      UPDATE {schema}.bucket SET version = version + 1, head = a[3], ceiling = a[4]::float8 WHERE name = a[1] AND head = a[2];
+      answer := CASE WHEN FOUND THEN 'y' ELSE E'n\\n' || coalesce({schema}.raws_1(a[1:1]), '') END;
+    ELSIF verb = 'V' THEN
+      SELECT coalesce(string_agg(value, E'\\n'), '') INTO answer FROM {schema}.note WHERE kind = a[1];
+    ELSE
+      SELECT value INTO now_held FROM {schema}.note WHERE kind = a[1] AND name = a[2] FOR UPDATE;
+      IF coalesce(now_held, '') <> a[3] THEN
+        answer := E'n\\n' || coalesce(now_held, '');
+      ELSE
+        IF a[4] = '' THEN
+          DELETE FROM {schema}.note WHERE kind = a[1] AND name = a[2];
+        ELSE
+          INSERT INTO {schema}.note VALUES (a[1], a[2], a[4]) ON CONFLICT (kind, name) DO UPDATE SET value = excluded.value;
+        END IF;
+        answer := 'y';
+      END IF;
+    END IF;
+    answers := answers || answer;
+    i := i + 2 + size;
+  END LOOP;
+  IF random() < 0.01 THEN
+    DELETE FROM {schema}.reservation WHERE id IN
+      (SELECT id FROM {schema}.reservation WHERE expires < clock ORDER BY expires LIMIT 500 FOR UPDATE SKIP LOCKED);
+  END IF;
+  RETURN answers;
+END $$""",
+)

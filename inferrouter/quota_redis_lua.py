@@ -1,0 +1,298 @@
+"""The Lua text that counts inside a Redis server: what a batch of operations does there, in one step.
+
+Strategy: it does by itself what happens all the time: charging the running slot or window, moving on to a later one, correcting a
+charge that is still in its slot. All else it hands back ("n" and the buckets as they are), Python computes it with the very
+functions of the other stores, and "W" writes the result if nothing has changed since (a version a bucket). Checks come first
+and writes last, as Redis rolls nothing back; numbers travel as text of 17 digits, as a reply would cut them. Must never know of
+zones or limits.
+"""
+
+from __future__ import annotations
+
+SCRIPT = """
+local P, words = ARGV[1], {}
+for word in string.gmatch(ARGV[2], '([^\\n]*)\\n') do words[#words + 1] = word end
+local expected, fresh, flag = words[1], words[2], words[3]
+local call, BUCKET_TTL, NOTE_TTL = redis.call, 8640000, 3456000
+local time = call('TIME')
+local clock = time[1] .. '.' .. string.format('%06d', tonumber(time[2]))
+local epoch = call('GET', P .. 'epoch')
+if not epoch then
+  if expected ~= '' then return {'lost'} end
+  epoch = fresh .. ' ' .. clock .. ' ' .. flag
+  call('SET', P .. 'epoch', epoch, 'EX', 34560000)
+elseif expected ~= '' and string.sub(epoch, 1, string.len(expected)) ~= expected then
+  return {'other'}
+end
+
+local function text(x) return string.format('%.17g', x) end
+
+local function raw(name)
+  local flat = call('HGETALL', P .. 'b:' .. name)
+  if #flat == 0 then return '' end
+  local b, slots = {}, {}
+  for i = 1, #flat, 2 do
+    local slot = string.match(flat[i], '^s(.*)$')
+    if slot then slots[#slots + 1] = slot .. ' ' .. flat[i + 1] else b[flat[i]] = flat[i + 1] end
+  end
+  return table.concat({b.v, b.k, b.h, b.l or '', b.w or '', b.u or '0', b.r or '0', b.q or '', b.p or '1', b.b or '',
+    table.concat(slots, ' '), b.m or ''}, '\\t')
+end
+
+local function raws(names)
+  local all = {}
+  for i, name in ipairs(names) do all[i] = raw(name) end
+  return table.concat(all, '\\n')
+end
+
+local function with_charge(blocks, first, last, charge, low, high)
+  local place = #blocks + 1
+  for i, block in ipairs(blocks) do
+    if block[1] < high and block[2] > low then
+      block[1], block[2], block[3] = math.min(block[1], first), math.max(block[2], last), block[3] + charge
+      return
+    end
+    if block[1] >= high then place = i break end
+  end
+  table.insert(blocks, place, {first, last, charge})
+end
+
+local function merge(blocks, low, high)
+  while #blocks > 8 do
+    local best, at
+    for i = 2, #blocks do
+      local first, last = blocks[i - 1][1], blocks[i][2]
+      local away = math.max(low - last, first - high)
+      if away >= 0 then
+        local blurred = blocks[i][1] - blocks[i - 1][2] + (last - first) / 8
+        local share = blurred / (blurred + away)
+        if not best or share < best then best, at = share, i end
+      end
+    end
+    if not at then return end
+    blocks[at - 1] = {blocks[at - 1][1], blocks[at][2], blocks[at - 1][3] + blocks[at][3]}
+    table.remove(blocks, at)
+  end
+end
+
+local function parse_blocks(written)
+  local blocks, numbers = {}, {}
+  for number in string.gmatch(written or '', '%S+') do numbers[#numbers + 1] = tonumber(number) end
+  for i = 1, #numbers, 3 do blocks[#blocks + 1] = {numbers[i], numbers[i + 1], numbers[i + 2]} end
+  return blocks
+end
+
+local function write_blocks(blocks)
+  local numbers = {}
+  for _, block in ipairs(blocks) do for j = 1, 3 do numbers[#numbers + 1] = text(block[j]) end end
+  return table.concat(numbers, ' ')
+end
+
+-- The bucket as of a later slot or window; nil where only Python knows.
+local function moved(name, want, last)
+  local flat = call('HGETALL', P .. 'b:' .. name)
+  local b, slots = {}, {}
+  for i = 1, #flat, 2 do
+    local slot = string.match(flat[i], '^s(.*)$')
+    if slot then slots[#slots + 1] = {tonumber(slot), tonumber(flat[i + 1])} else b[flat[i]] = flat[i + 1] end
+  end
+  local new = {w = want, gone = {}, r = 0, u = 0}
+  local own, blocks = tonumber(b.u) - tonumber(b.r), parse_blocks(b.b)
+  if last ~= '' then
+    last = tonumber(last)
+    if own > 0 then with_charge(blocks, tonumber(b.w), tonumber(b.e), own, tonumber(b.w), tonumber(b.e)) end
+    local others, had = {}, 0
+    for _, block in ipairs(blocks) do
+      if block[1] < last and block[2] > want then
+        if block[1] ~= want or block[2] ~= last then return nil end
+        had = had + block[3]
+      else
+        others[#others + 1] = block
+      end
+    end
+    merge(others, want, last)
+    new.u, new.b, new.e = had, write_blocks(others), last
+    return new
+  end
+  local near = math.floor(want / 64)
+  if own > 0 then slots[#slots + 1] = {tonumber(b.w), own}; new.slot = tonumber(b.w); new.own = own end
+  table.sort(slots, function(x, y) return x[1] < y[1] end)
+  local folded = near ~= math.floor(tonumber(b.w) / 64)
+  for _, slot in ipairs(slots) do
+    local block = math.floor(slot[1] / 64)
+    if folded and block < near - 1 then
+      with_charge(blocks, slot[1], slot[1] + 1, slot[2], block * 64, block * 64 + 64)
+      new.gone[#new.gone + 1] = 's' .. text(slot[1])
+      if slot[1] == new.slot then new.slot = nil end
+    elseif slot[1] > want then
+      return nil
+    elseif slot[1] >= want - 64 then
+      new.u = new.u + slot[2]
+    end
+  end
+  if folded then merge(blocks, want - 64, want + 65) end
+  for _, block in ipairs(blocks) do
+    if block[1] < want + 65 and block[2] > want - 64 then return nil end
+  end
+  new.r, new.b = new.u, write_blocks(blocks)
+  return new
+end
+
+local function record(id) return P .. 'r:' .. id end
+
+local verbs = {}
+
+function verbs.L(a) return raws(a) end
+
+-- Takes every amount or nothing: id, ttl, the time, then name, kind, window, its end (calendar) and amount of each.
+function verbs.R(a)
+  local state = call('GET', record(a[1]))
+  if state then return state == 'o' and 'y' or 'd' end
+  local names, todo, fits = {}, {}, true
+  for i = 4, #a, 5 do
+    local name, want, amount = a[i], tonumber(a[i + 2]), tonumber(a[i + 4])
+    names[#names + 1] = name
+    local b = call('HMGET', P .. 'b:' .. name, 'k', 'c', 'l', 'w', 'u', 'q', 'p', 'v', 'd')
+    if not b[1] or b[1] ~= a[i + 1] or b[3] or b[6] or not b[4] or (b[9] and tonumber(b[9]) <= tonumber(a[3])) then
+      fits = false
+    else
+      local at, new = tonumber(b[4]), nil
+      if at ~= want then
+        if at < want and b[7] == '1' then new = moved(name, want, a[i + 3]) end
+        if not new then fits = false end
+      else
+        new = {u = tonumber(b[5])}
+      end
+      if new then
+        new.name, new.amount, new.v = name, amount, b[8]
+        if new.u + amount > tonumber(b[2]) then fits = false end
+        todo[#todo + 1] = new
+      end
+    end
+  end
+  if not fits then return 'n\\n' .. raws(names) end
+  for _, new in ipairs(todo) do
+    local key = P .. 'b:' .. new.name
+    if new.w then
+      if #new.gone > 0 then call('HDEL', key, unpack(new.gone)) end
+      if new.slot then call('HSET', key, 's' .. text(new.slot), text(new.own)) end
+      call('HSET', key, 'w', text(new.w), 'r', text(new.r), 'b', new.b)
+      if new.e then call('HSET', key, 'e', text(new.e)) end
+      call('EXPIRE', key, BUCKET_TTL)
+    end
+    call('HSET', key, 'u', text(new.u + new.amount), 'v', text(new.v + 1))
+  end
+  call('SET', record(a[1]), 'o', 'PX', a[2])
+  return 'y'
+end
+
+-- Corrects what was charged: id, token, ttl, then name, kind, window and delta of each.
+local function settle(a, undoing)
+  local state = call('GET', record(a[1]))
+  if state ~= 'o' then
+    if undoing and not state then call('SET', record(a[1]), 's ' .. a[2], 'PX', a[3]) end
+    if state == 's ' .. a[2] then return 'y' end
+    return state and 'f' or 'g'
+  end
+  local names, todo, fits = {}, {}, true
+  for i = 4, #a, 4 do
+    local key, field, slot, delta = P .. 'b:' .. a[i], 's' .. a[i + 2], tonumber(a[i + 2]), tonumber(a[i + 3])
+    names[#names + 1] = a[i]
+    local b = call('HMGET', key, 'w', 'u', 'r', 'p', field, 'k', 'v')
+    if b[1] and b[6] ~= a[i + 1] then
+      fits = false
+    elseif b[1] then
+      local at, used, older = tonumber(b[1]), tonumber(b[2]), tonumber(b[3])
+      if slot == at and used + delta >= older then
+        todo[#todo + 1] = {key, 'v', text(b[7] + 1), 'u', text(used + delta)}
+      elseif b[4] == '1' and b[5] and slot < at and tonumber(b[5]) + delta >= 0 then
+        local after = tonumber(b[5]) + delta
+        if slot >= at - 64 then
+          local change = after - tonumber(b[5])
+          todo[#todo + 1] = {key, 'v', text(b[7] + 1), 'u', text(used + change), 'r', text(older + change), field, text(after)}
+        else
+          todo[#todo + 1] = {key, 'v', text(b[7] + 1), field, text(after)}
+        end
+        if after == 0 then todo[#todo].gone = field end
+      else
+        fits = false
+      end
+    end
+  end
+  if not fits then return 'n\\n' .. raws(names) end
+  for _, change in ipairs(todo) do
+    call('HSET', unpack(change))
+    if change.gone then call('HDEL', change[1], change.gone) end
+  end
+  call('SET', record(a[1]), 's ' .. a[2], 'PX', a[3])
+  return 'y'
+end
+
+function verbs.S(a) return settle(a, false) end
+function verbs.U(a) return settle(a, true) end
+
+-- Writes buckets as Python computed them, if all still have their versions: "o" or "s" or "", id, token, ttl, then 16 of each.
+function verbs.W(a)
+  local way, names, fits = a[1], {}, true
+  if way ~= '' then
+    local state = call('GET', record(a[2]))
+    if way == 'o' and state then return state == 'o' and 'y' or 'd' end
+    if way == 's' and state ~= 'o' then
+      if state == 's ' .. a[3] then return 'y' end
+      return state and 'f' or 'g'
+    end
+  end
+  for i = 5, #a, 16 do
+    names[#names + 1] = a[i]
+    if (call('HGET', P .. 'b:' .. a[i], 'v') or '') ~= a[i + 1] then fits = false end
+  end
+  if not fits then return 'n\\n' .. raws(names) end
+  for i = 5, #a, 16 do
+    local key = P .. 'b:' .. a[i]
+    local new = {'v', text((tonumber(a[i + 1]) or 0) + 1)}
+    for place, field in ipairs({'k', 'h', 'c', 'd', 'l', 'w', 'e', 'u', 'r', 'q', 'p', 'b'}) do
+      local value = a[i + 1 + place]
+      if value ~= '' then new[#new + 1] = field; new[#new + 1] = value end
+    end
+    if a[i + 15] ~= '' then new[#new + 1] = 'm'; new[#new + 1] = a[i + 15] end
+    for slot, charge in string.gmatch(a[i + 14], '(%S+) (%S+)') do new[#new + 1] = 's' .. slot; new[#new + 1] = charge end
+    call('DEL', key)
+    call('HSET', key, unpack(new))
+    call('EXPIRE', key, BUCKET_TTL)
+  end
+  if way == 'o' then call('SET', record(a[2]), 'o', 'PX', a[4]) end
+  if way == 's' then call('SET', record(a[2]), 's ' .. a[3], 'PX', a[4]) end
+  call('EXPIRE', P .. 'epoch', 34560000)
+  return 'y'
+end
+
+-- Changes the head of a bucket, if it is as expected, and leaves what is counted alone: name, expected, new, ceiling.
+function verbs.A(a)
+  local key = P .. 'b:' .. a[1]
+  if (call('HGET', key, 'h') or '') ~= a[2] then return 'n\\n' .. raw(a[1]) end
+  call('HSET', key, 'h', a[3], 'c', a[4])
+  call('HINCRBY', key, 'v', 1)
+  call('EXPIRE', key, BUCKET_TTL)
+  return 'y'
+end
+
+function verbs.V(a) return table.concat(call('HVALS', P .. a[1]), '\\n') end
+
+-- Changes a note (a hold, for one), if it is as expected: table, field, expected, new.
+function verbs.H(a)
+  local key = P .. a[1]
+  local now = call('HGET', key, a[2]) or ''
+  if now ~= a[3] then return 'n\\n' .. now end
+  if a[4] == '' then call('HDEL', key, a[2]) else call('HSET', key, a[2], a[4]); call('EXPIRE', key, NOTE_TTL) end
+  return 'y'
+end
+
+local answers, i = {'ok ' .. clock .. ' ' .. epoch}, 4
+while words[i] do
+  local verb, count, a = words[i], tonumber(words[i + 1]), {}
+  for j = 1, count do a[j] = words[i + 1 + j] end
+  answers[#answers + 1] = verbs[verb](a)
+  i = i + 2 + count
+end
+return answers
+"""

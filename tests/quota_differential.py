@@ -1,0 +1,86 @@
+"""Drives two stores through the same random verbs, clock steps both ways included: they must agree on everything they answer.
+
+The amounts are multiples of 1/64, so that sums are exact in any order and agreement is equality, to the last bit.
+"""
+
+from __future__ import annotations
+
+import random
+import unittest
+from collections.abc import Callable
+from typing import Any
+
+from tests import part
+
+limits = part("limits")
+quota = part("quota")
+
+START = 1_788_955_200.0
+KINDS = (
+    limits.Limit(6, "requests", "minute"),
+    limits.Limit(40, "tokens", "minute"),
+    limits.Limit(25, "requests", "hour"),
+    limits.Limit(60, "tokens", "minute", rolling=False),
+    limits.Limit(150, "tokens", "day"),
+    limits.Limit(300, "tokens", "month", zone="America/Los_Angeles"),
+    limits.Limit(9, "requests", "day", rolling=True),
+    limits.Limit(2.5, "dollars", "day", zone="Asia/Tokyo"),
+)
+STEPS = (0.01, 0.3, 0.9, 3, 20, 61, 130, 700, 9000, 100_000)
+
+
+class Uncached(part("quota_memory").MemoryQuotaStore):  # type: ignore[misc]  # the module is looked up as the suite was told to
+    """The memory store without what it has shown before, so that every headroom is counted anew."""
+
+    def headroom(self, keys: Any, now: float) -> Any:
+        for state in self._states.values():
+            state.changed()
+        return super().headroom(keys, now)
+
+
+def run(test: unittest.TestCase, one: Any, other: Any, seed: int, steps: int, reopened: Callable[[], Any] | None = None) -> int:
+    """Compares `steps` random steps, by default of a clock that mostly goes forward. `reopened`: another object on the data of
+    `other`, taken over now and then. Returns how many reservations were admitted."""
+    rng = random.Random(seed)
+    kinds = {f"{number} {limit}": limit for number, limit in enumerate(KINDS)}
+    keys = list(kinds)
+    wild = seed % 3 == 0
+    now = START
+    for store in (one, other):
+        store.define([quota.Bucket(key, limit) for key, limit in kinds.items()], now)
+    opened: list[tuple[Any, Any]] = []
+    admitted = 0
+    for step in range(steps):
+        where = f"seed {seed}, step {step}, now {now!r}"
+        chance = rng.random()
+        if chance < 0.30:
+            now += rng.choice(STEPS) * rng.random()
+        elif chance < (0.36 if wild else 0.31):
+            now += rng.choice((-1, -1, 1)) * rng.choice((0.5, 30, 100, 4000, 90_000, 3e6)) * rng.random()
+        elif chance < 0.68:
+            wants = [(key, rng.choice((0, 1, 1, 2, 0.25, 8))) for key in rng.choices(keys, k=rng.randrange(1, 4))]
+            first, second = one.reserve(wants, now), other.reserve(wants, now)
+            test.assertEqual(type(first), type(second), f"{where}: {wants}: {first} {second}")
+            if isinstance(first, quota.Refusal):
+                test.assertEqual(first, second, where)
+            else:
+                test.assertEqual(list(first.window_ids), list(second.window_ids), where)
+                opened.append((first, second))
+                admitted += 1
+        elif chance < 0.90 and opened:
+            first, second = opened.pop(rng.randrange(len(opened)))
+            amounts = None if rng.random() < 0.2 else [rng.choice((0, 1, 3, 0.5, 12)) for _ in first.wants]
+            test.assertEqual(one.commit(first, now, amounts), other.commit(second, now, amounts), where)
+        elif chance < 0.905:
+            key = rng.choice(keys)
+            limit = limits.Limit(
+                rng.choice((5, 50, 500)), kinds[key].unit, kinds[key].window, kinds[key].rolling, kinds[key].zone
+            )
+            for store in (one, other):
+                store.define([quota.Bucket(key, limit)], now)
+        elif chance < 0.907 and reopened is not None:
+            other = reopened()
+        if step % 7 == 0:
+            some = rng.choices(keys, k=3)
+            test.assertEqual(one.headroom(some, now), other.headroom(some, now), where)
+    return admitted

@@ -48,7 +48,9 @@ if TYPE_CHECKING:
     from .meter import Clock, LogMeter, Meter, NoopMeter, SystemClock
     from .meter_metrics import MetricsMeter
     from .meter_otel import OTelMeter
+    from .model_overview import AskableModel
     from .policy import BestFirstPolicy, CostFirstPolicy, DeclaredOrderPolicy, FreeFirstPolicy, LeastBusyPolicy, Policy
+    from .probe import Probe
     from .provider import Endpoint, Provider, StreamDecoder
     from .provider_anthropic import AnthropicProvider
     from .provider_gemini import GeminiProvider
@@ -76,6 +78,7 @@ __all__ = [
     "AccountStatus",
     "AllCandidatesFailedError",
     "AnthropicProvider",
+    "AskableModel",
     "Attempt",
     "AttemptTimeoutError",
     "Auth",
@@ -137,6 +140,7 @@ __all__ = [
     "OpenAICompatProvider",
     "Part",
     "Policy",
+    "Probe",
     "Provider",
     "ProviderError",
     "ProviderUnavailableError",
@@ -193,7 +197,9 @@ _NAMES = {
     "meter": "Clock LogMeter Meter NoopMeter SystemClock",
     "meter_metrics": "MetricsMeter",
     "meter_otel": "OTelMeter",
+    "model_overview": "AskableModel",
     "policy": "BestFirstPolicy CostFirstPolicy DeclaredOrderPolicy FreeFirstPolicy LeastBusyPolicy Policy",
+    "probe": "Probe",
     "provider": "Endpoint Provider StreamDecoder",
     "provider_anthropic": "AnthropicProvider",
     "provider_gemini": "GeminiProvider",

@@ -149,6 +149,7 @@ class LiveAttempt:
     __slots__ = (
         "_ended",
         "_ending",
+        "_expected",
         "_first_chunk_s",
         "_permit",
         "_pid",
@@ -174,6 +175,7 @@ class LiveAttempt:
         self.dropped = dropped
         self._permit = Permit(candidate.account_id)
         self._pid = os.getpid()
+        self._expected = operation.needs.estimate
         self._wants: Sequence[tuple[str, float]] = ()
         self._reservation: tuple[QuotaStore, Reservation] | None = None
         self._started = 0.0
@@ -190,7 +192,8 @@ class LiveAttempt:
             wait = max(runtime.health.peek(account.id, now.mono)[1], 1.0)
             place = (candidate.provider, candidate.account_id, candidate.model)
             return Rejection(*place, "the breaker is open after repeated failures", now.wall + wait, "breaker")
-        self._wants = amounts_needed(candidate, operation.needs.estimate)
+        self._expected = candidate.deployment.expected(operation.needs.estimate)
+        self._wants = amounts_needed(candidate, self._expected)
         if self._wants:
             taken = runtime.ledger.reserve(self._wants, now.wall, operation.store_wait(runtime.clock))
             if isinstance(taken, Refusal):
@@ -205,7 +208,7 @@ class LiveAttempt:
         """Send, and return what the operation read. Raises `WireFault`, the error the answer means, or what `read` raises."""
         runtime, trace = self.runtime, self.operation.trace
         if trace is not None:
-            trace.attempt_begins(self.candidate, self.number, self.operation.needs.estimate.total, self._wants)
+            trace.attempt_begins(self.candidate, self.number, self._expected.total, self._wants)
         bound = self.candidate.deployment.bound
         allow_http = bound.account.allow_http
         reply = bound.wire.send(request, timeout_s=self.budget, allow_http=allow_http, new_connection=new_connection)
@@ -236,6 +239,9 @@ class LiveAttempt:
 
     def succeed(self, usage: Usage, charged: Usage | None = None, answer: ChatResponse | EmbedResponse | None = None) -> None:
         """End with an answer: charge `charged`, by default `usage`. `answer` is what meters are told of."""
+        if self._expected.open_answers:
+            made = (charged or usage).completion_tokens
+            self.candidate.deployment.answers.learn(-(-made // self._expected.open_answers))
         self._end(Verdict.SUCCESS, self._amounts(charged or usage), usage, None, answer)
 
     def fail(self, error: InferRouterError, rule: FailureRule, seen: Usage | None = None) -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self, Unpack, overload
 from .assumptions import Assumed, with_catalog
 from .attempt import Runtime
 from .calls import chat_operation, embed_all
-from .candidates import CallNeeds, find_candidates
+from .candidates import CallNeeds, find_candidates, fitting
 from .config import Config, step_warnings
 from .costs import estimate_chat
 from .errors import ConfigError, UnknownModelError, router_closed
@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     from .call_events import CallTrace
     from .capacity import Capacity, FinishTime
     from .mapping import MapRun
+    from .model_overview import AskableModel
+    from .probe import Probe
     from .records import ChatOptions, MessagesLike
     from .responses import ChatResponse, EmbedResponse
     from .status import Explanation, RouterStatus
@@ -232,9 +234,11 @@ class Router(RouterMakers):
         runtime = self._runtime
         runtime.settle_dropped_streams()
         route = self._route(request.model)
-        found = find_candidates(route, needs, runtime.ledger, runtime.health, runtime.now())
+        now = runtime.now()
+        found = find_candidates(route, needs, runtime.ledger, runtime.health, now)
         queue = ordered(runtime.policy, found.candidates, request.session)
-        return Explanation(route.name, tuple(queue), (*found.rejections, *left_out(found.candidates, queue)))
+        able, full = fitting(queue, needs, runtime.ledger, now.wall)
+        return Explanation(route.name, tuple(able), (*found.rejections, *full, *left_out(found.candidates, queue)))
 
     @property
     def config(self) -> Config:
@@ -255,6 +259,26 @@ class Router(RouterMakers):
 
         now = self._runtime.clock.time()
         rest_account(self._routes, self._ledger, account_id, as_seconds("seconds", seconds), reason, now)
+
+    @only_library_errors
+    def models(self) -> tuple[AskableModel, ...]:
+        """Every model that can be asked for, with its aliases, limits and what is left. Raises `QuotaStoreError`."""
+        from .model_overview import askable_models
+
+        runtime, config = self._runtime, self._config
+        aliases = [mapping.alias for mapping in config.models]
+        parts = (self._ledger, runtime.health, runtime.policy, runtime.now())
+        return askable_models(self._routes, aliases, config.allow_paid, *parts)
+
+    @only_library_errors
+    def probe(self, timeout: float = 20.0) -> tuple[Probe, ...]:
+        """Ask every account one short question, all at once, each within `timeout` seconds; the calls count as all calls do.
+
+        Raises `QuotaStoreError`; what is wrong with an account stands in its `Probe`.
+        """
+        from .probe import probe_accounts
+
+        return probe_accounts(self._routes, self.models(), self._runtime, self._config.allow_paid, as_seconds("timeout", timeout))
 
     @only_library_errors
     def status(self) -> RouterStatus:

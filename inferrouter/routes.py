@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import field
+from dataclasses import field, replace
 from typing import Any
 
 from .account import LIMIT_KEYS, AccountConfig
+from .answer_sizes import AnswerSize, AnswerSizes
 from .catalog import capabilities as known_capabilities
-from .catalog import own_names
+from .catalog import offer, own_names
 from .config import Config
 from .content import MEDIA_KINDS
-from .costs import blended_price
+from .costs import Estimate, blended_price
 from .errors import ConfigError, UnknownModelError
 from .frozen import frozen_value
 from .guarded_store import GuardedStore
@@ -55,12 +56,14 @@ class Deployment:
     """One model at one account. Keys come with their units; `price` is blended dollars per token, None if not stated.
 
     `allowance_key` is looked at by every call; `allowance` is that key with its unit, None while it counts no amount.
-    `spends`: what is counted of its paid use in a day, with its units.
+    `spends`: what is counted of its paid use in a day, with its units. `answers`: how long its model's answers were;
+    `token_ceiling`: the most tokens that a call may need without being more than a whole limit.
     """
 
     __slots__ = (
         "allowance",
         "allowance_key",
+        "answers",
         "bound",
         "bucket_keys",
         "capabilities",
@@ -70,9 +73,17 @@ class Deployment:
         "paid_buckets",
         "price",
         "spends",
+        "token_ceiling",
     )
 
-    def __init__(self, bound: BoundAccount, model: str, hard: Sequence[tuple[str, str]]) -> None:
+    def __init__(
+        self,
+        bound: BoundAccount,
+        model: str,
+        hard: Sequence[tuple[str, str]],
+        answers: AnswerSize | None = None,
+        token_ceiling: float = UNLIMITED,
+    ) -> None:
         account = bound.account
         self.bound = bound
         self.model = model
@@ -86,6 +97,22 @@ class Deployment:
         self.hold_keys = (*ids, *(f"{name}|{model}" for name in ids))
         self.price = blended_price(account)
         self.capabilities = _capabilities(account, model)
+        self.answers = answers or AnswerSizes().of(account.provider, model)
+        self.token_ceiling = token_ceiling
+
+    @property
+    def tier(self) -> int | None:
+        """The model's quality in the catalog, from 1, the best, to 5; None where nobody has said."""
+        found = offer(self.bound.account.provider, self.model)
+        return None if found is None else found.tier
+
+    def expected(self, estimate: Estimate) -> Estimate:
+        """`estimate` for this model: where nobody bounds the answer, what its answers use, within what its limits allow."""
+        if not estimate.open_answers:
+            return estimate
+        reserve = self.answers.reserve * estimate.open_answers
+        room = self.token_ceiling - estimate.input_tokens
+        return replace(estimate, output_tokens=int(max(min(reserve, room), 1)))
 
     def with_allowance(self, allowed: Limit) -> Deployment:
         """This deployment under the allowance that the store counts now, which `set_quota` may have changed: mostly itself."""
@@ -94,6 +121,8 @@ class Deployment:
             return self
         other = copy.copy(self)
         other.allowance = None if unit is None else (self.allowance_key, unit)
+        if unit == "tokens":
+            other.token_ceiling = min(self.token_ceiling, allowed.amount)
         hard = self.free_buckets[1:] if self.allowance else self.free_buckets
         other.free_buckets = (*((other.allowance,) if other.allowance else ()), *hard)
         return other
@@ -134,6 +163,7 @@ class RouteTable:
         self._ledger = ledger
         self._routes: dict[str, Route] = {}
         self._deployments: dict[tuple[str, str], Deployment] = {}
+        self._sizes = AnswerSizes()
         self._aliases = {mapping.alias: mapping.models for mapping in config.models}
         self.providers = dict(providers)
         self.bound_accounts = tuple(
@@ -264,11 +294,14 @@ class RouteTable:
             buckets = _model_buckets(bound, model)
             if buckets:
                 self._ledger.define(buckets, now)
-            hard = [
-                (bucket.key, bucket.limit.unit)
-                for bucket in (*_limit_buckets(bound, bound.account.hard_limits, bound.scope), *buckets)
-            ]
-            deployment = self._deployments.setdefault(key, Deployment(bound, model, hard))
+            own = _limit_buckets(bound, bound.account.hard_limits, bound.scope)
+            hard = [(bucket.key, bucket.limit.unit) for bucket in (*own, *buckets)]
+            sizes = [bucket.limit.amount for bucket in (*own, *buckets) if bucket.limit.unit == "tokens"]
+            if bound.account.quota_unit == "tokens" and bound.account.daily_free is not None and not bound.account.paid_enabled:
+                sizes.append(bound.account.daily_free)
+            answers = self._sizes.of(bound.account.provider, model)
+            made = Deployment(bound, model, hard, answers, min(sizes, default=UNLIMITED))
+            deployment = self._deployments.setdefault(key, made)
         return deployment
 
 

@@ -7,7 +7,6 @@ Must never show a key.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
 from typing import Any
 
 from .candidates import Candidate, Instant
@@ -15,6 +14,7 @@ from .errors import Rejection
 from .frozen import FrozenDict, frozen_value
 from .guarded_store import GuardedStore
 from .health import Health
+from .moments import moment_in_words, utc_in_words
 from .quota import Headroom, Hold
 from .routes import UNLIMITED, BoundAccount, RouteTable
 
@@ -51,12 +51,18 @@ class LimitStatus:
     remaining: float
     resets_at: float | None
 
+    @property
+    def full(self) -> bool:
+        """Whether nothing is left of it, so that the next call waits or goes elsewhere."""
+        return self.remaining <= 0
+
 
 @frozen_value
 class AccountStatus:
     """One account. `breaker`: closed, open or half_open; `spend_today` in dollars; `resets_at` as in `LimitStatus`.
 
-    `used`, `remaining` and `resets_at` are those of the free allowance, None where there is none.
+    `used`, `remaining` and `resets_at` are those of the free allowance, None where there is none. `as_of`: epoch seconds of the
+    look; `zone`: where its days begin.
     """
 
     provider: str
@@ -66,6 +72,8 @@ class AccountStatus:
     breaker: str
     in_flight: int
     spend_today: float
+    as_of: float = 0.0
+    zone: str = ""
 
     @property
     def used(self) -> float | None:
@@ -91,10 +99,15 @@ class AccountStatus:
         lines = [f"{self.provider}/{self.account_id}: {state}"]
         for limit in self.limits:
             used, amount = _said(limit.used, limit.unit), _said(limit.amount, limit.unit)
-            lines.append(f"  {limit.name}: {used} of {amount} {limit.unit} per {limit.window}")
+            line = f"  {limit.name}: {used} of {amount} {limit.unit} per {limit.window}"
+            if limit.full and limit.resets_at is not None:
+                zone = self.zone if limit.window in ("day", "week", "month") else ""
+                line += f"; full, waits until some frees {moment_in_words(limit.resets_at, self.as_of, zone)}"
+            lines.append(line)
         for hold in self.holds:
-            until = datetime.fromtimestamp(hold.until, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
-            lines.append(f"  held until {until}: {hold.reason}")
+            model = hold.key.partition("|")[2]
+            which = f", for {model} alone" if model else ""
+            lines.append(f"  held until {utc_in_words(hold.until)}: {hold.reason}{which}")
         return "\n".join(lines)
 
 
@@ -145,7 +158,7 @@ def _state(
     bound: BoundAccount, headrooms: list[Headroom], holds: Mapping[str, Hold], health: Health, now: Instant
 ) -> AccountStatus:
     account = bound.account
-    limits = tuple(_limit_status(headroom, bound.scope) for headroom in headrooms)
+    limits = tuple(limit_status(headroom, bound.scope) for headroom in headrooms)
     own = tuple(hold for key, hold in holds.items() if key.split("|")[0] in (account.id, bound.scope))
     out = health.outages.wait(bound.server, now.mono)
     if out > 0:
@@ -153,10 +166,12 @@ def _state(
     breaker, _, in_flight = health.peek(account.id, now.mono)
     spent = sum(limit.used for limit in limits if limit.name == "spend")
     shown = tuple(limit for limit in limits if limit.amount != UNLIMITED)
-    return AccountStatus(account.provider, account.id, shown, own, breaker.value, in_flight, spent)
+    zone = "" if account.reset == "rolling" else account.reset
+    return AccountStatus(account.provider, account.id, shown, own, breaker.value, in_flight, spent, now.wall, zone)
 
 
-def _limit_status(headroom: Headroom, scope: str) -> LimitStatus:
+def limit_status(headroom: Headroom, scope: str) -> LimitStatus:
+    """A bucket's state under the short name it has in `scope`."""
     limit = headroom.limit
     name = headroom.key.removeprefix(scope).lstrip("|/")
     return LimitStatus(name, limit.amount, limit.unit, limit.window, headroom.used, headroom.remaining, headroom.resets_at)

@@ -12,7 +12,8 @@ from collections.abc import Sequence
 from typing import Generic, TypeVar
 
 from .attempt import LiveAttempt, Operation, Runtime
-from .candidates import Assessment, Candidate, find_candidates, outage_rejection
+from .candidates import Assessment, Candidate, find_candidates, limit_rejection, outage_rejection
+from .costs import Estimate
 from .errors import (
     AllCandidatesFailedError,
     Attempt,
@@ -24,6 +25,7 @@ from .errors import (
     ModelNotFoundError,
     MultimodalUnavailableError,
     NoCandidatesError,
+    Patience,
     ProviderError,
     QuotaExceededError,
     RateLimitedError,
@@ -75,7 +77,7 @@ def _walk(route: Route, operation: Operation[T], runtime: Runtime) -> T:
             return answer
         pause = round_.pause(operation.max_wait - waited)
         if pause is None:
-            raise round_.failure()
+            raise round_.failure(operation.max_wait - waited)
         if operation.trace is not None:
             operation.trace.waits(pause, runtime.clock.time() + pause, round_.soonest_rejection())
         runtime.waiting.sleep(pause, runtime.clock, operation.cancel)
@@ -119,6 +121,11 @@ def left_out(candidates: Sequence[Candidate], queue: Sequence[Candidate]) -> lis
     ]
 
 
+def _fits_smaller(refusal: Refusal, estimate: Estimate) -> bool:
+    """Whether the call would fit the limit that refused it, were less kept for an answer that nobody bounds."""
+    return bool(estimate.open_answers) and refusal.limit.unit == "tokens" and estimate.input_tokens < refusal.limit.amount
+
+
 class _Round(Generic[T]):
     """One pass over the candidates. Failures of earlier rounds are in `attempts` already."""
 
@@ -158,20 +165,22 @@ class _Round(Generic[T]):
         pause = max(soonest - self.runtime.clock.time(), 0.001)
         return pause if pause <= min(max_wait, self._time_left()) else None
 
-    def failure(self) -> InferRouterError:
-        """The error that tells how this ended."""
+    def failure(self, max_wait: float) -> InferRouterError:
+        """The error that tells how this ended. `max_wait`: seconds that it might still have slept."""
         soonest = self._soonest()
+        left = self._time_left()
+        patience = Patience(self.runtime.clock.time(), *((left, "timeout") if left < max_wait else (max_wait, "max_wait")))
         if not self.attempts:
             if self._time_left() <= 0:
                 return AttemptTimeoutError(message="the call's timeout was over before anything could be tried")
             media = bool(self.rejections) and all(rejection.code == "media" for rejection in self.rejections)
-            return (MultimodalUnavailableError if media else NoCandidatesError)(self.rejections, soonest)
+            return (MultimodalUnavailableError if media else NoCandidatesError)(self.rejections, soonest, patience=patience)
         last = self.attempts[-1].error
         if all(isinstance(attempt.error, ContextWindowError) for attempt in self.attempts):
             return last
         if self.runtime.auth_next is None and all(isinstance(attempt.error, AuthenticationError) for attempt in self.attempts):
             return last
-        return AllCandidatesFailedError(self.attempts, soonest, self.rejections)
+        return AllCandidatesFailedError(self.attempts, soonest, self.rejections, patience=patience)
 
     def _try(self, candidate: Candidate, new_connection: bool = False) -> T | None:
         """The answer of one candidate, or None; then its failure or its rejection is on record."""
@@ -275,7 +284,12 @@ class _Round(Generic[T]):
             if again is not None:
                 self._put_back(again)
         else:
-            self.rejections.append(Rejection(candidate.provider, *place, str(refusal), refusal.retry_at, "limit"))
+            estimate = deployment.expected(self.operation.needs.estimate)
+            if refusal.retry_at is None and self._refusals.count(place) == 1 and _fits_smaller(refusal, estimate):
+                deployment.token_ceiling = refusal.limit.amount  # a limit that was learned to be smaller than configured
+                self._put_back(candidate)
+            else:
+                self.rejections.append(limit_rejection(candidate, refusal, estimate, self.runtime.clock.time()))
 
     def _in_turn(self, candidate: Candidate) -> Candidate | None:
         """`candidate` as it is now, after failures that took time; or None: it must not serve, or goes behind what is free."""

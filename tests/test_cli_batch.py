@@ -76,7 +76,7 @@ class Commands(JobCase):
         config = self.config("{ rpd = 4 }")
         ran = run(*self.words("batch", many, "--out", self.folder / "2.jsonl", "--stop-when-spent", config=config))
         self.assertEqual(ran.code, 75)
-        self.assertRegex(ran.err, "the next slot is free in .* h")
+        self.assertRegex(ran.err, "the next slot is free in .* (h|min)")
         ran = run(*self.words("batch", self.folder / "none.csv", "--out", out))
         self.assertEqual((ran.code, ran.err.count("\n")), (1, 1))
         self.assertIn("does not exist; check the path", ran.err)

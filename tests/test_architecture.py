@@ -46,9 +46,9 @@ roof        simulator_openai simulator_gemini simulator_anthropic simulator
 roof        serve_head serve_http serve_errors serve_guard serve_log serve_watch serve_dialect
 roof        serve_openai serve_responses serve_anthropic serve_chat
 roof        serve_page_style serve_page_script serve_page serve_status serve_routes serve_port serve_endpoint
-roof        terminal demo
-roof        cli_wait cli_common cli_ask cli_models cli_status cli_probe cli_check cli_init cli_demo cli_serve cli
-roof        __main__ __init__
+roof        terminal demo batch_display batch_merge chart
+roof        cli_wait cli_common cli_ask cli_batch cli_plan cli_models cli_status cli_probe cli_check cli_init cli_demo cli_serve
+roof        cli __main__ __init__
 """
 ORDER = [name for line in FLOORS.strip().splitlines() for name in line.split()[1:]]
 

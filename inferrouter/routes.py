@@ -55,6 +55,7 @@ class BoundAccount:
 class Deployment:
     """One model at one account. Keys come with their units; `price` is blended dollars per token, None if not stated.
 
+    `limits`: of each unit and window (in seconds) the bucket that a provider means by it: the model's own before the account's.
     `allowance_key` is looked at by every call; `allowance` is that key with its unit, None while it counts no amount.
     `spends`: what is counted of its paid use in a day, with its units. `answers`: how long its model's answers were;
     `token_ceiling`: the most tokens that a call may need without being more than a whole limit.
@@ -69,6 +70,7 @@ class Deployment:
         "capabilities",
         "free_buckets",
         "hold_keys",
+        "limits",
         "model",
         "paid_buckets",
         "price",
@@ -85,6 +87,7 @@ class Deployment:
         token_ceiling: float = UNLIMITED,
     ) -> None:
         account = bound.account
+        self.limits: Mapping[tuple[str, float], Bucket] = {}
         self.bound = bound
         self.model = model
         self.allowance_key = allowance_key(bound.scope)
@@ -301,8 +304,17 @@ class RouteTable:
                 sizes.append(bound.account.daily_free)
             answers = self._sizes.of(bound.account.provider, model)
             made = Deployment(bound, model, hard, answers, min(sizes, default=UNLIMITED))
+            made.limits = _by_window(bound, made, buckets)
             deployment = self._deployments.setdefault(key, made)
         return deployment
+
+
+def _by_window(bound: BoundAccount, made: Deployment, own: Sequence[Bucket]) -> dict[tuple[str, float], Bucket]:
+    """The buckets of `made` by unit and window: the model's `own` before the account's, and the allowance last."""
+    spends = [key for key, _ in made.spends]
+    counted = [bucket for bucket in _account_buckets(bound) if bucket.key not in spends and bucket.limit.amount != UNLIMITED]
+    counted.sort(key=lambda bucket: bucket.key != made.allowance_key)
+    return {(bucket.limit.unit, bucket.limit.span_s): bucket for bucket in (*counted, *own)}
 
 
 def _bound(account: AccountConfig, provider: Provider, transport: Transport, order: int) -> BoundAccount:

@@ -7,6 +7,7 @@ Must never show a key.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 from .candidates import Candidate, Instant
@@ -16,6 +17,7 @@ from .guarded_store import GuardedStore
 from .health import Health
 from .moments import moment_in_words, utc_in_words
 from .quota import Headroom, Hold
+from .quota_learned import Fact, Learned
 from .routes import UNLIMITED, BoundAccount, RouteTable
 
 
@@ -41,7 +43,11 @@ class Explanation:
 
 @frozen_value
 class LimitStatus:
-    """One bucket. `name`: allowance, spend, rpm ...; amounts in `unit`; `resets_at`: epoch seconds when some frees, or None."""
+    """One bucket. `name`: allowance, spend, rpm ...; amounts in `unit`; `resets_at`: epoch seconds when some frees, or None.
+
+    `amount`: what counts; `configured`: what was set, None where nothing was learned; `learned`: what the provider said or
+    showed, in which header or answer, and when.
+    """
 
     name: str
     amount: float
@@ -50,6 +56,8 @@ class LimitStatus:
     used: float
     remaining: float
     resets_at: float | None
+    configured: float | None = None
+    learned: tuple[Fact, ...] = ()
 
     @property
     def full(self) -> bool:
@@ -99,7 +107,7 @@ class AccountStatus:
         lines = [f"{self.provider}/{self.account_id}: {state}"]
         for limit in self.limits:
             used, amount = _said(limit.used, limit.unit), _said(limit.amount, limit.unit)
-            line = f"  {limit.name}: {used} of {amount} {limit.unit} per {limit.window}"
+            line = f"  {limit.name}: {used} of {amount} {limit.unit} per {limit.window}{_learned(limit)}"
             if limit.full and limit.resets_at is not None:
                 zone = self.zone if limit.window in ("day", "week", "month") else ""
                 line += f"; full, waits until some frees {moment_in_words(limit.resets_at, self.as_of, zone)}"
@@ -109,6 +117,23 @@ class AccountStatus:
             which = f", for {model} alone" if model else ""
             lines.append(f"  held until {utc_in_words(hold.until)}: {hold.reason}{which}")
         return "\n".join(lines)
+
+
+def _learned(limit: LimitStatus) -> str:
+    """What was learned of a limit, in brackets; "" for nothing."""
+    if not limit.learned:
+        return ""
+    words = {"limit": "provider says", "ceiling": "refused, now at", "remaining": "remained by its count"}
+    said = [
+        f"{words.get(fact.kind, fact.kind)} {_said(fact.amount, limit.unit)} ({fact.source}, {_moment(fact.at)})"
+        for fact in limit.learned
+    ]
+    configured = limit.amount if limit.configured is None else limit.configured
+    return f" (configured {_said(configured, limit.unit)}, {', '.join(said)})"
+
+
+def _moment(at: float) -> str:
+    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M UTC")
 
 
 def _said(amount: float, unit: str) -> str:
@@ -147,18 +172,24 @@ def router_status(
     wanted = tuple(dict.fromkeys(key for owned in keys.values() for key in owned))
     headrooms = {headroom.key: headroom for headroom in ledger.headroom(wanted, now.wall)}
     holds = ledger.holds(now.wall)
+    learned = ledger.learned()
     accounts = {
-        bound.account.id: _state(bound, [headrooms[key] for key in keys[bound.account.id]], holds, health, now)
+        bound.account.id: _state(bound, [headrooms[key] for key in keys[bound.account.id]], holds, learned, health, now)
         for bound in table.bound_accounts
     }
     return RouterStatus(accounts, ledger.degraded, notices)
 
 
 def _state(
-    bound: BoundAccount, headrooms: list[Headroom], holds: Mapping[str, Hold], health: Health, now: Instant
+    bound: BoundAccount,
+    headrooms: list[Headroom],
+    holds: Mapping[str, Hold],
+    learned: Mapping[str, Learned],
+    health: Health,
+    now: Instant,
 ) -> AccountStatus:
     account = bound.account
-    limits = tuple(limit_status(headroom, bound.scope) for headroom in headrooms)
+    limits = tuple(limit_status(headroom, bound.scope, learned.get(headroom.key)) for headroom in headrooms)
     own = tuple(hold for key, hold in holds.items() if key.split("|")[0] in (account.id, bound.scope))
     out = health.outages.wait(bound.server, now.mono)
     if out > 0:
@@ -170,8 +201,9 @@ def _state(
     return AccountStatus(account.provider, account.id, shown, own, breaker.value, in_flight, spent, now.wall, zone)
 
 
-def limit_status(headroom: Headroom, scope: str) -> LimitStatus:
-    """A bucket's state under the short name it has in `scope`."""
+def limit_status(headroom: Headroom, scope: str, learned: Learned | None = None) -> LimitStatus:
+    """A bucket's state under the short name it has in `scope`, with what was learned of it."""
     limit = headroom.limit
     name = headroom.key.removeprefix(scope).lstrip("|/")
-    return LimitStatus(name, limit.amount, limit.unit, limit.window, headroom.used, headroom.remaining, headroom.resets_at)
+    facts = (name, limit.amount, limit.unit, limit.window, headroom.used, headroom.remaining, headroom.resets_at)
+    return LimitStatus(*facts) if learned is None else LimitStatus(*facts, learned.configured, learned.facts)

@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 # From the ground up; a module may import what stands before it, on its own floor or below.
 FLOORS = """
-ground      frozen cell turn moments errors secret sse content tool shapes records responses
+ground      frozen cell turn moments errors escapes secret sse content tool shapes records responses
 tools       validation spelling costs answer_sizes limits notices events meter meter_metrics meter_otel
 outside     spend_caps account wire config config_file catalog_providers catalog_models catalog
 outside     http_head connections http_opener transport policy outage health
@@ -35,7 +35,7 @@ dialects    gemini_request gemini_reply provider_gemini
 dialects    anthropic_request anthropic_reply provider_anthropic provider_mock
 dialects    openai_server anthropic_server responses_server
 who-may     provider_factory assumptions environment routes candidates
-walk        redaction failure_table call_events waiting attempt walk
+walk        redaction failure_table learning call_events waiting attempt walk
 operations  calls stream_end stream
 jobs        map_errors map_pacing map_workers mapping capacity
 object      status model_overview probe resting router_parts misuse public_call router_makers router

@@ -249,7 +249,7 @@ class LiveAttempt:
 
     def cost(self, usage: Usage) -> float:
         """Dollars; 0 for a free call."""
-        return 0.0 if self.candidate.free else cost_of(self.candidate.deployment.bound.account, self._with_media(usage))
+        return 0.0 if self.candidate.free else cost_of(self.candidate.deployment.prices, self._with_media(usage))
 
     def first_chunk(self) -> None:
         """A stream's first content has come."""
@@ -303,11 +303,11 @@ class LiveAttempt:
         self._ended = True
 
     def _amounts(self, usage: Usage) -> list[float]:
-        prices, usage = self.candidate.deployment.bound.account, self._with_media(usage)
+        prices, usage = self.candidate.deployment.prices, self._with_media(usage)
         return [min(UNITS[unit].used(usage, prices), MAX_AMOUNT) for _, unit in self.candidate.buckets]
 
     def _with_media(self, usage: Usage) -> Usage:
-        return with_media(usage, self.operation.needs.estimate, self.candidate.deployment.bound.account)
+        return with_media(usage, self.operation.needs.estimate, self.candidate.deployment.prices)
 
 
 def _beginning(reply: WireReply) -> bytes:

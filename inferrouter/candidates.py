@@ -14,6 +14,7 @@ from itertools import compress, count
 from operator import is_not
 from typing import NamedTuple
 
+from .account import CATALOG
 from .costs import UNITS, Estimate
 from .errors import Rejection
 from .guarded_store import GuardedStore
@@ -23,6 +24,7 @@ from .moments import moment_in_words
 from .quota import Headroom, Hold, Refusal
 from .records import ChatRequest
 from .routes import UNLIMITED, Deployment, Route
+from .spend_caps import DOLLARS
 
 
 class Candidate(NamedTuple):
@@ -263,7 +265,7 @@ def amounts_needed(candidate: Candidate, estimate: Estimate) -> tuple[tuple[str,
 
 def amount_of(deployment: Deployment, unit: str, estimate: Estimate) -> float:
     """What `estimate` is in a limit's unit."""
-    return min(UNITS[unit].needed(estimate, deployment.bound.account), MAX_AMOUNT)
+    return min(UNITS[unit].needed(estimate, deployment.prices), MAX_AMOUNT)
 
 
 def _is_free(deployment: Deployment, needs: CallNeeds, headrooms: Mapping[str, Headroom]) -> tuple[bool, Headroom | None]:
@@ -284,6 +286,9 @@ def _refused_paid(
         missing = "allow_paid is false" if account.paid_enabled else "paid_enabled is false"
         found = _rejection(deployment, "paid_not_allowed", f"{what}, and {missing}", _comes_back(deployment, needs, spent))
         return found if spent is None or spent.limit.rolling else replace(found, zone=spent.limit.zone)
+    if not deployment.prices.has_price and account.prices == CATALOG and DOLLARS in account.spend_caps:
+        reason = f"the catalog has no price of {deployment.model!r}, so max_daily_spend could not hold; state its price"
+        return _rejection(deployment, "spend_cap", reason)
     for key, unit in deployment.spends:
         headroom = headrooms[key]
         limit = headroom.limit

@@ -11,9 +11,10 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from .account import AccountConfig, Auth
+from .account import CATALOG, AccountConfig, Auth
 from .catalog import OFFERS, PRESETS, Offer, Preset, capabilities
 from .catalog_models import FASTEST
+from .catalog_prices import PRICES
 from .config import Config, ModelMapping, ModelRef, QuotaConfig
 from .errors import ConfigError
 from .secret import Secret
@@ -160,6 +161,7 @@ def _account(row: Preset, account_id: str, key: Secret, base_url: str | None) ->
         model_limits=row.model_limits,
         reset=row.reset,
         paid_enabled=not row.free,
+        prices=CATALOG if not row.free and any(price.provider == row.name for price in PRICES) else "",
     )
 
 

@@ -12,13 +12,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import field, replace
 from typing import Any
 
-from .account import LIMIT_KEYS, AccountConfig
+from .account import CATALOG, LIMIT_KEYS, AccountConfig
 from .answer_sizes import AnswerSize, AnswerSizes
+from .catalog import ALIASES, offer, own_names
 from .catalog import capabilities as known_capabilities
-from .catalog import offer, own_names
+from .catalog_prices import list_price
 from .config import Config
 from .content import MEDIA_KINDS
-from .costs import Estimate, blended_price
+from .costs import Estimate, Prices, blended_price
 from .errors import ConfigError, UnknownModelError
 from .frozen import frozen_value
 from .guarded_store import GuardedStore
@@ -74,6 +75,7 @@ class Deployment:
         "model",
         "paid_buckets",
         "price",
+        "prices",
         "spends",
         "token_ceiling",
     )
@@ -98,7 +100,8 @@ class Deployment:
         self.bucket_keys = tuple(dict.fromkeys((self.allowance_key, *(key for key, _ in self.paid_buckets))))
         ids = dict.fromkeys((account.id, bound.scope))
         self.hold_keys = (*ids, *(f"{name}|{model}" for name in ids))
-        self.price = blended_price(account)
+        self.prices = prices_of(account, model)
+        self.price = blended_price(self.prices)
         self.capabilities = _capabilities(account, model)
         self.answers = answers or AnswerSizes().of(account.provider, model)
         self.token_ceiling = token_ceiling
@@ -361,7 +364,7 @@ def _spend_buckets(bound: BoundAccount) -> list[Bucket]:
     account = bound.account
     if not account.paid_enabled:
         return []
-    caps = {**({"dollars": UNLIMITED} if account.has_price else {}), **account.spend_caps}
+    caps = {**({"dollars": UNLIMITED} if account.is_priced else {}), **account.spend_caps}
     return [
         Bucket(f"{bound.scope}/spend" + ("" if unit == "dollars" else f"_{unit}"), Limit(amount, unit, "day"))
         for unit, amount in caps.items()
@@ -376,6 +379,13 @@ def _capabilities(account: AccountConfig, model: str) -> frozenset[str] | None:
         return known_capabilities(account.provider, model)
     # A list of media alone says nothing of tools; one that names text, tools or json is meant to be complete.
     return frozenset(stated) | ({"text", "tools", "json"} if MEDIA.issuperset(stated) else frozenset())
+
+
+def prices_of(account: AccountConfig, model: str) -> Prices:
+    """What `model` costs at an account: as stated there, else as the catalog says, where it is asked."""
+    if account.has_price or account.prices != CATALOG:
+        return account
+    return list_price(ALIASES.get(account.provider, account.provider), model) or account
 
 
 def _declares(key: str, provider: Provider, name: str) -> bool:

@@ -50,9 +50,7 @@ if TYPE_CHECKING:
     from .meter import Clock, LogMeter, Meter, NoopMeter, SystemClock
     from .meter_metrics import MetricsMeter
     from .meter_otel import OTelMeter
-    from .model_overview import AskableModel
     from .policy import BestFirstPolicy, CostFirstPolicy, DeclaredOrderPolicy, FreeFirstPolicy, LeastBusyPolicy, Policy
-    from .probe import Probe
     from .provider import Endpoint, Provider, StreamDecoder
     from .provider_anthropic import AnthropicProvider
     from .provider_gemini import GeminiProvider
@@ -80,7 +78,6 @@ __all__ = [
     "AccountStatus",
     "AllCandidatesFailedError",
     "AnthropicProvider",
-    "AskableModel",
     "Attempt",
     "AttemptTimeoutError",
     "Auth",
@@ -144,7 +141,6 @@ __all__ = [
     "OpenAICompatProvider",
     "Part",
     "Policy",
-    "Probe",
     "Progress",
     "Provider",
     "ProviderError",
@@ -204,9 +200,7 @@ _NAMES = {
     "meter": "Clock LogMeter Meter NoopMeter SystemClock",
     "meter_metrics": "MetricsMeter",
     "meter_otel": "OTelMeter",
-    "model_overview": "AskableModel",
     "policy": "BestFirstPolicy CostFirstPolicy DeclaredOrderPolicy FreeFirstPolicy LeastBusyPolicy Policy",
-    "probe": "Probe",
     "provider": "Endpoint Provider StreamDecoder",
     "provider_anthropic": "AnthropicProvider",
     "provider_gemini": "GeminiProvider",

@@ -38,7 +38,7 @@ def accounts_from_env(env: Mapping[str, str]) -> Found:
     """
     found = Found([], [])
     for row, names in _names(env):
-        base_url = env.get(row.base_url_env, "").strip() or None
+        base_url = env.get(row.base_url_env, "").strip() or None if row.base_url_env else None
         seen: dict[str, AccountConfig] = {}
         for account_id, name in names:
             key = Secret(env[name].strip())

@@ -38,8 +38,6 @@ if TYPE_CHECKING:
     from .call_events import CallTrace
     from .capacity import Capacity, FinishTime
     from .mapping import MapRun
-    from .model_overview import AskableModel
-    from .probe import Probe
     from .records import ChatOptions, MessagesLike
     from .responses import ChatResponse, EmbedResponse
     from .status import Explanation, RouterStatus
@@ -260,26 +258,6 @@ class Router(RouterMakers):
 
         now = self._runtime.clock.time()
         rest_account(self._routes, self._ledger, account_id, as_seconds("seconds", seconds), reason, now)
-
-    @only_library_errors
-    def models(self) -> tuple[AskableModel, ...]:
-        """Every model that can be asked for, with its aliases, limits and what is left. Raises `QuotaStoreError`."""
-        from .model_overview import askable_models
-
-        runtime, config = self._runtime, self._config
-        aliases = [mapping.alias for mapping in config.models]
-        parts = (self._ledger, runtime.health, runtime.policy, runtime.now())
-        return askable_models(self._routes, aliases, config.allow_paid, *parts)
-
-    @only_library_errors
-    def probe(self, timeout: float = 20.0) -> tuple[Probe, ...]:
-        """Ask every account one short question, all at once, each within `timeout` seconds; the calls count as all calls do.
-
-        Raises `QuotaStoreError`; what is wrong with an account stands in its `Probe`.
-        """
-        from .probe import probe_accounts
-
-        return probe_accounts(self._routes, self.models(), self._runtime, self._config.allow_paid, as_seconds("timeout", timeout))
 
     @only_library_errors
     def status(self) -> RouterStatus:

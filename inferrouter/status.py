@@ -189,7 +189,7 @@ def _state(
     now: Instant,
 ) -> AccountStatus:
     account = bound.account
-    limits = tuple(limit_status(headroom, bound.scope, learned.get(headroom.key)) for headroom in headrooms)
+    limits = tuple(_limit_status(headroom, bound.scope, learned.get(headroom.key)) for headroom in headrooms)
     own = tuple(hold for key, hold in holds.items() if key.split("|")[0] in (account.id, bound.scope))
     out = health.outages.wait(bound.server, now.mono)
     if out > 0:
@@ -201,8 +201,7 @@ def _state(
     return AccountStatus(account.provider, account.id, shown, own, breaker.value, in_flight, spent, now.wall, zone)
 
 
-def limit_status(headroom: Headroom, scope: str, learned: Learned | None = None) -> LimitStatus:
-    """A bucket's state under the short name it has in `scope`, with what was learned of it."""
+def _limit_status(headroom: Headroom, scope: str, learned: Learned | None) -> LimitStatus:
     limit = headroom.limit
     name = headroom.key.removeprefix(scope).lstrip("|/")
     facts = (name, limit.amount, limit.unit, limit.window, headroom.used, headroom.remaining, headroom.resets_at)

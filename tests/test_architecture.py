@@ -38,7 +38,7 @@ who-may     provider_factory assumptions environment routes candidates
 walk        redaction failure_table learning call_events waiting attempt walk
 operations  calls stream_end stream
 jobs        map_errors map_pacing map_serving map_workers mapping capacity
-object      status model_overview probe resting router_parts misuse public_call router_makers router
+object      status resting router_parts misuse public_call router_makers router
 batch       batch_prompt batch_schema batch_input batch_output batch_state batch_index
 batch       batch_answer batch_progress batch
 roof        simulator_prompt simulator_model simulator_wire simulator_server

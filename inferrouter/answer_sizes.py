@@ -60,8 +60,6 @@ class AnswerSizes:
         self._sizes: dict[tuple[str, str], AnswerSize] = {}
 
     def of(self, provider: str, model: str) -> AnswerSize:
-        """That model's, the same object each time. Call it in one thread at a time."""
+        """That model's, the same object each time."""
         found = self._sizes.get((provider, model))
-        if found is None:
-            found = self._sizes[provider, model] = AnswerSize(self)
-        return found
+        return self._sizes.setdefault((provider, model), AnswerSize(self)) if found is None else found

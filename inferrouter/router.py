@@ -27,9 +27,9 @@ from .public_call import BOUNDS, as_seconds, chat_request, only_library_errors
 from .quota import QuotaStore
 from .records import ChatRequest, EmbedRequest
 from .router_makers import RouterMakers
-from .router_parts import check_parts, dead_steps, store_for
+from .router_parts import check_parts, dead_steps, store_for, transport_for
 from .routes import Route, RouteTable
-from .transport import Transport
+from .transport_config import TransportConfig
 from .walk import left_out, ordered, walk
 
 if TYPE_CHECKING:
@@ -50,7 +50,8 @@ class Router(RouterMakers):
 
     `providers`: those that the catalog does not know, or that shall replace its own; None: all are built from the configuration.
     `quota_store`, `policy`: override the configuration's. `meter`: one meter or a list of them, told what happens (see `Meter`).
-    `clock`: has `time()`, `monotonic()`, `sleep(s)`. Raises `ConfigError` listing every problem, or `QuotaStoreError`.
+    `clock`: has `time()`, `monotonic()`, `sleep(s)`. `transport`: overrides the configuration's; may hold an `ssl.SSLContext`.
+    Raises `ConfigError` listing every problem, or `QuotaStoreError`.
     """
 
     _closed = True  # until it was made
@@ -65,10 +66,11 @@ class Router(RouterMakers):
         meter: Meter | Sequence[Meter] | None = None,
         health: HealthConfig | None = None,
         clock: Clock | None = None,
+        transport: TransportConfig | None = None,
     ) -> None:
         if not isinstance(config, Config):
             raise ConfigError(f"Router takes an ir.Config, not {type(config).__name__}; for a file use Router.from_file(path)")
-        check_parts(quota_store, policy, meter, health, clock)
+        check_parts(quota_store, policy, meter, health, clock, transport)
         clock = clock or SystemClock()
         given = list(providers) if isinstance(providers, Iterable) else providers
         known = providers_for(config, given)
@@ -78,7 +80,7 @@ class Router(RouterMakers):
         self._own_store = quota_store is None
         store = store_for(config.quota) if quota_store is None else quota_store
         self._ledger = GuardedStore(store, config.on_store_error or config.quota.on_store_error)
-        self._transport = Transport()
+        self._transport = transport_for(transport or config.transport)
         self._runtime = Runtime(
             clock,
             self._ledger,

@@ -17,6 +17,7 @@ from .policy import Policy
 from .provider import Provider
 from .provider_factory import KNOWN_PROVIDERS
 from .quota import QuotaStore
+from .transport_config import TransportConfig
 
 
 class RouterMakers:
@@ -36,6 +37,7 @@ class RouterMakers:
             meter: Meter | Sequence[Meter] | None = None,
             health: HealthConfig | None = None,
             clock: Clock | None = None,
+            transport: TransportConfig | None = None,
         ) -> None: ...
 
     @classmethod
@@ -49,6 +51,7 @@ class RouterMakers:
         meter: Meter | None = None,
         health: HealthConfig | None = None,
         clock: Clock | None = None,
+        transport: TransportConfig | None = None,
     ) -> Self:
         """A router from a .toml or .json file; the parts as for the constructor. Raises `ConfigError` listing every problem."""
         from .config_file import load_config
@@ -56,7 +59,16 @@ class RouterMakers:
         given = list(providers) if isinstance(providers, Iterable) else []
         names = {str(getattr(provider, "name", "")) for provider in given}
         config, warnings = load_config(path, known_providers=KNOWN_PROVIDERS | names)
-        router = cls(config, given or providers, quota_store=quota_store, policy=policy, meter=meter, health=health, clock=clock)
+        router = cls(
+            config,
+            given or providers,
+            quota_store=quota_store,
+            policy=policy,
+            meter=meter,
+            health=health,
+            clock=clock,
+            transport=transport,
+        )
         router._notes = (*warnings, *router._notes)
         return router
 
@@ -80,6 +92,7 @@ class RouterMakers:
         health: HealthConfig | None = None,
         clock: Clock | None = None,
         quota_store: QuotaStore | None = None,
+        transport: TransportConfig | None = None,
     ) -> Self:
         """A router over whatever known API keys the environment holds, with the catalog's free limits and its aliases.
 
@@ -119,6 +132,7 @@ class RouterMakers:
             meter=meter,
             health=health,
             clock=clock,
+            transport=transport,
         )
         router._notes = (*found.notes, *router._notes)
         return router

@@ -13,7 +13,7 @@ from dataclasses import field
 from typing import Any
 
 from .errors import MalformedResponseError
-from .frozen import frozen_value
+from .frozen import frozen_value, shown_once_made
 from .records import Message, NativeTurn, Routing, ToolCall, Usage
 
 NOWHERE = Routing("", "", "")
@@ -41,6 +41,7 @@ class ChatResponse:
     source: tuple[str, ...] = field(default=(), repr=False, compare=False)
     shape: Any = field(default=None, repr=False, compare=False)
 
+    @shown_once_made
     def __repr__(self) -> str:
         calls = "".join(f" {call.name}(...)" for call in self.tool_calls)
         where = _place(self.routing)
@@ -209,6 +210,7 @@ class EmbedResponse:
     routing: Routing = NOWHERE
     source: tuple[str, ...] = field(default=(), repr=False, compare=False)
 
+    @shown_once_made
     def __repr__(self) -> str:
         size = f" of {len(self.embeddings[0])} numbers" if self.embeddings else ""
         count = f"{len(self.embeddings)} vector{'s' * (len(self.embeddings) != 1)}{size}"

@@ -255,12 +255,12 @@ class LiveAttempt:
         """A stream's first content has come."""
         self._first_chunk_s = self.runtime.clock.monotonic() - self._started
 
-    def succeed(self, usage: Usage, charged: Usage | None = None, answer: ChatResponse | EmbedResponse | None = None) -> None:
-        """End with an answer: charge `charged`, by default `usage`. `answer` is what meters are told of."""
+    def succeed(self, usage: Usage, answer: ChatResponse | EmbedResponse | None = None) -> None:
+        """End with an answer: charge `usage`. `answer` is what meters are told of."""
         if self._expected.open_answers:
-            made = (charged or usage).completion_tokens
-            self.candidate.deployment.answers.learn(-(-made // self._expected.open_answers))
-        self._end(Verdict.SUCCESS, self._amounts(charged or usage), usage, None, answer)
+            answers = self._expected.open_answers
+            self.candidate.deployment.answers.learn(-(-usage.completion_tokens // answers))
+        self._end(Verdict.SUCCESS, self._amounts(usage), usage, None, answer)
 
     def fail(self, error: InferRouterError, rule: FailureRule, seen: Usage | None = None) -> None:
         """End with an error: charge what `rule` says, or what was `seen` of the answer where that is more than reserved."""

@@ -73,9 +73,11 @@ class ChatResponse:
         """Why the first choice ended."""
         return self.choices[0].finish_reason
 
-    def routed(self, routing: Routing, shape: Any = None) -> ChatResponse:
-        """The same answer with `routing`, and the class that was asked for, which `parsed` makes."""
-        return ChatResponse(self.id, self.model, self.choices, self.usage, routing, self.source, shape)
+    def routed(self, routing: Routing, usage: Usage | None = None, shape: Any = None) -> ChatResponse:
+        """The same answer with `routing`, with `usage` if it is given, and the class that was asked for, which `parsed` makes."""
+        usage = self.usage if usage is None else usage
+        shape = self.shape if shape is None else shape
+        return ChatResponse(self.id, self.model, self.choices, usage, routing, self.source, shape)
 
     @property
     def raw(self) -> Any:

@@ -15,6 +15,7 @@ from operator import is_not
 from typing import NamedTuple
 
 from .account import CATALOG
+from .agreement import UNLIMITED
 from .costs import UNITS, Estimate
 from .errors import Rejection
 from .guarded_store import GuardedStore
@@ -23,7 +24,7 @@ from .limits import MAX_AMOUNT
 from .moments import moment_in_words
 from .quota import Headroom, Hold, Refusal
 from .records import ChatRequest
-from .routes import UNLIMITED, Deployment, Route
+from .routes import Deployment, Route
 from .spend_caps import DOLLARS
 
 
@@ -320,7 +321,9 @@ def reserve_words(unit: str, estimate: Estimate) -> str:
     """What part of the need is kept for the answer, and what changes that; "" where it plays no part."""
     if not estimate.output_tokens or UNITS[unit].depends_on == "":
         return ""
-    kept = f"{estimate.output_tokens} tokens of it" if unit != "tokens" else f"{estimate.output_tokens} of them"
+    if unit not in ("tokens", "output_tokens", "dollars"):
+        return ""
+    kept = f"{estimate.output_tokens} of them" if unit != "dollars" else f"{estimate.output_tokens} tokens of it"
     return f", {kept} kept for the answer (max_tokens= changes that)"
 
 

@@ -74,7 +74,7 @@ def most(seconds: float) -> Counter[tuple[str, str]]:
             continue
         offered = [each.model for each in catalog.OFFERS if each.provider == name and not each.embeds]
         for model in offered:
-            size = PROMPT_TOKENS + answer_tokens(model)
+            size = PROMPT_TOKENS + (0 if row.tpm_counts == "input" else answer_tokens(model))
             found[name, model] = sum(1 for _ in _times(row.model_limits[model], row.reset, size, seconds))
     return found
 

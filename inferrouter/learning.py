@@ -35,6 +35,8 @@ LIKELY_SHARE = 0.25
 """A first refusal below this share of the limit is more likely a passing thing."""
 PROBE_STEP = 0.02
 """What a ceiling grows by at a probe, as a share of it, at least one call."""
+SAME_S = 2.0
+"""Seconds by which the ends of one window may differ, as answers come late and figures are rounded."""
 DAY_S = 86400.0
 HOUR_S = 3600.0
 NOT_A_WINDOW = ("concurren", "upstream", "shared_capacity", "overloaded")
@@ -50,7 +52,9 @@ class Learner:
         self._stated: dict[str, tuple[float, float]] = {}
         self._refused: dict[str, deque[float]] = {}
         self._ceilings: dict[str, tuple[Instant, Observation]] = {}
-        self._others: dict[str, deque[tuple[float, float]]] = {}
+        self._others: dict[
+            str, tuple[float, float, float]
+        ] = {}  # the window's end, what they used of it, what of that is charged
 
     def answered(
         self, found: Candidate, wants: Sequence[tuple[str, float]], headers: Mapping[str, str], started: float, now: Instant
@@ -103,7 +107,8 @@ class Learner:
             limit = reading.limit if reading.limit else None
             if reading.remaining == 0 and limit is not None:
                 most = min(bucket.limit.amount, limit)
-                yield from self._room_for_others(bucket, most, self._missing(bucket, most, -1.0, now.wall), now.wall)
+                missing = self._missing(bucket, most, -1.0, now.wall)
+                yield from self._room_for_others(bucket, most, missing, reading.resets_in, now.wall)
             yield Observation(bucket.key, limit, reading.remaining, reading.source, now.wall + wait if wait else None)
             explained |= reading.remaining is not None and reading.remaining < max(needed.get(bucket.key, 1.0), 1.0)
         if not explained and not any(word in f"{error.message} {error.body}".lower() for word in NOT_A_WINDOW):
@@ -121,7 +126,7 @@ class Learner:
             enough = remaining > ENOUGH_LEFT * most or _is_over(bucket, began, now)
             missing = 0.0 if enough else self._missing(bucket, most, remaining, now)
             if missing > 0:
-                yield from self._room_for_others(bucket, most, missing, now)
+                yield from self._room_for_others(bucket, most, missing, reading.resets_in, now)
             else:
                 remaining = None
         if limit is not None or remaining is not None:
@@ -132,16 +137,23 @@ class Learner:
         """How much less of `most` remains than by the count here: what others have used. A refused call has not passed: -1."""
         return most - self._ledger.headroom((bucket.key,), now)[0].used - remaining
 
-    def _room_for_others(self, bucket: Bucket, most: float, missing: float, now: float) -> Iterable[Observation]:
+    def _room_for_others(
+        self, bucket: Bucket, most: float, missing: float, resets_in: float | None, now: float
+    ) -> Iterable[Observation]:
         """A ceiling that leaves others, in the next windows, the requests they were seen to use in this one. Their own ones they
         would get only by luck, and each of ours that comes too late would be refused. Tokens are counted in too many ways."""
         span = bucket.limit.span_s
         if missing <= 0 or bucket.limit.unit != "requests" or not bucket.limit.rolling or span > HOUR_S:
             return
-        seen = self._others.setdefault(bucket.key, deque(maxlen=1000))
-        seen.append((now, missing))
-        ceiling = most - min(sum([used for at, used in list(seen) if at > now - span]), most / 2)
-        if ceiling < self._ledger.headroom((bucket.key,), now)[0].limit.amount:
+        counted = self._ledger.headroom((bucket.key,), now)[0].limit.amount
+        ends = now + (resets_in or 0.0)  # of the provider's window, or this moment where it does not say
+        last, most_seen, charged = self._others.get(bucket.key, (-math.inf, 0.0, 0.0))
+        if abs(ends - last) >= (SAME_S if resets_in else span):
+            most_seen = charged = 0.0
+        most_seen = max(most_seen, charged + missing)
+        self._others[bucket.key] = ends, most_seen, charged + max(missing - (most - counted), 0.0)
+        ceiling = most - min(most_seen, most / 2)
+        if ceiling < counted:
             growth = {"step": max(1.0, PROBE_STEP * ceiling), "every": span * max(1.0, math.ceil(CALLS_PER_LOOK / ceiling))}
             yield Observation(bucket.key, source="others use it", ceiling=ceiling, **growth, grace=most, grace_s=span)
 

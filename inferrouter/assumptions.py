@@ -80,6 +80,7 @@ def _limited(account: AccountConfig, row: Preset) -> AccountConfig:
         limits=row.limits,
         model_limits=FrozenDict({**row.model_limits, **account.model_limits}),
         reset=row.reset if account.reset == "UTC" else account.reset,
+        tpm_counts=row.tpm_counts if account.tpm_counts == "total" else account.tpm_counts,
     )
 
 

@@ -73,6 +73,13 @@ class Runtime:
         """This moment on both clocks."""
         return Instant(self.clock.time(), self.clock.monotonic())
 
+    def say(self, key: str, text: str, place: tuple[str, str, str] = ("", "", "")) -> None:
+        """Say `text` the first time, to meters and in `Router.warnings`. `place`: provider, account and model it is about."""
+        if self.notices.say(key, text) and self.meter is not None:
+            from .events import NoticeEvent
+
+            self.meter.tell("on_notice", NoticeEvent(text, *place, self.clock.time()))
+
     def settle_dropped_streams(self) -> None:
         """Settle what finalizers left behind."""
         while self.unsettled_streams:
@@ -285,6 +292,7 @@ class LiveAttempt:
         if self._ended or self._pid != os.getpid():
             return
         runtime, trace = self.runtime, self.operation.trace
+        amounts = self._places_freed(amounts)
         decided = self._ending.setdefault("how", (runtime.now(), verdict, amounts, usage, error, answer))
         now, verdict, amounts, usage, error, answer = decided
         runtime.health.release(self._permit, verdict, now.mono)
@@ -298,7 +306,21 @@ class LiveAttempt:
 
     def _amounts(self, usage: Usage) -> list[float]:
         prices, usage = self.candidate.deployment.bound.account, self._with_media(usage)
-        return [min(UNITS[unit].used(usage, prices), MAX_AMOUNT) for _, unit in self.candidate.buckets]
+        amounts = []
+        for (_, unit), (_, reserved) in zip(self.candidate.buckets, self.wants, strict=True):
+            used = UNITS[unit].used
+            amount = reserved if used is None else used(usage, prices)
+            # A provider of the user's own may say anything: what is not a count stays as it was reserved.
+            amounts.append(min(amount, MAX_AMOUNT) if amount >= 0 else reserved)
+        return amounts
+
+    def _places_freed(self, amounts: list[float] | None) -> list[float] | None:
+        """`amounts` without what was used only while the call was under way."""
+        units = [UNITS[unit] for _, unit in self.candidate.buckets]
+        if not any(unit.held for unit in units):
+            return amounts
+        kept = [amount for _, amount in self.wants] if amounts is None else amounts
+        return [0.0 if unit.held else amount for unit, amount in zip(units, kept, strict=True)]
 
     def _with_media(self, usage: Usage) -> Usage:
         return with_media(usage, self.operation.needs.estimate, self.candidate.deployment.bound.account)

@@ -13,6 +13,7 @@ from itertools import compress, count
 from operator import is_not
 from typing import NamedTuple
 
+from .agreement import UNLIMITED
 from .catalog import offer
 from .costs import UNITS, Estimate
 from .errors import Rejection
@@ -21,7 +22,7 @@ from .health import BreakerState, Health
 from .limits import MAX_AMOUNT
 from .quota import Headroom, Hold
 from .records import ChatRequest
-from .routes import UNLIMITED, Deployment, Route
+from .routes import Deployment, Route
 
 
 class Candidate(NamedTuple):

@@ -159,6 +159,7 @@ def _account(row: Preset, account_id: str, key: Secret, base_url: str | None) ->
         limits=row.limits,
         model_limits=row.model_limits,
         reset=row.reset,
+        tpm_counts=row.tpm_counts,
         paid_enabled=not row.free,
     )
 

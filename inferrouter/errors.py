@@ -308,7 +308,12 @@ class BatchError(InferRouterError):
 
 
 class QuotaStoreError(InferRouterError):
-    """The quota store cannot be trusted or reached; without it no call is made (`on_store_error = "ignore"` opts out)."""
+    """The quota store cannot be trusted or reached; without it no call is made (`on_store_error = "ignore"` opts out).
+
+    `permanent`: it was asked for what it will never do, so that asking again is of no use.
+    """
+
+    permanent = False
 
 
 def router_closed() -> InferRouterError:

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
+from .agreement import LOOK_EVERY_S
 from .assumptions import Assumed, with_catalog
 from .attempt import Runtime
 from .calls import chat_operation, embed_all
@@ -90,7 +91,7 @@ class Router:
             None if config.auth_errors is None else config.auth_errors == "next",
         )
         self._routes = RouteTable(config, known, self._transport, self._ledger)
-        self._begin()
+        only_library_errors(self._routes.define_limits)(clock.time(), self._runtime.say)
         dead = only_library_errors(dead_steps)(config, self._runtime)
         self._notes: tuple[str, ...] = (
             *assumed.warnings,
@@ -102,7 +103,8 @@ class Router:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What is legal but surprising in the configuration, and what turned out since: models and keys that were refused."""
+        """What is legal but surprising in the configuration, and what turned out since, as models and keys that were refused."""
+        self._routes.agreement.look(self._runtime.clock, self._runtime.say)
         return (*self._notes, *self._runtime.notices.texts())
 
     @classmethod
@@ -330,6 +332,7 @@ class Router:
 
         runtime = self._runtime
         runtime.settle_dropped_streams()
+        self._routes.agreement.look(runtime.clock, runtime.say)
         return router_status(self._routes, self._ledger, runtime.health, runtime.now(), runtime.notices.texts())
 
     @only_library_errors
@@ -411,10 +414,6 @@ class Router:
     def _with_catalog(self, config: Config, given: Iterable[Provider] | None, clock: Clock) -> Assumed:
         return with_catalog(config, {provider.name for provider in given or ()}, clock.time())
 
-    @only_library_errors
-    def _begin(self) -> None:
-        self._routes.define_limits(self._runtime.clock.time())
-
     def _trace(self, request: ChatRequest | EmbedRequest, stream: bool = False) -> CallTrace | None:
         listeners = self._runtime.meter
         if listeners is None:
@@ -440,6 +439,7 @@ class Router:
         return []
 
     def _route(self, name: str) -> Route:
+        self._routes.agreement.look(self._runtime.clock, self._runtime.say, LOOK_EVERY_S)
         known = self._routes.cached(name)
         if known is not None:
             return known

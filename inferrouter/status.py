@@ -10,14 +10,16 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+from .agreement import UNLIMITED
 from .candidates import Candidate, Instant
+from .costs import UNITS
 from .errors import Rejection
 from .frozen import FrozenDict, frozen_value
 from .guarded_store import GuardedStore
 from .health import Health
 from .quota import Headroom, Hold
 from .quota_learned import Fact, Learned
-from .routes import UNLIMITED, BoundAccount, RouteTable
+from .routes import BoundAccount, RouteTable
 
 
 @frozen_value
@@ -45,7 +47,7 @@ class LimitStatus:
     """One bucket. `name`: allowance, spend, rpm ...; amounts in `unit`; `resets_at`: epoch seconds when some frees, or None.
 
     `amount`: what counts; `configured`: what was set, None where nothing was learned; `learned`: what the provider said or
-    showed, in which header or answer, and when.
+    showed, in which header or answer, and when. `leave`: how much more there is, left to the owner's other programs.
     """
 
     name: str
@@ -57,6 +59,7 @@ class LimitStatus:
     resets_at: float | None
     configured: float | None = None
     learned: tuple[Fact, ...] = ()
+    leave: float = 0.0
 
 
 @frozen_value
@@ -98,7 +101,9 @@ class AccountStatus:
         lines = [f"{self.provider}/{self.account_id}: {state}"]
         for limit in self.limits:
             used, amount = _said(limit.used, limit.unit), _said(limit.amount, limit.unit)
-            lines.append(f"  {limit.name}: {used} of {amount} {limit.unit} per {limit.window}{_learned(limit)}")
+            left = f", {_said(limit.leave, limit.unit)} left to others" if limit.leave else ""
+            what = "calls at once" if UNITS[limit.unit].held else f"{limit.unit} per {limit.window}"
+            lines.append(f"  {limit.name}: {used} of {amount} {what}{left}{_learned(limit)}")
         for hold in self.holds:
             until = datetime.fromtimestamp(hold.until, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
             lines.append(f"  held until {until}: {hold.reason}")
@@ -160,13 +165,16 @@ def router_status(
     holds = ledger.holds(now.wall)
     learned = ledger.learned()
     accounts = {
-        bound.account.id: _state(bound, [headrooms[key] for key in keys[bound.account.id]], holds, learned, health, now)
+        bound.account.id: _state(
+            table, bound, table.own_headrooms(headrooms[key] for key in keys[bound.account.id]), holds, learned, health, now
+        )
         for bound in table.bound_accounts
     }
     return RouterStatus(accounts, ledger.degraded, notices)
 
 
 def _state(
+    table: RouteTable,
     bound: BoundAccount,
     headrooms: list[Headroom],
     holds: Mapping[str, Hold],
@@ -175,8 +183,9 @@ def _state(
     now: Instant,
 ) -> AccountStatus:
     account = bound.account
-    limits = tuple(_limit_status(headroom, bound.scope, learned.get(headroom.key)) for headroom in headrooms)
-    own = tuple(hold for key, hold in holds.items() if key.split("|")[0] in (account.id, bound.scope))
+    left = table.left_to_others(bound)
+    limits = tuple(_limit_status(each, bound.scope, learned.get(each.key), left.get(each.key, 0.0)) for each in headrooms)
+    own = tuple(hold for key, hold in holds.items() if _is_of(key, account.id) or _is_of(key, bound.scope))
     out = health.outages.wait(bound.server, now.mono)
     if out > 0:
         own = (*own, Hold(f"provider:{account.provider}", now.wall + out, "the provider is out"))
@@ -186,8 +195,13 @@ def _state(
     return AccountStatus(account.provider, account.id, shown, own, breaker.value, in_flight, spent)
 
 
-def _limit_status(headroom: Headroom, scope: str, learned: Learned | None) -> LimitStatus:
+def _is_of(key: str, owner: str) -> bool:
+    return key == owner or key.startswith(f"{owner}|")
+
+
+def _limit_status(headroom: Headroom, scope: str, learned: Learned | None, leave: float) -> LimitStatus:
     limit = headroom.limit
     name = headroom.key.removeprefix(scope).lstrip("|/")
     facts = (name, limit.amount, limit.unit, limit.window, headroom.used, headroom.remaining, headroom.resets_at)
-    return LimitStatus(*facts) if learned is None else LimitStatus(*facts, learned.configured, learned.facts)
+    configured, said = (None, ()) if learned is None else (learned.configured, learned.facts)
+    return LimitStatus(*facts, configured, said, leave)

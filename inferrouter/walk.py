@@ -13,6 +13,7 @@ from typing import Generic, TypeVar
 
 from .attempt import LiveAttempt, Operation, Runtime
 from .candidates import Assessment, Candidate, find_candidates, outage_rejection
+from .costs import UNITS
 from .errors import (
     AllCandidatesFailedError,
     Attempt,
@@ -42,6 +43,9 @@ LIMITS = (RateLimitedError, QuotaExceededError)
 
 HELD = (*LIMITS, ModelNotFoundError, AuthenticationError)
 """Errors after which others may be waited for: whoever failed with one is held meanwhile."""
+
+PLACE_WAIT_S = 0.5
+"""Seconds until a call that found all places of a `parallel` limit taken looks again."""
 
 MAX_REFUSALS = 20
 """How often one deployment is assessed again in a round, should other calls take its allowance and give it back each time."""
@@ -260,12 +264,8 @@ class _Round(Generic[T]):
     def _say_once(self, error: ProviderError, candidate: Candidate, key: str) -> None:
         """Tell the meter and `Router.warnings`, the first time, of what no waiting mends."""
         text = notice_of(error, candidate, self.route.name)
-        runtime = self.runtime
-        if text and runtime.notices.say(key, text) and runtime.meter is not None:
-            from .events import NoticeEvent
-
-            place = (candidate.provider, candidate.account_id, candidate.model)
-            runtime.meter.tell("on_notice", NoticeEvent(text, *place, runtime.clock.time()))
+        if text:
+            self.runtime.say(key, text, (candidate.provider, candidate.account_id, candidate.model))
 
     def _refused(self, candidate: Candidate, refusal: Refusal) -> None:
         """The store had too little left. If other calls took what `candidate` was assessed by, it is assessed again: it may serve
@@ -279,7 +279,13 @@ class _Round(Generic[T]):
             if again is not None:
                 self._put_back(again)
         else:
-            self.rejections.append(Rejection(candidate.provider, *place, str(refusal), refusal.retry_at, "limit"))
+            self.rejections.append(Rejection(candidate.provider, *place, str(refusal), self._retry_at(refusal), "limit"))
+
+    def _retry_at(self, refusal: Refusal) -> float | None:
+        """When to try again; where calls at once are limited, no clock says when one of them ends, so soon."""
+        if refusal.retry_at is None or not UNITS[refusal.limit.unit].held:
+            return refusal.retry_at
+        return min(refusal.retry_at, self.runtime.clock.time() + PLACE_WAIT_S)
 
     def _in_turn(self, candidate: Candidate) -> Candidate | None:
         """`candidate` as it is now, after failures that took time; or None: it must not serve, or goes behind what is free."""

@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parents[1]
 FLOORS = """
 ground      frozen cell turn moments errors escapes secret sse content tool records responses
 tools       validation spelling costs limits notices events meter meter_metrics meter_otel
-outside     spend_caps account wire transport_config config config_file catalog_providers catalog_models catalog
+outside     spend_caps limit_rows account wire transport_config config config_file catalog_providers catalog_models catalog
 outside     http_head connections http_opener transport policy outage health
 ledger      quota_blocks quota_learned quota quota_windows quota_counting quota_memory quota_file quota_sqlite
 ledger      quota_raw quota_lanes quota_exchange quota_remote quota_redis_lua quota_redis quota_postgres_sql quota_postgres
@@ -34,7 +34,7 @@ dialects    openai_request openai_reply openai_stream provider_openai
 dialects    gemini_request gemini_reply provider_gemini
 dialects    anthropic_request anthropic_reply provider_anthropic provider_mock
 dialects    openai_server anthropic_server responses_server
-who-may     provider_factory assumptions environment routes candidates
+who-may     provider_factory assumptions environment agreement routes candidates
 walk        redaction failure_table learning call_events waiting attempt walk
 operations  calls stream_end stream
 jobs        map_errors map_pacing map_serving map_workers mapping capacity

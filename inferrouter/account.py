@@ -73,7 +73,7 @@ class AccountConfig:
     `quota_group`: accounts of one group share every count, so they must declare the same amounts. `reset`: where days, weeks
     and months begin, an IANA zone such as "America/Los_Angeles", or "rolling" for the last 24 hours at any moment.
 
-    What it costs (dollars per token):
+    What it costs (dollars per token; `prices = "catalog"`: the catalog's list price of each model, where none is stated here):
     `paid_enabled`: may be used beyond what is free, if the configuration's `allow_paid` agrees. `max_daily_spend`: the most
     that is used as paid in a UTC day: dollars, which need a price, or amounts of other units such as {"requests": 100} or
     "50000 tokens"; None: no cap. `cost_per_*_token`: None: not stated; cached and media input then cost what input costs.
@@ -110,6 +110,7 @@ class AccountConfig:
     capabilities: Sequence[str] | Mapping[str, Sequence[str]] | None = None
     headers: Mapping[str, str | Secret] = field(default=EMPTY, repr=False)
     allow_http: bool = False
+    prices: str = ""
     leave: float | Mapping[str, float] | None = None
     tpm_counts: str = "total"
 
@@ -140,6 +141,11 @@ class AccountConfig:
         return amount if amount is None else amount - left_to_others(amount, share, _counts_whole(self.quota_unit))
 
     @property
+    def is_priced(self) -> bool:
+        """Whether prices are stated, or taken from the catalog."""
+        return self.has_price or self.prices == CATALOG
+
+    @property
     def has_price(self) -> bool:
         """Whether input or output tokens have a stated price."""
         return self.cost_per_input_token is not None or self.cost_per_output_token is not None
@@ -168,6 +174,7 @@ def account_problems(account: AccountConfig, path: str) -> list[str]:
         *_model_limit_problems(account.model_limits),
         ("quota_group", None if account.quota_group is None else check_name(account.quota_group)),
         ("reset", _check_reset(account.reset)),
+        ("prices", None if account.prices == "" else check_choice(account.prices, (CATALOG,))),
         *leave_problems(account.leave, _limit_names(account)),
         ("tpm_counts", check_choice(account.tpm_counts, TPM_COUNTS)),
         ("attempt_timeout", check_seconds(account.attempt_timeout)),
@@ -224,7 +231,7 @@ def _key_problem(account: AccountConfig) -> tuple[str, str | None]:
 
 def _check_cap_counts(account: AccountConfig) -> str | None:
     """A cap in dollars where no price is known would never be reached: every call counts as $0."""
-    if account.has_price or not account.paid_enabled or not account.spend_caps.get(DOLLARS):
+    if account.is_priced or not account.paid_enabled or not account.spend_caps.get(DOLLARS):
         return None
     return PRICES_NEEDED.format(repr(account.id))
 

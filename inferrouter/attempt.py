@@ -161,6 +161,7 @@ class LiveAttempt:
     __slots__ = (
         "_ended",
         "_ending",
+        "_expected",
         "_first_chunk_s",
         "_permit",
         "_pid",
@@ -187,6 +188,7 @@ class LiveAttempt:
         self.dropped = dropped
         self._permit = Permit(candidate.account_id)
         self._pid = os.getpid()
+        self._expected = operation.needs.estimate
         self.wants: Sequence[tuple[str, float]] = ()
         self._reservation: tuple[QuotaStore, Reservation] | None = None
         self._started = 0.0
@@ -204,7 +206,8 @@ class LiveAttempt:
             wait = max(runtime.health.peek(account.id, now.mono)[1], 1.0)
             place = (candidate.provider, candidate.account_id, candidate.model)
             return Rejection(*place, "the breaker is open after repeated failures", now.wall + wait, "breaker")
-        self.wants = amounts_needed(candidate, operation.needs.estimate)
+        self._expected = candidate.deployment.expected(operation.needs.estimate)
+        self.wants = amounts_needed(candidate, self._expected)
         if self.wants:
             taken = runtime.ledger.reserve(self.wants, now.wall, operation.store_wait(runtime.clock))
             if isinstance(taken, Refusal):
@@ -219,7 +222,7 @@ class LiveAttempt:
         """Send, and return what the operation read. Raises `WireFault`, the error the answer means, or what `read` raises."""
         runtime, trace = self.runtime, self.operation.trace
         if trace is not None:
-            trace.attempt_begins(self.candidate, self.number, self.operation.needs.estimate.total, self.wants)
+            trace.attempt_begins(self.candidate, self.number, self._expected.total, self.wants)
         bound = self.candidate.deployment.bound
         allow_http = bound.account.allow_http
         reply = bound.wire.send(request, timeout_s=self.budget, allow_http=allow_http, new_connection=new_connection)
@@ -253,7 +256,7 @@ class LiveAttempt:
 
     def cost(self, usage: Usage) -> float:
         """Dollars; 0 for a free call."""
-        return 0.0 if self.candidate.free else cost_of(self.candidate.deployment.bound.account, self._with_media(usage))
+        return 0.0 if self.candidate.free else cost_of(self.candidate.deployment.prices, self._with_media(usage))
 
     def first_chunk(self) -> None:
         """A stream's first content has come."""
@@ -261,6 +264,9 @@ class LiveAttempt:
 
     def succeed(self, usage: Usage, answer: ChatResponse | EmbedResponse | None = None) -> None:
         """End with an answer: charge `usage`. `answer` is what meters are told of."""
+        if self._expected.open_answers:
+            answers = self._expected.open_answers
+            self.candidate.deployment.answers.learn(-(-usage.completion_tokens // answers))
         self._end(Verdict.SUCCESS, self._amounts(usage), usage, None, answer)
 
     def fail(self, error: InferRouterError, rule: FailureRule, seen: Usage | None = None) -> None:
@@ -305,7 +311,7 @@ class LiveAttempt:
         self._ended = True
 
     def _amounts(self, usage: Usage) -> list[float]:
-        prices, usage = self.candidate.deployment.bound.account, self._with_media(usage)
+        prices, usage = self.candidate.deployment.prices, self._with_media(usage)
         amounts = []
         for (_, unit), (_, reserved) in zip(self.candidate.buckets, self.wants, strict=True):
             used = UNITS[unit].used
@@ -323,7 +329,7 @@ class LiveAttempt:
         return [0.0 if unit.held else amount for unit, amount in zip(units, kept, strict=True)]
 
     def _with_media(self, usage: Usage) -> Usage:
-        return with_media(usage, self.operation.needs.estimate, self.candidate.deployment.bound.account)
+        return with_media(usage, self.operation.needs.estimate, self.candidate.deployment.prices)
 
 
 def _beginning(reply: WireReply) -> bytes:

@@ -66,7 +66,13 @@ class Preset:
 
     @property
     def base_url_env(self) -> str:
-        """The variable that may name another address of this provider, "" if it has no key variable."""
+        """The variable that may name another address of this provider, "" if none does.
+
+        Those of OpenAI and Anthropic are not read: other programs look into them for any server of that kind, such as the one of
+        this very library, which would then ask itself.
+        """
+        if self.name in ("openai", "anthropic"):
+            return ""
         return self.env[0].removesuffix("_API_KEY").removesuffix("_TOKEN") + "_BASE_URL" if self.env else ""
 
     def declares(self, model: str) -> bool:
@@ -263,6 +269,10 @@ _ROWS = (
         ("ZAI_API_KEY",),
         ("glm-*",),
         key_url="https://z.ai/manage-apikey/apikey-list",
+        reset="rolling",
+        free=(_tier("2026-10-09", "reported", "glm-4.7-flash", "glm-4.5-flash", "glm-4.6v-flash", parallel=1),),
+        source="https://docs.z.ai/guides/overview/pricing",
+        counted="each account and model",
         terms="the flash models are free, one call at a time; no other number is published (2026-10-09)",
     ),
     Preset(

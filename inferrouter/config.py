@@ -256,9 +256,9 @@ def _surprises(account: AccountConfig, allow_paid: bool) -> Iterator[tuple[str, 
     who = f"account {account.id!r}"
     if account.max_daily_spend is not None and not account.paid_enabled:
         yield "max_daily_spend", f"{who} has a spend cap, but paid_enabled is false, so it is never used beyond what is free"
-    elif account.paid_enabled and not account.has_price:
+    elif account.paid_enabled and not account.is_priced:
         yield "paid_enabled", f"paid {who} has no price, so its cost counts as 0 and it is tried after priced ones"
-    if account.quota_unit == "dollars" and account.daily_free is not None and not account.has_price:
+    if account.quota_unit == "dollars" and account.daily_free is not None and not account.is_priced:
         yield "daily_free", f"{who} has an allowance in dollars but no price, so it is never used up"
     if account.paid_enabled and not allow_paid:
         yield "paid_enabled", f"allow_paid is false, so {who} is never used beyond what is free"

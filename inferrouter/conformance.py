@@ -273,6 +273,31 @@ class QuotaStoreConformance(ClockConformance):
         self.assertEqual(self.headroom("k").used, 3)
         self.assertEqual(self.headroom("k", NOON + 3800).used, 0)
 
+    def test_the_unit_changes_under_a_call(self) -> None:
+        """What was reserved in tokens leaves a count of requests alone when it is settled, and so does a change by `define`."""
+        key = allowance_key("acc")
+        self.define(key, Limit(10**6, "tokens", "day"))
+        self.define("k", Limit(10**6, "tokens", "minute"))
+        for used in ([3000, 3000], [10, 10], [0, 0]):
+            flying = self.reserved([(key, 1032), ("k", 1032)])
+            self.store.set_quota("acc", 50, "requests")
+            self.define("k", Limit(50, "requests", "minute"))
+            self.reserved([(key, 20), ("k", 20)])
+            self.assertTrue(self.store.commit(flying, NOON, used))
+            self.assertEqual([each.used for each in self.store.headroom([key, "k"], NOON)], [20, 20], used)
+            self.store.set_quota("acc", 10**6, "tokens")
+            self.define("k", Limit(10**6, "tokens", "minute"))
+            self.assertEqual([each.used for each in self.store.headroom([key, "k"], NOON)], [0, 0])
+
+    def test_the_window_changes_under_a_call(self) -> None:
+        """What was used goes over into the new window, and a call that was under way is settled there."""
+        self.define("k", Limit(50, "requests", "day"))
+        flying = self.reserved([("k", 6)])
+        self.define("k", Limit(50, "requests", "hour"))
+        self.assertEqual(self.headroom("k").used, 6)
+        self.assertTrue(self.store.commit(flying, NOON + 1, [2]))
+        self.assertEqual(self.headroom("k").used, 2)
+
     def test_set_quota(self) -> None:
         """`set_quota` makes or changes the daily allowance and outlasts a later define; the defined zone stays."""
         key = allowance_key("acc")

@@ -41,7 +41,8 @@ BYTES_PER_TOKEN = {"audio": 500, "video": 1000, "document": 200}
 class Estimate:
     """Tokens: what goes in, and what may come out at most. `media`: how many of those that go in are of which kind of media.
 
-    `inputs`: texts to make vectors of; `images`: pictures that go in; `audio_s`: seconds of sound that go in.
+    `inputs`: texts to make vectors of; `images`: pictures that go in; `audio_s`: seconds of sound that go in. `open_answers`: how
+    many answers are wanted whose length nobody bounds, so that `output_tokens` is a guess; 0: it is bounded.
     """
 
     input_tokens: int
@@ -50,6 +51,7 @@ class Estimate:
     inputs: int = 0
     images: int = 0
     audio_s: float = 0.0
+    open_answers: int = 0
 
     @property
     def total(self) -> int:
@@ -110,8 +112,9 @@ def estimate_chat(request: ChatRequest) -> Estimate:
         count += sum(_json_tokens(tool.to_dict(), f"tool {tool.name!r}") for tool in request.tools)
     if request.response_format is not None:
         count += _json_tokens(request.response_format, "response_format")
-    output = min(output_wanted(request) or DEFAULT_OUTPUT_TOKENS, MOST_TOKENS)
-    return Estimate(count, output * answers_wanted(request), *_media(request))
+    wanted, answers = output_wanted(request), answers_wanted(request)
+    output = min(wanted or DEFAULT_OUTPUT_TOKENS, MOST_TOKENS)
+    return Estimate(count, output * answers, *_media(request), 0 if wanted else answers)
 
 
 def output_wanted(request: ChatRequest) -> int | None:

@@ -9,16 +9,18 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import field
+from dataclasses import field, replace
 from typing import Any
 
-from .account import AccountConfig
+from .account import CATALOG, AccountConfig
 from .agreement import UNLIMITED, Agreement
+from .answer_sizes import AnswerSize, AnswerSizes
+from .catalog import ALIASES, offer, own_names
 from .catalog import capabilities as known_capabilities
-from .catalog import own_names
+from .catalog_prices import list_price
 from .config import Config
 from .content import MEDIA_KINDS
-from .costs import blended_price
+from .costs import Estimate, Prices, blended_price
 from .errors import ConfigError, UnknownModelError
 from .frozen import EMPTY, frozen_value
 from .guarded_store import GuardedStore
@@ -57,11 +59,13 @@ class Deployment:
     `limits`: of each unit and window (in seconds) the bucket that a provider means by it: the model's own before the account's.
     `allowance_key` is looked at by every call; `allowance` is that key with its unit, None while it counts no amount.
     `spends`: what is counted of its paid use in a day, with its units. `foreign`: allowances that hold for others alone.
+    `answers`: how long its model's answers were; `token_ceiling`: the most tokens a call may need to fit into a whole limit.
     """
 
     __slots__ = (
         "allowance",
         "allowance_key",
+        "answers",
         "bound",
         "bucket_keys",
         "capabilities",
@@ -72,11 +76,19 @@ class Deployment:
         "model",
         "paid_buckets",
         "price",
+        "prices",
         "spends",
+        "token_ceiling",
     )
 
     def __init__(
-        self, bound: BoundAccount, model: str, hard: Sequence[tuple[str, str]], foreign: Mapping[str, Limit] = EMPTY
+        self,
+        bound: BoundAccount,
+        model: str,
+        hard: Sequence[tuple[str, str]],
+        foreign: Mapping[str, Limit] = EMPTY,
+        answers: AnswerSize | None = None,
+        token_ceiling: float = UNLIMITED,
     ) -> None:
         account = bound.account
         self.limits: Mapping[tuple[str, float], Bucket] = {}
@@ -91,8 +103,25 @@ class Deployment:
         self.bucket_keys = tuple(dict.fromkeys((self.allowance_key, *(key for key, _ in self.paid_buckets))))
         ids = dict.fromkeys((account.id, bound.scope))
         self.hold_keys = (*ids, *(f"{name}|{model}" for name in ids))
-        self.price = blended_price(account)
+        self.prices = prices_of(account, model)
+        self.price = blended_price(self.prices)
         self.capabilities = _capabilities(account, model)
+        self.answers = answers or AnswerSizes().of(account.provider, model)
+        self.token_ceiling = token_ceiling
+
+    @property
+    def tier(self) -> int | None:
+        """The model's quality in the catalog, from 1, the best, to 5; None where nobody has said."""
+        found = offer(self.bound.account.provider, self.model)
+        return None if found is None else found.tier
+
+    def expected(self, estimate: Estimate) -> Estimate:
+        """`estimate` for this model: where nobody bounds the answer, what its answers use, within what its limits allow."""
+        if not estimate.open_answers:
+            return estimate
+        reserve = self.answers.reserve * estimate.open_answers
+        room = self.token_ceiling - estimate.input_tokens
+        return replace(estimate, output_tokens=int(max(min(reserve, room), 1)))
 
     def with_allowance(self, allowed: Limit) -> Deployment:
         """This deployment under the allowance that the store counts now, which `set_quota` may have changed: mostly itself."""
@@ -102,6 +131,8 @@ class Deployment:
             return self
         other = copy.copy(self)
         other.allowance = None if unit is None else (self.allowance_key, unit)
+        if unit == "tokens":
+            other.token_ceiling = min(self.token_ceiling, allowed.amount)
         hard = self.free_buckets[1:] if self.allowance else self.free_buckets
         other.free_buckets = (*((other.allowance,) if other.allowance else ()), *hard)
         return other
@@ -143,6 +174,7 @@ class RouteTable:
         self.agreement = Agreement(ledger)
         self._routes: dict[str, Route] = {}
         self._deployments: dict[tuple[str, str], Deployment] = {}
+        self._sizes = AnswerSizes()
         self._aliases = {mapping.alias: mapping.models for mapping in config.models}
         self.providers = dict(providers)
         self.bound_accounts = tuple(
@@ -168,7 +200,7 @@ class RouteTable:
         if route is None:
             steps = self._steps(name)
             if len(self._deployments) > MAX_CACHED_NAMES:  # a provider that takes any name may be asked for ever new ones
-                self._routes, self._deployments = {}, {}
+                self._routes, self._deployments, self._sizes = {}, {}, AnswerSizes()
             deployments = [self._deployment(bound, model, now) for provider, model in steps for bound in self._at(provider)]
             route = self._routes.setdefault(name, route_over(name, deployments))  # of threads that come at once, the first one's
         return route
@@ -292,11 +324,13 @@ class RouteTable:
             buckets = _model_buckets(bound, model)
             if buckets:
                 self.agreement.define(buckets, now)
-            hard = [
-                (bucket.key, bucket.limit.unit)
-                for bucket in (*_limit_buckets(bound, bound.account.limit_rows, bound.scope), *buckets)
-            ]
-            made = Deployment(bound, model, hard, self.agreement.foreign)
+            own = _limit_buckets(bound, bound.account.limit_rows, bound.scope)
+            hard = [(bucket.key, bucket.limit.unit) for bucket in (*own, *buckets)]
+            sizes = [bucket.limit.amount for bucket in (*own, *buckets) if bucket.limit.unit == "tokens"]
+            if bound.account.quota_unit == "tokens" and bound.account.free_a_day is not None and not bound.account.paid_enabled:
+                sizes.append(bound.account.free_a_day)
+            answers = self._sizes.of(bound.account.provider, model)
+            made = Deployment(bound, model, hard, self.agreement.foreign, answers, min(sizes, default=UNLIMITED))
             made.limits = _by_window(bound, made, buckets)
             deployment = self._deployments.setdefault(key, made)
         return deployment
@@ -352,7 +386,7 @@ def _spend_buckets(bound: BoundAccount) -> list[Bucket]:
     account = bound.account
     if not account.paid_enabled:
         return []
-    caps = {**({"dollars": UNLIMITED} if account.has_price else {}), **account.spend_caps}
+    caps = {**({"dollars": UNLIMITED} if account.is_priced else {}), **account.spend_caps}
     return [
         Bucket(f"{bound.scope}/spend" + ("" if unit == "dollars" else f"_{unit}"), Limit(amount, unit, "day"))
         for unit, amount in caps.items()
@@ -367,6 +401,13 @@ def _capabilities(account: AccountConfig, model: str) -> frozenset[str] | None:
         return known_capabilities(account.provider, model)
     # A list of media alone says nothing of tools; one that names text, tools or json is meant to be complete.
     return frozenset(stated) | ({"text", "tools", "json"} if MEDIA.issuperset(stated) else frozenset())
+
+
+def prices_of(account: AccountConfig, model: str) -> Prices:
+    """What `model` costs at an account: as stated there, else as the catalog says, where it is asked."""
+    if account.has_price or account.prices != CATALOG:
+        return account
+    return list_price(ALIASES.get(account.provider, account.provider), model) or account
 
 
 def _declares(key: str, provider: Provider, name: str) -> bool:

@@ -17,6 +17,7 @@ from .errors import Rejection
 from .frozen import FrozenDict, frozen_value
 from .guarded_store import GuardedStore
 from .health import Health
+from .moments import moment_in_words, utc_in_words
 from .quota import Headroom, Hold
 from .quota_learned import Fact, Learned
 from .routes import BoundAccount, RouteTable
@@ -61,12 +62,18 @@ class LimitStatus:
     learned: tuple[Fact, ...] = ()
     leave: float = 0.0
 
+    @property
+    def full(self) -> bool:
+        """Whether nothing is left of it, so that the next call waits or goes elsewhere."""
+        return self.remaining <= 0
+
 
 @frozen_value
 class AccountStatus:
     """One account. `breaker`: closed, open or half_open; `spend_today` in dollars; `resets_at` as in `LimitStatus`.
 
-    `used`, `remaining` and `resets_at` are those of the free allowance, None where there is none.
+    `used`, `remaining` and `resets_at` are those of the free allowance, None where there is none. `as_of`: epoch seconds of the
+    look; `zone`: where its days begin.
     """
 
     provider: str
@@ -76,6 +83,8 @@ class AccountStatus:
     breaker: str
     in_flight: int
     spend_today: float
+    as_of: float = 0.0
+    zone: str = ""
 
     @property
     def used(self) -> float | None:
@@ -103,10 +112,15 @@ class AccountStatus:
             used, amount = _said(limit.used, limit.unit), _said(limit.amount, limit.unit)
             left = f", {_said(limit.leave, limit.unit)} left to others" if limit.leave else ""
             what = "calls at once" if UNITS[limit.unit].held else f"{limit.unit} per {limit.window}"
-            lines.append(f"  {limit.name}: {used} of {amount} {what}{left}{_learned(limit)}")
+            line = f"  {limit.name}: {used} of {amount} {what}{left}{_learned(limit)}"
+            if limit.full and limit.resets_at is not None:
+                zone = self.zone if limit.window in ("day", "week", "month") else ""
+                line += f"; full, waits until some frees {moment_in_words(limit.resets_at, self.as_of, zone)}"
+            lines.append(line)
         for hold in self.holds:
-            until = datetime.fromtimestamp(hold.until, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
-            lines.append(f"  held until {until}: {hold.reason}")
+            model = hold.key.partition("|")[2]
+            which = f", for {model} alone" if model else ""
+            lines.append(f"  held until {utc_in_words(hold.until)}: {hold.reason}{which}")
         return "\n".join(lines)
 
 
@@ -192,7 +206,8 @@ def _state(
     breaker, _, in_flight = health.peek(account.id, now.mono)
     spent = sum(limit.used for limit in limits if limit.name == "spend")
     shown = tuple(limit for limit in limits if limit.amount != UNLIMITED)
-    return AccountStatus(account.provider, account.id, shown, own, breaker.value, in_flight, spent)
+    zone = "" if account.reset == "rolling" else account.reset
+    return AccountStatus(account.provider, account.id, shown, own, breaker.value, in_flight, spent, now.wall, zone)
 
 
 def _is_of(key: str, owner: str) -> bool:

@@ -21,9 +21,10 @@ ROOT = Path(__file__).resolve().parents[1]
 
 # From the ground up; a module may import what stands before it, on its own floor or below.
 FLOORS = """
-ground      frozen cell turn moments errors escapes secret sse content tool records responses
-tools       validation spelling costs limits notices events meter meter_metrics meter_otel
-outside     spend_caps limit_rows account wire transport_config config config_file catalog_providers catalog_models catalog
+ground      frozen cell turn moments errors escapes secret sse content tool shapes records responses
+tools       validation spelling costs answer_sizes limits notices events meter meter_metrics meter_otel
+outside     spend_caps limit_rows account wire transport_config config config_file
+outside     catalog_providers catalog_models catalog_prices catalog
 outside     http_head connections http_opener transport policy outage health
 ledger      quota_blocks quota_learned quota quota_windows quota_counting quota_memory quota_file
 ledger      quota_schema quota_session quota_sqlite
@@ -39,7 +40,7 @@ who-may     provider_factory assumptions environment agreement routes candidates
 walk        redaction failure_table learning call_events waiting attempt walk
 operations  calls stream_end stream
 jobs        map_errors map_pacing map_serving map_workers mapping capacity
-object      status resting router_parts public_call router
+object      status resting router_parts misuse public_call router_makers router
 batch       batch_prompt batch_schema batch_input batch_output batch_state batch_index
 batch       batch_answer batch_progress batch
 roof        simulator_prompt simulator_model simulator_wire simulator_server

@@ -50,8 +50,11 @@ HELD = (*LIMITS, ModelNotFoundError, AuthenticationError)
 PLACE_WAIT_S = 0.5
 """Seconds until a call that found all places of a `parallel` limit taken looks again."""
 
-MAX_REFUSALS = 20
-"""How often one deployment is assessed again in a round, should other calls take its allowance and give it back each time."""
+MAX_REFUSALS = 100
+"""How often one deployment is tried in a round, should other calls take what it has and give it back each time."""
+
+STALE_S = 0.05
+"""Seconds after which what was seen may be so no longer, as something waited meanwhile."""
 
 
 def walk(route: Route, operation: Operation[T], runtime: Runtime) -> T:
@@ -199,8 +202,10 @@ class _Round(Generic[T]):
         self.only_limits = True
         self._held_until: dict[str, float] = {}
         self._resting: list[Rejection] = []
-        self._free_as_of = len(attempts)
         self._refusals: list[tuple[str, str]] = []
+        self._turned_down: dict[tuple[str, str], Refusal] = {}
+        self._before = len(attempts)
+        self._begun = self._as_of = self._moment()
 
     def run(self) -> T | None:
         """What `read` returned, or None when no candidate is left."""
@@ -208,10 +213,9 @@ class _Round(Generic[T]):
         found = self._look(self.route)
         self.queue = ordered(runtime.policy, found.candidates, self.operation.session)
         self.rejections += (*found.rejections, *left_out(found.candidates, self.queue))
-        failed = len(self.attempts)
-        while self.queue and self._time_left() > 0:
+        while self._time_left() > 0 and (self.queue or self._look_again()):
             first = self.queue.pop(0)
-            candidate = first if len(self.attempts) == failed else self._in_turn(first)
+            candidate = self._in_turn(first) if self._changed(self._begun) else first
             answer = self._try(candidate) if candidate is not None else None
             if answer is not None:
                 return answer
@@ -335,16 +339,21 @@ class _Round(Generic[T]):
             self.runtime.say(key, text, (candidate.provider, candidate.account_id, candidate.model))
 
     def _refused(self, candidate: Candidate, refusal: Refusal) -> None:
-        """The store had too little left. If other calls took what `candidate` was assessed by, it is assessed again: it may serve
-        as paid now, or for free after all."""
+        """The store had too little left. If other calls took what `candidate` was assessed by, or gave it back by now, it is
+        assessed again: it may serve as paid now, or for free after all."""
         deployment = candidate.deployment
         assessed_by = (deployment.allowance,) if candidate.free and deployment.allowance else deployment.spends
         place = (candidate.account_id, candidate.model)
         self._refusals.append(place)
-        if any(refusal.key == key for key, _ in assessed_by) and self._refusals.count(place) <= MAX_REFUSALS:
-            again = self._assessed_again(candidate)
-            if again is not None:
-                self._put_back(again)
+        self._turned_down[place] = refusal
+        if self._forestalled(candidate):
+            again = candidate.free and self._may_pay(candidate)
+        else:
+            again = any(refusal.key == key for key, _ in assessed_by) or self._fits_now(refusal)
+        if again:
+            found = self._assessed_again(candidate)
+            if found is not None:
+                self._put_back(found)
         else:
             estimate = deployment.expected(self.operation.needs.estimate)
             if refusal.retry_at is None and self._refusals.count(place) == 1 and _fits_smaller(refusal, estimate):
@@ -366,24 +375,63 @@ class _Round(Generic[T]):
         if any(self._held_until.get(key, 0.0) > now for key in candidate.deployment.hold_keys):
             return None
         again = self._assessed_again(candidate)
-        if again is None or again.free or self._free_as_of == len(self.attempts):
+        if again is None or again.free or not self._changed(self._as_of):
             return again
-        self._free_as_of = len(self.attempts)
-        self._put_back(again, *self._free_again())
+        failed = {(each.account_id, each.model) for each in self.attempts if not isinstance(each.error, LIMITS)}
+        self._put_back(again, *[each for each in self._found_besides(failed) if each.free])
         return None
 
-    def _free_again(self) -> list[Candidate]:
-        """What is free by now and not in the queue, apart from what failed by itself in this call."""
-        known = {(each.account_id, each.model) for each in self.queue}
-        known |= {(each.account_id, each.model) for each in self.attempts if not isinstance(each.error, LIMITS)}
-        found = self._look(self.route)
-        return [each for each in found.candidates if each.free and (each.account_id, each.model) not in known]
+    def _look_again(self) -> bool:
+        """Whether others may serve by now, when all that were found have failed or were refused: then they are in the queue."""
+        if not self._changed(self._as_of):
+            return False
+        tried = {(each.account_id, each.model) for each in self.attempts[self._before :]}
+        self._put_back(*self._found_besides(tried))
+        return bool(self.queue)
+
+    def _found_besides(self, others: set[tuple[str, str]]) -> list[Candidate]:
+        """What may serve by now, and is neither in the queue nor one of `others`, nor refused as before."""
+        self._as_of = self._moment()
+        known = others | {(each.account_id, each.model) for each in self.queue}
+        found = [each for each in self._look(self.route).candidates if (each.account_id, each.model) not in known]
+        return [each for each in found if self._may_fit(each)]
+
+    def _may_fit(self, candidate: Candidate) -> bool:
+        place = (candidate.account_id, candidate.model)
+        refusal = self._turned_down.get(place)
+        return refusal is None or (not self._forestalled(candidate) and self._fits_now(refusal))
+
+    def _fits_now(self, refusal: Refusal) -> bool:
+        """Whether what was refused has been given back since."""
+        if refusal.retry_at is None:
+            return False
+        runtime = self.runtime
+        found = runtime.ledger.headroom((refusal.key,), runtime.clock.time(), self.operation.store_wait(runtime.clock))[0]
+        return found.used + refusal.needed <= found.limit.ceiling
+
+    def _moment(self) -> tuple[int, int, float]:
+        return len(self.attempts), len(self._refusals), self.runtime.clock.monotonic()
+
+    def _changed(self, since: tuple[int, int, float]) -> bool:
+        """Whether anything failed, was refused or waited since that moment, so that what was seen then may not be so any more."""
+        *events, seconds = self._moment()
+        return events != list(since[:2]) or seconds - since[2] > STALE_S
 
     def _assessed_again(self, candidate: Candidate) -> Candidate | None:
         """`candidate` under the facts of this moment, or None: then its rejection is on record."""
         found = self._look(route_over(self.route.name, (candidate.deployment,)))
         self.rejections += found.rejections
-        return found.candidates[0]._replace(order=candidate.order) if found.candidates else None
+        if not found.candidates:
+            return None
+        again = found.candidates[0]._replace(order=candidate.order)
+        return again._replace(free=False) if again.free and self._forestalled(again) and self._may_pay(again) else again
+
+    def _forestalled(self, candidate: Candidate) -> bool:
+        """Whether other calls were faster so often that it is not tried for free any more."""
+        return self._refusals.count((candidate.account_id, candidate.model)) > MAX_REFUSALS
+
+    def _may_pay(self, candidate: Candidate) -> bool:
+        return candidate.deployment.bound.account.paid_enabled and self.operation.needs.allow_paid
 
     def _look(self, route: Route) -> Assessment:
         runtime, operation = self.runtime, self.operation

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from .config_file import load_config
     from .content import Part
     from .errors import (
+        AddressNotFoundError,
         AllCandidatesFailedError,
         Attempt,
         AttemptTimeoutError,
@@ -67,6 +68,7 @@ if TYPE_CHECKING:
     from .status import AccountStatus, Explanation, LimitStatus, RouterStatus
     from .stream import ChatStream
     from .tool import Tool
+    from .transport_config import TransportConfig
     from .waiting import CallCancelledError, Cancel
     from .wire import WireFault, WireRequest
 
@@ -76,6 +78,7 @@ __all__ = [
     "AccountCapacity",
     "AccountConfig",
     "AccountStatus",
+    "AddressNotFoundError",
     "AllCandidatesFailedError",
     "AnthropicProvider",
     "Attempt",
@@ -168,6 +171,7 @@ __all__ = [
     "Tool",
     "ToolCall",
     "ToolCallDelta",
+    "TransportConfig",
     "UnknownModelError",
     "Usage",
     "WaitEvent",
@@ -187,7 +191,7 @@ _NAMES = {
     "config_file": "load_config",
     "content": "Part",
     "errors": (
-        "AllCandidatesFailedError Attempt AttemptTimeoutError AuthenticationError BatchError ConfigError "
+        "AddressNotFoundError AllCandidatesFailedError Attempt AttemptTimeoutError AuthenticationError BatchError ConfigError "
         "ContextWindowError InferRouterError InvalidRequestError MalformedResponseError ModelNotFoundError "
         "MultimodalUnavailableError NoCandidatesError ProviderError ProviderUnavailableError "
         "QuotaExceededError QuotaStoreError RateLimitedError Rejection StreamInterruptedError "
@@ -217,6 +221,7 @@ _NAMES = {
     "status": "AccountStatus Explanation LimitStatus RouterStatus",
     "stream": "ChatStream",
     "tool": "Tool",
+    "transport_config": "TransportConfig",
     "waiting": "CallCancelledError Cancel",
     "wire": "WireFault WireRequest",
 }

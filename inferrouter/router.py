@@ -371,13 +371,14 @@ class Router:
     ) -> FinishTime:
         """When `rows` more requests will have been served, and how many within a day. `per_second`: the workers' own speed.
 
-        Parameters and errors as for `capacity`.
+        `model`: "" is the default model, as for a request, or without one all that is named. Else as for `capacity`.
         """
         from .capacity import finish_time, row_needs
 
         needs = row_needs(tokens, output_tokens, reserved)
         now = self._runtime.clock.time()
-        return finish_time(self._routes, self._ledger, now, rows, needs, model, paid, per_second)
+        name = model or self._config.default_model
+        return finish_time(self._routes, self._ledger, now, rows, needs, name, paid, per_second)
 
     @property
     def clock(self) -> Clock:

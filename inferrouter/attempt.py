@@ -252,9 +252,9 @@ class LiveAttempt:
         """A stream's first content has come."""
         self._first_chunk_s = self.runtime.clock.monotonic() - self._started
 
-    def succeed(self, usage: Usage, charged: Usage | None = None, answer: ChatResponse | EmbedResponse | None = None) -> None:
-        """End with an answer: charge `charged`, by default `usage`. `answer` is what meters are told of."""
-        self._end(Verdict.SUCCESS, self._amounts(charged or usage), usage, None, answer)
+    def succeed(self, usage: Usage, answer: ChatResponse | EmbedResponse | None = None) -> None:
+        """End with an answer: charge `usage`. `answer` is what meters are told of."""
+        self._end(Verdict.SUCCESS, self._amounts(usage), usage, None, answer)
 
     def fail(self, error: InferRouterError, rule: FailureRule, seen: Usage | None = None) -> None:
         """End with an error: charge what `rule` says, or what was `seen` of the answer where that is more than reserved."""

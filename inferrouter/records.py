@@ -29,6 +29,7 @@ class Usage:
 
     prompt: all input, cached and tool-use prompt included; completion: all output, reasoning included; total: as reported.
     `cached_tokens` and `reasoning_tokens` are parts of them. `input_breakdown`: input tokens by modality, where known.
+    `estimated`: the provider did not say, or not all, so this is the library's own count.
     """
 
     prompt_tokens: int = 0
@@ -37,6 +38,7 @@ class Usage:
     cached_tokens: int = 0
     reasoning_tokens: int = 0
     input_breakdown: Mapping[str, int] = EMPTY
+    estimated: bool = False
 
 
 @frozen_value

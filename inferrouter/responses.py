@@ -65,9 +65,9 @@ class ChatResponse:
         """Why the first choice ended."""
         return self.choices[0].finish_reason
 
-    def routed(self, routing: Routing) -> ChatResponse:
-        """The same answer with `routing`."""
-        return ChatResponse(self.id, self.model, self.choices, self.usage, routing, self.source)
+    def routed(self, routing: Routing, usage: Usage | None = None) -> ChatResponse:
+        """The same answer with `routing`, and with `usage` if it is given."""
+        return ChatResponse(self.id, self.model, self.choices, self.usage if usage is None else usage, routing, self.source)
 
     @property
     def raw(self) -> Any:

@@ -59,7 +59,7 @@ class RandomFaults(unittest.TestCase):
             accounts = [
                 account(f"{name}-{key}", provider=name, auth=ir.Auth(key), limits=limits) for name in servers for key in KEYS
             ]
-            config = ir.Config(accounts, [alias_of(*servers)], attempt_timeout=0.1)
+            config = ir.Config(accounts, [alias_of(*servers)], attempt_timeout=0.25)
             with ir.Router(config, providers, clock=clock, meter=meter) as router:
                 for _ in range(calls):
                     clock.advance(dice.expovariate(1 / 60))

@@ -37,7 +37,7 @@ def chat_operation(
         found = attempt.candidate
         answer = found.deployment.bound.provider.decode(body, found.model)
         usage = usage_of(answer, needs.estimate)
-        answer = answer.routed(attempt.routing_for(usage), usage)
+        answer = answer.routed(attempt.routing_for(usage), usage, getattr(request.response_format, "shape", None))
         attempt.succeed(usage, answer)
         return answer
 

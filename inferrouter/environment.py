@@ -11,9 +11,10 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from .account import AccountConfig, Auth
+from .account import CATALOG, AccountConfig, Auth
 from .catalog import OFFERS, PRESETS, Offer, Preset, capabilities
 from .catalog_models import FASTEST
+from .catalog_prices import PRICES
 from .config import Config, ModelMapping, ModelRef, QuotaConfig
 from .errors import ConfigError
 from .secret import Secret
@@ -37,7 +38,7 @@ def accounts_from_env(env: Mapping[str, str]) -> Found:
     """
     found = Found([], [])
     for row, names in _names(env):
-        base_url = env.get(row.base_url_env, "").strip() or None
+        base_url = env.get(row.base_url_env, "").strip() or None if row.base_url_env else None
         seen: dict[str, AccountConfig] = {}
         for account_id, name in names:
             key = Secret(env[name].strip())
@@ -108,7 +109,7 @@ def aliases_over(accounts: Iterable[AccountConfig], allow_paid: bool = False) ->
     """
     paid_at = {account.provider for account in accounts if account.paid_enabled}
     free_at = {account.provider for account in accounts} - paid_at
-    free = [each for each in OFFERS if each.provider in free_at]
+    free = [each for each in OFFERS if each.provider in free_at and _is_free(each)]
     paid = [each for each in OFFERS if each.provider in paid_at]
     chat = [each for each in free if not each.embeds]
     with_paid = [each for each in paid if not each.embeds] if allow_paid or not chat else []
@@ -122,6 +123,12 @@ def aliases_over(accounts: Iterable[AccountConfig], allow_paid: bool = False) ->
         "embed": [each for each in (*free, *(paid if allow_paid or not free else ())) if each.embeds],
     }
     return [ModelMapping(alias, [_step(each) for each in offers]) for alias, offers in choices.items() if offers]
+
+
+def _is_free(offer: Offer) -> bool:
+    """Whether the model is among those that its provider gives for free, all of them where the limits are the account's."""
+    row = PRESETS[offer.provider]
+    return bool(row.limits) or offer.model in row.model_limits or "*" in row.model_limits or not row.model_limits
 
 
 def _step(offer: Offer) -> ModelRef:
@@ -159,7 +166,9 @@ def _account(row: Preset, account_id: str, key: Secret, base_url: str | None) ->
         limits=row.limits,
         model_limits=row.model_limits,
         reset=row.reset,
+        tpm_counts=row.tpm_counts,
         paid_enabled=not row.free,
+        prices=CATALOG if not row.free and any(price.provider == row.name for price in PRICES) else "",
     )
 
 

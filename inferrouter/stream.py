@@ -165,7 +165,8 @@ class ChatStream:
     @shown_once_made
     def __repr__(self) -> str:
         state = "ended" if self._ended else "open"
-        return f"<ChatStream {self.routing.provider}/{self.routing.account_id} {self.routing.model}: {state}>"
+        next_ = ".response" if self._ended else "iterate it for chunks with .text; .routing; .response at the end"
+        return f"<ChatStream {self.routing.provider}/{self.routing.account_id} {self.routing.model}: {state}; {next_}>"
 
     def _open(self) -> None:
         """Read up to the first content. Errors leave as they are, so that the walk goes on to the next candidate."""
@@ -326,4 +327,6 @@ class ChatStream:
 
     def _assembled(self, usage: Usage, complete: bool) -> ChatResponse:
         natives = self._decoder.natives() if complete else {}
-        return self._assembler.response(self._attempt.routing_for(usage), usage, natives, complete)
+        routing = self._attempt.routing_for(usage)
+        shape = getattr(getattr(self._attempt.operation.request, "response_format", None), "shape", None)
+        return self._assembler.response(routing, usage, natives, complete).routed(routing, usage, shape)

@@ -38,13 +38,18 @@ def whole(dialect: str, reasoning: bool, call: bool, empty: bool) -> dict[str, A
 
 def streamed(dialect: str, body: dict[str, Any]) -> bytes:
     """The same answer as a stream."""
+    done = b"data: [DONE]\n\n" * (dialect == "openai")
+    return chunked(frames(*stream_events(dialect, body), named=dialect == "anthropic"), done)
+
+
+def stream_events(dialect: str, body: dict[str, Any]) -> list[dict[str, Any]]:
+    """The events of such a stream."""
     if dialect == "gemini":
-        return chunked(frames(body))
+        return [body]
     if dialect == "openai":
         choice = body["choices"][0]
         deltas = [{"index": 0, "delta": {key: value}} for key, value in choice["message"].items()]
-        items = [{"choices": [each]} for each in (*deltas, {"index": 0, "delta": {}, "finish_reason": choice["finish_reason"]})]
-        return chunked(frames(*items), b"data: [DONE]\n\n")
+        return [{"choices": [each]} for each in (*deltas, {"index": 0, "delta": {}, "finish_reason": choice["finish_reason"]})]
     items = [{"type": "message_start", "message": {"id": "m"}}]
     for place, block in enumerate(body["content"]):
         kind = block["type"]
@@ -54,8 +59,7 @@ def streamed(dialect: str, body: dict[str, Any]) -> bytes:
         delta = {"type": {"tool_use": "input_json_delta"}.get(kind, f"{kind}_delta"), pieces[kind]: said}
         items += [{"type": "content_block_start", "index": place, "content_block": {"type": kind, **empty}}]
         items += [{"type": "content_block_delta", "index": place, "delta": delta}] if said != "{}" else []
-    items += [{"type": "message_delta", "delta": {"stop_reason": body["stop_reason"]}}, {"type": "message_stop"}]
-    return chunked(frames(*items, named=True))
+    return [*items, {"type": "message_delta", "delta": {"stop_reason": body["stop_reason"]}}, {"type": "message_stop"}]
 
 
 class Estimates(unittest.TestCase):

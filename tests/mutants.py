@@ -38,6 +38,7 @@ SWEEP = "test_secrets.Sweeping.test_no_trouble_shows_a_key"
 CUTS = "test_resources.Bounds.test_cut_at_every_byte"
 AS_TEXT = '[line.encode("latin-1") for line in (data.decode("latin-1") + "x").splitlines()]; lines[-1] = lines[-1][:-1]'
 HOLD_CR = 'if data[-1] == 13:\n                self._head, data = b"\\r", data[:-1]\n'
+POOL = ("test_pool",)
 MUTANTS = (
     Mutant("text's own line ends in a stream", "sse", 'lines = data.split(b"\\n")', f"lines = {AS_TEXT}", ("test_sse",)),
     Mutant("byte order mark kept", "sse", "return head.removeprefix(_BOM)", "return head", ("test_sse",)),
@@ -202,7 +203,7 @@ MUTANTS = (
     Mutant(
         "a refused reservation is a call",
         "walk",
-        "if isinstance(attempt, Refusal):",
+        "if isinstance(refused, Refusal):",
         "if False:",
         ("test_concurrency", "test_walk_table.RateLimits"),
     ),
@@ -237,7 +238,13 @@ MUTANTS = (
         "first",
         ("test_walk_assessment",),
     ),
-    Mutant("a lost race refuses", "walk", "if refusal.key == assessed_by and", "if False and", ("test_walk_assessment",)),
+    Mutant(
+        "a lost race refuses",
+        "walk",
+        "if any(refusal.key == key for key, _ in assessed_by) and",
+        "if False and",
+        ("test_walk_assessment",),
+    ),
     Mutant("what remains raises headroom", "quota_counting", "    if missing <= 0:\n", "    if missing == 0:\n", ("test_quota",)),
     Mutant(
         "a higher statement counts at once", "quota_learned", "return now >= known.at + FIRM_S", "return True", ("test_quota",)
@@ -261,6 +268,28 @@ MUTANTS = (
         "return text[:200]",
         ("test_call_events",),
     ),
+    Mutant(
+        "a full model blocks its alias",
+        "policy",
+        "return False, candidate.share <= 0, place",
+        "return False, False, place",
+        ("test_policy",),
+    ),
+    Mutant("one key twice counts twice", "environment", "if same is not None:", "if False:", POOL),
+    Mutant("the last refused key is passed over", "walk", "return self.runtime.auth_next and bool(others)", "return True", POOL),
+    Mutant("what costs is free beside free models", "environment", "and _is_free(each)", "", POOL),
+    Mutant("another number is a typo", "spelling", "if _digits(one) != _digits(other):", "if False:", ("test_spelling",)),
+    Mutant("limits are assumed over stated ones", "assumptions", "account.limits is UNSTATED and", "", ("test_assumptions",)),
+    Mutant(
+        "an unpriced model under a cap",
+        "candidates",
+        "account.prices == CATALOG and DOLLARS in",
+        "DOLLARS in ()",
+        ("test_assumptions",),
+    ),
+    Mutant("nothing is learned of answers", "attempt", "if self._expected.open_answers:", "if False:", ("test_estimates",)),
+    Mutant("true is a number", "shapes", "and not isinstance(data, bool)", "", ("test_chat",)),
+    Mutant("missing fields are filled", "shapes", "    if missing:\n", "    if False:\n", ("test_chat",)),
 )
 
 

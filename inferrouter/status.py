@@ -61,6 +61,11 @@ class LimitStatus:
     learned: tuple[Fact, ...] = ()
     leave: float = 0.0
 
+    @property
+    def counts(self) -> str:
+        """What it counts, in words: "requests per 5h", "calls at once"."""
+        return "calls at once" if UNITS[self.unit].held else f"{self.unit} per {self.window}"
+
 
 @frozen_value
 class AccountStatus:
@@ -102,8 +107,7 @@ class AccountStatus:
         for limit in self.limits:
             used, amount = _said(limit.used, limit.unit), _said(limit.amount, limit.unit)
             left = f", {_said(limit.leave, limit.unit)} left to others" if limit.leave else ""
-            what = "calls at once" if UNITS[limit.unit].held else f"{limit.unit} per {limit.window}"
-            lines.append(f"  {limit.name}: {used} of {amount} {what}{left}{_learned(limit)}")
+            lines.append(f"  {limit.name}: {used} of {amount} {limit.counts}{left}{_learned(limit)}")
         for hold in self.holds:
             until = datetime.fromtimestamp(hold.until, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
             lines.append(f"  held until {until}: {hold.reason}")
@@ -202,6 +206,7 @@ def _is_of(key: str, owner: str) -> bool:
 def _limit_status(headroom: Headroom, scope: str, learned: Learned | None, leave: float) -> LimitStatus:
     limit = headroom.limit
     name = headroom.key.removeprefix(scope).lstrip("|/")
-    facts = (name, limit.amount, limit.unit, limit.window, headroom.used, headroom.remaining, headroom.resets_at)
+    resets_at = None if UNITS[limit.unit].held else headroom.resets_at  # no clock says when a call ends
+    facts = (name, limit.amount, limit.unit, limit.window, headroom.used, headroom.remaining, resets_at)
     configured, said = (None, ()) if learned is None else (learned.configured, learned.facts)
     return LimitStatus(*facts, configured, said, leave)

@@ -56,8 +56,8 @@ MUTANTS = (
     Mutant(
         "end without marker is success",
         "stream",
-        "        elif not piece and not chunks:\n",
-        "        elif not piece and not chunks:\n            self._over = True\n        elif False:\n",
+        "        elif decoder.complete and not end.taken_back:\n",
+        "        elif True:\n",
         (CUTS,),
     ),
     Mutant(
@@ -92,8 +92,8 @@ MUTANTS = (
     Mutant(
         "broken answers keep their socket",
         "transport",
-        "self._response.close()\n            self._connection.close()",
-        "self._response.close()",
+        "            finally:\n                self._connection.close()",
+        "            finally:\n                pass",
         ("test_resources.Resources.test_closed_though_kept",),
     ),
     Mutant(
@@ -166,7 +166,13 @@ MUTANTS = (
         ("test_transport.Pool",),
     ),
     Mutant("breakers on the wall clock", "attempt", "verdict, now.mono)", "verdict, now.wall)", ("test_walk_table.Breakers",)),
-    Mutant("half-open admits all", "health", "return 1.0 if self.probing else 0.0", "return 0.0", ("test_health",)),
+    Mutant(
+        "half-open admits all",
+        "health",
+        "return 1.0 if probe is not None and probe._alive else 0.0",
+        "return 0.0",
+        ("test_health",),
+    ),
     Mutant(
         "Retry-After is believed",
         "failure_table",
@@ -185,13 +191,47 @@ MUTANTS = (
     Mutant(
         "request ids are not masked", "redaction", "redact(error.request_id, secrets, cut=True)", "error.request_id", (SWEEP,)
     ),
-    Mutant("cut keys are not masked", "secret", "            if cut:\n", "            if False:\n", (SWEEP,)),
+    Mutant("cut keys are not masked", "secret", "SHORTEST if cut else 0", "0", (SWEEP,)),
+    Mutant("escapes are not read", "escapes", "READINGS = 4", "READINGS = 1", ("test_escapes",)),
+    Mutant("halves of keys are kept", "redaction", "source = ()", "pass", ("test_key_leaks.Echoes",)),
     Mutant(
-        "causes that quote are kept", "secret", "return len(self._value) >= SHORTEST and any(", "return False and any(", (SWEEP,)
+        "one pool for all keys", "http_opener", "_replace(owner=hash(self._keys))", "_replace(owner=0)", ("test_transport.Pool",)
     ),
     Mutant(
-        "a broken stream ends quietly", "stream", "raise StreamInterruptedError(partial, error) from error", "return", (CUTS,)
+        "a finish reason is believed in every chunk",
+        "stream_end",
+        "Stage.LIKELY: (Stage.DOUBTED, Stage.REPEATED, Stage.OVER)",
+        "Stage.LIKELY: (Stage.SPEAKING, Stage.LIKELY, Stage.OVER)",
+        ("test_stream_end",),
     ),
+    Mutant(
+        "only 100 is passed over", "http_head", "if status >= 200 or status == 101:", "if status != 100:", ("test_http_head",)
+    ),
+    Mutant("cut refusals say nothing", "error_body", "return load_cut_json(text)", "return {}", ("test_refusals.Refusals",)),
+    Mutant(
+        "coded refusals have no status",
+        "transport",
+        "if reply._body_fault is not None and status < 300:",
+        "if reply._body_fault is not None:",
+        ("test_refusals.Refusals",),
+    ),
+    Mutant("streams without a limit", "transport", "if self._stream_left < 0:", "if False:", ("test_transport.Pool",)),
+    Mutant(
+        "bad certificates are tried again",
+        "wire",
+        "lasting = _CERTIFICATE_ADVICE in message",
+        "lasting = False",
+        ("test_transport_config",),
+    ),
+    Mutant("estimates are not marked", "calls", "estimated=True", "estimated=False", ("test_estimated_usage",)),
+    Mutant(
+        "causes that quote are kept",
+        "secret",
+        "return len(self._value) >= SHORTEST and shows_any(",
+        "return False and (",
+        (SWEEP,),
+    ),
+    Mutant("a broken stream ends quietly", "stream", "raise interrupted from error", "return", (CUTS,)),
     Mutant(
         "a failing store admits",
         "guarded_store",
@@ -202,7 +242,7 @@ MUTANTS = (
     Mutant(
         "a refused reservation is a call",
         "walk",
-        "if isinstance(attempt, Refusal):",
+        "if isinstance(refused, Refusal):",
         "if False:",
         ("test_concurrency", "test_walk_table.RateLimits"),
     ),
@@ -213,7 +253,7 @@ MUTANTS = (
         "        if True:\n            self._check_open()\n            while",
         ("test_quota_sqlite",),
     ),
-    Mutant("negative counts", "wire_json", "return value if value > 0 else 0", "return value", ("test_hostile_bodies",)),
+    Mutant("negative counts", "wire_json", "if value > 0 else 0", "", ("test_hostile_bodies",)),
     Mutant(
         "keys through plain proxies",
         "http_opener",
@@ -237,7 +277,13 @@ MUTANTS = (
         "first",
         ("test_walk_assessment",),
     ),
-    Mutant("a lost race refuses", "walk", "if refusal.key == assessed_by and", "if False and", ("test_walk_assessment",)),
+    Mutant(
+        "a lost race refuses",
+        "walk",
+        "if any(refusal.key == key for key, _ in assessed_by) and",
+        "if False and",
+        ("test_walk_assessment",),
+    ),
     Mutant("what remains raises headroom", "quota_counting", "    if missing <= 0:\n", "    if missing == 0:\n", ("test_quota",)),
     Mutant(
         "a higher statement counts at once", "quota_learned", "return now >= known.at + FIRM_S", "return True", ("test_quota",)

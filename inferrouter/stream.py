@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from math import inf
 from threading import get_ident
 from types import TracebackType
@@ -72,6 +73,8 @@ class ChatStream:
     (with `.partial`) if the answer breaks off, and nothing else; in a forked child `InferRouterError`: a stream is its parent's.
     """
 
+    _ended = True  # until it is whole
+
     def __init__(
         self,
         attempt: LiveAttempt,
@@ -81,7 +84,6 @@ class ChatStream:
         idle_s: float,
         end: StreamEnd,
     ) -> None:
-        self._ended = False
         self._stopped = False
         self._reader = 0  # the thread that waits for the next chunk
         self._closer: dict[None, int] = {}  # the thread that closes the reply
@@ -100,6 +102,7 @@ class ChatStream:
         self._quiet_since: float | None = None
         self._response: ChatResponse | None = None
         self.routing: Routing = attempt.routing
+        self._ended = False
 
     @property
     def response(self) -> ChatResponse:
@@ -156,7 +159,7 @@ class ChatStream:
         self.close()
 
     def __del__(self) -> None:
-        if getattr(self, "_ended", True) or self._pid != os.getpid():
+        if self._ended or self._pid != os.getpid():
             return
         # A finalizer may run anywhere, inside a store too: it frees the socket, and leaves the settlement to the next call.
         self._reply.abort()
@@ -272,12 +275,10 @@ class ChatStream:
 
     def _finish(self) -> None:
         """Make the whole answer and settle it. Raises what a decoder raises that cannot make one; nothing is settled then."""
-        try:
+        with suppress(WireFault):
             self._reply.set_limits(LAST_PIECE_WAIT_S)
             while self._reply.read_some():
                 pass
-        except WireFault:
-            pass
         response = self._assembled(self._assembler.usage or Usage(), complete=True)
         usage = usage_of(response, self._estimate)
         response = response.routed(self._attempt.routing_for(usage), usage)
@@ -301,11 +302,9 @@ class ChatStream:
 
     def _hang_up(self) -> None:
         self._ready.clear()
-        try:
+        with suppress(Exception):  # a wire may be of the caller's own
             if self._closer.setdefault(None, get_ident()) == get_ident():  # two threads would read at once
                 self._reply.close()
-        except Exception:  # a wire of the caller's own
-            self._exhausted = True
 
     def _came(self) -> tuple[Usage, ChatResponse]:
         """What came so far, and what it used. Raises nothing: of what a provider's own code got wrong, nothing counts."""

@@ -351,6 +351,7 @@ class Errors(unittest.TestCase):
             (ir.QuotaStoreError("x"), "store"),
             (ir.ConfigError("x"), "job"),
             (ir.InferRouterError("a bug"), "row"),
+            (part("errors").router_closed(), "job"),
         ]
         for error, meaning in cases:
             self.assertEqual(errors.judge(error, False, True).meaning.value, meaning, error)

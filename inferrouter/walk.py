@@ -9,7 +9,6 @@ refused while free capacity is left. Must never know a wire format, nor sleep un
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Generic, TypeVar
 
 from .attempt import LiveAttempt, Operation, Runtime

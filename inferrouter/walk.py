@@ -84,6 +84,9 @@ def _walk(route: Route, operation: Operation[T], runtime: Runtime) -> T:
                 return answer
             pause = round_.pause(turn.left)
             if pause is None:
+                answer = round_.run_again()
+                if answer is not None:
+                    return answer
                 raise round_.failure(turn.left)
             turn.sleep(pause, round_.soonest_rejection())
     finally:
@@ -157,9 +160,24 @@ class _Round(Generic[T]):
         found = self._look(self.route)
         self.queue = ordered(runtime.policy, found.candidates, self.operation.session)
         self.rejections += (*found.rejections, *left_out(found.candidates, self.queue))
-        while self._time_left() > 0 and (self.queue or self._look_again()):
+        answer = self._serve()
+        if answer is None and self._moment()[0] > self._before:
+            return self.run_again()
+        return answer
+
+    def run_again(self) -> T | None:
+        """The same for those that may serve by now, where anything failed, was refused or waited since they were looked for."""
+        while self._time_left() > 0 and self._look_again():
+            answer = self._serve()
+            if answer is not None:
+                return answer
+        return None
+
+    def _serve(self) -> T | None:
+        while self._time_left() > 0 and self.queue:
             first = self.queue.pop(0)
-            candidate = self._in_turn(first) if self._changed(self._begun) else first
+            old = self._changed(self._begun, refusals=not first.free)
+            candidate = self._in_turn(first) if old else first
             answer = self._try(candidate) if candidate is not None else None
             if answer is not None:
                 return answer
@@ -283,8 +301,8 @@ class _Round(Generic[T]):
             self.runtime.say(key, text, (candidate.provider, candidate.account_id, candidate.model))
 
     def _refused(self, candidate: Candidate, refusal: Refusal) -> None:
-        """The store had too little left. If other calls took what `candidate` was assessed by, or gave it back by now, it is
-        assessed again: it may serve as paid now, or for free after all."""
+        """The store had too little left. If other calls took what `candidate` was assessed by, it is assessed again: it may serve
+        as paid now, or for free after all."""
         deployment = candidate.deployment
         assessed_by = (deployment.allowance,) if candidate.free and deployment.allowance else deployment.spends
         place = (candidate.account_id, candidate.model)
@@ -293,7 +311,7 @@ class _Round(Generic[T]):
         if self._forestalled(candidate):
             again = candidate.free and self._may_pay(candidate)
         else:
-            again = any(refusal.key == key for key, _ in assessed_by) or self._fits_now(refusal)
+            again = any(refusal.key == key for key, _ in assessed_by)
         if again:
             found = self._assessed_again(candidate)
             if found is not None:
@@ -320,7 +338,7 @@ class _Round(Generic[T]):
 
     def _look_again(self) -> bool:
         """Whether others may serve by now, when all that were found have failed or were refused: then they are in the queue."""
-        if not self._changed(self._as_of):
+        if not self._changed(self._as_of) or self._all_as_before():
             return False
         tried = {(each.account_id, each.model) for each in self.attempts[self._before :]}
         self._put_back(*self._found_besides(tried))
@@ -333,26 +351,32 @@ class _Round(Generic[T]):
         found = [each for each in self._look(self.route).candidates if (each.account_id, each.model) not in known]
         return [each for each in found if self._may_fit(each)]
 
+    def _all_as_before(self) -> bool:
+        """Whether nothing but refusals came since, and all of them still stand."""
+        return not self._changed(self._as_of, refusals=False) and not self._fit_now(list(self._turned_down.values()))
+
     def _may_fit(self, candidate: Candidate) -> bool:
         place = (candidate.account_id, candidate.model)
         refusal = self._turned_down.get(place)
-        return refusal is None or (not self._forestalled(candidate) and self._fits_now(refusal))
+        return refusal is None or (not self._forestalled(candidate) and self._fit_now([refusal]))
 
-    def _fits_now(self, refusal: Refusal) -> bool:
-        """Whether what was refused has been given back since."""
-        if refusal.retry_at is None:
-            return False
+    def _fit_now(self, refusals: list[Refusal]) -> bool:
+        """Whether what any of these did not get has been given back since."""
         runtime = self.runtime
-        found = runtime.ledger.headroom((refusal.key,), runtime.clock.time(), self.operation.store_wait(runtime.clock))[0]
-        return found.used + refusal.needed <= found.limit.ceiling
+        refusals = [each for each in refusals if each.retry_at is not None]
+        keys = tuple(dict.fromkeys(each.key for each in refusals))
+        wait = self.operation.store_wait(runtime.clock)
+        found = {each.key: each for each in runtime.ledger.headroom(keys, runtime.clock.time(), wait)} if keys else {}
+        return any(found[each.key].used + each.needed <= found[each.key].limit.ceiling for each in refusals)
 
     def _moment(self) -> tuple[int, int, float]:
         return len(self.attempts), len(self._refusals), self.runtime.clock.monotonic()
 
-    def _changed(self, since: tuple[int, int, float]) -> bool:
-        """Whether anything failed, was refused or waited since that moment, so that what was seen then may not be so any more."""
-        *events, seconds = self._moment()
-        return events != list(since[:2]) or seconds - since[2] > STALE_S
+    def _changed(self, since: tuple[int, int, float], refusals: bool = True) -> bool:
+        """Whether anything failed, waited or, if `refusals` count, was refused since that moment, so that what was seen then may
+        not be so any more."""
+        failed, refused, seconds = self._moment()
+        return failed != since[0] or seconds - since[2] > STALE_S or (refusals and refused != since[1])
 
     def _assessed_again(self, candidate: Candidate) -> Candidate | None:
         """`candidate` under the facts of this moment, or None: then its rejection is on record."""

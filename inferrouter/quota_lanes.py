@@ -102,13 +102,23 @@ class Lanes:
     def ask(self, operation: Operation, deadline: float) -> str:
         """The answer. Raises QuotaStoreError that says why there is none by `deadline` (monotonic seconds): then the outcome is
         unknown, and what may have been reserved is given back."""
-        gate = operation.gate = threading.Lock()
-        gate.acquire()
-        operation.deadline = deadline
+        return self.ask_together((operation,), deadline)[0]
+
+    def ask_together(self, operations: Sequence[Operation], deadline: float) -> list[str]:
+        """The answers to several, which travel together; see `ask`."""
+        for operation in operations:
+            operation.gate = threading.Lock()
+            operation.gate.acquire()
+            operation.deadline = deadline
         with self._lock:
             self.check_open()
-            self._queue.append(operation)
+            self._queue.extend(operations)
             self._wake()
+        return [self._answer_to(operation, deadline) for operation in operations]
+
+    def _answer_to(self, operation: Operation, deadline: float) -> str:
+        gate = operation.gate
+        assert gate is not None
         left = deadline - self._monotonic()
         while not gate.acquire(timeout=max(0.0, min(left, NUDGE_S))):
             left = deadline - self._monotonic()

@@ -43,7 +43,7 @@ class RedisQuotaStore(RemoteQuotaStore):
             raise ConfigError(["prefix: must not contain braces; the store puts its own around it, for clusters"])
         self._client = client
         self._prefix = "{" + prefix + "}:"
-        self._looked = False
+        self._policy_seen = False
         super().__init__(f"Redis{_place(client)}", timeout, adopt_empty, most_lanes)
 
     def _open_carrier(self) -> Carrier:
@@ -58,13 +58,13 @@ class RedisQuotaStore(RemoteQuotaStore):
             if type(exc).__name__ != "NoScriptError" and "NOSCRIPT" not in str(exc):
                 raise
             answer = self._client.eval(SCRIPT, len(keys), *keys, self._prefix, text)
-        if not self._looked:
+        if not self._policy_seen:
             self._look_at_policy()
         return answer
 
     def _look_at_policy(self) -> None:
         """Once, where the server lets it be seen: whether keys may be dropped when memory is short."""
-        self._looked = True
+        self._policy_seen = True
         try:
             found = self._client.info("memory")
             policies = {found.get("maxmemory_policy")} | {

@@ -138,7 +138,8 @@ def router_status(
         bound.account.id: _state(bound, [headrooms[key] for key in keys[bound.account.id]], holds, health, now)
         for bound in table.bound_accounts
     }
-    return RouterStatus(accounts, ledger.degraded, notices)
+    told: Sequence[str] = getattr(ledger.store, "warnings", ())  # of its server: a clock that differs, counts that were lost
+    return RouterStatus(accounts, ledger.degraded, (*notices, *told))
 
 
 def _state(

@@ -26,7 +26,8 @@ tools       validation spelling costs limits notices events meter meter_metrics 
 outside     spend_caps account wire config config_file catalog_providers catalog_models catalog
 outside     http_head connections http_opener transport policy outage health
 ledger      quota_blocks quota_learned quota quota_windows quota_counting quota_memory quota_file quota_sqlite
-ledger      quota_raw quota_lanes quota_exchange quota_remote quota_redis_lua quota_redis quota_postgres_sql quota_postgres
+ledger      quota_raw quota_mirror quota_lanes quota_exchange quota_remote_buckets quota_remote
+ledger      quota_redis_lua quota_redis quota_postgres_sql quota_postgres
 ledger      guarded_store
 ledger      conformance_store conformance_clock conformance_learning conformance
 contract    wire_json provider error_body error_table rate_headers

@@ -241,11 +241,15 @@ class TableReader:
 
     def _quota(self, table: object) -> QuotaConfig:
         values = self._table(table, _names(QuotaConfig), (), "quota")
+        url = values.pop("url", None)
+        if isinstance(url, str):  # it may hold a password
+            self.holds_key |= "@" in _VARIABLE.sub("", url)
+            url = Secret(self._text(url, "quota.url", self.problems, secret=True))
         values = {key: self._expanded(value, f"quota.{key}", self.problems) for key, value in values.items()}
         path = values.get("path")
         if self.folder is not None and isinstance(path, str) and path:
             values["path"] = str(self.folder / os.path.expanduser(path))
-        return QuotaConfig(**values)
+        return QuotaConfig(**values, url=url)
 
     def _table(
         self, value: object, known: Collection[str], required: Collection[str], path: str, hint: str = ""

@@ -7,6 +7,7 @@ verbs are `quota_remote`'s. Must never import a client library; what a client ra
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import inspect
 from collections.abc import Sequence
@@ -44,7 +45,18 @@ class RedisQuotaStore(RemoteQuotaStore):
         self._client = client
         self._prefix = "{" + prefix + "}:"
         self._policy_seen = False
+        self._owned = False
         super().__init__(f"Redis{_place(client)}", timeout, adopt_empty, most_lanes)
+
+    def own_client(self) -> None:
+        """Closes the client with the store: nobody else has it."""
+        self._owned = True
+
+    def close(self) -> None:
+        super().close()
+        if self._owned:
+            with contextlib.suppress(Exception):
+                self._client.close()
 
     def _open_carrier(self) -> Carrier:
         return Exchange(self._ledger, self._call)

@@ -239,8 +239,8 @@ class RemoteQuotaStore:
     def _number(self) -> int:
         """A number that no other process gives out: counted from a random one."""
         if self._pid != os.getpid():
-            self._pid = os.getpid()
             self._numbers = itertools.count(int.from_bytes(os.urandom(7), "big"))
+            self._pid = os.getpid()  # last, as other threads may be here, too
         return next(self._numbers)
 
     def _looked(self, keys: Sequence[str], now: float, max_wait: float | None, ask: Ask) -> tuple[dict[str, BucketState], str]:

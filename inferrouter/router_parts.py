@@ -11,6 +11,7 @@ from .health import HealthConfig
 from .meter import is_meter, meters_in
 from .quota import QuotaStore
 from .quota_memory import MemoryQuotaStore
+from .secret import Secret
 
 
 def check_parts(quota_store: object, policy: object, meter: object, health: object, clock: object) -> None:
@@ -37,9 +38,14 @@ def check_parts(quota_store: object, policy: object, meter: object, health: obje
 
 
 def store_for(quota: QuotaConfig) -> QuotaStore:
-    """The store that a configuration names. Raises `QuotaStoreError` if it cannot be opened."""
+    """The store that a configuration names. Raises `QuotaStoreError` if it cannot be opened, `ConfigError` if its client library
+    is missing."""
     if quota.store == "sqlite" and quota.path is not None:
         from .quota_sqlite import SQLiteQuotaStore
 
         return SQLiteQuotaStore(quota.path)
+    if quota.store in ("redis", "postgres") and isinstance(quota.url, Secret):
+        from .quota_url import open_store
+
+        return open_store(quota.store, quota.url, quota.prefix, quota.adopt_empty)
     return MemoryQuotaStore()

@@ -77,6 +77,15 @@ class Server:
         return None
 
     def start(self) -> None:
+        """Starts it, again where what was killed has not quite gone."""
+        for _ in range(20):
+            self._start_once()
+            if self.process is not None and self.process.poll() is None:
+                return
+            time.sleep(0.1)
+        raise AssertionError(f"{self.command()[0]} ends at once: {(self.folder / 'log').read_text()[-2000:]}")
+
+    def _start_once(self) -> None:
         log = (self.folder / "log").open("ab")
         with log:
             self.process = subprocess.Popen(
@@ -89,9 +98,12 @@ class Server:
                 group=self.user(),
             )
         try:
-            wait_until(self.ready, f"the start of {self.command()[0]}")
+            wait_until(self._ready_or_over, f"the start of {self.command()[0]}")
         except AssertionError as exc:
             raise AssertionError(f"{exc}: {(self.folder / 'log').read_text()[-2000:]}") from None
+
+    def _ready_or_over(self) -> bool:
+        return self.ready() or (self.process is not None and self.process.poll() is not None)
 
     def kill(self) -> None:
         if self.process is not None:
@@ -169,6 +181,7 @@ class PostgresServer(Server):
     def kill(self) -> None:
         """SIGKILL for the postmaster and its children, as a machine's crash would."""
         if self.process is not None:
+            self.process.send_signal(signal.SIGSTOP)  # it shall make no more of them
             listed = subprocess.run(
                 ["ps", "-o", "pid=", "--ppid", str(self.process.pid)], capture_output=True, text=True, check=False
             )

@@ -14,6 +14,8 @@ TYPE_CHECKING = False  # type checkers take it as true; importing it from `typin
 
 if TYPE_CHECKING:
     from .account import AccountConfig, Auth
+    from .batch import Batch
+    from .batch_progress import BatchSummary, Progress
     from .capacity import AccountCapacity, Capacity
     from .config import Config, ModelMapping, ModelRef, QuotaConfig
     from .config_file import load_config
@@ -82,7 +84,9 @@ __all__ = [
     "AttemptTimeoutError",
     "Auth",
     "AuthenticationError",
+    "Batch",
     "BatchError",
+    "BatchSummary",
     "BestFirstPolicy",
     "Bucket",
     "CallCancelledError",
@@ -140,6 +144,7 @@ __all__ = [
     "Part",
     "Policy",
     "PostgresQuotaStore",
+    "Progress",
     "Provider",
     "ProviderError",
     "ProviderUnavailableError",
@@ -179,6 +184,8 @@ __all__ = [
 
 _NAMES = {
     "account": "AccountConfig Auth",
+    "batch": "Batch",
+    "batch_progress": "BatchSummary Progress",
     "capacity": "AccountCapacity Capacity",
     "config": "Config ModelMapping ModelRef QuotaConfig",
     "config_file": "load_config",

@@ -26,6 +26,7 @@ from .validation import (
     check_number,
     describe_type,
     did_you_mean,
+    names_credential,
 )
 
 DIALECTS = ("openai", "gemini", "anthropic")
@@ -86,10 +87,10 @@ class AccountConfig:
 
     How it is reached:
     `base_url`: None: the provider's own. `dialect`: openai | gemini | anthropic, None: the provider's own. `headers`:
-    sent with every call, plain text. `allow_http`: plain http to other hosts than this machine. `attempt_timeout`:
-    seconds for one attempt, None: the configuration's. `capabilities`: words of text image audio video document tools
-    json, for all models or by model name; None: what the catalog knows. `optional`: in a file, leave the account out
-    when its variables are not set.
+    sent with every call; what names a credential is kept as a secret. `allow_http`: plain http to other hosts than this
+    machine. `attempt_timeout`: seconds for one attempt, None: the configuration's. `capabilities`: words of text image
+    audio video document tools json, for all models or by model name; None: what the catalog knows. `optional`: in a
+    file, leave the account out when its variables are not set.
     """
 
     provider: str
@@ -124,6 +125,8 @@ class AccountConfig:
             stated = getattr(self, name)
             if stated is not UNSTATED:
                 object.__setattr__(self, name, _frozen(stated))
+        if self.headers and isinstance(self.headers, Mapping):
+            object.__setattr__(self, "headers", FrozenDict({name: _kept(name, self.headers[name]) for name in self.headers}))
 
     @property
     def hard_limits(self) -> Mapping[str, float]:
@@ -290,6 +293,10 @@ def _header_problems(headers: object) -> _Found:
             yield f"headers.{name}", f"must be a string, not {describe_type(value)}"
         else:
             yield f"headers.{name}", check_header_value(value)
+
+
+def _kept(name: object, value: Any) -> Any:
+    return Secret.of_header(value) if isinstance(value, str) and isinstance(name, str) and names_credential(name) else value
 
 
 def _unusable(given: object) -> Auth:

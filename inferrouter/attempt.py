@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import os
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import field
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
@@ -23,6 +23,7 @@ from .failure_table import FailureRule
 from .frozen import frozen_value
 from .guarded_store import GuardedStore
 from .health import Health, Permit, Verdict
+from .learning import Learner
 from .limits import MAX_AMOUNT
 from .meter import Clock, Listeners
 from .notices import Notices
@@ -63,6 +64,10 @@ class Runtime:
     unsettled_streams: deque[Callable[[], None]] = field(default_factory=deque, repr=False)
     notices: Notices = field(default_factory=Notices, repr=False)
     waiting: WaitingRoom = field(default_factory=WaitingRoom, repr=False)
+    learner: Learner = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "learner", Learner(self.ledger, self.health))
 
     def now(self) -> Instant:
         """This moment on both clocks."""
@@ -139,8 +144,8 @@ class Operation(NamedTuple, Generic[T]):
 
 class LiveAttempt:
     """One attempt, under way between `begin` and its end. `number`: which of its call it is, from 1; `budget`: seconds it may
-    take; `dropped`: what its request leaves out. The first of `succeed`, `fail` and `abandon` ends it; a second end does
-    nothing.
+    take; `dropped`: what its request leaves out; `said`: headers and body of a refusal. The first of `succeed`, `fail` and
+    `abandon` ends it; a second end does nothing.
 
     Making one does nothing either: whoever holds it can end what an interrupt cut off at any point. A forked child ends nothing
     of its parent's.
@@ -154,13 +159,14 @@ class LiveAttempt:
         "_pid",
         "_reservation",
         "_started",
-        "_wants",
         "budget",
         "candidate",
         "dropped",
         "number",
         "operation",
         "runtime",
+        "said",
+        "wants",
     )
 
     def __init__(
@@ -174,12 +180,13 @@ class LiveAttempt:
         self.dropped = dropped
         self._permit = Permit(candidate.account_id)
         self._pid = os.getpid()
-        self._wants: Sequence[tuple[str, float]] = ()
+        self.wants: Sequence[tuple[str, float]] = ()
         self._reservation: tuple[QuotaStore, Reservation] | None = None
         self._started = 0.0
         self._ending: dict[str, Any] = {}
         self._ended = False
         self._first_chunk_s: float | None = None
+        self.said: tuple[Mapping[str, str], bytes] = ({}, b"")
 
     def begin(self) -> Refusal | Rejection | None:
         """Take the permit and the reservation; else return what the store or the breaker said. Raises `QuotaStoreError`."""
@@ -190,9 +197,9 @@ class LiveAttempt:
             wait = max(runtime.health.peek(account.id, now.mono)[1], 1.0)
             place = (candidate.provider, candidate.account_id, candidate.model)
             return Rejection(*place, "the breaker is open after repeated failures", now.wall + wait, "breaker")
-        self._wants = amounts_needed(candidate, operation.needs.estimate)
-        if self._wants:
-            taken = runtime.ledger.reserve(self._wants, now.wall, operation.store_wait(runtime.clock))
+        self.wants = amounts_needed(candidate, operation.needs.estimate)
+        if self.wants:
+            taken = runtime.ledger.reserve(self.wants, now.wall, operation.store_wait(runtime.clock))
             if isinstance(taken, Refusal):
                 self.abandon()
                 return taken
@@ -205,15 +212,26 @@ class LiveAttempt:
         """Send, and return what the operation read. Raises `WireFault`, the error the answer means, or what `read` raises."""
         runtime, trace = self.runtime, self.operation.trace
         if trace is not None:
-            trace.attempt_begins(self.candidate, self.number, self.operation.needs.estimate.total, self._wants)
+            trace.attempt_begins(self.candidate, self.number, self.operation.needs.estimate.total, self.wants)
         bound = self.candidate.deployment.bound
         allow_http = bound.account.allow_http
         reply = bound.wire.send(request, timeout_s=self.budget, allow_http=allow_http, new_connection=new_connection)
         if 200 <= reply.status < 300:
+            self._learn(reply)
             return self.operation.read(self, reply)
         with reply:
             body = _beginning(reply)
+        self.said = reply.headers, body
         raise bound.provider.error(reply.status, reply.headers, body, runtime.clock.time())
+
+    def _learn(self, reply: WireReply) -> None:
+        """What the answer's headers say of the limits."""
+        headers = getattr(reply, "headers", None)  # a wire of the caller's own may have none
+        if isinstance(headers, Mapping):
+            runtime = self.runtime
+            seen = runtime.learner.answered(self.candidate, self.wants, headers, self._started, runtime.now())
+            if seen and self.operation.trace is not None:
+                self.operation.trace.learned(self.candidate, seen)
 
     @property
     def routing(self) -> Routing:
@@ -242,14 +260,14 @@ class LiveAttempt:
         """End with an error: charge what `rule` says, or what was `seen` of the answer where that is more than reserved."""
         if seen is not None:
             amounts: list[float] | None = [
-                max(reserved, amount) for (_, reserved), amount in zip(self._wants, self._amounts(seen), strict=True)
+                max(reserved, amount) for (_, reserved), amount in zip(self.wants, self._amounts(seen), strict=True)
             ]
         elif rule.charge == "reservation":
             amounts = None
         else:
             refused = rule.charge == "request"
             kept = [refused and UNITS[unit].kept for _, unit in self.candidate.buckets]
-            amounts = [amount if keeps else 0.0 for (_, amount), keeps in zip(self._wants, kept, strict=True)]
+            amounts = [amount if keeps else 0.0 for (_, amount), keeps in zip(self.wants, kept, strict=True)]
         self._end(rule.verdict, amounts, seen or Usage(), error)
 
     def abandon(self) -> None:
@@ -275,7 +293,7 @@ class LiveAttempt:
         if usage is not None and trace is not None and self._ending.setdefault("told", told := object()) is told:
             took, cost, first = now.mono - self._started, self.cost(usage), self._first_chunk_s
             facts = (self.candidate, self.number, took, usage, cost, error, answer, first)
-            trace.attempt_ends(*facts, self._wants, amounts)
+            trace.attempt_ends(*facts, self.wants, amounts)
         self._ended = True
 
     def _amounts(self, usage: Usage) -> list[float]:

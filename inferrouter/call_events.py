@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 from .candidates import Candidate
 from .errors import InferRouterError, NoCandidatesError, Rejection, StreamInterruptedError
-from .events import NOTHING_USED, CallEvent, HoldEvent, RefusalEvent, ResultEvent, RouteEvent, WaitEvent
+from .events import NOTHING_USED, CallEvent, HoldEvent, LimitEvent, RefusalEvent, ResultEvent, RouteEvent, WaitEvent
 from .frozen import EMPTY, FrozenDict
 from .meter import Clock, Listeners
+from .quota_learned import Observation
 from .records import ChatRequest, EmbedRequest, Usage
 from .redaction import redacted_word
 
@@ -131,6 +132,15 @@ class CallTrace:
         model = found.model if key.endswith(f"|{found.model}") else ""
         event = HoldEvent(key, found.provider, found.account_id, model, until, reason, at=self._clock.time())
         self._listeners.hold_begins(event)
+
+    def learned(self, found: Candidate, seen: Iterable[Observation]) -> None:
+        """What an answer of `found` taught about its limits."""
+        configured = {bucket.key: bucket.limit.amount for bucket in found.deployment.limits.values()}
+        for each in seen:
+            stated = each.limit if each.ceiling is None else each.ceiling
+            place = (each.key, found.provider, found.account_id, found.model)
+            event = LimitEvent(*place, configured.get(each.key), stated, each.remaining, each.source, self._clock.time())
+            self._listeners.tell("on_limit", event)
 
     def ends(self, error: BaseException | None = None) -> None:
         """The call's end, told once. `error`: what its caller gets instead of an answer."""

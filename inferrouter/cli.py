@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from . import cli_ask, cli_check, cli_demo, cli_init, cli_models, cli_serve, cli_status
+from . import cli_ask, cli_batch, cli_check, cli_demo, cli_init, cli_models, cli_plan, cli_serve, cli_status
 from .cli_common import DONE, FAILED, INTERRUPTED, MISUSED, PACKAGE, PROGRAM, Console, one_line
 from .errors import ConfigError, InferRouterError
 from .terminal import Screen
@@ -20,7 +20,7 @@ from .terminal import Screen
 if TYPE_CHECKING:
     from argparse import ArgumentParser
 
-FAMILIES = (cli_ask, cli_models, cli_status, cli_check, cli_init, cli_serve, cli_demo)
+FAMILIES = (cli_ask, cli_batch, cli_plan, cli_models, cli_status, cli_check, cli_init, cli_serve, cli_demo)
 """The modules that bring commands, in the order of the help."""
 
 EXIT_CODES = "exit codes: 0 done; 1 failed, with one line on stderr that says what to do; 2 misused; 130 interrupted"

@@ -21,7 +21,7 @@ from .account import AccountConfig, Auth
 from .config import Config, ModelMapping, ModelRef, QuotaConfig, provider_problems
 from .errors import ConfigError
 from .secret import Secret
-from .validation import describe_type, did_you_mean
+from .validation import describe_type, did_you_mean, names_credential
 
 MAX_FILE_BYTES = 1 << 20
 MAX_DEPTH = 16
@@ -215,7 +215,7 @@ class TableReader:
         return Auth(self._text(key, f"{path}.api_key", missing, secret=True))
 
     def _headers(self, table: object, path: str, missing: list[str]) -> object:
-        """Headers; what variables put into one is kept as a secret, unless it has blanks, which no key has."""
+        """Headers; one that a variable is put into is kept as a secret."""
         if not isinstance(table, Mapping):
             return table
         headers = dict(table)
@@ -223,7 +223,8 @@ class TableReader:
             if isinstance(text, str) and "$" in text:
                 prefix, mark, rest = text.partition("$")
                 value = self._text(mark + rest, f"{path}.{name}", missing, secret=True)
-                headers[name] = prefix + value if " " in value else Secret(value, prefix)
+                headers[name] = Secret(value, prefix) if prefix else Secret.of_header(value)
+            self.holds_key |= bool(text) and isinstance(text, str) and "$" not in text and names_credential(str(name))
         return headers
 
     def _mapping(self, table: object, path: str) -> ModelMapping:

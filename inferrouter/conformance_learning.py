@@ -79,6 +79,17 @@ class LearningConformance(StoreCase):
         self.assertTrue(self.observe("k", NOON + 9e6, ceiling=11, step=1, every=600))
         self.assertEqual(self.headroom("k", NOON + 9e6).limit.amount, 11)
 
+    def test_a_ceiling_leaves_one_more_try(self) -> None:
+        """For its grace a ceiling admits what the provider may have room for by now; never more than configured."""
+        self.define("k", Limit(20, "requests", "minute"))
+        self.take("k", 11)
+        self.observe("k", ceiling=10, step=1, every=600, grace=12, grace_s=60)
+        self.assertEqual(self.admitted("k", 5, now=NOON + 1), 1)
+        self.assertEqual(self.headroom("k", NOON + 59).limit.amount, 12)
+        self.assertEqual(self.headroom("k", NOON + 60).limit.amount, 10)
+        self.observe("k", NOON + 60, ceiling=10, step=1, every=600, grace=500, grace_s=60)
+        self.assertEqual(self.headroom("k", NOON + 60).limit.amount, 20)
+
     def test_ceiling_and_statement(self) -> None:
         """Of a ceiling and a stated limit the lower one counts."""
         self.define("k", Limit(20, "requests", "day"))

@@ -197,7 +197,11 @@ def _from_page(text: str) -> str:
 
 
 def _cut(text: str) -> str:
-    return " ".join(clean_text(text[:2000]).split())
+    """The beginning of `text` in one line, without what would steer a terminal or turn the writing around."""
+    shown = clean_text(text[:2000])
+    if not shown.isprintable():
+        shown = "".join(char if char.isprintable() else " " for char in shown)
+    return " ".join(shown.split())
 
 
 def _resets(headers: Mapping[str, str], now: float) -> Iterator[float]:

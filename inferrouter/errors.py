@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from .frozen import frozen_value
+from .frozen import frozen_value, shown_once_made
 
 
 class InferRouterError(Exception):
@@ -28,6 +28,13 @@ class InferRouterError(Exception):
         return _rebuild, (type(self), self.args, dict(self.__dict__))
 
 
+def printable(text: str) -> str:
+    """`text` with what is not printable (line breaks, controls, what turns the writing around) as Python escapes it."""
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
+
+
 @frozen_value
 class Rejection:
     """Why one candidate was left out. `retry_at`: epoch seconds when that may change, None if waiting does not help."""
@@ -40,7 +47,7 @@ class Rejection:
     code: str = ""
 
     def __str__(self) -> str:
-        return f"{self.provider}/{self.account_id} ({self.model}): {self.reason}"
+        return printable(f"{self.provider}/{self.account_id} ({self.model}): {self.reason}")
 
 
 @frozen_value
@@ -65,8 +72,8 @@ class ConfigError(InferRouterError):
 
     def __str__(self) -> str:
         if len(self.problems) == 1:
-            return f"the configuration has a problem: {self.problems[0]}"
-        lines = "".join(f"\n  - {problem}" for problem in self.problems)
+            return f"the configuration has a problem: {printable(self.problems[0])}"
+        lines = "".join(f"\n  - {printable(problem)}" for problem in self.problems)
         return f"the configuration has {len(self.problems)} problems:{lines}"
 
 
@@ -89,7 +96,7 @@ class UnknownModelError(InferRouterError):
             head = f"unknown model {self.model!r}"
         if self.hint:
             return f"{head}; did you mean {' or '.join(self.known[:3])}? {self.hint}"
-        listed = f"; known: {', '.join(self.known[:12])}" if self.known else ""
+        listed = f"; known: {printable(', '.join(self.known[:12]))}" if self.known else ""
         return f"{head}{listed}. Name an alias, a model that a provider with an account declares, or provider/model."
 
 
@@ -182,6 +189,7 @@ class ProviderError(InferRouterError):
             self.retryable = retryable
         super().__init__()
 
+    @shown_once_made
     def __repr__(self) -> str:
         return f"<{type(self).__name__}: {self}>"
 
@@ -193,7 +201,7 @@ class ProviderError(InferRouterError):
         said = self.message or self.body[:200] or type(self).__name__
         wait = f" It asks to wait {self.retry_after:g} s." if self.retry_after else ""
         known = f" Request id {self.request_id}." if self.request_id else ""
-        return f"{head}{said.rstrip('.')}.{wait}{known} {self._advice()}"
+        return f"{printable(head + said.rstrip('.'))}.{wait}{known} {self._advice()}"
 
     def _advice(self) -> str:
         return self.hint

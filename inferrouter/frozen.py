@@ -7,8 +7,9 @@ never know what the data means.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import MISSING, FrozenInstanceError, dataclass, field
+from functools import wraps
 from operator import attrgetter
 from typing import Any, NoReturn, TypeVar, dataclass_transform
 
@@ -62,7 +63,8 @@ def _init_of(cls: Any, fields: list[Any]) -> Any:
 
 
 def _repr(self: Any) -> str:
-    shown = [f"{each.name}={getattr(self, each.name)!r}" for each in self.__dataclass_fields__.values() if each.repr]
+    # A traceback may show a value whose making failed: what is not set yet is shown as "...".
+    shown = [f"{each.name}={getattr(self, each.name, ...)!r}" for each in self.__dataclass_fields__.values() if each.repr]
     return f"{type(self).__qualname__}({', '.join(shown)})"
 
 
@@ -103,6 +105,19 @@ _SHARED = {
     "__getstate__": _getstate,
     "__setstate__": _setstate,
 }
+
+
+def shown_once_made(method: Callable[[Any], str]) -> Callable[[Any], str]:
+    """A `__repr__` that a traceback with locals may also call on an object whose making failed."""
+
+    @wraps(method)
+    def shown(self: Any) -> str:
+        try:
+            return method(self)
+        except AttributeError:
+            return f"<{type(self).__name__}: not made>"
+
+    return shown
 
 
 class FrozenDict(dict[K, V]):

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any, NamedTuple, TypeVar
 
 from .errors import InferRouterError, QuotaStoreError, router_closed
 from .limits import Limit
-from .quota import Bucket, Headroom, Hold, QuotaStore, Refusal, Reservation
+from .quota import Bucket, Headroom, Hold, Learning, QuotaStore, Refusal, Reservation
+from .quota_learned import Learned, Observation
 from .quota_memory import MemoryQuotaStore
 from .turn import Holder, Turn
 
@@ -96,6 +97,21 @@ class GuardedStore:
         """Hold an account or a model. Never raises: a hold that is lost costs one more refused call."""
         with suppress(InferRouterError):
             self._ask("hold", (key, until, reason, now), SETTLE_WAIT_S)
+
+    def observe(self, observations: Sequence[Observation], now: float) -> Sequence[bool]:
+        """Which of `observations` changed anything; none in a store that does not learn. Never raises: one that is lost costs
+        one more refused call."""
+        try:
+            return self.store.observe(observations, now) if isinstance(self.store, Learning) else [False] * len(observations)
+        except Exception:
+            return [False] * len(observations)
+
+    def learned(self) -> Mapping[str, Learned]:
+        """What the store has learned, by bucket; nothing where it does not learn or cannot say."""
+        try:
+            return self.store.learned() if isinstance(self.store, Learning) else {}
+        except Exception:
+            return {}
 
     def close(self, now: float, store_too: bool) -> None:
         """Settle what is left, and close the store if `store_too`. Raises nothing.

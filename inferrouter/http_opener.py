@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 from .connections import Connection, Destination, Pool, TimedSocket, connect, secure, tls_context
 from .http_head import BodyReader, Response
 from .secret import Secret
-from .validation import check_header_name, check_header_value, check_url
+from .validation import check_header_name, check_header_value, check_url, names_credential
 from .wire import RequestPhase, WireFault, WireRequest
 
 _DEFAULTS = {"User-agent": "inferrouter", "Accept-encoding": "identity"}  # some gateways refuse urllib's own user agent
@@ -46,7 +46,7 @@ class OutgoingRequest(urllib.request.Request):
         vars(self).update(vars(parsed))
         self.headers = {}
         self.unredirected_hdrs: dict[str, str] = {}
-        self._keys = tuple(value for _, value in request.headers if isinstance(value, Secret))
+        self._keys = tuple(value for name, value in request.headers if isinstance(value, Secret) or names_credential(name))
         self.destination = parsed.destination._replace(owner=hash(self._keys))
         self.netloc = parsed.host
         self.method: str = request.method
@@ -58,7 +58,7 @@ class OutgoingRequest(urllib.request.Request):
 
     @property
     def carries_key(self) -> bool:
-        """Whether one of its headers is a secret."""
+        """Whether one of its headers is a secret, or named like one."""
         return bool(self._keys)
 
 

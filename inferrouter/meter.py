@@ -181,10 +181,11 @@ class LogMeter:
             self._write(level, "hold" if event.begun else "hold_ended", _place(event), **facts)
 
     def on_limit(self, event: LimitEvent) -> None:
-        """INFO."""
-        if self._logger.isEnabledFor(_INFO):
+        """INFO where a limit is another than configured, DEBUG where others have used of it."""
+        level = _DEBUG if event.stated is None or event.stated == event.configured else _INFO
+        if self._logger.isEnabledFor(level):
             facts = {"configured": event.configured, "stated": event.stated, "remaining": event.remaining}
-            self._write(_INFO, "limit", _place(event), key=event.key, **facts, source=event.source)
+            self._write(level, "limit", _place(event), key=event.key, **facts, source=event.source)
 
     def _write(self, level: int, kind: str, place: dict[str, object], **facts: object) -> None:
         fields = {"event": kind, **place, **facts}

@@ -21,6 +21,7 @@ from .errors import (
     RateLimitedError,
 )
 from .events import CallEvent, HoldEvent, LimitEvent, ResultEvent
+from .frozen import shown_once_made
 
 if TYPE_CHECKING:
     from .errors import InferRouterError
@@ -104,7 +105,9 @@ class MetricsMeter:
                 self._add("inferrouter_holds_total", (event.provider, event.account_id))
 
     def on_limit(self, event: LimitEvent) -> None:
-        """Count what was learned."""
+        """Count a limit that is less than configured."""
+        if event.stated is None or event.configured is None or event.stated >= event.configured:
+            return
         with self._lock:
             self._add("inferrouter_limits_learned_total", (event.provider, event.account_id))
 
@@ -127,6 +130,7 @@ class MetricsMeter:
                 lines += _block(name, "gauge", about, ((name, labels, key, value) for key, value in found.get(name, ())))
         return "\n".join(lines) + "\n"
 
+    @shown_once_made
     def __repr__(self) -> str:
         with self._lock:
             return f"<MetricsMeter: {sum(map(len, self._counts.values()))} counters>"

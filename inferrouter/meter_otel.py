@@ -133,8 +133,9 @@ class OTelMeter:
             self._count("inferrouter.holds", 1, {"inferrouter.account": event.account_id})
 
     def on_limit(self, event: LimitEvent) -> None:
-        """Count what was learned."""
-        self._count("inferrouter.limits_learned", 1, {"inferrouter.account": event.account_id})
+        """Count a limit that is less than configured."""
+        if event.stated is not None and event.configured is not None and event.stated < event.configured:
+            self._count("inferrouter.limits_learned", 1, {"inferrouter.account": event.account_id})
 
     def on_call(self, event: CallEvent) -> None:
         """End the call's span."""

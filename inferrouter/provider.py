@@ -17,7 +17,7 @@ from .frozen import EMPTY, frozen_value
 from .records import ChatRequest, EmbedRequest, NativeTurn
 from .secret import Secret
 from .sse import Event, Reader, SSETooLarge
-from .validation import check_url, matches
+from .validation import check_base_url, matches
 from .wire import WireRequest
 from .wire_json import clean_text, embedded_status, has_error, load_json
 
@@ -215,7 +215,7 @@ def validated_args(name: str, base_url: str, models: Sequence[str] | str | None)
         raise ConfigError('provider: a name is needed, such as "together"')
     if not isinstance(base_url, str) or not base_url:
         raise ConfigError(f'provider {name!r}: base_url is a URL such as "https://api.example.com/v1"')
-    problem = check_url(base_url, allow_http=True)
+    problem = check_base_url(base_url, allow_http=True)
     if problem:
         raise ConfigError(f"provider {name!r}: base_url {problem}")
     patterns = (models,) if isinstance(models, str) else models

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from . import anthropic_request
 from .anthropic_reply import AnthropicDecoder, read_answer
 from .errors import InvalidRequestError, MalformedResponseError, ProviderError
+from .frozen import shown_once_made
 from .provider import Endpoint, StreamDecoder, decode_answer, json_headers, matches_any, validated_args
 from .records import ChatRequest, EmbedRequest
 from .responses import ChatResponse, EmbedResponse
@@ -41,6 +42,7 @@ class AnthropicProvider:
         self.name, self.base_url, patterns = validated_args(name, base_url, models)
         self.models: tuple[str, ...] = PATTERNS if patterns is None else patterns
 
+    @shown_once_made
     def __repr__(self) -> str:
         return f"AnthropicProvider({self.base_url!r}, name={self.name!r})"
 

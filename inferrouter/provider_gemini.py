@@ -14,6 +14,7 @@ from urllib.parse import quote
 
 from . import gemini_request
 from .errors import InvalidRequestError, ProviderError
+from .frozen import shown_once_made
 from .gemini_reply import GeminiDecoder, read_answer, read_vectors
 from .provider import Endpoint, StreamDecoder, decode_answer, json_headers, matches_any, validated_args
 from .records import ChatRequest, EmbedRequest
@@ -43,6 +44,7 @@ class GeminiProvider:
         self.name, self.base_url, patterns = validated_args(name, base_url, models)
         self.models: tuple[str, ...] = PATTERNS if patterns is None else patterns
 
+    @shown_once_made
     def __repr__(self) -> str:
         return f"GeminiProvider({self.base_url!r}, name={self.name!r})"
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from .catalog import preset
 from .errors import ConfigError, ProviderError
+from .frozen import shown_once_made
 from .openai_request import chat_body, embed_body, server, unsupported
 from .provider import Endpoint, StreamDecoder, decode_answer, json_headers, matches_any, validated_args
 from .records import ChatRequest, EmbedRequest
@@ -66,6 +67,7 @@ class OpenAICompatProvider:
             raise ConfigError(f"provider {name!r} speaks the {row.dialect} dialect: use its own provider class")
         return cls(name, row.base_url, row.patterns or None)
 
+    @shown_once_made
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.name!r}, {self.base_url!r})"
 
@@ -124,6 +126,5 @@ class OpenAICompatProvider:
 
 
 def _url(base_url: str, path: str) -> str:
-    """`path` below `base_url`, whose query (an API version) stays at the end."""
-    base, mark, query = base_url.partition("?")
-    return base.rstrip("/") + path + mark + query
+    """`path` below `base_url`."""
+    return base_url.rstrip("/") + path

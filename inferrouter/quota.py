@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import NamedTuple, Protocol, runtime_checkable
 
-from .frozen import frozen_value
+from .frozen import frozen_value, shown_once_made
 from .limits import Limit
 from .quota_learned import Learned, Observation
 
@@ -96,6 +96,7 @@ class Reservation:
         """The buckets it was taken from, in the order they were asked for."""
         return tuple(key for key, _ in self.wants)
 
+    @shown_once_made
     def __repr__(self) -> str:
         state = "settled" if self.settled else "open"
         return f"<Reservation {self.id} {state}: {', '.join(f'{key} {amount:g}' for key, amount in self.wants)}>"

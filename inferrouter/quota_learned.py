@@ -31,7 +31,8 @@ class Observation:
 
     `limit`: its amount as the provider states it. `remaining`: what is left by the provider's count; only less than is left here
     counts. `resets_at`: epoch seconds when that is refilled. `ceiling`: what had passed when the provider refused without
-    figures; from then on it grows by `step` every `every` seconds. `source`: the header or the answer that showed it.
+    figures; from then on it grows by `step` every `every` seconds, and for `grace_s` seconds, after which what is used now has
+    passed, up to `grace` is admitted: the provider says itself when to come back. `source`: the header or answer that showed it.
     """
 
     key: str
@@ -42,11 +43,14 @@ class Observation:
     ceiling: float | None = None
     step: float = 0.0
     every: float = 0.0
+    grace: float = 0.0
+    grace_s: float = 0.0
 
 
 @frozen_value
 class Fact:
-    """One thing that was learned of a bucket. `kind`: limit, ceiling or remaining; `at`: epoch seconds when it was seen last."""
+    """One thing that was learned of a bucket. `kind`: limit, ceiling or remaining; `at`: epoch seconds when it was seen last;
+    the others as in `Observation`."""
 
     kind: str
     amount: float
@@ -54,6 +58,8 @@ class Fact:
     at: float
     step: float = 0.0
     every: float = 0.0
+    grace: float = 0.0
+    grace_s: float = 0.0
 
 
 @frozen_value
@@ -79,9 +85,11 @@ def allowed(configured: float, facts: Facts, now: float) -> tuple[float, float]:
         amount, until = stated.amount, stated.at + KEPT_S
     if ceiling is not None:
         steps = max(math.floor((now - ceiling.at) / ceiling.every), 0)
-        grown = ceiling.amount + steps * ceiling.step
-        if grown < amount:
-            amount, until = grown, min(until, ceiling.at + (steps + 1) * ceiling.every)
+        grown, changes = ceiling.amount + steps * ceiling.step, ceiling.at + (steps + 1) * ceiling.every
+        if grown < ceiling.grace and now < ceiling.at + ceiling.grace_s:
+            grown, changes = ceiling.grace, min(changes, ceiling.at + ceiling.grace_s)
+        if grown < amount or changes < until:
+            amount, until = min(grown, amount), min(until, changes)
     return amount, until
 
 
@@ -91,13 +99,14 @@ def with_statement(facts: Facts, seen: Observation, now: float) -> Facts:
     if seen.limit is not None and _is_news(known, seen.limit, now):
         facts = {**facts, "limit": Fact("limit", seen.limit, seen.source[:MAX_SOURCE], now)}
     if seen.ceiling is not None:
-        facts = {**facts, "ceiling": Fact("ceiling", seen.ceiling, seen.source[:MAX_SOURCE], now, seen.step, seen.every)}
+        growth = (seen.step, seen.every, seen.grace, seen.grace_s)
+        facts = {**facts, "ceiling": Fact("ceiling", seen.ceiling, seen.source[:MAX_SOURCE], now, *growth)}
     return facts
 
 
 def check_observation(seen: Observation) -> None:
     """Raise QuotaStoreError for figures that cannot be."""
-    for amount in (seen.limit, seen.remaining, seen.ceiling, seen.step):
+    for amount in (seen.limit, seen.remaining, seen.ceiling, seen.step, seen.grace, seen.grace_s):
         if amount is not None and not (type(amount) in (int, float) and 0 <= amount <= MAX_AMOUNT):
             raise QuotaStoreError(f"{amount!r} is not an amount that can have been observed; give a number of 0 or more")
     if seen.ceiling is not None and not (seen.step > 0 and 1 <= seen.every <= FARTHEST):
@@ -106,7 +115,7 @@ def check_observation(seen: Observation) -> None:
 
 def packed(facts: Facts) -> str:
     """The facts as text, "" for none."""
-    rows = [[each.kind, each.amount, each.source, each.at, each.step, each.every] for each in facts.values()]
+    rows = [[getattr(each, name) for name in _FIELDS] for each in facts.values()]
     return json.dumps(rows) if rows else ""
 
 
@@ -115,10 +124,13 @@ def unpacked(text: str) -> Facts:
     if not text:
         return NOTHING
     found = [
-        Fact(str(kind), _number(amount), str(source), _number(at), _number(step), _number(every))
-        for kind, amount, source, at, step, every in json.loads(text)
+        Fact(str(kind), _number(amount), str(source), *[_number(each) for each in numbers])
+        for kind, amount, source, *numbers in json.loads(text)
     ]
     return {fact.kind: fact for fact in found}
+
+
+_FIELDS = ("kind", "amount", "source", "at", "step", "every", "grace", "grace_s")
 
 
 def _is_news(known: Fact | None, limit: float, now: float) -> bool:

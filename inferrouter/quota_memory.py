@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Self
 
 from .errors import QuotaStoreError
+from .frozen import shown_once_made
 from .quota import Bucket, Headroom, Hold, Refusal, Reservation, Wants, allowance_key
 from .quota_counting import (
     BucketState,
@@ -120,6 +121,7 @@ class MemoryQuotaStore:
     def __exit__(self, *exc: object) -> None:
         self.close()
 
+    @shown_once_made
     def __repr__(self) -> str:
         return f"<MemoryQuotaStore: {len(self._states)} buckets, {len(self._holds)} holds>"
 

@@ -19,6 +19,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from .errors import ConfigError, QuotaStoreError
+from .frozen import shown_once_made
 from .limits import Limit
 from .quota import Bucket, Headroom, Hold, Refusal, Reservation, allowance_key
 from .quota_counting import (
@@ -211,6 +212,7 @@ class SQLiteQuotaStore:
     def __exit__(self, *exc: object) -> None:
         self.close()
 
+    @shown_once_made
     def __repr__(self) -> str:
         return f"<SQLiteQuotaStore {self._file.path!r}{' closed' if self._closed else ''}>"
 

@@ -74,6 +74,8 @@ _PAIR = re.compile(r"\b(limit|remaining|reset)\s*=\s*([0-9.]{1,20})")
 
 # Gemini: https://ai.google.dev/gemini-api/docs/rate-limits, google.rpc.QuotaFailure.
 _QUOTA_WINDOW = re.compile(r"Per(Minute|Hour|Day|Month)", re.IGNORECASE)
+_SENTENCE = re.compile(r"\(([RT])P([MHD])\): Limit ([0-9]{1,13})(?:, Used ([0-9]{1,13}))?")
+_LETTERS = {"M": 60.0, "H": 3600.0, "D": 86400.0}
 _OPENROUTER_WINDOW = re.compile(r"per[- ](min|minute|hour|day|month)", re.IGNORECASE)
 
 
@@ -122,7 +124,7 @@ def read_refusal(headers: Mapping[str, str], body: bytes, now: float, provider: 
     error = item.get("error") if isinstance(item, Mapping) else None
     if not isinstance(error, Mapping):
         return found
-    return (*found, *_quota_failures(error), *_forwarded(error, now))
+    return (*found, *_quota_failures(error), *_forwarded(error, now), *_in_words(error.get("message")))
 
 
 @lru_cache(maxsize=512)
@@ -134,8 +136,8 @@ def _place(name: str) -> tuple[str, str, str, float] | None:
     if match:
         window = match["window"]
         family = "x" if name.startswith("x-") else "draft"
-        if match["unit"] == "project-tokens":
-            family = "project"
+        if match["unit"] in (None, "project-tokens"):
+            family = match["unit"] or f"bare {family}"
         return match["what"], family, UNITS[match["unit"] or ""], SECONDS[window] if window else 0.0
     match = _ANTHROPIC.fullmatch(name)
     if match:
@@ -147,7 +149,7 @@ def _place(name: str) -> tuple[str, str, str, float] | None:
 def _reading(
     group: tuple[str, str, float], named: Mapping[str, str], headers: Mapping[str, str], now: float, provider: str
 ) -> Reading | None:
-    _, unit, window = group
+    family, unit, window = group
     limit, remaining = (_first_number(headers.get(named.get(what, ""))) for what in ("limit", "remaining"))
     if limit is None and remaining is None:
         return None
@@ -158,7 +160,8 @@ def _reading(
             headers, named.get("limit", ""), limit
         )
     if not window:
-        window = WINDOWS_BY_PROVIDER.get(provider, {}).get(unit, 0.0) or _window_by_refill(limit, remaining, reset)
+        meant = {} if family.startswith("bare") else WINDOWS_BY_PROVIDER.get(provider, {})
+        window = meant.get(unit, 0.0) or _window_by_refill(limit, remaining, reset)
     source = named.get("limit" if remaining is None else "remaining") or named["limit"]
     return _checked(Reading(unit, window, limit, remaining, resets_in, source))
 
@@ -257,6 +260,16 @@ def _violation(each: Mapping[str, Any]) -> Iterator[Reading]:
     if window and unit:
         named = model[:200] if isinstance(model, str) else ""
         yield Reading(unit, SECONDS[window[1].lower()], limit, 0.0, None, f"QuotaFailure {quota}", named)
+
+
+def _in_words(message: object) -> Iterator[Reading]:
+    """OpenAI's and Groq's sentence: ... on tokens per day (TPD): Limit 100000, Used 99500, Requested 1000."""
+    for unit, window, limit, used in _SENTENCE.findall(message[:2000]) if isinstance(message, str) else ():
+        amount, taken = plain_number(limit), plain_number(used)
+        if amount is not None:
+            left = None if taken is None else max(amount - taken, 0.0)
+            name = f"message {unit}P{window}"
+            yield Reading("tokens" if unit == "T" else "requests", _LETTERS[window], amount, left, None, name)
 
 
 def _forwarded(error: Mapping[str, Any], now: float) -> Iterator[Reading]:

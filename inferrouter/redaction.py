@@ -6,7 +6,7 @@ may hold one are dropped. Must never decide what an error costs.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -15,10 +15,11 @@ from .errors import (
     ProviderError,
     ProviderUnavailableError,
 )
-from .secret import Secret, redact
+from .secret import MASK, Secret, redact
 from .wire import contains_secret
 
 if TYPE_CHECKING:
+    from .records import Message
     from .responses import ChatResponse
 
 
@@ -59,10 +60,18 @@ def redacted_partial(partial: ChatResponse, candidate: Candidate) -> ChatRespons
     choices = []
     for choice in partial.choices:
         message = choice.message
-        calls = tuple(replace(call, arguments=clean(call.arguments)) for call in message.tool_calls)
-        said = replace(message, content=clean(message.text), reasoning=clean(message.reasoning), tool_calls=calls)
-        choices.append(replace(choice, message=said))
-    return replace(partial, choices=tuple(choices), source=tuple(map(clean, partial.source)))
+        calls = tuple(
+            replace(call, id=clean(call.id), name=clean(call.name), arguments=clean(call.arguments))
+            for call in message.tool_calls
+        )
+        message = replace(message, content=clean(message.text), reasoning=clean(message.reasoning), tool_calls=calls)
+        choices.append(replace(choice, message=message))
+    source = tuple(map(clean, partial.source))
+    said = [text for choice in partial.choices for text in _texts(choice.message)]
+    halved = _occurrences(said, secrets) > _occurrences(partial.source, secrets)
+    if halved or any(secret.shows_in(piece) for secret in secrets for piece in source):
+        source = ()  # a key that came in two pieces would be found in neither
+    return replace(partial, id=clean(partial.id), model=clean(partial.model), choices=tuple(choices), source=source)
 
 
 def redacted_word(text: object, candidate: Candidate) -> str:
@@ -79,6 +88,18 @@ def strip_tracebacks(exc: Exception) -> Exception:
             link.__context__ = None
         link = link.__cause__ or link.__context__
     return exc
+
+
+def _texts(message: Message) -> Iterator[str]:
+    yield message.text
+    yield message.reasoning
+    for call in message.tool_calls:
+        yield call.arguments
+
+
+def _occurrences(texts: Iterable[str], secrets: Sequence[Secret]) -> int:
+    """How often one of `secrets` stands in `texts` as a whole."""
+    return sum(redact(text, secrets).count(MASK) - text.count(MASK) for text in texts)
 
 
 def _secrets(candidate: Candidate) -> tuple[Secret, ...]:

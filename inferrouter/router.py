@@ -15,7 +15,7 @@ from .assumptions import Assumed, with_catalog
 from .attempt import Runtime
 from .calls import chat_operation, embed_all
 from .candidates import CallNeeds, find_candidates
-from .config import Config, QuotaConfig, step_warnings
+from .config import Config, QuotaConfig
 from .costs import estimate_chat
 from .errors import ConfigError, InvalidRequestError, UnknownModelError, router_closed
 from .guarded_store import GuardedStore
@@ -27,7 +27,7 @@ from .provider_factory import KNOWN_PROVIDERS, missing_key_warnings, providers_f
 from .public_call import as_seconds, only_library_errors
 from .quota import QuotaStore
 from .records import ChatRequest, EmbedRequest
-from .router_parts import check_parts, store_for
+from .router_parts import check_parts, dead_steps, store_for
 from .routes import Route, RouteTable
 from .transport import Transport
 from .walk import left_out, ordered, walk
@@ -52,6 +52,8 @@ class Router:
     `clock`: has `time()`, `monotonic()`, `sleep(s)`. Raises `ConfigError` listing every problem, or `QuotaStoreError`.
     """
 
+    _closed = True  # until it was made
+
     def __init__(
         self,
         config: Config,
@@ -63,7 +65,6 @@ class Router:
         health: HealthConfig | None = None,
         clock: Clock | None = None,
     ) -> None:
-        self._closed = True
         if not isinstance(config, Config):
             raise ConfigError(f"Router takes an ir.Config, not {type(config).__name__}; for a file use Router.from_file(path)")
         check_parts(quota_store, policy, meter, health, clock)
@@ -88,7 +89,7 @@ class Router:
         )
         self._routes = RouteTable(config, known, self._transport, self._ledger)
         self._begin()
-        dead = self._dead_steps(config)
+        dead = only_library_errors(dead_steps)(config, self._runtime)
         self._notes: tuple[str, ...] = (
             *assumed.warnings,
             *(text for text in config.warnings(self._routes.directly_addressable()) if text not in dead),
@@ -414,17 +415,6 @@ class Router:
         from .call_events import CallTrace
 
         return CallTrace(listeners, self._runtime.clock, request, request.model or self._config.default_model, stream)
-
-    @only_library_errors
-    def _dead_steps(self, config: Config) -> list[str]:
-        """The steps of aliases that nobody serves, told like what turns out later."""
-        runtime, dead = self._runtime, list(step_warnings(config))
-        for text in dead:
-            if runtime.notices.say(text, text) and runtime.meter is not None:
-                from .events import NoticeEvent
-
-                runtime.meter.tell("on_notice", NoticeEvent(text, "", "", "", runtime.clock.time()))
-        return dead
 
     def _prepared(
         self, request: ChatRequest, timeout: float | None, max_wait: float | None

@@ -1,11 +1,13 @@
-"""Looks at the parts that a router is handed, and makes the store that its configuration names.
+"""Looks at the parts that a router is handed, makes the store that its configuration names, and tells which steps are dead.
 
-Strategy: every part that cannot be one is listed at once, before anything is opened. Must never call a part.
+Strategy: every part that cannot be one is listed at once, before anything is opened. Must never call a part that was handed in,
+but for a meter's hooks.
 """
 
 from __future__ import annotations
 
-from .config import QuotaConfig
+from .attempt import Runtime
+from .config import Config, QuotaConfig, step_warnings
 from .errors import ConfigError
 from .health import HealthConfig
 from .meter import is_meter, meters_in
@@ -35,6 +37,17 @@ def check_parts(quota_store: object, policy: object, meter: object, health: obje
         problems.append("clock: must have methods time(), monotonic() and sleep(seconds)")
     if problems:
         raise ConfigError(problems)
+
+
+def dead_steps(config: Config, runtime: Runtime) -> list[str]:
+    """The steps of aliases that nobody serves, told like what turns out later."""
+    dead = list(step_warnings(config))
+    for text in dead:
+        if runtime.notices.say(text, text) and runtime.meter is not None:
+            from .events import NoticeEvent
+
+            runtime.meter.tell("on_notice", NoticeEvent(text, "", "", "", runtime.clock.time()))
+    return dead
 
 
 def store_for(quota: QuotaConfig) -> QuotaStore:

@@ -54,6 +54,7 @@ class BoundAccount:
 class Deployment:
     """One model at one account. Keys come with their units; `price` is blended dollars per token, None if not stated.
 
+    `limits`: of each unit and window (in seconds) the bucket that a provider means by it: the model's own before the account's.
     `allowance_key` is looked at by every call; `allowance` is that key with its unit, None while it counts no amount.
     `spends`: what is counted of its paid use in a day, with its units.
     """
@@ -66,6 +67,7 @@ class Deployment:
         "capabilities",
         "free_buckets",
         "hold_keys",
+        "limits",
         "model",
         "paid_buckets",
         "price",
@@ -74,6 +76,7 @@ class Deployment:
 
     def __init__(self, bound: BoundAccount, model: str, hard: Sequence[tuple[str, str]]) -> None:
         account = bound.account
+        self.limits: Mapping[tuple[str, float], Bucket] = {}
         self.bound = bound
         self.model = model
         self.allowance_key = allowance_key(bound.scope)
@@ -268,8 +271,18 @@ class RouteTable:
                 (bucket.key, bucket.limit.unit)
                 for bucket in (*_limit_buckets(bound, bound.account.hard_limits, bound.scope), *buckets)
             ]
-            deployment = self._deployments.setdefault(key, Deployment(bound, model, hard))
+            made = Deployment(bound, model, hard)
+            made.limits = _by_window(bound, made, buckets)
+            deployment = self._deployments.setdefault(key, made)
         return deployment
+
+
+def _by_window(bound: BoundAccount, made: Deployment, own: Sequence[Bucket]) -> dict[tuple[str, float], Bucket]:
+    """The buckets of `made` by unit and window: the model's `own` before the account's, and the allowance last."""
+    spends = [key for key, _ in made.spends]
+    counted = [bucket for bucket in _account_buckets(bound) if bucket.key not in spends and bucket.limit.amount != UNLIMITED]
+    counted.sort(key=lambda bucket: bucket.key != made.allowance_key)
+    return {(bucket.limit.unit, bucket.limit.span_s): bucket for bucket in (*counted, *own)}
 
 
 def _bound(account: AccountConfig, provider: Provider, transport: Transport, order: int) -> BoundAccount:

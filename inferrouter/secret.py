@@ -1,7 +1,8 @@
 """Hides keys: a value that does not show itself, and the eraser for texts that might hold one.
 
 Strategy: the value leaves only through `reveal()`, which the transport alone calls, at the last moment before the
-socket. repr, str, format, vars, copies and pickles never hold it. Must never know what the key is for.
+socket. repr, str, format, vars, copies and pickles never hold it, and it is erased in whatever way a text spells it. Must never
+know what the key is for.
 """
 
 from __future__ import annotations
@@ -9,9 +10,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, NoReturn
 
+from .frozen import shown_once_made
+
 MASK = "***"
 SHORTEST = 4
 """Characters; anything shorter is not a key, and would be found in ordinary words."""
+
+SCHEMES = frozenset(("bearer", "basic", "token", "key", "apikey", "api-key", "digest"))
+"""What stands before a credential in a header, in lower case."""
 
 TELLING = 8
 """Characters; a text with so many of a key's first ones may be an abridged copy of it."""
@@ -34,30 +40,46 @@ class Secret:
         """The same secret with a public prefix before it, such as "Bearer "."""
         return Secret(self, prefix)
 
-    def fits_header(self) -> bool:
-        """Whether every character is printable ASCII without spaces, the only kind that is safe in a header."""
-        return all("!" <= char <= "~" for char in self._value)
+    @classmethod
+    def of_header(cls, text: str) -> Secret:
+        """The secret that a header's value is; the name of a scheme before it, such as "Bearer", is its public prefix."""
+        scheme, blank, rest = text.partition(" ")
+        return cls(rest, scheme + blank) if rest and scheme.lower() in SCHEMES else cls(text)
+
+    def fits_header(self, blanks: bool = False) -> bool:
+        """Whether every character is printable ASCII, the only kind that is safe in a header; `blanks`: also between words."""
+        value = self._value.replace(" ", "") if blanks and self._value == self._value.strip() else self._value
+        return all("!" <= char <= "~" for char in value)
 
     def erase_from(self, text: str, cut: bool = False) -> str:
-        """`text` with each occurrence of the value (not its prefix) masked, as it is or as JSON, URLs or base64 write it.
+        """`text` with each occurrence of the value (not its prefix) masked, however JSON, URLs, HTML or base64 spell it.
 
         `cut`: the text may end inside the value, so its beginning goes there too. Under 4 characters nothing is masked.
         """
         if len(self._value) < SHORTEST:
             return text
-        for spelling in _spellings(self._value):
-            text = text.replace(spelling, MASK)
-            if cut:
-                text = _without_end(text, spelling)
-        return text
+        from .escapes import packed, spans_of
+
+        words = (self._value, *packed(self._value))
+        kept = end = 0
+        pieces: list[str] = []
+        for start, stop in sorted(spans_of(words, text, SHORTEST if cut else 0)):
+            if start >= end:
+                pieces += (text[kept:start], MASK)
+            kept = end = max(end, stop)
+        return "".join([*pieces, text[kept:]])
 
     def shows_in(self, text: str) -> bool:
         """Whether `text` holds the value, or enough of its beginning to be an abridged copy. Cautious: it may be mistaken."""
-        return len(self._value) >= SHORTEST and any(spelling[:TELLING] in text for spelling in _spellings(self._value))
+        from .escapes import packed, shows_any
+
+        words = [word[:TELLING] for word in (self._value, *packed(self._value))]
+        return len(self._value) >= SHORTEST and shows_any(words, text)
 
     def __bool__(self) -> bool:
         return bool(self._value)
 
+    @shown_once_made
     def __repr__(self) -> str:
         return f"Secret({MASK!r})" if self._value else "Secret('')"
 
@@ -92,22 +114,4 @@ def redact(text: str, secrets: Iterable[Secret], cut: bool = False) -> str:
     """`text` without any of `secrets`, each occurrence replaced by `***`; `cut` as for `Secret.erase_from`."""
     for secret in secrets:
         text = secret.erase_from(text, cut)
-    return text
-
-
-def _spellings(value: str) -> Iterable[str]:
-    from base64 import b64encode
-    from urllib.parse import quote
-
-    doubled = value.replace("\\", "\\\\")
-    escaped = doubled.replace('"', '\\"')
-    packed = b64encode(value.encode("utf-8", "replace")).decode().rstrip("=")
-    in_url = quote(value, safe="", errors="replace")
-    return dict.fromkeys((value, doubled, escaped, escaped.replace("/", "\\/"), in_url, packed))
-
-
-def _without_end(text: str, value: str) -> str:
-    for size in range(min(len(value) - 1, len(text)), SHORTEST - 1, -1):
-        if text.endswith(value[:size]):
-            return text[:-size] + MASK
     return text

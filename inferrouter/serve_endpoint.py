@@ -17,6 +17,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from .errors import ConfigError
+from .frozen import shown_once_made
 from .meter import Clock, SystemClock
 from .redaction import strip_tracebacks
 from .secret import Secret
@@ -152,6 +153,7 @@ class Serve:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.stop()
 
+    @shown_once_made
     def __repr__(self) -> str:
         state = "stopped" if self._stopping.is_set() else "open"
         return f"<Serve: {self.url}, {len(self._open)} connections, {state}>"

@@ -16,6 +16,7 @@ from .frozen import FrozenDict, frozen_value
 from .guarded_store import GuardedStore
 from .health import Health
 from .quota import Headroom, Hold
+from .quota_learned import Fact, Learned
 from .routes import UNLIMITED, BoundAccount, RouteTable
 
 
@@ -41,7 +42,11 @@ class Explanation:
 
 @frozen_value
 class LimitStatus:
-    """One bucket. `name`: allowance, spend, rpm ...; amounts in `unit`; `resets_at`: epoch seconds when some frees, or None."""
+    """One bucket. `name`: allowance, spend, rpm ...; amounts in `unit`; `resets_at`: epoch seconds when some frees, or None.
+
+    `amount`: what counts; `configured`: what was set, None where nothing was learned; `learned`: what the provider said or
+    showed, in which header or answer, and when.
+    """
 
     name: str
     amount: float
@@ -50,6 +55,8 @@ class LimitStatus:
     used: float
     remaining: float
     resets_at: float | None
+    configured: float | None = None
+    learned: tuple[Fact, ...] = ()
 
 
 @frozen_value
@@ -91,11 +98,28 @@ class AccountStatus:
         lines = [f"{self.provider}/{self.account_id}: {state}"]
         for limit in self.limits:
             used, amount = _said(limit.used, limit.unit), _said(limit.amount, limit.unit)
-            lines.append(f"  {limit.name}: {used} of {amount} {limit.unit} per {limit.window}")
+            lines.append(f"  {limit.name}: {used} of {amount} {limit.unit} per {limit.window}{_learned(limit)}")
         for hold in self.holds:
             until = datetime.fromtimestamp(hold.until, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
             lines.append(f"  held until {until}: {hold.reason}")
         return "\n".join(lines)
+
+
+def _learned(limit: LimitStatus) -> str:
+    """What was learned of a limit, in brackets; "" for nothing."""
+    if not limit.learned:
+        return ""
+    words = {"limit": "provider says", "ceiling": "refused, now at", "remaining": "remained by its count"}
+    said = [
+        f"{words.get(fact.kind, fact.kind)} {_said(fact.amount, limit.unit)} ({fact.source}, {_moment(fact.at)})"
+        for fact in limit.learned
+    ]
+    configured = limit.amount if limit.configured is None else limit.configured
+    return f" (configured {_said(configured, limit.unit)}, {', '.join(said)})"
+
+
+def _moment(at: float) -> str:
+    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M UTC")
 
 
 def _said(amount: float, unit: str) -> str:
@@ -134,8 +158,9 @@ def router_status(
     wanted = tuple(dict.fromkeys(key for owned in keys.values() for key in owned))
     headrooms = {headroom.key: headroom for headroom in ledger.headroom(wanted, now.wall)}
     holds = ledger.holds(now.wall)
+    learned = ledger.learned()
     accounts = {
-        bound.account.id: _state(bound, [headrooms[key] for key in keys[bound.account.id]], holds, health, now)
+        bound.account.id: _state(bound, [headrooms[key] for key in keys[bound.account.id]], holds, learned, health, now)
         for bound in table.bound_accounts
     }
     told: Sequence[str] = getattr(ledger.store, "warnings", ())  # of its server: a clock that differs, counts that were lost
@@ -143,10 +168,15 @@ def router_status(
 
 
 def _state(
-    bound: BoundAccount, headrooms: list[Headroom], holds: Mapping[str, Hold], health: Health, now: Instant
+    bound: BoundAccount,
+    headrooms: list[Headroom],
+    holds: Mapping[str, Hold],
+    learned: Mapping[str, Learned],
+    health: Health,
+    now: Instant,
 ) -> AccountStatus:
     account = bound.account
-    limits = tuple(_limit_status(headroom, bound.scope) for headroom in headrooms)
+    limits = tuple(_limit_status(headroom, bound.scope, learned.get(headroom.key)) for headroom in headrooms)
     own = tuple(hold for key, hold in holds.items() if key.split("|")[0] in (account.id, bound.scope))
     out = health.outages.wait(bound.server, now.mono)
     if out > 0:
@@ -157,7 +187,8 @@ def _state(
     return AccountStatus(account.provider, account.id, shown, own, breaker.value, in_flight, spent)
 
 
-def _limit_status(headroom: Headroom, scope: str) -> LimitStatus:
+def _limit_status(headroom: Headroom, scope: str, learned: Learned | None) -> LimitStatus:
     limit = headroom.limit
     name = headroom.key.removeprefix(scope).lstrip("|/")
-    return LimitStatus(name, limit.amount, limit.unit, limit.window, headroom.used, headroom.remaining, headroom.resets_at)
+    facts = (name, limit.amount, limit.unit, limit.window, headroom.used, headroom.remaining, headroom.resets_at)
+    return LimitStatus(*facts) if learned is None else LimitStatus(*facts, learned.configured, learned.facts)

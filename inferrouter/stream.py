@@ -21,6 +21,7 @@ from .candidates import CallNeeds
 from .costs import Estimate, answers_wanted, estimate_text
 from .errors import InferRouterError, MalformedResponseError, ProviderError, StreamInterruptedError
 from .failure_table import UNKNOWN_OUTCOME, error_from_fault, failure_of
+from .frozen import shown_once_made
 from .provider import StreamDecoder
 from .records import ChatRequest, Routing, Usage
 from .redaction import provider_bug, redacted_partial
@@ -161,6 +162,7 @@ class ChatStream:
         self._reply.abort()
         self._attempt.runtime.unsettled_streams.append(self._stop)
 
+    @shown_once_made
     def __repr__(self) -> str:
         state = "ended" if self._ended else "open"
         return f"<ChatStream {self.routing.provider}/{self.routing.account_id} {self.routing.model}: {state}>"

@@ -8,6 +8,7 @@ Must never know which setting it looks at.
 
 from __future__ import annotations
 
+import functools
 import math
 import os
 import re
@@ -125,6 +126,7 @@ _BAD_HOST = "has no valid host name, or a port outside 1 to 65535"
 _VISIBLE = re.compile(r"[!-~]+")
 _TEXT = re.compile(r"(?:[!-~](?:[ -~]*[!-~])?)?")
 _NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_CREDENTIAL = re.compile(r"auth|key|token|secret|cookie|passw|credential", re.IGNORECASE)
 _LABEL = r"[0-9A-Za-z_](?:[0-9A-Za-z_-]{0,61}[0-9A-Za-z_])?"
 _NETLOC = re.compile(rf"(?!.{{260}})(?:{_LABEL}(?:\.{_LABEL})*\.?|\[[0-9A-Fa-f:.]+\])(?::[0-9]{{1,5}})?")
 _LOOPBACK = re.compile(r"localhost|127(?:\.[0-9]{1,3}){3}|::1", re.IGNORECASE)
@@ -158,9 +160,15 @@ def check_header_name(name: str) -> str | None:
 
 
 def check_header_value(value: str | Secret) -> str | None:
-    """What is wrong with a header's value, None if nothing. Secrets may have no spaces. The text never repeats the value."""
-    fits = value.fits_header() if isinstance(value, Secret) else _TEXT.fullmatch(value) is not None
-    return None if fits else "has a space, line break, control or non-ASCII character that no header may carry"
+    """What is wrong with a header's value, None if nothing. The text never repeats the value."""
+    fits = value.fits_header(blanks=True) if isinstance(value, Secret) else _TEXT.fullmatch(value) is not None
+    return None if fits else "has a space at an end, a line break, a control or a non-ASCII character, which no header may carry"
+
+
+@functools.lru_cache(maxsize=256)
+def names_credential(header: str) -> bool:
+    """Whether a header of this name holds what nobody may see, such as Authorization, api-key or Cookie."""
+    return _CREDENTIAL.search(header) is not None
 
 
 def _check_parts(parts: SplitResult, port: int | None, allow_http: bool) -> str | None:

@@ -209,6 +209,10 @@ class _Round(Generic[T]):
         candidate, runtime, (error, rule, _) = attempt.candidate, self.runtime, failure
         attempt.fail(error, rule)
         self._note_outage(error, candidate)
+        if isinstance(error, LIMITS):
+            seen = runtime.learner.refused(candidate, attempt.wants, error, attempt.said, runtime.now())
+            if seen and self.operation.trace is not None:
+                self.operation.trace.learned(candidate, seen)
         if rule.hold is not None:
             until = rule.hold(error, candidate, runtime.clock.time())
             key = hold_key(error, candidate)

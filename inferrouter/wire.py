@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from .frozen import frozen_value
+from .frozen import frozen_value, shown_once_made
 from .secret import Secret
 from .validation import check_url
 
@@ -29,6 +29,7 @@ class WireRequest:
     method: str = "POST"
     dropped: tuple[str, ...] | None = None
 
+    @shown_once_made
     def __repr__(self) -> str:
         address = self.url.partition("?")[0] if check_url(self.url, allow_http=True) is None else "(unusable URL)"
         return f"WireRequest({self.method} {address}, {len(self.headers)} headers, {len(self.body)} bytes)"
@@ -77,7 +78,9 @@ def fault_from(exc: Exception, phase: RequestPhase, headers: Headers) -> WireFau
         kind, message = _explain(exc, phase)
         sent = phase.phase == "exchange"
         fault = WireFault(kind, message, sent=sent, reused=phase.reused and kind == "cut")
-        fault.__cause__ = None if contains_secret(exc, _secrets(headers)) else exc
+        # Before the connection stands, other texts than the operating system's may quote a proxy's password.
+        quotes = phase.phase in ("setup", "proxy") and not isinstance(exc, OSError)
+        fault.__cause__ = None if quotes or contains_secret(exc, _secrets(headers)) else exc
     for link in _chain(exc):
         link.__traceback__ = None
     return fault

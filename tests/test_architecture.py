@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 # From the ground up; a module may import what stands before it, on its own floor or below.
 FLOORS = """
-ground      frozen cell turn moments errors secret sse content tool records responses
+ground      frozen cell turn moments errors escapes secret sse content tool records responses
 tools       validation spelling costs limits notices events meter meter_metrics meter_otel
 outside     spend_caps account wire config config_file catalog_providers catalog_models catalog
 outside     http_head connections http_opener transport policy outage health
@@ -36,7 +36,7 @@ dialects    gemini_request gemini_reply provider_gemini
 dialects    anthropic_request anthropic_reply provider_anthropic provider_mock
 dialects    openai_server anthropic_server responses_server
 who-may     provider_factory assumptions environment routes candidates
-walk        redaction failure_table call_events waiting attempt walk
+walk        redaction failure_table learning call_events waiting attempt walk
 operations  calls stream_end stream
 jobs        map_errors map_pacing map_workers mapping capacity
 object      status resting router_parts public_call router
@@ -47,9 +47,9 @@ roof        simulator_openai simulator_gemini simulator_anthropic simulator
 roof        serve_head serve_http serve_errors serve_guard serve_log serve_watch serve_dialect
 roof        serve_openai serve_responses serve_anthropic serve_chat
 roof        serve_page_style serve_page_script serve_page serve_status serve_routes serve_port serve_endpoint
-roof        terminal demo
-roof        cli_wait cli_common cli_ask cli_models cli_status cli_probe cli_check cli_init cli_demo cli_serve cli
-roof        __main__ __init__
+roof        terminal demo batch_display batch_merge chart
+roof        cli_wait cli_common cli_ask cli_batch cli_plan cli_models cli_status cli_probe cli_check cli_init cli_demo cli_serve
+roof        cli __main__ __init__
 """
 ORDER = [name for line in FLOORS.strip().splitlines() for name in line.split()[1:]]
 

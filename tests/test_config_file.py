@@ -400,13 +400,30 @@ class Variables(unittest.TestCase):
         self.assertIn("'limits'", found)
 
     def test_a_header_with_a_variable_is_a_secret(self) -> None:
-        """What a variable put into a header does not show; a plain header and a text with blanks stay text."""
-        headers = {"X-Key": "Bearer ${K}", "X-Title": "my app", "X-Name": "${NAME}"}
-        made, _ = load(account(headers=headers), {"K": KEY, "NAME": "two words"})
+        """What a variable put into a header does not show, with or without a scheme or blanks; a plain header stays text."""
+        headers = {"X-A": "Bearer ${K}", "X-B": "${WHOLE}", "X-C": "${K}", "X-Title": "my app", "X-D": "${NAME}"}
+        made, _ = load(account(headers=headers), {"K": KEY, "WHOLE": f"Bearer {KEY}", "NAME": "two words"})
         found = made.accounts[0].headers
-        self.assertEqual(found["X-Key"].reveal(), f"Bearer {KEY}")
-        self.assertEqual((found["X-Title"], found["X-Name"]), ("my app", "two words"))
-        self.assertNotIn(KEY, repr(found))
+        self.assertEqual([found[name].reveal() for name in ("X-A", "X-B", "X-C")], [f"Bearer {KEY}"] * 2 + [KEY])
+        self.assertEqual([found[name].erase_from(f"<{KEY}>") for name in ("X-A", "X-B", "X-C")], ["<***>"] * 3)
+        self.assertEqual((found["X-Title"], found["X-D"].reveal()), ("my app", "two words"))
+        for shown in (KEY, "two words"):
+            self.assertNotIn(shown, repr(found) + repr(made))
+
+    def test_a_credential_as_plain_text_is_a_secret(self) -> None:
+        """A header that names a credential is kept as a secret, and its file must be the owner's alone."""
+        for name, text in {"Authorization": f"Bearer {KEY}", "api-key": KEY, "Cookie": f"a={KEY}; b=c"}.items():
+            with self.subTest(name):
+                reader = config_file.TableReader({})
+                reader.build(account(headers={name: text}))
+                made, _ = reader.result()
+                self.assertEqual(made.accounts[0].headers[name].reveal(), text)
+                self.assertNotIn(KEY, repr(dict(made.accounts[0].headers)))
+                self.assertTrue(reader.holds_key)
+        reader = config_file.TableReader({})
+        reader.build(account(headers={"X-Title": "my app"}))
+        self.assertFalse(reader.holds_key)
+        self.assertEqual(reader.result()[0].accounts[0].headers["X-Title"], "my app")
 
     def test_the_process_environment_is_the_default(self) -> None:
         """Without `env`, variables come from os.environ."""

@@ -10,18 +10,10 @@ from typing import Any
 
 from tests import ir, part
 from tests.fakes import NOON, FakeClock, ListMeter
+from tests.jobs import mock_router
 
 errors = part("map_errors")
 HOUR = 3600.0
-
-
-def mock_router(*limits: dict[str, float], replies: Any = (), default: Any = "yes", **parts: Any) -> tuple[Any, Any]:
-    """A router over one account for each of `limits`, all at a mock provider, on a clock that moves when slept on."""
-    provider = ir.MockProvider("mock", replies, default=default, models=["m"])
-    accounts = [ir.AccountConfig("mock", f"a{at}", ir.Auth(f"sk-{at}"), limits=limit) for at, limit in enumerate(limits)]
-    parts.setdefault("clock", FakeClock())
-    config = ir.Config(accounts=accounts, default_model=parts.pop("model", "m"), **parts.pop("config", {}))
-    return ir.Router(config, [provider], **parts), provider
 
 
 class Results(unittest.TestCase):

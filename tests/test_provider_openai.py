@@ -189,12 +189,14 @@ class EncodeTest(unittest.TestCase):
         wire = provider.encode(ChatRequest("Hi"), "m", Endpoint("https://e.org/v1", Secret("")), False)
         self.assertNotIn("Authorization", dict(wire.headers))
 
-    def test_url_with_a_query(self) -> None:
-        """An API version in the base URL stays at the end of the address."""
-        provider = provider_openai.OpenAICompatProvider("azure_openai", "https://e.org/openai?api-version=1")
+    def test_azure(self) -> None:
+        """Azure takes the key in a header of its own, and its address has no query: that is where keys would stand."""
+        provider = provider_openai.OpenAICompatProvider("azure_openai", "https://e.org/openai/v1/")
         wire = provider.encode(ChatRequest("Hi"), "m", Endpoint(provider.base_url, Secret("k")), False)
-        self.assertEqual(wire.url, "https://e.org/openai/chat/completions?api-version=1")
+        self.assertEqual(wire.url, "https://e.org/openai/v1/chat/completions")
         self.assertEqual(dict(wire.headers)["api-key"].reveal(), "k")
+        with self.assertRaisesRegex(errors.ConfigError, "has a query"):
+            provider_openai.OpenAICompatProvider("azure_openai", "https://e.org/openai?api-version=1")
 
 
 class ServersTest(unittest.TestCase):

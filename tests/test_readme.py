@@ -140,6 +140,7 @@ class ExamplesTest(unittest.TestCase):
         """Every example runs without a key of a free tier, leaves one that may cost alone, and shows what it is about."""
         facts = {
             "chat.py": "gemini/gemini-free gemini-3.5-flash: ",
+            "engines.py": "6 requests counted for 6 rows",
             "limits.py": "call 6: paid, $0.0000",
             "stream.py": " tokens from gemini-free",
             "tools.py": "the model calls weather(",

@@ -1,0 +1,60 @@
+"""Says what the accounts will carry, hour by hour, and when so many rows will be done (`plan`).
+
+Strategy: the router's own `capacity` and `finish_time`, printed as a table and bars, as JSON, or drawn into a file.
+Nothing is reserved and nobody is asked. Must never show a key.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .chart import page, show_capacity, svg
+from .cli_common import DONE, FAILED, Console, add_config, add_json, open_router
+from .errors import BatchError
+from .moments import moment_in_words
+
+if TYPE_CHECKING:
+    from argparse import ArgumentParser, Namespace, _SubParsersAction
+
+
+def add(commands: _SubParsersAction[ArgumentParser]) -> None:
+    """Add the parsers of this family."""
+    parser = commands.add_parser("plan", help="what the accounts will carry, hour by hour, and when a job will be done")
+    parser.add_argument("--rows", type=int, metavar="N", help="when so many rows would be done")
+    parser.add_argument("--tokens", type=int, metavar="T", help="what a row uses, in and out; default: a short question")
+    parser.add_argument("--days", type=float, default=1.0, metavar="D", help="how far to look; default 1")
+    parser.add_argument("--model", default="", help="an alias, a model, or provider/model; default: all that is configured")
+    parser.add_argument("--paid", action="store_true", help="count accounts that cost money too")
+    parser.add_argument("--chart", metavar="FILE", help="draw it into FILE, .svg or .html")
+    add_config(parser)
+    add_json(parser)
+    parser.set_defaults(run=plan)
+
+
+def plan(options: Namespace, console: Console) -> int:
+    """Show the capacity; 1 if `--rows` will not be done within 90 days."""
+    with open_router(options, allow_paid=options.paid) as router:
+        found = router.capacity(options.days, model=options.model, tokens=options.tokens, paid=options.paid)
+        now = router.clock.time()
+        done = None
+        if options.rows is not None:
+            done = router.finish_time(options.rows, model=options.model, tokens=options.tokens, paid=options.paid)
+    if options.chart:
+        _draw(options.chart, svg(found) if options.chart.endswith(".svg") else page(found))
+    if options.json:
+        facts = {"rows": options.rows, "done_at": done.at, "within_a_day": done.in_a_day} if done is not None else {}
+        console.data({**found.to_dict(), **facts})
+    else:
+        show_capacity(console.out, found)
+        if done is not None:
+            when = "not within 90 days" if done.at is None else f"done {moment_in_words(done.at, now)}"
+            console.out.line(f"\n{options.rows:,} rows: {when}; {done.in_a_day:,} of them within a day", "bold")
+    return FAILED if done is not None and done.at is None else DONE
+
+
+def _draw(path: str, text: str) -> None:
+    try:
+        Path(path).write_text(text, encoding="utf-8")
+    except OSError as exc:
+        raise BatchError(f"{path!r} cannot be written: {exc.strerror}") from exc

@@ -1,0 +1,192 @@
+"""Learns the limits as they really are, from what providers say in their answers and from where they refuse.
+
+Strategy: figures of an answer are matched to the deployment's bucket of the same unit and window; only what would lower its
+headroom reaches the ledger, so that nearly every answer costs no write. A refusal that no figure explains makes a ceiling of what
+had passed in the window: one that is likely is probed rarely, one that is far below the limit is probed soon, as it may have been
+a passing thing. Errors here are never a call's. Must never know a wire format, nor hold or retry.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from .candidates import Candidate, Instant
+from .errors import InferRouterError, ProviderError, QuotaExceededError
+from .guarded_store import GuardedStore
+from .health import Health
+from .limits import window_bounds
+from .quota import Bucket
+from .quota_learned import RENEWED_S, Observation
+
+if TYPE_CHECKING:
+    from .rate_headers import Reading
+
+ENOUGH_LEFT = 0.5
+"""While more than this share of a limit remains, what others use of it endangers nothing, and the next answers will tell."""
+CALLS_PER_PROBE = 200
+"""A likely ceiling is probed about once in so many calls, which is what a wrong one costs in refusals."""
+LIKELY_SHARE = 0.25
+"""A first refusal below this share of the limit is more likely a passing thing."""
+PROBE_STEP = 0.02
+"""What a ceiling grows by at a probe, as a share of it, at least one call."""
+DAY_S = 86400.0
+HOUR_S = 3600.0
+NOT_A_WINDOW = ("concurren", "upstream", "shared_capacity", "overloaded")
+"""Words of refusals that no count of calls in a window explains."""
+
+
+class Learner:
+    """What one router learns. Thread-safe: each step is one operation, and a lost one costs a refusal."""
+
+    def __init__(self, ledger: GuardedStore, health: Health) -> None:
+        self._ledger = ledger
+        self._health = health
+        self._stated: dict[str, tuple[float, float]] = {}
+        self._refused: dict[str, deque[float]] = {}
+        self._ceilings: dict[str, tuple[Instant, Observation]] = {}
+
+    def answered(
+        self, found: Candidate, wants: Sequence[tuple[str, float]], headers: Mapping[str, str], started: float, now: Instant
+    ) -> list[Observation]:
+        """What the headers of an answer taught. `started`: when it was asked for, monotonic seconds. Never raises."""
+        from .rate_headers import read_headers
+
+        seen: list[Observation] = []
+        if self._ceilings:
+            seen += self._passed_after_all(wants, started)
+        began = now.wall - (now.mono - started)
+        try:
+            for reading in read_headers(headers, now.wall, found.provider):
+                bucket = _bucket_of(found, reading)
+                if bucket is not None and reading.limit != 0:  # an answer under a limit of 0 says that there is none
+                    seen += self._worth_noting(bucket, reading, began, now.wall)
+        except InferRouterError:  # of the store: the next reservation will say so
+            return []
+        return self._noted(seen, now.wall)
+
+    def refused(
+        self,
+        found: Candidate,
+        wants: Sequence[tuple[str, float]],
+        error: ProviderError,
+        said: tuple[Mapping[str, str], bytes],
+        now: Instant,
+    ) -> list[Observation]:
+        """What a refusal because of a limit taught, after its attempt has been settled. Never raises."""
+        from .rate_headers import read_refusal
+
+        headers, body = said
+        if not error.retryable and b"TP" not in body and b"RP" not in body:
+            return []
+        needed = dict(wants)
+        seen: list[Observation] = []
+        explained = not error.retryable
+        for reading in read_refusal(headers, body, now.wall, found.provider):
+            bucket = _bucket_of(found, reading)
+            if bucket is None or reading.model not in ("", found.model):
+                continue
+            wait = reading.resets_in if reading.resets_in else error.retry_after
+            limit = reading.limit if reading.limit else None
+            seen.append(Observation(bucket.key, limit, reading.remaining, reading.source, now.wall + wait if wait else None))
+            explained |= reading.remaining is not None and reading.remaining < max(needed.get(bucket.key, 1.0), 1.0)
+        if not explained and not any(word in f"{error.message} {error.body}".lower() for word in NOT_A_WINDOW):
+            try:
+                seen += self._ceiling(found, needed, error, now)
+            except InferRouterError:  # of the store, as above
+                return []
+        return self._noted(seen, now.wall)
+
+    def _worth_noting(self, bucket: Bucket, reading: Reading, began: float, now: float) -> Iterable[Observation]:
+        limit, remaining = reading.limit, reading.remaining
+        amount, at = self._stated.get(bucket.key, (None, -math.inf))
+        if limit is not None and (limit != amount or now - at >= RENEWED_S):
+            self._stated[bucket.key] = limit, now
+        else:
+            limit = None
+        if remaining is not None:
+            most = min(bucket.limit.amount, reading.limit or math.inf)
+            stale = not bucket.limit.rolling and window_bounds(now, bucket.limit.window, bucket.limit.zone)[0] > began
+            if stale or remaining > ENOUGH_LEFT * most or not self._is_less(bucket.key, remaining, now):
+                remaining = None
+        if limit is not None or remaining is not None:
+            resets_at = now + reading.resets_in if reading.resets_in else None
+            yield Observation(bucket.key, limit, remaining, reading.source, resets_at)
+
+    def _is_less(self, key: str, remaining: float, now: float) -> bool:
+        """Whether less remains than is left by the count here."""
+        return remaining < self._ledger.headroom((key,), now)[0].remaining
+
+    def _ceiling(
+        self, found: Candidate, needed: Mapping[str, float], error: ProviderError, now: Instant
+    ) -> Iterable[Observation]:
+        """A ceiling for the window that was most likely meant: the shortest that the asked wait fits, and the fullest of those. A
+        short wait says nothing of a day."""
+        wait = DAY_S if isinstance(error, QuotaExceededError) else error.retry_after or 0.0
+        shortest, longest = (min(wait, DAY_S), math.inf) if wait >= HOUR_S else (wait, HOUR_S)
+        buckets = [
+            bucket
+            for bucket in found.deployment.limits.values()
+            if bucket.key in needed and bucket.limit.unit != "dollars" and shortest <= bucket.limit.span_s <= longest
+        ]
+        if not buckets:
+            return
+        span = min(bucket.limit.span_s for bucket in buckets)
+        same = [bucket for bucket in buckets if bucket.limit.span_s == span]
+        rooms = dict(zip(same, self._ledger.headroom([bucket.key for bucket in same], now.wall), strict=True))
+        bucket = min(same, key=lambda each: rooms[each].share)
+        room, own = rooms[bucket], max(needed[bucket.key], 1.0)
+        passed = room.used - self._health.peek(found.account_id, now.mono)[2] * own
+        if bucket.limit.unit == "requests":  # a refused one stays charged, but has not passed
+            passed -= self._refusals(bucket.key, span, now.wall)
+        if not own <= passed < room.limit.amount:  # where not one call passed, it was not the count of calls
+            return
+        before = self._ceilings.get(bucket.key)
+        likely = (before is not None and now.mono - before[0].mono <= 10 * span) or passed >= LIKELY_SHARE * bucket.limit.amount
+        if span >= DAY_S:
+            step, every = max(own, bucket.limit.amount / 10), span
+        elif likely:
+            step, every = max(own, PROBE_STEP * passed), span * max(1.0, math.ceil(CALLS_PER_PROBE * own / passed))
+        else:
+            step, every = max(own, bucket.limit.amount / 8), span
+        status = f"{error.status or type(error).__name__} after {bucket.limit.quantity(passed)}"
+        growth = {"step": step, "every": every, "grace": room.used + own, "grace_s": span}
+        made = Observation(bucket.key, source=status, ceiling=passed, **growth)
+        self._ceilings[bucket.key] = now, made
+        yield made
+
+    def _refusals(self, key: str, span: float, now: float) -> int:
+        """How many calls were refused in the window, this one included."""
+        times = self._refused.setdefault(key, deque(maxlen=1000))
+        times.append(now)
+        while times and times[0] <= now - span:
+            times.popleft()
+        return len(times)
+
+    def _passed_after_all(self, wants: Sequence[tuple[str, float]], started: float) -> Iterable[Observation]:
+        """A call that was under way when a ceiling was made has passed too."""
+        for key, amount in wants:
+            known = self._ceilings.get(key)
+            if known is not None and started < known[0].mono:
+                at, made = known
+                more = replace(made, ceiling=(made.ceiling or 0.0) + amount, grace=made.grace + amount)
+                self._ceilings[key] = at, more
+                yield more
+
+    def _noted(self, seen: Sequence[Observation], now: float) -> list[Observation]:
+        if not seen:
+            return []
+        return [each for each, changed in zip(seen, self._ledger.observe(seen, now), strict=True) if changed]
+
+
+def _bucket_of(found: Candidate, reading: Reading) -> Bucket | None:
+    """The bucket that a reading is about; None where that is not plain."""
+    limits = found.deployment.limits
+    unit = "tokens" if reading.unit == "input_tokens" and reading.source.startswith("QuotaFailure") else reading.unit
+    if reading.window:
+        return limits.get((unit, reading.window))
+    alike = [bucket for (kind, _), bucket in limits.items() if kind == unit and bucket.limit.amount == reading.limit]
+    return alike[0] if len(alike) == 1 else None

@@ -1,0 +1,450 @@
+"""A batch: every row of a file into one record of another, resumed by running it again, whatever happened."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import errno
+import io
+import itertools
+import json
+import os
+import unittest
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+from tests import ir, part
+from tests.fakes import NOON
+from tests.jobs import JobCase, echo, mock_router
+
+batch_input, batch_output, batch_merge = part("batch_input"), part("batch_output"), part("batch_merge")
+ROWS = "id,text\n1,good\n2,bad\n3,fine\n"
+SCHEMA = {
+    "type": "object",
+    "properties": {"mood": {"type": "string", "enum": ["good", "bad"]}, "score": {"type": "integer"}},
+    "required": ["mood"],
+    "additionalProperties": False,
+}
+
+
+class Formats(JobCase):
+    def test_openai_lines_out(self) -> None:
+        """A record is OpenAI's batch line with the routing and the row beside it; it begins with its name."""
+        self.run_job(self.file("in.csv", ROWS), prompt="Say: {text}")
+        found = self.records()
+        self.assertEqual(len({each["custom_id"] for each in found}), 3)
+        body = found[0]["response"]["body"]
+        self.assertEqual((found[0]["response"]["status_code"], found[0]["error"]), (200, None))
+        self.assertEqual((body["object"], body["choices"][0]["message"]["content"]), ("chat.completion", "SAY: GOOD"))
+        self.assertEqual(set(body["usage"]), {"prompt_tokens", "completion_tokens", "total_tokens"})
+        self.assertEqual(found[0]["row"], {"id": "1", "text": "good"})
+        self.assertEqual((found[0]["routing"]["account"], found[0]["routing"]["free"]), ("a0", True))
+
+    def test_openai_lines_in(self) -> None:
+        """A batch file made for OpenAI is served as it is: names, parameters, embeddings; a foreign url is its row's error."""
+        chat = {"model": "m", "messages": [{"role": "user", "content": "hi"}], "max_completion_tokens": 7, "user": "me"}
+        lines = [
+            {"custom_id": "a", "method": "POST", "url": "/v1/chat/completions", "body": chat},
+            {"custom_id": "b", "method": "POST", "url": "/v1/embeddings", "body": {"model": "m", "input": ["x", "y"]}},
+            {"custom_id": "c", "method": "POST", "url": "/v1/images", "body": {"prompt": "x"}},
+        ]
+        source = self.file("in.jsonl", "\n".join(map(json.dumps, lines)))
+        router, provider = mock_router({"rpd": 100})
+        with router:
+            summary = self.job(source, workers=1).run(router)
+        self.assertEqual((summary.done, summary.failed), (2, 1))
+        self.assertEqual((provider.calls[0].body["max_tokens"], provider.calls[0].body["user"]), (7, "me"))
+        found = {each["custom_id"]: each for each in self.records()}
+        self.assertEqual(len(found["b"]["response"]["body"]["data"]), 2)
+        self.assertRegex(found["c"]["error"]["message"], r"in\.jsonl:3: .*/v1/images")
+        self.assertNotIn("row", found["a"])
+
+    def test_tables_out(self) -> None:
+        """A CSV has the input's columns, the answer, and what it took; line breaks and quotes survive."""
+        source = self.file("in.csv", 'id,text,answer\n1,"two\nlines, ""quoted""",old\n')
+        self.run_job(source, "out.csv", prompt="{text}")
+        text = (self.folder / "out.csv").read_text("utf-8")
+        (row,) = csv.DictReader(io.StringIO(text, newline=""))
+        self.assertEqual(row["answer"], 'TWO\nLINES, "QUOTED"')
+        self.assertEqual(
+            (row["text"], row["input_answer"], row["account"], row["error"]), ('two\nlines, "quoted"', "old", "a0", "")
+        )
+
+    def test_flat_lines_out(self) -> None:
+        """A flat record has the columns and the answer side by side."""
+        self.run_job(self.file("in.csv", ROWS), prompt="{text}", shape="flat")
+        self.assertEqual({key: self.records()[0][key] for key in ("id", "text", "answer", "model")}, {
+            "id": "1", "text": "good", "answer": "GOOD", "model": "m",
+        })  # fmt: skip
+
+    def test_structured_answers(self) -> None:
+        """An answer's properties become columns; one that breaks the schema is asked again, so often and no more."""
+        source = self.file("in.csv", "text\na\nb\n")
+        replies = ["not JSON", '{"mood": "so-so"}', '{"mood": "good", "score": 3}', '{"mood": 1}']
+        summary, calls = self.run_job(
+            source, "out.csv", prompt="{text}", schema=SCHEMA, replies=replies, default='{"mood": 1}', workers=1, tries=3
+        )
+        self.assertEqual((summary.done, summary.failed, calls), (1, 1, 6))
+        first, second = csv.DictReader(io.StringIO((self.folder / "out.csv").read_text("utf-8"), newline=""))
+        self.assertEqual((first["mood"], first["score"]), ("good", "3"))
+        self.assertRegex(second["error"], r"answer\.mood is integer, not string")
+        self.assertEqual(summary.errors[0][1], 1)
+
+    def test_plain_rows(self) -> None:
+        """Without a prompt a row is its own: a body, a column named prompt or text, a line, a JSON string."""
+        lines = [{"prompt": "a"}, {"text": "b", "x": 1}, {"messages": [{"role": "user", "content": "c"}]}, "d", {"only": "e"}]
+        self.run_job(self.file("in.jsonl", "\n".join(map(json.dumps, lines)) + "\n\n"), workers=1)
+        self.run_job(self.file("in.txt", "f\n\n  \ng"), "out2.jsonl", workers=1)
+        said = [
+            each["response"]["body"]["choices"][0]["message"]["content"] for each in self.records() + self.records("out2.jsonl")
+        ]
+        self.assertEqual(said, ["A", "B", "C", "D", "E", "F", "G"])
+
+    def test_a_folder(self) -> None:
+        """Each file is a row by its path: text in {text}, anything else as media."""
+        (self.folder / "docs" / "sub").mkdir(parents=True)
+        (self.folder / "docs" / ".hidden").write_text("no")
+        (self.folder / "docs" / "sub" / "b.txt").write_text("bye")
+        (self.folder / "docs" / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n\xff")
+        config = {"accounts": [ir.AccountConfig("mock", "a", capabilities=["text", "image"])]}
+        provider = ir.MockProvider("mock", models=["m"])
+        with ir.Router(ir.Config(default_model="m", **config), [provider]) as router:
+            self.job(self.folder / "docs", prompt="Tell of {name}: {text}", workers=1).run(router)
+        self.assertEqual([each["custom_id"] for each in self.records()], ["a.png", "sub/b.txt"])
+        first, second = (call.body["messages"][0]["content"] for call in provider.calls)
+        self.assertEqual([each["type"] for each in first], ["text", "image_url"])
+        self.assertEqual(second, "Tell of b.txt: bye")
+
+    def test_media_columns(self) -> None:
+        """A media column holds a file's path, from the input's folder on, or a URL; an empty cell is none."""
+        self.file("cat.png", base64.b64decode("iVBORw0KGgo="))
+        source = self.file("in.csv", "q,photo\nwhat?,cat.png\nand?,https://x.test/y.png\nno?,\ngone?,none.png\n")
+        provider = ir.MockProvider("mock", models=["m"])
+        accounts = [ir.AccountConfig("mock", "a", capabilities=["text", "image"])]
+        with ir.Router(ir.Config(default_model="m", accounts=accounts), [provider]) as router:
+            summary = self.job(source, prompt="{q}", media=["photo"], workers=1).run(router)
+        self.assertEqual((summary.done, summary.failed), (3, 1))
+        shown = [call.body["messages"][0]["content"] for call in provider.calls]
+        self.assertEqual(shown[1][1]["image_url"]["url"], "https://x.test/y.png")
+        self.assertEqual(shown[2], "no?")
+        self.assertRegex(self.records()[-1]["error"]["message"], r"in\.csv:5: .*none\.png")
+
+
+class Resuming(JobCase):
+    def test_again_asks_nothing(self) -> None:
+        """A finished job run again asks nobody and changes nothing; rows that were added are asked."""
+        source = self.file("in.csv", ROWS)
+        self.assertEqual(self.run_job(source, prompt="{text}")[1], 3)
+        before = (self.folder / "out.jsonl").read_bytes()
+        summary, calls = self.run_job(source, prompt="{text}")
+        self.assertEqual((summary.done, summary.left, calls), (3, 0, 0))
+        self.assertEqual((self.folder / "out.jsonl").read_bytes(), before)
+        source.write_text("id,text\n0,new\n" + ROWS.partition("\n")[2])
+        self.assertEqual(self.run_job(source, prompt="{text}")[1], 1)
+
+    def test_torn_at_every_byte(self) -> None:
+        """Cut anywhere in its last record, by a crash, an output is mended, and each row has exactly one record in the end."""
+        source = self.file("in.csv", 'id,text\n1,good\n2,"b ""a""\nd"\n')
+        for name in ("out.jsonl", "out.csv"):
+            self.run_job(source, name, prompt="{text}", workers=1)
+            whole = (self.folder / name).read_bytes()
+            spans = list(batch_output.csv_spans(self.folder / name)) if name.endswith("csv") else None
+            start = spans[-1][0] if spans else whole.rstrip(b"\n").rfind(b"\n") + 1
+            router, provider = mock_router({"rpd": 100_000}, default=echo)
+            with router:
+                for size in range(start, len(whole) + 1):
+                    (self.folder / name).write_bytes(whole[:size])
+                    asked = len(provider.calls)
+                    summary = self.job(source, name, prompt="{text}", workers=1).run(router)
+                    self.assertEqual((summary.done, summary.mended), (2, start < size < len(whole)), size)
+                    self.assertEqual(len(provider.calls) - asked, size < len(whole))
+                    records = list(batch_output.records_of(self.folder / name, "csv" if spans else "openai"))
+                    self.assertEqual(len({record.custom_id for record in records}), len(records) == 2 and 2)
+
+    def test_one_run_at_a_time(self) -> None:
+        """A second run on the same output is refused while the first goes on, and names it."""
+        source = self.file("in.csv", ROWS)
+        router, _ = mock_router({"rpd": 100})
+        caught: list[Any] = []
+
+        def second(state: Any) -> None:
+            if not caught:
+                with self.assertRaisesRegex(ir.BatchError, f"another run .process {os.getpid()} on") as refused:
+                    self.job(source, prompt="{text}").run(router)
+                caught.append(refused.exception)
+
+        with router:
+            summary = self.job(source, prompt="{text}").run(router, second)
+        self.assertEqual((summary.done, len(caught), len(self.records())), (3, 1, 3))
+
+    def test_other_settings(self) -> None:
+        """A changed prompt is refused with both shown; keep goes on the new way, restart puts the old file aside."""
+        source = self.file("in.csv", ROWS)
+        self.run_job(source, prompt="One: {text}")
+        source.write_text(ROWS + "4,more\n")
+        with self.assertRaisesRegex(ir.BatchError, r'prompt was "One: \{text\}", is "Two: \{text\}".*--changed restart'):
+            self.run_job(source, prompt="Two: {text}")
+        with self.assertRaisesRegex(ir.BatchError, "model was"):
+            self.run_job(source, prompt="One: {text}", model="m")
+        self.assertEqual(self.run_job(source, prompt="Two: {text}", on_change="keep")[1], 1)
+        self.assertEqual(self.run_job(source, prompt="Three: {text}", on_change="restart")[1], 4)
+        self.assertEqual(len(self.records("out.jsonl.before")), 4)
+        self.assertEqual(self.run_job(source, prompt="Three: {text}")[1], 0)
+
+    def test_failed_rows(self) -> None:
+        """A failed row is done until --retry-failed asks it again; then its error's record is gone."""
+        source = self.file("in.csv", ROWS)
+        for name in ("out.jsonl", "out.csv"):
+            picky = lambda body: 400 if "bad" in body["messages"][0]["content"] else "ok"  # noqa: E731  # short
+            summary, _ = self.run_job(source, name, prompt="{text}", default=picky)
+            self.assertEqual((summary.done, summary.failed, summary.left), (2, 1, 0))
+            self.assertEqual(self.run_job(source, name, prompt="{text}")[1], 0)
+            summary, calls = self.run_job(source, name, prompt="{text}", retry_failed=True)
+            self.assertEqual((summary.done, summary.failed, calls), (3, 0, 1))
+            shape = "csv" if name.endswith("csv") else "openai"
+            found = list(batch_output.records_of(self.folder / name, shape))
+            self.assertEqual((len(found), any(record.failed for record in found)), (3, False))
+
+    def test_equal_rows(self) -> None:
+        """Rows that say the same are asked once and each have a record, whatever their names, and after a crash in between."""
+        rows = "".join(f'{{"custom_id": "c{at}", "text": "same"}}\n' for at in range(4))
+        for name, text in (("named.jsonl", rows), ("lines.txt", "same\n" * 4)):
+            source = self.file(name, text)
+            out = f"out-{name}.jsonl"
+            summary, calls = self.run_job(source, out)
+            self.assertEqual((summary.done, summary.copied, calls), (4, 3, 1))
+            found = self.records(out)
+            self.assertEqual(len({each["custom_id"] for each in found}), 4)
+            self.assertEqual({each["response"]["body"]["choices"][0]["message"]["content"] for each in found}, {"SAME"})
+            (self.folder / out).write_text(json.dumps(found[0]) + "\n")
+            summary, calls = self.run_job(source, out)
+            self.assertEqual((summary.done, summary.copied, calls, len(self.records(out))), (4, 3, 0, 4))
+            os.remove(self.folder / out)
+            self.assertEqual(self.run_job(source, out, dedupe=False)[1], 4)
+
+    def test_shards(self) -> None:
+        """Shards share no row and leave none out; merged they stand in the input's order, each once."""
+        source = self.file("in.txt", "".join(f"row {number % 50}\n" for number in range(60)))
+        parts = [f"out.{place}.jsonl" for place in (1, 2, 3)]
+        calls = sum(self.run_job(source, name, shard=(place, 3))[1] for place, name in enumerate(parts, 1))
+        self.assertEqual(calls, 50)
+        places = [str(self.folder / name) for name in parts]
+        merged = batch_merge.merge([*places, places[0]], str(self.folder / "all.jsonl"), str(source))
+        self.assertEqual((merged.rows, merged.failed, merged.missing), (60, 0, 0))
+        self.assertGreater(merged.twice, 0)
+        texts = [each["response"]["body"]["choices"][0]["message"]["content"] for each in self.records("all.jsonl")]
+        self.assertEqual(texts, [f"ROW {number % 50}" for number in range(60)])
+        self.assertEqual(self.run_job(source, "all.jsonl")[1], 0)
+
+    def test_merging_prefers_success(self) -> None:
+        """Of two records of a row the one that succeeded stays, and CSV parts keep one header."""
+        source = self.file("in.csv", ROWS)
+        self.run_job(source, "a.csv", prompt="{text}", default=400)
+        self.run_job(source, "b.csv", prompt="{text}")
+        merged = batch_merge.merge([str(self.folder / "a.csv"), str(self.folder / "b.csv")], str(self.folder / "c.csv"))
+        self.assertEqual((merged.rows, merged.failed, merged.twice), (3, 0, 3))
+        rows = list(csv.DictReader(io.StringIO((self.folder / "c.csv").read_text("utf-8"), newline="")))
+        self.assertEqual([row["answer"] for row in rows], ["GOOD", "BAD", "FINE"])
+        with self.assertRaisesRegex(ir.BatchError, "all CSV"):
+            batch_merge.merge([str(self.folder / "a.csv")], str(self.folder / "c.jsonl"))
+
+
+class Ending(JobCase):
+    def test_spent_and_until(self) -> None:
+        """Stopped for want of slots or by the clock it says when to come back, and the next run goes on."""
+        source = self.file("in.txt", "".join(f"{number}\n" for number in range(20)))
+        summary, calls = self.run_job(source, limits={"rpd": 8}, stop_when_spent=True)
+        self.assertEqual((summary.stopped, summary.left, summary.retry_at, calls), ("spent", 12, NOON + 12 * 3600, 8))
+        summary, calls = self.run_job(source, limits={"rpm": 5}, until=NOON + 70)
+        self.assertEqual((summary.stopped, summary.left, calls), ("until", 2, 10))
+        summary, _ = self.run_job(source, limits={"rpm": 5})
+        self.assertEqual((summary.stopped, summary.left, len(self.records())), ("", 0, 20))
+
+    def test_by_hand(self) -> None:
+        """`stop` finishes what is in flight; what is in the output stays done."""
+        source = self.file("in.txt", "".join(f"{number}\n" for number in range(50)))
+        job = self.job(source, workers=2)
+        stopping = lambda body: ("9" in echo(body) and job.stop()) or "ok"  # noqa: E731  # short
+        router, provider = mock_router({"rpd": 100}, default=stopping)
+        with router:
+            summary = job.run(router)
+        self.assertEqual(summary.stopped, "stopped")
+        self.assertEqual(summary.done, len(self.records()))
+        self.assertEqual(summary.done, len(provider.calls))
+        self.assertEqual(self.run_job(source)[1], 50 - summary.done)
+
+    def test_max_spend(self) -> None:
+        """No row begins that might go beyond the spending by more than what is in flight costs."""
+        source = self.file("in.txt", "".join(f"{number}\n" for number in range(50)))
+        account = ir.AccountConfig("mock", "a", paid_enabled=True, cost_per_input_token=0.01, cost_per_output_token=0.0)
+        provider = ir.MockProvider("mock", default=ir.MockReply("x", usage=ir.Usage(10, 0, 10)), models=["m"])
+        with ir.Router(ir.Config(default_model="m", accounts=[account], allow_paid=True), [provider]) as router:
+            summary = self.job(source, workers=2, max_spend=1.0).run(router)
+        self.assertEqual(summary.stopped, "max_spend")
+        self.assertTrue(0.9 <= summary.cost <= 1.0 + 0.2, summary.cost)
+
+    def test_what_hits_every_row(self) -> None:
+        """An error that no row could be served with is raised, and the output stays as it was."""
+        source = self.file("in.txt", "a\nb\n")
+        with self.assertRaises(ir.UnknownModelError):
+            self.run_job(source, model="typo")
+        self.assertEqual((self.folder / "out.jsonl").read_bytes(), b"")
+        self.assertEqual(self.run_job(source, on_change="keep")[1], 2)
+
+    def test_progress(self) -> None:
+        """A function gets the state as it goes, with an end foretold by capacity; tqdm is driven as it wants."""
+        source = self.file("in.txt", "".join(f"{number}\n" for number in range(30)))
+        router, _ = mock_router({"rpm": 5, "rpd": 20})
+        states: list[Any] = []
+        with router:
+            self.job(source).run(router, states.append)
+        self.assertTrue(all(late.done >= early.done for early, late in itertools.pairwise(states)))
+        self.assertEqual((states[-1].done, states[-1].left, states[-1].ended, states[-1].free), (30, 0, True, 30))
+        foretold = [state.eta for state in states if state.eta is not None]
+        self.assertTrue(foretold)
+        self.assertAlmostEqual(foretold[-1], states[-1].now, delta=120.0)
+
+        class Tqdm:
+            def __init__(self, total: int, initial: int, unit: str) -> None:
+                self.n, self.total, self.closed = initial, total, False
+                bars.append(self)
+
+            def update(self, count: int) -> None:
+                self.n += count
+
+            def set_postfix_str(self, text: str) -> None:
+                self.text = text
+
+            def close(self) -> None:
+                self.closed = True
+
+        bars: list[Tqdm] = []
+        router, _ = mock_router({"rpd": 1000})
+        with router:
+            self.job(source, "out2.jsonl").run(router, Tqdm)
+            self.assertEqual((bars[0].n, bars[0].total, bars[0].closed), (30, 30, True))
+            with self.assertRaisesRegex(ir.ConfigError, "progress"):
+                self.job(source, "out3.jsonl").run(router, 7)
+
+
+class BadInput(JobCase):
+    def refused(self, pattern: str, source: Path, **settings: Any) -> None:
+        with self.assertRaisesRegex(ir.InferRouterError, pattern):
+            self.run_job(source, **settings)
+
+    def test_of_rows(self) -> None:
+        """A row that cannot be read has a record that names file and line; the others are served."""
+        source = self.file("in.jsonl", b'{"text": "a"}\n{broken\n[1]\n{"text": "\xff"}\n{"x": 1, "y": 2}\n"b"\n')
+        summary, calls = self.run_job(source, workers=1)
+        self.assertEqual((summary.done, summary.failed, calls), (2, 4, 2))
+        told = [each["error"]["message"] for each in self.records() if each["error"]]
+        for message, pattern in zip(told, ("2: is not JSON", "3: .*list", "4: is not UTF-8", "5: .*which of x, y"), strict=True):
+            self.assertRegex(message, rf"in\.jsonl:{pattern}")
+        source = self.file("in.csv", b"a,b\n1,2\n1\n\xff,2\n1,2,3\n3,4\n")
+        summary, _ = self.run_job(source, "out2.jsonl", prompt="{a}")
+        self.assertEqual((summary.done, summary.failed), (2, 3))
+
+    def test_a_huge_line(self) -> None:
+        """A line beyond the bound is its row's error, and is not taken into memory."""
+        source = self.file("in.txt", "a\n" + "x" * 300 + "\nb\n")
+        with mock.patch.object(batch_input, "MAX_LINE", 100):
+            summary, calls = self.run_job(source)
+        self.assertEqual((summary.done, summary.failed, calls), (2, 1, 2))
+
+    def test_of_files(self) -> None:
+        """What nothing can be read from is said before anything is asked or written."""
+        self.refused("does not exist", self.folder / "none.csv")
+        self.refused("is empty", self.file("in.csv", ""))
+        self.refused("no row to ask", self.file("in.txt", "\n\n"))
+        self.refused("UTF-16", self.file("in.txt", "a\n".encode("utf-16")))
+        self.refused("compressed", self.file("in.txt", b"\x1f\x8b\x08\x00"))
+        self.refused("no column 'txt'; it has id, text", self.file("in.csv", ROWS), prompt="{txt}")
+        self.refused("'id' twice", self.file("in.csv", "id,id\n1,2\n"), prompt="{id}")
+        self.refused("in line 1 too", self.file("in.jsonl", '{"custom_id": "a", "text": "x"}\n{"custom_id": "a", "text": "y"}'))
+        self.refused("closing brace", self.file("in.txt", "a"), prompt="}")
+        self.refused("not a JSON schema", self.file("in.txt", "a"), schema=self.file("s.json", "{}"))
+        self.refused("cannot be opened|No such file", self.file("in.txt", "a"), output="none/out.jsonl")
+        self.file("out.jsonl", "a poem\n")
+        self.refused("line 1 is not a result", self.file("in.txt", "a"))
+
+    def test_other_tables(self) -> None:
+        """A byte order mark, semicolons and tabs are understood."""
+        for number, text in enumerate(("\ufefftext;n\nhi;1\n", "text\tn\nhi\t1\n")):
+            self.run_job(self.file(f"{number}.csv", text), f"{number}.jsonl", prompt="{text}{n}")
+            self.assertEqual(self.records(f"{number}.jsonl")[0]["row"], {"text": "hi", "n": "1"})
+
+    def test_a_full_disk(self) -> None:
+        """A write that fails halfway leaves whole records, says what to do, and the next run goes on."""
+        source = self.file("in.txt", "".join(f"{number}\n" for number in range(9)))
+        real, count = os.write, [0]
+
+        def full(fd: int, data: bytes) -> int:
+            count[0] += data.startswith(b'{"custom_id')
+            if data.startswith(b'{"custom_id') and count[0] > 4:
+                if count[0] == 5:
+                    return real(fd, data[:10])
+                raise OSError(errno.ENOSPC, "No space left on device")
+            if count[0] > 4 and not data.startswith(b"{"):
+                raise OSError(errno.ENOSPC, "No space left on device")
+            return real(fd, data)
+
+        with mock.patch.object(os, "write", full), self.assertRaisesRegex(ir.BatchError, "the disk is full"):
+            self.run_job(source, workers=2)
+        self.assertEqual(len(self.records()), 4)
+        self.assertEqual(self.run_job(source)[1], 5)
+
+    def test_an_output_that_vanishes(self) -> None:
+        """A file that is taken away under a run ends it with words, instead of writing into nowhere."""
+        source = self.file("in.txt", "".join(f"{number}\n" for number in range(50)))
+
+        def remove(body: Any) -> str:
+            if "9" in echo(body):
+                (self.folder / "out.jsonl").unlink(missing_ok=True)
+            return "ok"
+
+        with self.assertRaisesRegex(ir.BatchError, "removed or replaced"):
+            self.run_job(source, workers=2, default=remove)
+
+
+class Parts(unittest.TestCase):
+    def test_templates(self) -> None:
+        """Columns in braces, doubled braces, nothing of Python's format language."""
+        template = part("batch_prompt").template
+        cut = template("{{x}} {a} and {b c}{a}")
+        self.assertEqual(cut.columns, ("a", "b c"))
+        self.assertEqual(cut.filled({"a": 1, "b c": None}), "{x} 1 and 1")
+        self.assertEqual(template("{a.b[0]!r:>9}").columns, ("a.b[0]!r:>9",))
+        for wrong in ("{", "{}", "a}", "{ }"):
+            with self.assertRaises(ir.ConfigError):
+                template(wrong)
+        with self.assertRaisesRegex(ir.InvalidRequestError, "no 'a'; it has z"):
+            template("{a}").filled({"z": 1})
+
+    def test_schemas(self) -> None:
+        """Each keyword that structured answers use, and where an answer breaks it."""
+        fault = part("batch_schema").schema_fault
+        deep = {"$defs": {"n": {"type": "integer", "minimum": 1}}, "type": "array", "items": {"$ref": "#/$defs/n"}, "maxItems": 3}
+        cases: list[tuple[Any, Any, str | None]] = [
+            ({"mood": "good"}, SCHEMA, None),
+            ({"mood": "so"}, SCHEMA, 'answer.mood is "so", not one of'),
+            ({}, SCHEMA, "answer lacks 'mood'"),
+            ({"mood": "bad", "x": 1}, SCHEMA, "answer has 'x'"),
+            ([1], SCHEMA, "answer is array, not object"),
+            ([1, 2], deep, None),
+            ([1, 0], deep, r"answer\[1\] is 0"),
+            ([1, True], deep, r"answer\[1\] is boolean"),
+            ([1, 2, 3, 4], deep, "has 4 items"),
+            (1.0, {"type": ["integer", "null"]}, None),
+            ("x", {"anyOf": [{"type": "null"}, {"type": "string", "minLength": 2}]}, "is string, not null"),
+            (None, {"anyOf": [{"type": "null"}, {"const": 3}]}, None),
+            (4, {"const": 3}, "is not 3"),
+            ({"a": "b"}, {"additionalProperties": {"type": "integer"}}, r"answer\.a is string"),
+        ]
+        for value, schema, pattern in cases:
+            found = fault(value, schema)
+            self.assertRegex(found, pattern) if pattern else self.assertIsNone(found, value)
+
+
+if __name__ == "__main__":
+    unittest.main()

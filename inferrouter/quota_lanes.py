@@ -1,9 +1,9 @@
 """Carries the verbs of a quota store to a server, many in one round trip, each answered in time.
 
 Strategy: a verb is queued as an `Operation`; a few threads ("lanes", started when first needed, gone when idle) take what is
-queued and send it as one batch. On a near server one lane is busy at a time, so that threads share a round trip; on a far one
-several are. Whoever asked waits for its answer until its own deadline, whatever the client library does. A batch that failed is
-sent again, as every operation is idempotent by its id; what may have been done for somebody who has given up is undone by it.
+queued and send it as one batch. One lane carries what all threads ask, so that they share a round trip; to a server that is
+far away several do. Whoever asked waits for its answer until its own deadline, whatever the client library does. A batch that
+failed is sent again, as every operation is idempotent by its id; what may have been done for one who has given up is undone.
 Must never know what an operation means, nor a client library.
 """
 
@@ -26,12 +26,17 @@ LARGEST_BATCH = 48
 IDLE_S = 30.0
 """Seconds after which a lane without work ends."""
 NUDGE_S = 0.05
-"""Seconds that an operation waits for a busy lane before another lane is started for it."""
+"""Seconds after which whoever waits looks whether all lanes hang."""
+HUNG_S = 0.25
+"""Seconds without an answer, if that is less than a quarter of the timeout, after which another lane takes what is queued."""
 MOST_LANES = 24
 """Threads at most, those included that a silent server keeps waiting."""
 KEPT_UNDOS = 10_000
 _UNDO_PAUSE_S = 0.25
-_NEAR_S = 0.0006
+_FAR_S = 0.005
+"""Seconds of a round trip for each of which another lane may be busy: nearer, one that carries everybody's is the faster way."""
+_GATHERING = 0.3
+"""Part of a round trip that a lane waits for those who were just answered, so that they travel together again."""
 
 
 class Operation:
@@ -172,13 +177,13 @@ class Lanes:
 
     def _wake(self) -> None:
         """Under the lock: see that somebody takes what is queued."""
-        wanted = 1 if self._nearest < _NEAR_S else min(self._most, 1 + int(self._nearest / _NEAR_S))
-        if self._busy < wanted:
+        if self._busy < min(self._most, 1 + int(self._nearest / _FAR_S)):
             self._start_lane()
 
     def _nudge(self) -> None:
-        """Under the lock: what is queued has waited long, so another lane takes it, though others may hang."""
-        if self._queue:
+        """Under the lock: another lane takes what is queued, where all that are busy have heard nothing for long."""
+        hung = self._monotonic() - min(HUNG_S, self._timeout / 4)
+        if self._queue and all(began <= hung for began in self._threads.values() if began):
             self._start_lane()
 
     def _start_lane(self) -> None:
@@ -205,15 +210,27 @@ class Lanes:
             while True:
                 with self._lock:
                     self._busy -= 1
+                    self._threads[me] = 0.0
                     batch = self._next_batch()
                     if batch is None:
                         return
                     self._busy += 1
+                    self._threads[me] = self._monotonic()
                 carrier = self._carry(batch, carrier)
+                if len(batch) > 1:
+                    self._gather(min(len(batch), LARGEST_BATCH))
         finally:
             self._let_go(carrier)
             with self._lock:
                 self._threads.pop(me, None)
+
+    def _gather(self, expected: int) -> None:
+        """Waits a little until as many are queued as were just answered."""
+        pause = self._nearest * _GATHERING / 4
+        for _ in range(4):
+            if len(self._queue) >= expected or self._closed:
+                return
+            self._sleep(pause)
 
     def _next_batch(self) -> list[Operation] | None:
         """Under the lock: what to send, None once there is nothing to do for long. Waits."""

@@ -1,9 +1,9 @@
 """All four stores in one table: pairs of reserve and commit (3 buckets) per second, and the longest wait of a verb.
 
-Run: python3 -m tests.benchmarks.bench_stores [SECONDS] [ROUNDS]. It starts a Redis (append-only file synced every second, as is usual)
-and a PostgreSQL of its own; without them, or without redis-py and psycopg, it shows memory and sqlite alone. "1 ms" is added each
-way by a proxy. The first row of each server is its floor in the same run: two empty round trips by one thread. Every figure is the
-median of the rounds; each wait is the longest of all.
+Run: python3 -m tests.benchmarks.bench_stores [SECONDS] [ROUNDS]. It starts a Redis (append-only file synced every second, as is
+usual) and a PostgreSQL of its own; without them, or without redis-py and psycopg, it shows memory and sqlite alone. "1 ms" is
+added each way by a proxy. The first row of each server is its floor in the same run: two empty round trips by one thread. Every
+figure is the median of the rounds; each wait is the longest of all.
 """
 
 from __future__ import annotations

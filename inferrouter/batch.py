@@ -1,13 +1,14 @@
 """Runs a long job from a file into a file: paced by the limits, resumed by running it again.
 
-Strategy: the output says what is finished, the rest is asked through `map_workers`, and each answer is appended the moment it is
-there; no more rows are out than there are workers, so that a crash has at most so many asked twice. Rows that say the same are
-asked once and copied at the end. Must never know how a provider is called or how anything is shown.
+Strategy: the output says what is finished, the rest is asked through `map_workers`, and each answer is appended by the thread
+that got it, before it takes another row, so that a crash has at most as many asked twice as there are workers. Rows that say the
+same are asked once and copied at the end. Must never know how a provider is called or how anything is shown.
 """
 
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
@@ -17,7 +18,7 @@ from typing import Any
 from .batch_answer import answer_columns, check_answer, outcome_of
 from .batch_index import COPY, FAILED, FINISHED, TO_DO, Index
 from .batch_input import Folder, RawRow, Source, source
-from .batch_output import FORMATS, Output, records_of, without_failed
+from .batch_output import FORMATS, Output, keys_of, records_of, without_failed
 from .batch_progress import BatchSummary, Progress, Tracker
 from .batch_prompt import Asking, template
 from .batch_schema import schema_from_file
@@ -25,7 +26,8 @@ from .batch_state import JobState
 from .capacity import FinishTime
 from .costs import estimate_chat
 from .errors import BatchError, ConfigError, InvalidRequestError
-from .map_workers import JobSettings, Row, Workers
+from .map_serving import JobSettings, Row, Served
+from .map_workers import Workers
 from .mapping import job_settings
 from .records import ChatRequest, Usage
 from .router import Router
@@ -110,13 +112,16 @@ class Batch:
         }
         self._workers: Workers | None = None
         self._stopping = ""
+        self._interrupt: KeyboardInterrupt | None = None
 
     def run(self, router: Router, progress: Any = None) -> BatchSummary:
         """Ask what is not in the output yet. `progress`: a function that gets `Progress` at most ten times a second, or tqdm.
 
         Returns when every row is in the output, or it had to stop; `BatchSummary.stopped` says. Raises `BatchError`,
         `ConfigError`, or what no row could be served with; what is in the output then is whole, and the same call goes on.
+        Ctrl-C once lets what is in flight finish and be written before it is raised.
         """
+        self._stopping, self._interrupt = "", None
         state = JobState(self.output)
         state.take()
         output: Output | None = None
@@ -129,7 +134,7 @@ class Batch:
                 output.close()
                 without_failed(self.output, self._shape)
                 output.open()
-            index.mark(records_of(self.output, self._shape))
+            index.mark(*keys_of(self.output, self._shape))
             tracker = Tracker(
                 router.clock, index.total, index.count(FINISHED), index.count(FAILED), self._forecast(router, index)
             )
@@ -150,7 +155,7 @@ class Batch:
         index = Index(self._source, self._shard, self._dedupe)
         self._check_columns()
         if self.output.exists():
-            index.mark(records_of(self.output, self._shape))
+            index.mark(*keys_of(self.output, self._shape))
         return index.total, index.count(TO_DO, COPY)
 
     def sample(self, count: int = 20) -> list[ChatRequest]:
@@ -189,7 +194,7 @@ class Batch:
         """Ask every row that is to do, write each as it comes, then make the copies."""
         schema = self._asking.schema
         check = None if schema is None else (lambda _, answer: check_answer(answer, schema))
-        settings = replace(self._jobs, window=self._jobs.workers, check=check)
+        settings = replace(self._jobs, check=check, keep=self._keeping(router, output))
         workers = self._workers = Workers(router, self._rows(index), settings)
         last = -1e18
 
@@ -206,21 +211,48 @@ class Batch:
         try:
             workers.begin()
             look()
-            while (served := workers.next(look)) is not None:
-                custom_id, columns = served.row.item
-                output.write(outcome_of(served, custom_id, columns, schema, router.clock.time()))
+            while (served := self._next(workers, look)) is not None:
                 workers.taken()
-                tracker.served(served, custom_id)
-                if self._max_spend is not None:
-                    coming = workers.in_flight * tracker.mean_cost
-                    if tracker.cost and tracker.cost + coming >= self._max_spend:
-                        workers.stop("max_spend")
+                tracker.served(served, served.row.item[0])
                 look()
             self._copy(index, output, tracker)
+            if self._interrupt is not None:
+                raise self._interrupt
         finally:
             workers.stop()
             workers.join()
             look(ended=True)
+
+    def _keeping(self, router: Router, output: Output) -> Callable[[Served], None]:
+        """What writes a result, called by the thread that has it; and stops the job once it has cost too much."""
+        schema, clock, lock = self._asking.schema, router.clock, threading.Lock()
+        spent, answered = 0.0, 0
+
+        def keep(served: Served) -> None:
+            nonlocal spent, answered
+            custom_id, columns = served.row.item
+            line = output.line(outcome_of(served, custom_id, columns, schema, clock.time()))
+            with lock:
+                output.write(line)
+                if self._max_spend is None or served.response is None or self._workers is None:
+                    return
+                spent += served.response.routing.cost
+                answered += 1
+                if spent and spent * (1 + self._workers.in_flight / answered) >= self._max_spend:
+                    self._workers.stop("max_spend")
+
+        return keep
+
+    def _next(self, workers: Workers, look: Callable[[], None]) -> Served | None:
+        """The next result. The first Ctrl-C stops the job and is raised after its last result; a second one at once."""
+        while True:
+            try:
+                return workers.next(look)
+            except KeyboardInterrupt as exc:
+                if self._stopping:
+                    raise
+                self._interrupt = exc
+                self.stop()
 
     def _rows(self, index: Index) -> Iterator[Row]:
         """What is to be asked, read when a worker is free for it."""

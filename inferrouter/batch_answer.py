@@ -12,7 +12,7 @@ from typing import Any
 from .batch_output import Outcome
 from .batch_schema import schema_fault
 from .errors import MalformedResponseError, ProviderError
-from .map_workers import Served
+from .map_serving import Served
 from .responses import ChatResponse, EmbedResponse
 
 LONGEST_MESSAGE = 2000

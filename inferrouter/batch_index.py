@@ -7,13 +7,12 @@ or how an output is written.
 
 from __future__ import annotations
 
-import re
 from array import array
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
+from collections.abc import Set as AbstractSet
 from itertools import pairwise
 
-from .batch_input import RawRow, RowName, Source, content_hash
-from .batch_output import Record
+from .batch_input import RawRow, Source, key_of, name_of, numbered
 from .errors import BatchError
 
 TO_DO, FINISHED, FAILED, COPY, ELSEWHERE = range(5)
@@ -26,19 +25,18 @@ class Index:
     def __init__(self, source: Source, shard: tuple[int, int] | None, dedupe: bool) -> None:
         """Look through the input. `shard`: (i, n), i from 1. Raises `ConfigError`, or `BatchError` for names that come twice."""
         self._source = source
-        keys, contents = array("Q"), array("Q")
-        for row in source.raw():
-            name = source.name(row)
-            keys.append(_named(name.custom_id) if name.custom_id else name.content)
-            contents.append(name.content)
+        source.lasting = shard is not None
+        keys, contents = source.scan()
         if not keys:
             raise BatchError(f"input {str(source.path)!r} is empty: there is no row to ask")
         self.states = bytearray(len(keys))
         self._twice = _repeated(contents)
-        self._keys: array[int] | None = keys
         if self._twice:
+            keys = keys[:]
             self._tell_apart(keys, contents, dedupe)
-        self._refuse_names_twice(keys)
+        if self._twice or keys is not contents:
+            self._refuse_names_twice(keys)
+        self._keys: array[int] | None = keys
         if shard is not None:
             place, count = shard
             for at, content in enumerate(contents):
@@ -46,17 +44,16 @@ class Index:
                     self.states[at] = ELSEWHERE
         self.total = len(keys) - self.states.count(ELSEWHERE)
 
-    def mark(self, records: Iterable[Record]) -> None:
-        """Note what is in the output. Called once: what it needed is let go of."""
+    def mark(self, fine: AbstractSet[int], failed: AbstractSet[int]) -> None:
+        """Note what is in the output, by the keys of its records. Called once: what it needed is let go of."""
         keys, self._keys = self._keys, None
         assert keys is not None
-        fine: set[int] = set()
-        failed: set[int] = set()
-        for custom_id, _, _, bad in records:
-            (failed if bad else fine).add(key_of(custom_id))
         if not fine and not failed:
             return
         states = self.states
+        if not failed and not any(states):
+            states[:] = bytes(map(fine.__contains__, keys))  # in the output is `FINISHED`, else `TO_DO`
+            return
         for at, key in enumerate(keys):
             if states[at] != ELSEWHERE and (key in fine or key in failed):
                 states[at] = FINISHED if key in fine else FAILED
@@ -67,6 +64,8 @@ class Index:
 
     def rows(self, *states: int) -> Iterator[tuple[int, str, RawRow]]:
         """The rows in these states: place, `custom_id`, and the row before it is read."""
+        if not self.count(*states):
+            return
         seen: dict[int, int] = {}
         for at, row in enumerate(self._source.raw()):
             if at >= len(self.states):  # the file has grown since; the next run takes what was added
@@ -101,7 +100,7 @@ class Index:
             if content in self._twice:
                 times = seen[content] = seen.get(content, 0) + 1
                 if times > 1 and keys[at] == content:
-                    keys[at] = _numbered(content, times)
+                    keys[at] = numbered(content, times)
                 if times > 1 and dedupe:
                     self.states[at] = COPY
 
@@ -112,7 +111,7 @@ class Index:
         seen: dict[str, int] = {}
         for row in self._source.raw():
             custom_id = self._source.name(row).custom_id
-            if custom_id and _named(custom_id) in wrong:
+            if custom_id and key_of(custom_id) in wrong:
                 if custom_id in seen:
                     raise BatchError(
                         f"{self._source.place(row)}: custom_id {custom_id!r} stands in line {seen[custom_id]} too: "
@@ -121,30 +120,8 @@ class Index:
                 seen[custom_id] = row.line
 
 
-def name_of(name: RowName, times: int) -> str:
-    """What a row is called in the output: its own name, else one made of what it holds, the `times`th row that says it."""
-    return name.custom_id or f"row-{name.content:016x}{f'-{times}' if times > 1 else ''}"
-
-
-def key_of(custom_id: str) -> int:
-    """64 bits for a row by its name in the output."""
-    made = _MADE.fullmatch(custom_id)
-    if made is None:
-        return _named(custom_id)
-    return _numbered(int(made[1], 16), int(made[2] or 1))
-
-
-_MADE = re.compile(r"row-([0-9a-f]{16})(?:-(\d{1,9}))?")
-
-
-def _named(custom_id: str) -> int:
-    return content_hash(b"custom_id\x00" + custom_id.encode("utf-8", "replace"))
-
-
-def _numbered(content: int, times: int) -> int:
-    return (content + (times - 1) * 0x9E3779B97F4A7C15) % 2**64
-
-
 def _repeated(numbers: array[int]) -> frozenset[int]:
     """Those that come more than once."""
+    if len(set(numbers)) == len(numbers):
+        return frozenset()
     return frozenset(low for low, high in pairwise(sorted(numbers)) if low == high)

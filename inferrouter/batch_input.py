@@ -11,6 +11,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+from array import array
 from collections.abc import Iterator
 from hashlib import blake2b
 from pathlib import Path
@@ -41,9 +42,12 @@ class RowName(NamedTuple):
 
 
 class Source:
-    """An input. `path`: of the file or folder; `columns`: what every row has, None where rows may differ."""
+    """An input. `path`: of the file or folder; `columns`: what every row has, None where rows may differ. `lasting`: the contents
+    of rows with names of their own are hashed alike in every process, which shards need and costs more.
+    """
 
     columns: tuple[str, ...] | None
+    lasting = False
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -55,6 +59,15 @@ class Source:
     def name(self, row: RawRow) -> RowName:
         """How a row is known."""
         raise NotImplementedError
+
+    def scan(self) -> tuple[array[int], array[int]]:
+        """For every row its key, see `key_of`, and its content. Raises as `raw` does."""
+        keys, contents = array("Q"), array("Q")
+        for row in self.raw():
+            name = self.name(row)
+            keys.append(key_of(name.custom_id) if name.custom_id else name.content)
+            contents.append(name.content)
+        return keys, contents
 
     def values(self, row: RawRow) -> dict[str, Any]:
         """The row's columns. Raises `InvalidRequestError` naming file and line."""
@@ -87,7 +100,35 @@ def source(path: str | Path, kind: str = "") -> Source:
 
 def content_hash(data: bytes) -> int:
     """64 bits of `data`, the same on every machine."""
-    return int.from_bytes(blake2b(data, digest_size=8).digest(), "big")
+    return int.from_bytes(blake2b(data, digest_size=8).digest())
+
+
+def name_of(name: RowName, times: int) -> str:
+    """What a row is called in the output: its own name, else one made of what it holds, the `times`th row that says it."""
+    return name.custom_id or f"row-{name.content:016x}{f'-{times}' if times > 1 else ''}"
+
+
+def key_of(custom_id: str) -> int:
+    """64 bits for a row by its name in the output: of a name that was made, what it was made of; else of this process alone."""
+    if custom_id.startswith("row-") and custom_id[20:21] in ("", "-"):
+        try:
+            return numbered(int(custom_id[4:20], 16), int(custom_id[21:] or 1))
+        except ValueError:
+            pass  # a name that only looks like one
+    return hash(bytes_of(custom_id)) & _MASK
+
+
+def bytes_of(text: str) -> bytes:
+    """`text` as it stands in a file, bytes that were no UTF-8 among them."""
+    try:
+        return text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:  # half a character, from a JSON escape
+        return text.encode("utf-8", "surrogatepass")
+
+
+def numbered(content: int, times: int) -> int:
+    """The key of the `times`th row that says the same."""
+    return (content + (times - 1) * 0x9E3779B97F4A7C15) & _MASK
 
 
 class Lines(Source):
@@ -97,6 +138,15 @@ class Lines(Source):
 
     def raw(self) -> Iterator[RawRow]:
         """See `Source`."""
+        return (RawRow(*row) for row in self._data())
+
+    def scan(self) -> tuple[array[int], array[int]]:
+        """See `Source`."""
+        whole, hashed = int.from_bytes, blake2b  # a million times
+        keys = array("Q", (whole(hashed(row[1], digest_size=8).digest()) for row in self._data()))
+        return keys, keys
+
+    def _data(self) -> Iterator[tuple[int, bytes, str]]:
         try:
             with open(self.path, "rb") as file:
                 _check_encoding(self.path, file.read(4))
@@ -107,9 +157,9 @@ class Lines(Source):
                         rest = b""
                         while (rest := file.readline(MAX_LINE)) and not rest.endswith(b"\n"):
                             pass
-                        yield RawRow(number, data[:1024], f"the line is longer than {MAX_LINE // 2**20} MiB")
+                        yield number, data[:1024], f"the line is longer than {MAX_LINE // 2**20} MiB"
                     elif data := data.strip():
-                        yield RawRow(number, data)
+                        yield number, data, ""
         except OSError as exc:
             raise ConfigError(f"input {str(self.path)!r} cannot be read: {exc.strerror}") from exc
 
@@ -140,16 +190,44 @@ class JsonLines(Lines):
         data: bytes = row.data
         first = _ID_FIRST.match(data)
         if first is not None:
-            return RowName(str(first[1], "utf-8", "replace"), content_hash(data[first.end() :]))
+            return RowName(str(first[1], "utf-8", "surrogateescape"), self._hash(data[first.end() :]))
         if b'"custom_id"' in data and not row.fault:
             try:
                 found = json.loads(data)
                 custom_id = found.pop("custom_id")
                 if isinstance(custom_id, str) and custom_id:
-                    return RowName(custom_id, content_hash(json.dumps(found, sort_keys=True).encode()))
+                    return RowName(custom_id, self._hash(json.dumps(found, sort_keys=True).encode()))
             except (ValueError, AttributeError, KeyError, RecursionError):
                 pass
         return RowName("", content_hash(data))
+
+    def scan(self) -> tuple[array[int], array[int]]:
+        """See `Source`."""
+        keys, contents = array("Q"), array("Q")
+        match, lasting, mask = _ID_FIRST.match, self.lasting, _MASK  # a million times
+        for row in self._data():
+            data = row[1]
+            first = match(data)
+            if first is None:
+                if b'"custom_id"' in data:
+                    name = self.name(RawRow(*row))
+                    keys.append(key_of(name.custom_id) if name.custom_id else name.content)
+                    contents.append(name.content)
+                else:
+                    content = content_hash(data)
+                    keys.append(content)
+                    contents.append(content)
+            elif lasting or first[1].startswith(b"row-"):
+                name = self.name(RawRow(*row))
+                keys.append(key_of(name.custom_id))
+                contents.append(name.content)
+            else:
+                keys.append(hash(first[1]) & mask)
+                contents.append(hash(data[first.end() :]) & mask)
+        return keys, keys if keys == contents else contents
+
+    def _hash(self, data: bytes) -> int:
+        return content_hash(data) if self.lasting else hash(data) & _MASK
 
     def values(self, row: RawRow) -> dict[str, Any]:
         """See `Source`."""
@@ -276,6 +354,7 @@ class Folder(Source):
         return str(self.path / row.data)
 
 
+_MASK = 2**64 - 1
 _BOM = b"\xef\xbb\xbf"
 _ID_FIRST = re.compile(rb'\{\s*"custom_id"\s*:\s*"([^"\\]+)"\s*,?\s*')
 

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from .batch_index import ELSEWHERE, Index, key_of
-from .batch_input import source
+from .batch_index import ELSEWHERE, Index
+from .batch_input import key_of, source
 from .batch_output import Record, csv_spans, records_of
 from .errors import BatchError
 

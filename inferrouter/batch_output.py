@@ -19,6 +19,7 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from .batch_input import bytes_of, key_of
 from .batch_prompt import as_text
 from .errors import BatchError
 
@@ -49,7 +50,9 @@ class Outcome(NamedTuple):
 
 class Output:
     """The file of results at `path`. `shape`: a word of `FORMATS`; `columns`: the input's, for a CSV; `answers`: the columns of
-    the answer. `fsync`: every record is on the disk before the next. Used by one thread; raises `BatchError`."""
+    the answer. `fsync`: every record is on the disk before the next. `line` may be called by any thread, the rest by one at a
+    time. Raises `BatchError`.
+    """
 
     def __init__(self, path: Path, shape: str, columns: Sequence[str], answers: Sequence[str], fsync: bool) -> None:
         self.path = path
@@ -59,13 +62,15 @@ class Output:
         self._columns = [name for name in columns if name != "custom_id"]
         self._fsync = fsync
         self._fd = -1
+        self._inode = 0
         self._end = 0
 
     def open(self) -> bool:
         """Open the file, made if it is not there, and cut a torn end off; whether there was one. Raises `BatchError`."""
         try:
             self._fd = os.open(self.path, os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o666)
-            size = os.fstat(self._fd).st_size
+            found = os.fstat(self._fd)
+            size, self._inode = found.st_size, found.st_ino
             self._end = self._whole_end(size)
             if self._end < size:
                 os.ftruncate(self._fd, self._end)
@@ -77,9 +82,9 @@ class Output:
             self._append(_csv_line(["custom_id", *columns, *self._answers, *ANSWER_COLUMNS]))
         return self._end < size
 
-    def write(self, outcome: Outcome) -> None:
-        """Append one record. Raises `BatchError` on a full disk or a folder that is gone; then nothing of it is in the file."""
-        self._append(self.line(outcome))
+    def write(self, record: bytes) -> None:
+        """Append what `line` gave. Raises `BatchError` on a full disk or a file that is gone; then nothing of it is there."""
+        self._append(record)
 
     def copy(self, record: Record, custom_id: str) -> None:
         """Append what `record` says once more, under another name; it cost nothing more."""
@@ -87,7 +92,7 @@ class Output:
             file.seek(record.start)
             data = file.read(record.end - record.start)
         if self.shape == "csv":
-            cells = next(csv.reader(io.StringIO(data.decode("utf-8", "replace"), newline="")))
+            cells = next(csv.reader(io.StringIO(data.decode("utf-8", "surrogateescape"), newline="")))
             self._append(_csv_line([custom_id, *cells[1:-1], "0"]))
             return
         made = json.loads(data)
@@ -153,7 +158,7 @@ class Output:
     def _append(self, data: bytes) -> None:
         """Write `data` whole or not at all."""
         try:
-            if os.stat(self.path).st_ino != os.fstat(self._fd).st_ino:
+            if os.stat(self.path).st_ino != self._inode:
                 raise FileNotFoundError(errno.ENOENT, "another file has taken its place")
             done = 0
             while done < len(data):
@@ -199,7 +204,7 @@ def line_records(path: Path) -> Iterator[Record]:
                 start, at = at, at + len(line)
                 found = _HEAD.match(line)
                 if found is not None:
-                    yield Record(str(found[1], "utf-8", "replace"), start, at, found[2] is None)
+                    yield Record(str(found[1], "utf-8", "surrogateescape"), start, at, found[2] is None)
                 elif line.strip():
                     custom_id, failed = _parsed_head(line, path, number)
                     yield Record(custom_id, start, at, failed)
@@ -207,12 +212,49 @@ def line_records(path: Path) -> Iterator[Record]:
         raise BatchError(f"output {str(path)!r} cannot be read: {exc.strerror}") from exc
 
 
+def keys_of(path: Path, shape: str) -> tuple[set[int], set[int]]:
+    """The keys of the records that succeeded, and of those that failed. Raises `BatchError` where it is not such a file."""
+    fine: set[int] = set()
+    failed: set[int] = set()
+    if shape == "csv":
+        for record in csv_records(path):
+            (failed if record.failed else fine).add(key_of(record.custom_id))
+        return fine, failed
+    mask = 2**64 - 1
+    try:
+        with open(path, "rb") as file:
+            for number, line in enumerate(file, 1):
+                end = line.find(b'"', 15)
+                name = line[15:end]
+                plain = line.startswith(b'{"custom_id": "') and b"\\" not in name
+                if plain and line.startswith(b'", "error": null', end):
+                    keys = fine
+                elif plain and line.startswith(b'", "error": {', end):
+                    keys = failed
+                elif line.strip():
+                    custom_id, bad = _parsed_head(line, path, number)
+                    (failed if bad else fine).add(key_of(custom_id))
+                    continue
+                else:
+                    continue
+                if not name.startswith(b"row-"):
+                    keys.add(hash(name) & mask)
+                    continue
+                try:  # as `key_of` has it, without making a string of it
+                    keys.add(int(name[4:], 16) if len(name) == 20 else key_of(str(name, "utf-8", "surrogateescape")))
+                except ValueError:
+                    keys.add(key_of(str(name, "utf-8", "surrogateescape")))
+    except OSError as exc:
+        raise BatchError(f"output {str(path)!r} cannot be read: {exc.strerror}") from exc
+    return fine, failed
+
+
 def csv_records(path: Path) -> Iterator[Record]:
     """The records of a CSV output, its header left out. Raises `BatchError` where it has not our columns."""
     try:
         header: list[str] | None = None
         for start, end, data in csv_spans(path):
-            cells = next(csv.reader(io.StringIO(data.decode("utf-8", "replace"), newline="")), [])
+            cells = next(csv.reader(io.StringIO(data.decode("utf-8", "surrogateescape"), newline="")), [])
             if header is None:
                 header = cells
                 if not header or header[0] != "custom_id" or "error" not in header:
@@ -282,14 +324,20 @@ def _foreign(path: Path, number: int) -> str:
 
 
 def _request_id(custom_id: str) -> str:
-    return f"batch_req_{blake2b(custom_id.encode('utf-8', 'replace'), digest_size=8).hexdigest()}"
+    return f"batch_req_{blake2b(bytes_of(custom_id), digest_size=8).hexdigest()}"
+
+
+_ENCODER = json.JSONEncoder(ensure_ascii=False)  # made once; `json.dumps` makes one a record
 
 
 def _json_line(made: Mapping[str, Any]) -> bytes:
-    return json.dumps(made, ensure_ascii=False).encode("utf-8", "replace") + b"\n"
+    try:
+        return _ENCODER.encode(made).encode() + b"\n"
+    except UnicodeEncodeError:  # half a character in an answer or a name: JSON can say it in an escape
+        return json.dumps(made).encode() + b"\n"
 
 
 def _csv_line(cells: Sequence[str]) -> bytes:
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerow(cells)
-    return text.getvalue().encode("utf-8", "replace")
+    return bytes_of(text.getvalue())

@@ -15,7 +15,7 @@ from typing import Any
 from .capacity import FinishTime
 from .errors import InferRouterError
 from .frozen import EMPTY, FrozenDict, frozen_value
-from .map_workers import Served
+from .map_serving import Served
 from .meter import Clock
 from .records import Usage
 

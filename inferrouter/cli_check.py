@@ -57,7 +57,7 @@ def check(options: Namespace, console: Console) -> int:
     except ConfigError as error:
         return _wrong(name, error, options.json, console)
     unserved = [each["model"] for each in report if not each["served"]]
-    probes = probe_accounts(config, own_store(path)) if options.live else []
+    probes = _probed(path, config) if options.live else []
     silent = [each.account_id for each in probes if not each.fine]
     fine = not unserved and not silent
     if options.json:
@@ -89,6 +89,11 @@ def _of_environment() -> tuple[Config, tuple[str, ...]]:
 
     found = accounts_from_env(os.environ)
     return config_for(found.accounts), tuple(found.notes)
+
+
+def _probed(path: Path | None, config: Config) -> list[Probe]:
+    with own_store(path) as store:
+        return probe_accounts(config, store)
 
 
 def _show(probe: Probe, console: Console) -> None:

@@ -10,7 +10,8 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -87,22 +88,28 @@ def loaded(path: Path) -> tuple[Config, tuple[str, ...]]:
     return load_config(path, known_providers=KNOWN_PROVIDERS)
 
 
+@contextmanager
 def open_router(
     options: Namespace, *, countdown: Countdown | None = None, allow_paid: bool = False, meter: Meter | None = None
-) -> Router:
+) -> Iterator[Router]:
     """A router over the configuration that is found, else over the environment's keys. Raises `ConfigError`, `QuotaStoreError`.
 
     `countdown`: shows waits. `allow_paid` counts without a configuration. `meter`: is told what happens, instead of `countdown`.
     """
     told = meter or countdown
     path = found_config(options.config)
-    if path is not None:
-        return Router.from_file(path, quota_store=own_store(path), meter=told, clock=countdown)
-    try:
-        own = own_store(None)
-        return Router.from_env(allow_paid=allow_paid, store=own, max_wait=ENV_WAIT_S, meter=told, clock=countdown)
-    except ConfigError as error:
-        raise ConfigError(f"{'; '.join(error.problems)}; or name a configuration file with --config") from None
+    with own_store(path) as store:
+        try:
+            if path is None:
+                made = Router.from_env(allow_paid=allow_paid, store=store, max_wait=ENV_WAIT_S, meter=told, clock=countdown)
+            else:
+                made = Router.from_file(path, quota_store=store, meter=told, clock=countdown)
+        except ConfigError as error:
+            if path is not None:
+                raise
+            raise ConfigError(f"{'; '.join(error.problems)}; or name a configuration file with --config") from None
+        with made as router:
+            yield router
 
 
 def state_file(env: Mapping[str, str]) -> Path:
@@ -110,10 +117,13 @@ def state_file(env: Mapping[str, str]) -> Path:
     return _folder(env, "XDG_STATE_HOME", ".local/state", "LOCALAPPDATA") / "quota.sqlite"
 
 
-def own_store(path: Path | None) -> QuotaStore | None:
-    """The user's own sqlite store, or None where the configuration `path` names a store itself."""
+@contextmanager
+def own_store(path: Path | None) -> Iterator[QuotaStore | None]:
+    """The user's own sqlite store, or None where the configuration `path` names a store itself. Raises `ConfigError` if it cannot
+    be made, or `QuotaStoreError`."""
     if path is not None and names_a_store(path):
-        return None
+        yield None
+        return
     from .quota_sqlite import SQLiteQuotaStore
 
     file = state_file(os.environ)
@@ -124,7 +134,8 @@ def own_store(path: Path | None) -> QuotaStore | None:
             f"the folder {str(file.parent)!r} for counts cannot be made ({exc.strerror}): set XDG_STATE_HOME to one that can, "
             'or name a file with [quota] store = "sqlite", path = "..."'
         ) from exc
-    return SQLiteQuotaStore(file)
+    with SQLiteQuotaStore(file) as store:
+        yield store
 
 
 def one_line(text: str) -> str:

@@ -27,11 +27,16 @@ class Turn:
 
     __slots__ = ("at", "awake", "model", "number")
 
-    def __init__(self, model: str, number: int, lock: threading.RLock) -> None:
+    def __init__(self, model: str, number: int) -> None:
         self.model = model
         self.number = number
         self.at = 0.0
-        self.awake = threading.Condition(lock)
+        self.awake: threading.Condition | None = None  # made when it has to wait, which most never do
+
+    def wake(self) -> None:
+        """Let the thread that waits look around. The job's lock is held."""
+        if self.awake is not None:
+            self.awake.notify()
 
 
 class _Line:
@@ -50,7 +55,8 @@ class Pacer:
 
     `woken()`: whether a thread that waits for something else is about to go on. `idle(at)`: called when every thread waits and
     nothing is to be had before `at`, epoch seconds; true ends the job. Both are called under the lock. `awake`: how
-    many of the job's threads do something other than wait; whoever changes it holds the lock.
+    many of the job's threads do something other than wait; whoever changes it holds the lock. `in_flight`: rows between `enter`
+    and `leave` that do not wait.
     """
 
     def __init__(self, clock: Clock, lock: threading.RLock, woken: Callable[[], bool], idle: Callable[[float], bool]) -> None:
@@ -64,6 +70,7 @@ class Pacer:
         self._sleeping = False
         self._stopped = False
         self.awake = 0
+        self.in_flight = 0
 
     @property
     def waiting_until(self) -> float | None:
@@ -75,16 +82,20 @@ class Pacer:
         """A turn for a row that has come: at once if nobody waits. None: the job has stopped."""
         with self._lock:
             self._numbers += 1
-            turn = Turn(model, self._numbers, self._lock)
+            turn = Turn(model, self._numbers)
             line = self._lines.get(model)
             if line is None:
                 line = self._lines[model] = _Line()
-            elif line.turns:
+            if line.turns:
                 soonest = line.turns[0].at
                 now = self._clock.time()
                 turn.at = soonest if soonest <= now + SHORT_WAIT_S else now
-                return turn if self._wait(line, turn) else None
-            return None if self._stopped else turn
+                if not self._wait(line, turn):
+                    return None
+            elif self._stopped:
+                return None
+            self.in_flight += 1
+            return turn
 
     def wait(self, turn: Turn, at: float) -> bool:
         """The row of `turn` was refused until `at`: wait in line. False: the job has stopped."""
@@ -92,7 +103,11 @@ class Pacer:
             turn.at = at
             line = self._lines[turn.model]
             self._known(line, turn)
-            return self._wait(line, turn)
+            self.in_flight -= 1
+            try:
+                return self._wait(line, turn)
+            finally:
+                self.in_flight += 1
 
     def rest(self, turn: Turn, at: float) -> bool:
         """The row of `turn` pauses until `at`, beside the line and not in anybody's way. False: the job has stopped."""
@@ -100,20 +115,23 @@ class Pacer:
             turn.at = at
             self._known(self._lines[turn.model], turn)
             alone = self._lines[f"{turn.model}\n{turn.number}"] = _Line()
+            self.in_flight -= 1
             try:
                 return self._wait(alone, turn)
             finally:
+                self.in_flight += 1
                 del self._lines[f"{turn.model}\n{turn.number}"]
 
     def leave(self, turn: Turn) -> None:
         """The call of `turn` has ended: what it did not use of its reservation may serve the first in line."""
         with self._lock:
+            self.in_flight -= 1
             line = self._lines[turn.model]
             self._known(line, turn)
             if line.turns:
                 first = line.turns[0]
                 first.at = min(first.at, self._clock.time())
-                first.awake.notify()
+                first.wake()
 
     def stop(self) -> None:
         """Send every waiting row home."""
@@ -121,7 +139,7 @@ class Pacer:
             self._stopped = True
             for line in self._lines.values():
                 for turn in line.turns:
-                    turn.awake.notify()
+                    turn.wake()
 
     def step_aside(self) -> None:
         """A thread of the job begins to wait for something else, or ends. The lock is held."""
@@ -130,6 +148,7 @@ class Pacer:
 
     def _wait(self, line: _Line, turn: Turn) -> bool:
         turns = line.turns
+        awake = turn.awake = turn.awake or threading.Condition(self._lock)
         turns.append(turn)
         if len(turns) > 1 and turns[-2].number > turn.number:
             turns.sort(key=_number)
@@ -140,7 +159,7 @@ class Pacer:
                 if turn.at <= now and self._is_next(line, turn, now):
                     return True
                 if not self._nobody_awake():
-                    turn.awake.wait(self._nap(line, turn, now))
+                    awake.wait(self._nap(line, turn, now))
             return False
         finally:
             self.awake += 1
@@ -177,7 +196,7 @@ class Pacer:
             now = self._clock.time()
             ready = next((each for each in line.turns if each.at <= now), None)
             if ready is not None:
-                ready.awake.notify()
+                ready.wake()
 
     def _nobody_awake(self) -> bool:
         """Whether something changed because no thread is awake: the job was ended, or a simulated clock moved."""

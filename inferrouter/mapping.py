@@ -14,7 +14,8 @@ from typing import Any, Self
 
 from .errors import InferRouterError, InvalidRequestError
 from .frozen import frozen_value
-from .map_workers import JobSettings, Row, Served, Serves, Workers, row_of
+from .map_serving import JobSettings, Row, Served, Serves, row_of
+from .map_workers import Workers
 from .records import ChatRequest, EmbedRequest
 from .responses import ChatResponse, EmbedResponse
 

@@ -11,12 +11,12 @@ import threading
 from collections import deque
 from typing import Any
 
-from .errors import Rejection
 from .events import CallEvent, ResultEvent
 from .frozen import frozen_value
 from .meter import Clock
 from .meter_metrics import MetricsMeter
 from .records import Routing, Usage
+from .status import Explanation
 
 KEPT = 2000
 """Calls that are remembered at most."""
@@ -34,7 +34,7 @@ class Call:
 
     __slots__ = (
         *("number", "path", "model", "stream", "client", "state", "began_at", "began", "first_s", "took_s", "status"),
-        *("routing", "usage", "error", "passed_over"),
+        *("routing", "usage", "error", "ranking"),
     )
 
     def __init__(self, number: int, path: str, client: str, wall: float, mono: float) -> None:
@@ -52,7 +52,7 @@ class Call:
         self.routing: Routing | None = None
         self.usage = Usage()
         self.error = ""
-        self.passed_over: tuple[Rejection, ...] = ()
+        self.ranking: Explanation | None = None
 
     def shown(self, now: float) -> dict[str, Any]:
         """The call as JSON. `now`: monotonic seconds."""
@@ -77,8 +77,17 @@ class Call:
             "prompt_tokens": self.usage.prompt_tokens,
             "completion_tokens": self.usage.completion_tokens,
             "error": self.error,
-            "passed_over": [str(each) for each in self.passed_over[:6]],
+            **self._choice(),
         }
+
+    def _choice(self) -> dict[str, Any]:
+        """Why the one that answered was chosen, who stood behind it, and why each other was passed over."""
+        ranking, who = self.ranking, self.routing.account_id if self.routing else None
+        if ranking is None:
+            return {"why": "", "behind": [], "passed_over": []}
+        chosen = next((each.reason for each in ranking.candidates if each.account_id == who), "")
+        behind = [f"{each.account_id}: {each.reason}" for each in ranking.candidates if each.account_id != who]
+        return {"why": chosen, "behind": behind[:4], "passed_over": [str(each) for each in ranking.rejections[:6]]}
 
 
 @frozen_value

@@ -26,8 +26,9 @@ _FRAME = """<!DOCTYPE html>
 </head>
 <body{needs_token}>
 <form class="card gate" id="gate" hidden>
-  <h1>inferrouter</h1>
+  <h2>inferrouter</h2>
   <p id="gatesaid" role="status"></p>
+  <input type="text" autocomplete="username" value="inferrouter" hidden aria-label="user">
   <label for="token">Token</label>
   <input id="token" type="password" autocomplete="current-password" required>
   <button class="main">Look</button>
@@ -41,6 +42,10 @@ _FRAME = """<!DOCTYPE html>
   <section aria-labelledby="h-accounts">
     <h2 id="h-accounts">Accounts</h2>
     <div class="accounts" id="accounts"></div>
+  </section>
+  <section aria-labelledby="h-day" id="day" hidden>
+    <h2 id="h-day">What the rest of the day carries, hour by hour</h2>
+    <ol class="hours card" id="hours"></ol>
   </section>
   <section aria-labelledby="h-now">
     <h2 id="h-now">Now</h2>

@@ -67,15 +67,16 @@ function showAccount(node, account) {
   const badge = node.querySelector(".badge"), button = node.querySelector("button");
   const until = Math.max(0, ...account.holds.filter(hold => !hold.key.includes("|")).map(hold => hold.until));
   node.classList.toggle("rests", account.resting);
-  const spent = account.limits.find(limit => limit.remaining <= 0);
+  const limits = account.limits.filter(limit => limit.amount > 0), paid = limits.length < account.limits.length;
+  const spent = limits.find(limit => limit.remaining <= 0);
   const [word, kind] = account.breaker === "open" ? ["failing, tried again soon", "bad"]
     : account.resting ? ["rests " + span(until - now()), "warm"]
     : account.in_flight ? [account.in_flight + " in flight", "busy"]
-    : spent ? ["spent", "warm"] : ["ready", ""];
+    : spent ? ["spent", "warm"] : [paid ? "paid, ready" : "ready", ""];
   put(badge, word); badge.className = "badge " + kind;
   keyed(node.querySelector(".holds"), account.holds, hold => hold.key, () => el("li"),
     (line, hold) => put(line, (hold.key.includes("|") ? hold.key.split("|")[1] + " " : "") + "until " + clock(hold.until) + ": " + hold.reason));
-  keyed(node.querySelector(".limits"), account.limits, limit => limit.name, makeLimit, showLimit);
+  keyed(node.querySelector(".limits"), limits, limit => limit.name, makeLimit, showLimit);
   put(node.querySelector("footer span"), account.limits.length || account.spend_today ? (account.spend_today ? dollars(account.spend_today) + " today" : "") : "no limits stated");
   node.resting = account.resting || account.holds.length > 0;
   put(button, node.resting ? "Wake" : "Rest 1 h");
@@ -123,7 +124,7 @@ function showCall(row, call) {
   const lines = [];
   if (call.error) lines.push(call.error);
   if (call.why) lines.push("chosen: " + call.why);
-  lines.push(...call.passed_over.map(line => "passed over: " + line));
+  lines.push(...call.behind.map(line => "behind it: " + line), ...call.passed_over.map(line => "passed over: " + line));
   const details = why.firstElementChild;
   put(details.firstElementChild, call.error ? "why it failed" : call.attempts > 1 ? call.attempts + " attempts" : call.passed_over.length
     ? call.passed_over.length + " passed over" : "first choice");
@@ -141,14 +142,16 @@ function show(found) {
   if (found.next_reset) facts.push(["next reset in ", span(found.next_reset - now())]);
   facts.push(["saved today ", dollars(found.today.saved_dollars)], ["spent ", dollars(found.today.dollars)]);
   facts.push(["calls in the last hour ", String(found.calls_last_hour)]);
-  if (found.capacity) facts.push(["rest of the day ", found.capacity]);
+  if (found.capacity && found.capacity.requests) facts.push(["the rest of the day carries ", short(found.capacity.requests) + " requests"]);
+  showHours(found.capacity);
   keyed($("facts"), facts, fact => fact[0], fact => el("li", {}, fact[0], el("b")), (node, fact) => put(node.lastElementChild, fact[1]));
   $("facts").title = "free tokens are valued at " + found.today.valued_at.map(price => "$" + (price * 1e6).toFixed(2)).join(" in and ") + " out per million";
   keyed($("accounts"), found.accounts, account => account.id, makeAccount, showAccount);
   keyed($("now"), found.under_way, call => call.number, () => el("li", {}, el("span"), el("span", {class: "dim"})), (node, call) => {
     node.className = call.state;
     put(node.firstElementChild, (call.model || "default") + (call.account ? " at " + call.account : ""));
-    put(node.lastElementChild, (call.state === "streaming" ? "streaming " : "waiting ") + took(call.took_s));
+    const held = call.state === "waiting" && !call.why && call.passed_over.length ? ": " + call.passed_over[0] : "";
+    put(node.lastElementChild, (call.state === "streaming" ? "streaming " : "waiting ") + took(call.took_s) + held);
   });
   $("idle").hidden = found.under_way.length > 0;
   keyed($("calls"), found.calls, call => call.number, makeCall, showCall);
@@ -157,6 +160,18 @@ function show(found) {
   const notes = [...found.warnings];
   if (found.store_failures) notes.push("the quota store failed " + found.store_failures + " times");
   keyed($("notes"), notes, note => note, () => el("li"), put);
+}
+function showHours(capacity) {
+  const hours = capacity && capacity.requests ? capacity.hours : [];
+  $("day").hidden = hours.length < 2;
+  const most = Math.max(1, ...hours.map(hour => hour[1]));
+  keyed($("hours"), hours, hour => hour[0], () => el("li", {}, el("i"), el("span")), (node, [begin, requests]) => {
+    node.firstElementChild.style.height = Math.max(2, requests / most * 100) + "%";
+    const hour = new Date(begin * 1000).getHours();
+    put(node.lastElementChild, String(hour));
+    node.title = "from " + hour + " o'clock: " + requests.toLocaleString() + " requests";
+    node.setAttribute("aria-label", node.title);
+  });
 }
 async function lines(answer, take) {
   const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();

@@ -8,7 +8,7 @@ STYLE = """
 :root {
   color-scheme: light dark;
   --back: #f6f7f9; --card: #ffffff; --line: #e1e5ea; --text: #16202b; --dim: #5a6775; --faint: #eceff3;
-  --good: #0f8a5f; --warm: #b45309; --bad: #c42b3a; --accent: #2563c9; --shadow: 0 1px 2px rgba(20, 30, 45, .06);
+  --good: #0a7a50; --warm: #b45309; --bad: #c42b3a; --accent: #2563c9; --shadow: 0 1px 2px rgba(20, 30, 45, .06);
 }
 @media (prefers-color-scheme: dark) {
   :root {
@@ -34,6 +34,7 @@ h2 { font-size: 13px; text-transform: uppercase; letter-spacing: .07em; color: v
 .facts b { color: var(--text); font-weight: 600; }
 .accounts { display: grid; gap: 14px; grid-template-columns: repeat(auto-fill, minmax(min(100%, 330px), 1fr)); }
 .card { background: var(--card); border: 1px solid var(--line); border-radius: 12px; padding: 15px 17px; box-shadow: var(--shadow); }
+.accounts .card { display: flex; flex-direction: column; }
 .card.rests { border-color: color-mix(in srgb, var(--warm) 55%, var(--line)); }
 .card header { display: flex; align-items: baseline; gap: 8px; }
 .card h3 { font-size: 16px; margin: 0; font-weight: 640; overflow-wrap: anywhere; }
@@ -54,7 +55,7 @@ h2 { font-size: 13px; text-transform: uppercase; letter-spacing: .07em; color: v
 .bar i { display: block; height: 100%; width: 0; border-radius: 99px; background: var(--good); transition: width .4s ease; }
 .bar.warm i { background: var(--warm); }
 .bar.bad i { background: var(--bad); }
-.card footer { display: flex; align-items: center; gap: 10px; margin-top: 14px; color: var(--dim); font-size: 13px; }
+.card footer { display: flex; align-items: center; gap: 10px; margin-top: auto; padding-top: 14px; color: var(--dim); font-size: 13px; }
 .card footer button { margin-left: auto; }
 button, select, textarea, input { font: inherit; color: inherit; }
 button {
@@ -67,9 +68,13 @@ button.main:hover { filter: brightness(1.08); color: var(--card); }
 button:disabled { opacity: .55; cursor: default; }
 :focus-visible { outline: 2px solid var(--accent); outline-offset: 2px; }
 .empty { color: var(--dim); padding: 14px 17px; background: var(--card); border: 1px dashed var(--line); border-radius: 12px; }
+.hours { display: flex; gap: 4px; align-items: stretch; height: 118px; margin: 0; list-style: none; }
+.hours li { flex: 1; min-width: 0; display: flex; flex-direction: column; justify-content: flex-end; text-align: center; }
+.hours i { display: block; background: var(--good); opacity: .8; border-radius: 3px 3px 0 0; min-height: 2px; }
+.hours span { font-size: 11px; color: var(--dim); line-height: 18px; flex: none; }
 .now { display: flex; flex-wrap: wrap; gap: 8px; padding: 0; margin: 0; list-style: none; }
 .now li {
-  background: var(--card); border: 1px solid var(--line); border-radius: 99px; padding: 4px 14px; font-size: 13px; display: flex;
+  background: var(--card); border: 1px solid var(--line); border-radius: 17px; padding: 4px 14px; font-size: 13px; display: flex;
   gap: 8px; align-items: center; max-width: 100%;
 }
 .now li::before { content: ""; width: 8px; height: 8px; border-radius: 50%; background: var(--accent); flex: none; }
@@ -96,6 +101,7 @@ textarea { width: 100%; min-height: 74px; resize: vertical; }
 #answer { white-space: pre-wrap; margin: 0; overflow-wrap: anywhere; font-family: inherit; }
 #served { color: var(--dim); font-size: 13px; margin: 0; }
 .notes { color: var(--warm); font-size: 13px; padding-left: 18px; }
+a { color: var(--accent); }
 .end { color: var(--dim); font-size: 12.5px; padding: 26px 0 34px; }
 .sr { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%); white-space: nowrap; }
 .gate { max-width: 420px; margin: 12vh auto; display: grid; gap: 12px; }

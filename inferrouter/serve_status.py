@@ -27,6 +27,8 @@ LEAST_GAP_S = 0.2
 BEAT_S = 1.0
 """Seconds after which a viewer gets a new snapshot though nothing happened: limits free by themselves."""
 MOST_VIEWERS = 16
+CAPACITY_S = 60.0
+DAY_S = 86400.0
 REFERENCE = (0.15e-6, 0.6e-6)
 """Dollars a token in and out that free tokens are valued at where no paid account states a price: those of a small model."""
 SAFE: Fields = (
@@ -45,6 +47,7 @@ class Dashboard:
         self._needs_token = needs_token
         self._lock = threading.Lock()
         self._kept: tuple[float, bytes] | None = None
+        self._carried: tuple[float, dict[str, Any] | None] | None = None
         self._viewers = threading.BoundedSemaphore(MOST_VIEWERS)
 
     def answer(self, request: Request, connection: Connection, extra: Fields) -> int | None:
@@ -120,7 +123,7 @@ class Dashboard:
                 connection.chunk(write_event(self._event()))
                 gone.wait(LEAST_GAP_S)
                 seen = log.changed(seen, BEAT_S)
-            connection.cut()
+            connection.end()
             return 200
         finally:
             service.watch.remove(watched)
@@ -157,9 +160,25 @@ class Dashboard:
                 "saved_dollars": round(saved, 6),
                 "valued_at": [per_input, per_output],
             },
+            "capacity": self._capacity(now),
             "store_failures": accounts.degraded,
             "warnings": list(router.warnings),
         }
+
+    def _capacity(self, now: float) -> dict[str, Any] | None:
+        """Requests that the limits leave for the rest of the UTC day, by hour; worked out once a minute: it takes some ms."""
+        kept = self._carried
+        if kept is None or not 0 <= now - kept[0] < CAPACITY_S:
+            rest = (DAY_S - now % DAY_S) / DAY_S
+            try:
+                found = self._service.router.capacity(rest)
+                midnight = now - now % DAY_S + DAY_S
+                hours = [[begin, requests] for begin, requests in found.hours if begin < midnight]
+                made = {"requests": found.requests, "hours": hours, "unlimited": list(found.unlimited)}
+            except InferRouterError:
+                made = None
+            kept = self._carried = (now, made)
+        return kept[1]
 
 
 def _account(account: AccountStatus) -> dict[str, Any]:

@@ -38,7 +38,7 @@ dialects    openai_server anthropic_server responses_server
 who-may     provider_factory assumptions environment routes candidates
 walk        redaction failure_table learning call_events waiting attempt walk
 operations  calls stream_end stream
-jobs        map_errors map_pacing map_workers mapping capacity
+jobs        map_errors map_pacing map_serving map_workers mapping capacity
 object      status resting router_parts public_call router
 batch       batch_prompt batch_schema batch_input batch_output batch_state batch_index
 batch       batch_answer batch_progress batch

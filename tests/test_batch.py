@@ -274,6 +274,25 @@ class Ending(JobCase):
         self.assertEqual(summary.done, len(provider.calls))
         self.assertEqual(self.run_job(source)[1], 50 - summary.done)
 
+    def test_ctrl_c(self) -> None:
+        """Without handlers of the program's own, Ctrl-C lets what is in flight be written, and is raised then."""
+        source = self.file("in.txt", "".join(f"{number}\n" for number in range(50)))
+        workers = part("map_workers").Workers
+        plain, count = workers.next, [0]
+
+        def interrupted(self: Any, tick: Any = None) -> Any:
+            count[0] += 1
+            if count[0] == 10:
+                raise KeyboardInterrupt
+            return plain(self, tick)
+
+        router, provider = mock_router({"rpd": 100}, default=echo)
+        with router, mock.patch.object(workers, "next", interrupted), self.assertRaises(KeyboardInterrupt):
+            self.job(source, workers=4).run(router)
+        self.assertEqual(len(self.records()), len(provider.calls))
+        self.assertLess(len(provider.calls), 20)
+        self.assertEqual(self.run_job(source)[1], 50 - len(provider.calls))
+
     def test_max_spend(self) -> None:
         """No row begins that might go beyond the spending by more than what is in flight costs."""
         source = self.file("in.txt", "".join(f"{number}\n" for number in range(50)))

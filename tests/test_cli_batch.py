@@ -31,7 +31,7 @@ class Commands(JobCase):
     def config(self, limits: str = "{}", keys: tuple[str, ...] = ("sk-1",)) -> str:
         accounts = "".join(
             f'[[accounts]]\nprovider = "local"\nid = "a{at}"\nbase_url = "{self.simulator.base_url}"\n'
-            f'auth = {{ api_key = "{key}" }}\nlimits = {limits}\n'
+            f'auth = {{ api_key = "{key}" }}\nlimits = {limits}\nreset = "rolling"\n'
             for at, key in enumerate(keys)
         )
         path = self.file(

@@ -109,6 +109,25 @@ class Pacing(unittest.TestCase):
         self.assertEqual(days, {0: 40, 1: 40, 2: 20})
         self.assertEqual(len(meter.routes), 100)
 
+    def test_first_come_first_served(self) -> None:
+        """Rows are served in the order they came, and a waiting row costs a look or two, however many wait."""
+        looks = [0]
+
+        class Counted(ir.MemoryQuotaStore):  # type: ignore[misc,name-defined]  # the package under test is found at run time
+            def headroom(self, keys: Any, now: float) -> Any:
+                looks[0] += 1
+                return super().headroom(keys, now)
+
+        asked: list[int] = []
+        note = lambda body: asked.append(int(body["messages"][0]["content"])) or "ok"  # noqa: E731  # short
+        router, _ = mock_router({"rpm": 5, "rpd": 100}, {"rpm": 3}, default=note, quota_store=Counted())
+        with router:
+            for _ in router.map(map(str, range(200)), workers=8):
+                pass
+        self.assertLessEqual(max(abs(place - number) for place, number in enumerate(asked)), 8)
+        self.assertGreater(sum(place == number for place, number in enumerate(asked)), 150)
+        self.assertLess(looks[0], 3 * 200)
+
     def test_two_models_wait_apart(self) -> None:
         """A model whose limit is spent holds up no row of another."""
         clock = FakeClock()

@@ -12,6 +12,7 @@ import os
 import queue
 import random
 import resource
+import shutil
 import signal
 import statistics
 import subprocess
@@ -29,6 +30,7 @@ from urllib.parse import urlsplit
 from tests import ir, part
 from tests.commands import finish, start
 from tests.fakes import NOON, FakeClock
+from tests.quota_servers import RedisServer, has
 from tests.servers import bench_server
 
 simulator, batch, catalog = part("simulator"), part("batch"), part("catalog")
@@ -39,7 +41,7 @@ SQLITE = 'store = "sqlite"\npath = "quota.sqlite"'
 
 
 @contextlib.contextmanager
-def six_accounts(rpm: int, latency_s: float, store: str = SQLITE) -> Iterator[tuple[Path, list[Any]]]:
+def six_accounts(rpm: int, latency_s: float) -> Iterator[tuple[Path, list[Any]]]:
     """A folder with a configuration over three stand-in providers with two accounts each, limited in minutes."""
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
@@ -49,7 +51,7 @@ def six_accounts(rpm: int, latency_s: float, store: str = SQLITE) -> Iterator[tu
             for at in range(3)
         ]
         steps = ", ".join(f'{{ provider = "p{at}", model = "m" }}' for at in range(3))
-        text = f'default_model = "fast"\n[quota]\n{store}\n[[models]]\nalias = "fast"\nmodels = [{steps}]\n'
+        text = f'default_model = "fast"\n[quota]\n{SQLITE}\n[[models]]\nalias = "fast"\nmodels = [{steps}]\n'
         for at, provider in enumerate(providers):
             for key in keys(at):
                 text += f'[[accounts]]\nprovider = "p{at}"\nid = "{key[3:]}"\nbase_url = "{provider.base_url}"\n'
@@ -99,41 +101,49 @@ def kills(rows: int = 1000, times: int = 20, workers: int = 8, rpm: int = 150) -
     assert len(found) == len(set(found)) == rows and asked - rows <= times * workers and not refused
 
 
-def shards(rows: int = 900, count: int = 3, rpm: int = 150) -> None:
-    """Shards at one time over one sqlite ledger, and over Redis where a server can be started."""
-    for name, store in stores():
-        with contextlib.ExitStack() as stack:
-            setting = stack.enter_context(store)
-            if setting is None:
-                print(f"shards over {name}: not here")
-                continue
-            folder, providers = stack.enter_context(six_accounts(rpm, 0.05, setting))
+def shards(rows: int = 1000, count: int = 3, rpm: int = 150) -> None:
+    """Shards at one time over one sqlite ledger, and over one Redis where its server and its client are installed."""
+    with contextlib.ExitStack() as stack:
+        stores = {"sqlite": ""}
+        if shutil.which("redis-server") and has("redis"):
+            server = RedisServer()
+            stack.callback(server.close)
+            server.start()
+            stores["Redis"] = str(server.port)
+        else:
+            print("shards over Redis: redis-server or the redis client is not installed")
+        for name, port in stores.items():
+            folder, providers = stack.enter_context(six_accounts(rpm, 0.05))
             (folder / "in.txt").write_text("".join(f"row {number}\n" for number in range(rows)))
             began = time.monotonic()
             outs = [folder / f"out.{place}.jsonl" for place in range(1, count + 1)]
-            runs = [
-                start(
-                    *("batch", str(folder / "in.txt"), "--out", str(out), "--config", str(folder / "router.toml")),
-                    *("--shard", f"{place}/{count}", "--workers", "4"),
-                )
-                for place, out in enumerate(outs, 1)
-            ]
-            for process in runs:
-                process.communicate(timeout=900)
-            asked, refused = served(providers)
+            words = [[str(folder / "router.toml"), str(folder / "in.txt"), str(out), str(at)] for at, out in enumerate(outs, 1)]
+            runs = [subprocess.Popen([sys.executable, "-c", SHARD, *each, str(count), port]) for each in words]
+            codes = [process.wait(900) for process in runs]
             took = time.monotonic() - began
+            asked, refused = served(providers)
             ran = finish(start("merge", *map(str, outs), "--out", str(folder / "all.jsonl"), "--input", str(folder / "in.txt")))
             found = names_in(folder / "all.jsonl")
-        exits = [process.returncode for process in runs]
-        print(
-            f"shards over {name}: {count} processes, {rows} rows, {took:.0f} s: exits {exits}, {asked} asked, {refused} refused,"
-        )
-        print(f"  merged: {ran.err.strip().rpartition(': ')[2]}")
-        assert len(found) == len(set(found)) == rows == asked and not refused
+            print(
+                f"shards over {name}: {count} processes, {rows} rows, 6 accounts at {rpm} a minute, {took:.0f} s: exits {codes},"
+            )
+            print(f"  {asked} asked, {refused} refused; merged: {ran.err.strip().rpartition(': ')[2]}")
+            assert len(found) == len(set(found)) == rows == asked and not refused
 
 
-def stores() -> Iterator[tuple[str, contextlib.AbstractContextManager[str | None]]]:
-    yield "sqlite", contextlib.nullcontext('store = "sqlite"\npath = "quota.sqlite"')
+SHARD = f"""
+import sys
+import {ir.__name__} as ir
+config, source, out, place, count, port = sys.argv[1:]
+store = None
+if port:
+    import redis
+    from {ir.__name__}.quota_redis import RedisQuotaStore
+    store = RedisQuotaStore(redis.Redis(port=int(port)))
+with ir.Router.from_file(config, quota_store=store) as router:
+    summary = ir.Batch(source, out, workers=4, shard=(int(place), int(count))).run(router)
+sys.exit(summary.left or summary.failed)
+"""
 
 
 def resume(rows: int = 1_000_000) -> None:
@@ -231,28 +241,71 @@ def rss() -> float:
 
 
 def overhead(rows: int = 3000, workers: int = 32, rounds: int = 5) -> None:
-    """A job beside a bare pool of threads over kept-alive `http.client` connections, to the same server."""
-    with bench_server(False) as url, tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        (folder / "in.txt").write_text("".join(f"row {number} with some words\n" for number in range(rows)))
-        ways: dict[str, Callable[[int], None]] = {
-            "bare pool": lambda _: bare_pool(url, rows, workers),
-            "map": lambda _: mapped(url, rows, workers),
-            "batch": lambda at: batched(url, folder, at, workers),
-        }
-        took: dict[str, list[float]] = {way: [] for way in ways}
-        for at in range(rounds):
-            for way, run in ways.items():
-                began = time.perf_counter()
-                run(at)
-                took[way].append(time.perf_counter() - began)
-    for way, seconds in took.items():
-        ratio = statistics.median(mine / bare for mine, bare in zip(seconds, took["bare pool"], strict=True))
-        speed = rows / statistics.median(seconds)
-        print(f"overhead: {way}, {workers} workers: {speed:,.0f} rows/s, {ratio:.2f} of the bare pool's time")
+    """A job beside a bare pool of threads over kept-alive `http.client` connections, to the same server: one that answers at
+    once, and one that takes 20 ms, as the fastest models do."""
+    for latency_s in (0.0, 0.02):
+        with contextlib.ExitStack() as stack:
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+            url = stack.enter_context(slow_server(latency_s) if latency_s else bench_server(False))
+            (folder / "in.txt").write_text("".join(f"row {number} with some words\n" for number in range(rows)))
+            took: dict[str, list[tuple[float, float]]] = {way: [] for way in WAYS}
+            for at in range(rounds):
+                for way, run in WAYS.items():
+                    begin = (time.perf_counter(), time.process_time())
+                    run(url, rows, workers, folder, at)
+                    took[way].append((time.perf_counter() - begin[0], time.process_time() - begin[1]))
+        for way, seconds in took.items():
+            bare = took["bare pool"]
+            ratio = statistics.median(mine / base for (mine, _), (base, _) in zip(seconds, bare, strict=True))
+            speed = rows / statistics.median(wall for wall, _ in seconds)
+            cpu = statistics.median(cpu for _, cpu in seconds) / rows * 1e6
+            print(
+                f"overhead, answers in {latency_s * 1000:.0f} ms, {workers} workers: {way} {speed:,.0f} rows/s, {ratio:.2f} of",
+                end=" ",
+            )
+            print(f"the bare pool's time, {cpu:.0f} us of processor a row")
 
 
-def bare_pool(url: str, rows: int, workers: int) -> None:
+@contextlib.contextmanager
+def slow_server(latency_s: float) -> Iterator[str]:
+    """A server in a process of its own that answers after so long."""
+    code = f"""
+import asyncio, sys
+async def serve(reader, writer):
+    try:
+        while True:
+            head = await reader.readuntil(b"\\r\\n\\r\\n")
+            size = int(head.lower().partition(b"content-length:")[2].split(b"\\r")[0])
+            await reader.readexactly(size)
+            await asyncio.sleep({latency_s})
+            writer.write(b"HTTP/1.1 200 OK\\r\\nContent-Type: application/json\\r\\n")
+            writer.write(b"Content-Length: %d\\r\\n\\r\\n" % len(BODY) + BODY)
+    except (asyncio.IncompleteReadError, ConnectionError):
+        writer.close()
+BODY = {json.dumps(ANSWER).encode()!r}
+async def main():
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    print("http://127.0.0.1:%d" % server.sockets[0].getsockname()[1], flush=True)
+    await server.serve_forever()
+asyncio.run(main())
+"""
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        try:
+            yield process.stdout.readline().strip()
+        finally:
+            process.kill()
+
+
+ANSWER = {
+    "id": "x",
+    "model": "m",
+    "choices": [{"index": 0, "message": {"role": "assistant", "content": "an answer"}, "finish_reason": "stop"}],
+    "usage": {"prompt_tokens": 10, "completion_tokens": 2, "total_tokens": 12},
+}
+
+
+def bare_pool(url: str, rows: int, workers: int, folder: Path, at: int) -> None:
     work: queue.SimpleQueue[int | None] = queue.SimpleQueue()
     for number in range(rows):
         work.put(number)
@@ -286,17 +339,19 @@ def bench_router(url: str) -> Any:
     return ir.Router(ir.Config(accounts=[account], default_model="bench/m"), [ir.OpenAICompatProvider("bench", url + "/v1")])
 
 
-def mapped(url: str, rows: int, workers: int) -> None:
-    prompts = (f"row {at} with some words" for at in range(rows))
+def mapped(url: str, rows: int, workers: int, folder: Path, at: int) -> None:
+    prompts = (f"row {number} with some words" for number in range(rows))
     with bench_router(url) as router:
         assert sum(result.ok for result in router.map(prompts, workers=workers, ordered=False)) == rows
 
 
-def batched(url: str, folder: Path, at: int, workers: int) -> None:
+def batched(url: str, rows: int, workers: int, folder: Path, at: int) -> None:
     with bench_router(url) as router:
         summary = batch.Batch(folder / "in.txt", folder / f"out.{at}.jsonl", workers=workers).run(router)
     assert not summary.left and not summary.failed
 
+
+WAYS: dict[str, Callable[[str, int, int, Path, int], None]] = {"bare pool": bare_pool, "map": mapped, "batch": batched}
 
 FLEET = {
     "gemini": (3, ["gemini-3.5-flash", "gemini-3.5-flash-lite"]),

@@ -1,0 +1,206 @@
+"""Serves one row of a job to its end: asks, waits for slots, tries again, and says how it ended.
+
+Strategy: what an error means stands in `map_errors`, waiting in `map_pacing`; here is the loop between them, and what the rows of
+a job know together: whether anything has ever been answered, since when nothing has, how often the store failed in a row.
+Called by many threads at once. Must never start a thread, nor know where rows come from or go to.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import field, replace
+from typing import Any, Protocol
+
+from .errors import InferRouterError, InvalidRequestError
+from .frozen import frozen_value
+from .map_errors import Judgement, Meaning, backoff, judge
+from .map_pacing import Pacer, Turn
+from .meter import Clock
+from .records import ChatRequest, EmbedRequest
+
+STORE_TRIES = 6
+"""How often in a row the quota store may fail, with pauses of half a second that double, before the job ends."""
+MAX_UNSERVED = 10
+"""So many rows may fail by their providers before the first answer of all; then the job ends, as nothing seems to work."""
+LONGEST_OUTAGE_S = 6 * 3600.0
+"""Seconds without an answer, with providers failing, after which a job ends."""
+MAX_REFUSED_KEYS = 100
+"""So many accounts may refuse their keys while one row is served."""
+
+
+class Serves(Protocol):
+    """What a job needs of a router."""
+
+    @property
+    def clock(self) -> Clock: ...
+    def chat_completion(self, request: ChatRequest, *, timeout: float | None = None, max_wait: float | None = None) -> Any: ...
+    def embed(self, request: EmbedRequest, *, timeout: float | None = None, max_wait: float | None = None) -> Any: ...
+    def explain(self, request: ChatRequest) -> Any: ...
+
+
+@frozen_value
+class JobSettings:
+    """How a job runs. `workers`: rows in flight at most; `window`: rows that are out at most; `timeout`: seconds a call may take,
+    None: the router's; `tries`: how often a row may fail by its provider; `until`: epoch seconds after which no row begins, None:
+    no end; `spent_s`: the longest wait for a slot, in seconds, before the job stops; None: it waits.
+    `check`: raises for an answer that will not do. `keep`: gets each result in the thread that served it, before it takes
+    another row.
+    """
+
+    workers: int
+    window: int
+    timeout: float | None = None
+    tries: int = 3
+    until: float | None = None
+    spent_s: float | None = None
+    check: Callable[[Any, Any], object] | None = field(default=None, repr=False)
+    keep: Callable[[Served], object] | None = field(default=None, repr=False)
+
+
+@frozen_value
+class Row:
+    """One thing to be asked. `own_model`: it names its model itself."""
+
+    index: int
+    item: Any
+    request: ChatRequest | EmbedRequest | None
+    error: InferRouterError | None = None
+    own_model: bool = False
+
+
+@frozen_value
+class Served:
+    """How a row ended: with one of `response` and `error`. `tries`: how often a provider was asked for it in vain, and once."""
+
+    row: Row
+    response: Any = None
+    error: InferRouterError | None = None
+    tries: int = 1
+
+
+class RowServer:
+    """Serves rows, each by the thread that calls `serve`. `lock` is the job's."""
+
+    def __init__(self, router: Serves, settings: JobSettings, pacer: Pacer, lock: threading.RLock) -> None:
+        self._router = router
+        self._settings = settings
+        self._pacer = pacer
+        self._lock = lock
+        self._clock = router.clock
+        self._served = False
+        self._unserved = 0
+        self._outage_since: float | None = None
+        self._store_failures = 0
+
+    def serve(self, row: Row) -> Served | None:
+        """The row's result; None if the job stopped before it had one. Raises what ends the job."""
+        if row.request is None:
+            return Served(row, error=row.error)
+        turn = self._pacer.enter(row.request.model)
+        if turn is None:
+            return None
+        try:
+            return self._result(row, row.request, turn)
+        finally:
+            self._pacer.leave(turn)
+
+    def _result(self, row: Row, request: ChatRequest | EmbedRequest, turn: Turn) -> Served | None:
+        failures, refused_keys = 0, 0
+        while True:
+            answer, error = self._asked(row, request)
+            if error is None:
+                self._note_success()
+                return Served(row, answer, tries=failures + 1)
+            meaning, at = self._judged(row, error)
+            if meaning is Meaning.ROW:
+                return Served(row, error=error, tries=failures + 1)
+            if meaning is Meaning.JOB:
+                raise error
+            now = self._clock.time()
+            if meaning is Meaning.WAIT:
+                go_on = self._pacer.wait(turn, now if at is None else max(at, now + 0.001))
+            else:
+                failures += meaning is Meaning.TRY
+                refused_keys += meaning is Meaning.AGAIN
+                if refused_keys > MAX_REFUSED_KEYS or failures >= self._settings.tries:
+                    self._note_failure(error)
+                    return Served(row, error=error, tries=max(failures, 1))
+                go_on = self._pacer.rest(turn, now + (0.001 if meaning is Meaning.AGAIN else self._pause(meaning, failures)))
+            if not go_on:
+                return None
+
+    def _asked(self, row: Row, request: ChatRequest | EmbedRequest) -> tuple[Any, InferRouterError | None]:
+        try:
+            timeout = self._settings.timeout
+            answer: Any
+            if isinstance(request, EmbedRequest):
+                answer = self._router.embed(request, timeout=timeout, max_wait=0.0)
+            else:
+                answer = self._router.chat_completion(request, timeout=timeout, max_wait=0.0)
+            if self._settings.check is not None:
+                self._settings.check(row.item, answer)
+            return answer, None
+        except InferRouterError as exc:
+            return None, exc
+
+    def _judged(self, row: Row, error: InferRouterError) -> Judgement:
+        found = judge(error, row.own_model, self._served)
+        if found.meaning is Meaning.PROBE:
+            return Judgement(Meaning.ROW if self._another_would_do(row, error) else Meaning.JOB)
+        if found.meaning is Meaning.STORE:
+            with self._lock:
+                self._store_failures += 1
+                return Judgement(Meaning.STORE if self._store_failures < STORE_TRIES else Meaning.JOB)
+        if found.meaning is Meaning.TRY or (found.meaning is Meaning.WAIT and self._outage_since is not None):
+            with self._lock:
+                now = self._clock.time()
+                if self._outage_since is None:
+                    self._outage_since = now
+                if self._served and now - self._outage_since > LONGEST_OUTAGE_S and found.meaning is Meaning.TRY:
+                    return Judgement(Meaning.JOB)
+        return found
+
+    def _another_would_do(self, row: Row, error: InferRouterError) -> bool:
+        """Whether the smallest request of that model could be served, now or later: then it is this row that cannot."""
+        assert row.request is not None
+        if isinstance(row.request, EmbedRequest) or row.own_model:
+            return True
+        try:
+            found = self._router.explain(ChatRequest("?", row.request.model, max_tokens=1))
+        except InferRouterError:
+            return False
+        return bool(found.candidates) or any(each.retry_at is not None for each in found.rejections)
+
+    def _pause(self, meaning: Meaning, failures: int) -> float:
+        return backoff(self._store_failures if meaning is Meaning.STORE else failures)
+
+    def _note_success(self) -> None:
+        if not self._served or self._outage_since is not None or self._store_failures:
+            with self._lock:
+                self._served, self._outage_since, self._store_failures = True, None, 0
+
+    def _note_failure(self, error: InferRouterError) -> None:
+        """A row was given up because of its providers. Raises `error` when nothing has ever worked."""
+        with self._lock:
+            self._unserved += 1
+            if not self._served and self._unserved > MAX_UNSERVED:
+                raise error
+
+
+def request_of(item: Any, model: str) -> ChatRequest | EmbedRequest:
+    """What `item` asks: a request as it is, or a string, a message, a list of messages. Raises `InvalidRequestError`."""
+    if isinstance(item, (ChatRequest, EmbedRequest)):
+        if item.model or not model:
+            return item
+        return replace(item, model=model)
+    return ChatRequest(item, model)
+
+
+def row_of(index: int, item: Any, model: str) -> Row:
+    """`item` as a row; what cannot be a request is a row with its error."""
+    try:
+        own = bool(getattr(item, "model", "")) and item.model != model
+        return Row(index, item, request_of(item, model), None, own)
+    except InvalidRequestError as exc:
+        return Row(index, item, None, exc)

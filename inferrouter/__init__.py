@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from .config_file import load_config
     from .content import Part
     from .errors import (
+        AddressNotFoundError,
         AllCandidatesFailedError,
         Attempt,
         AttemptTimeoutError,
@@ -69,6 +70,7 @@ if TYPE_CHECKING:
     from .status import AccountStatus, Explanation, LimitStatus, RouterStatus
     from .stream import ChatStream
     from .tool import Tool
+    from .transport_config import TransportConfig
     from .waiting import CallCancelledError, Cancel
     from .wire import WireFault, WireRequest
 
@@ -78,6 +80,7 @@ __all__ = [
     "AccountCapacity",
     "AccountConfig",
     "AccountStatus",
+    "AddressNotFoundError",
     "AllCandidatesFailedError",
     "AnthropicProvider",
     "Attempt",
@@ -172,6 +175,7 @@ __all__ = [
     "Tool",
     "ToolCall",
     "ToolCallDelta",
+    "TransportConfig",
     "UnknownModelError",
     "Usage",
     "WaitEvent",
@@ -191,7 +195,7 @@ _NAMES = {
     "config_file": "load_config",
     "content": "Part",
     "errors": (
-        "AllCandidatesFailedError Attempt AttemptTimeoutError AuthenticationError BatchError ConfigError "
+        "AddressNotFoundError AllCandidatesFailedError Attempt AttemptTimeoutError AuthenticationError BatchError ConfigError "
         "ContextWindowError InferRouterError InvalidRequestError MalformedResponseError ModelNotFoundError "
         "MultimodalUnavailableError NoCandidatesError ProviderError ProviderUnavailableError "
         "QuotaExceededError QuotaStoreError RateLimitedError Rejection StreamInterruptedError "
@@ -223,6 +227,7 @@ _NAMES = {
     "status": "AccountStatus Explanation LimitStatus RouterStatus",
     "stream": "ChatStream",
     "tool": "Tool",
+    "transport_config": "TransportConfig",
     "waiting": "CallCancelledError Cancel",
     "wire": "WireFault WireRequest",
 }

@@ -206,7 +206,7 @@ class Batch:
             if ended or now - last >= REPORT_S:
                 last = now
                 stopped = workers.stopped if ended and tracker.left else ""
-                report(tracker.progress(workers.in_flight, workers.waiting_until, stopped, ended))
+                report(tracker.progress(workers.in_flight, workers.next_look(), stopped, ended))
 
         try:
             workers.begin()

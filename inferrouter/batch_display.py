@@ -134,7 +134,8 @@ def _facts(state: Progress, short: bool) -> list[str]:
     if state.failed:
         words.append(f"{state.failed:,} failed")
     if state.waiting_until is not None and state.waiting_until - state.now > 1.0:
-        words.append(f"waits for a slot {moment_in_words(state.waiting_until, state.now)}")
+        whom = "a slot" if short or not state.waiting_for else state.waiting_for
+        words.append(f"waits for {whom} {moment_in_words(state.waiting_until, state.now)}")
     elif state.per_minute:
         words.append(f"{state.per_minute:,.0f}/min")
     if state.left and state.eta is not None:

@@ -32,8 +32,8 @@ class Progress:
     """How far a job is. Rows: `total`, of which `done` and `failed` are in the output, `before` of them when it began; `left`.
 
     `tokens`, `cost` (dollars), `free` and `paid` (rows): of this run. `per_minute`: rows, lately. `waiting_until`: epoch seconds
-    when a slot comes, if nothing is in flight for want of one. `eta`: epoch seconds, None if not known; `today`: rows that will
-    be done within a day. `stopped`: as in `MapRun`. `ended`: this is the last one.
+    when a slot comes, if nothing is in flight for want of one, and `waiting_for`: at which "provider/account model". `eta`: epoch
+    seconds, None if not known; `today`: rows that will be done within a day. `stopped`: as in `MapRun`. `ended`: the last one.
     """
 
     total: int
@@ -52,6 +52,7 @@ class Progress:
     waiting_until: float | None = None
     eta: float | None = None
     today: int | None = None
+    waiting_for: str = ""
     stopped: str = ""
     ended: bool = False
 
@@ -138,11 +139,12 @@ class Tracker:
         """Dollars of an answered row."""
         return self.cost / self.answered if self.answered else 0.0
 
-    def progress(self, in_flight: int, waiting_until: float | None, stopped: str = "", ended: bool = False) -> Progress:
-        """The state of this moment."""
+    def progress(self, in_flight: int, next_look: tuple[float, str] | None, stopped: str = "", ended: bool = False) -> Progress:
+        """The state of this moment. `next_look`: when the first row that waits looks again, and for whom it waits."""
         now = self._clock.time()
         per_minute = self._per_second(now) * 60.0
-        foretold = None if ended else self._when_done(now, in_flight, waiting_until)
+        foretold = None if ended else self._when_done(now)
+        waiting_until, waiting_for = next_look or (None, "")
         return Progress(
             self.total,
             self.done,
@@ -160,6 +162,7 @@ class Tracker:
             waiting_until,
             foretold.at if foretold else None,
             foretold.in_a_day if foretold else None,
+            waiting_for,
             stopped,
             ended,
         )
@@ -197,7 +200,7 @@ class Tracker:
         passed = now - self._recent[0]
         return (len(self._recent) - 1) / passed if passed > 0 and len(self._recent) > 1 else 0.0
 
-    def _when_done(self, now: float, in_flight: int, waiting_until: float | None) -> FinishTime | None:
+    def _when_done(self, now: float) -> FinishTime | None:
         if self._foretell is None or not self.left or not self.answered:
             return self._foretold if self.left else None
         pause = max(FORETELL_S, FORETELL_SHARE * self._foretold_took)
@@ -207,14 +210,14 @@ class Tracker:
         usage = Usage(self._prompt // count, self._completion // count, (self._prompt + self._completion) // count)
         began = self._clock.monotonic()
         try:
-            self._foretold = self._foretell(self.left, usage, self._own_speed(now, waiting_until))
+            self._foretold = self._foretell(self.left, usage, self._own_speed())
         except InferRouterError:
             self._foretold = None
         self._foretold_took = self._clock.monotonic() - began
         self._foretold_at = now
         return self._foretold
 
-    def _own_speed(self, now: float, waiting_until: float | None) -> float:
+    def _own_speed(self) -> float:
         """Rows a second that the workers do where no limit holds them: the fastest stretch seen among the last rows."""
         moments = list(self._recent)
         stretch = max(2, min(20, len(moments) - 1))

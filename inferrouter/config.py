@@ -19,6 +19,7 @@ from .account import (
 from .errors import ConfigError
 from .frozen import freeze, frozen_value
 from .secret import Secret
+from .transport_config import TransportConfig, transport_problems
 from .validation import check_bool, check_choice, check_name, check_number, describe_type, did_you_mean
 
 POLICIES = ("free_first", "cost_first", "least_busy", "declared_order", "best_first")
@@ -74,7 +75,7 @@ class Config:
     sleep for a candidate to be free again, 0: not at all. `timeout`: seconds for a whole call, None: no bound but the
     attempts'. `idle_timeout`: longest silence of a stream in seconds, None: as `attempt_timeout`. `auth_errors`: what follows a
     refused key: raise | next; None: the next where the name is served by another account of that provider, else raise.
-    `on_store_error`: refuse | ignore, None: the `quota`'s.
+    `on_store_error`: refuse | ignore, None: the `quota`'s. `transport`: how connections are made and kept.
 
     Raises `ConfigError` that lists every problem of every part.
     """
@@ -91,6 +92,7 @@ class Config:
     auth_errors: str | None = None
     on_store_error: str | None = None
     quota: QuotaConfig = field(default_factory=QuotaConfig)
+    transport: TransportConfig = field(default_factory=TransportConfig)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "accounts", freeze(self.accounts))
@@ -138,6 +140,7 @@ def _config_problems(config: Config) -> Iterator[str]:
         ("auth_errors", config.auth_errors and check_choice(config.auth_errors, ("raise", "next"))),
         ("on_store_error", config.on_store_error and check_choice(config.on_store_error, ("refuse", "ignore"))),
         *_quota_problems(config.quota),
+        *transport_problems(config.transport),
     ):
         if problem:
             yield f"{setting}: {problem}"

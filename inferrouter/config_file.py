@@ -21,6 +21,7 @@ from .account import AccountConfig, Auth
 from .config import Config, ModelMapping, ModelRef, QuotaConfig, provider_problems
 from .errors import ConfigError
 from .secret import Secret
+from .transport_config import TransportConfig
 from .validation import describe_type, did_you_mean, names_credential
 
 MAX_FILE_BYTES = 1 << 20
@@ -33,8 +34,9 @@ def load_config(
     """The configuration in the file `path` (.toml or .json), and warnings about the file.
 
     `env`: where `${VAR}` and `${VAR:-default}` are looked up, None: the process's environment. `known_providers`: names an
-    account may use without a base_url; empty: any. A relative `quota.path` begins in the file's folder, `~` is the user's home.
-    Raises `ConfigError` that lists every problem: an unusable file, missing variables, unknown keys, wrong values.
+    account may use without a base_url; empty: any. A relative `quota.path` or `transport.ca_file` begins in the file's folder,
+    `~` is the user's home. Raises `ConfigError` that lists every problem: an unusable file, missing variables, unknown keys,
+    wrong values.
     """
     reader = _read(path, env, known_providers)
     del env  # a traceback with locals would show it
@@ -169,7 +171,7 @@ class TableReader:
         values = {
             key: self._expanded(value, key, self.problems)
             for key, value in table.items()
-            if key not in ("accounts", "models", "quota")
+            if key not in ("accounts", "models", "quota", "transport")
         }
         tables = enumerate(self._tables(table.get("accounts", []), "accounts"))
         numbered = [(i, account) for i, each in tables if (account := self._account(each, f"accounts[{i}]"))]
@@ -177,6 +179,8 @@ class TableReader:
         models = enumerate(self._tables(table.get("models", []), "models"))
         values["models"] = [self._mapping(each, f"models[{i}]") for i, each in models]
         values["quota"] = self._quota(table.get("quota", {}))
+        known = [name for name in _names(TransportConfig) if name != "ssl_context"]
+        values["transport"] = TransportConfig(**self._part(table.get("transport", {}), known, "transport", "ca_file"))
         kept = [i for i, _ in numbered]
         try:
             config = Config(**values)
@@ -241,16 +245,21 @@ class TableReader:
         return ModelRef(**{k: self._expanded(value, f"{path}.{k}", self.problems) for k, value in values.items()})
 
     def _quota(self, table: object) -> QuotaConfig:
-        values = self._table(table, _names(QuotaConfig), (), "quota")
-        url = values.pop("url", None)
-        if isinstance(url, str):  # it may hold a password
-            self.holds_key |= "@" in _VARIABLE.sub("", url)
-            url = Secret(self._text(url, "quota.url", self.problems, secret=True))
-        values = {key: self._expanded(value, f"quota.{key}", self.problems) for key, value in values.items()}
-        path = values.get("path")
+        url = None
+        if isinstance(table, Mapping) and isinstance(table.get("url"), str):
+            self.holds_key |= "@" in _VARIABLE.sub("", table["url"])  # it may hold a password
+            url = Secret(self._text(table["url"], "quota.url", self.problems, secret=True))
+            table = {key: value for key, value in table.items() if key != "url"}
+        return QuotaConfig(**{**self._part(table, _names(QuotaConfig), "quota", "path"), **({"url": url} if url else {})})
+
+    def _part(self, table: object, known: Collection[str], name: str, file: str) -> dict[str, Any]:
+        """The settings of the table `name`, of which `file` names a file."""
+        values = self._table(table, known, (), name)
+        values = {key: self._expanded(value, f"{name}.{key}", self.problems) for key, value in values.items()}
+        path = values.get(file)
         if self.folder is not None and isinstance(path, str) and path:
-            values["path"] = str(self.folder / os.path.expanduser(path))
-        return QuotaConfig(**values, url=url)
+            values[file] = str(self.folder / os.path.expanduser(path))
+        return values
 
     def _table(
         self, value: object, known: Collection[str], required: Collection[str], path: str, hint: str = ""

@@ -252,11 +252,20 @@ class ModelNotFoundError(ProviderError):
     hint = "Check the model's name with the provider, and that the account may use it."
 
 
+class AddressNotFoundError(ModelNotFoundError):
+    """404 for the address itself: `base_url` is wrong, most likely without its version. Treated like a missing model."""
+
+    hint = "Check base_url: it ends where the provider's documentation puts /chat/completions or its like, often with /v1."
+
+
 class ProviderUnavailableError(ProviderError):
     """5xx, 408, 409, 529, no connection, or a connection lost."""
 
     retryable = True
     hint = "Try again, or check base_url and the network if it stays."
+
+    def _advice(self) -> str:
+        return self.hint if self.retryable else "Trying again does not help until that is mended."
 
 
 class AttemptTimeoutError(ProviderUnavailableError):

@@ -6,11 +6,14 @@ else. Must never settle, hold or retry by itself.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import NamedTuple
 
 from .candidates import Candidate
+from .catalog import PRESETS
 from .errors import (
+    AddressNotFoundError,
     AttemptTimeoutError,
     AuthenticationError,
     ContextWindowError,
@@ -62,7 +65,8 @@ def failure_of(exc: Exception, candidate: Candidate, auth_next: bool = False) ->
         error = error_from_fault(exc, candidate)
         return Failure(error, UNKNOWN_OUTCOME if exc.sent else _NOT_SENT, exc.reused)
     if isinstance(exc, ProviderError):
-        return Failure(attributed(exc, candidate), rule_for(exc, auth_next))
+        error = wrong_address(attributed(exc, candidate), candidate)
+        return Failure(error, rule_for(error, auth_next))
     if isinstance(exc, InferRouterError):
         return None
     return Failure(provider_bug(exc, candidate), UNKNOWN_OUTCOME)
@@ -86,8 +90,27 @@ def error_from_fault(fault: WireFault, candidate: Candidate) -> ProviderError:
         candidate.model,
         message=redact(fault.message, _secrets(candidate)),
     )
+    if fault.lasting:
+        error.retryable = False
     error.__cause__ = strip_tracebacks(fault)
     return error
+
+
+def wrong_address(error: ProviderError, candidate: Candidate) -> ProviderError:
+    """`error`, or what a 404 means that calls the address wrong, or comes from one without a version and speaks of no model."""
+    if type(error) is not ModelNotFoundError or hasattr(candidate.deployment.bound.provider, "wire"):
+        return error
+    base_url = candidate.deployment.bound.endpoint.base_url
+    said = f"{error.message} {error.body}"
+    versioned = _VERSION.search(base_url) is not None or base_url in {row.base_url for row in PRESETS.values()}
+    if not _OF_AN_ADDRESS.search(said):
+        names_model = re.search(rf"(?<!\w){re.escape(candidate.model)}(?!\w)", said) or _OF_A_MODEL.search(said)
+        if versioned or names_model:
+            return error
+    lacks = "" if versioned else ", which has no version such as /v1"
+    message = f"nothing is served at the address that begins with base_url {base_url!r}{lacks} ({error.message or 'no details'})"
+    place = (candidate.provider, candidate.account_id, candidate.model)
+    return AddressNotFoundError(*place, error.status, error.body, request_id=error.request_id, message=message)
 
 
 def is_outage(error: ProviderError) -> bool:
@@ -145,6 +168,15 @@ def _quota_hold(error: ProviderError, candidate: Candidate, now: float) -> float
     if error.retryable and candidate.deployment.bound.account.reset != "rolling":
         return next_reset(now, "day", candidate.deployment.bound.account.reset)
     return now + QUOTA_HOLD_S
+
+
+_OF_A_MODEL = re.compile(r"\bmodels?\b", re.IGNORECASE)
+_OF_AN_ADDRESS = re.compile(
+    r"invalid url|cannot post|page not found|no (?:such )?(?:route|endpoint|path)\b"
+    r"|(?:route|endpoint|path|url)\b.{0,80} not found|unknown (?:request )?(?:url|path|endpoint|route)",
+    re.IGNORECASE,
+)
+_VERSION = re.compile(r"/v[0-9]")
 
 
 _FAULTS: dict[str, type[ProviderError]] = {

@@ -72,12 +72,16 @@ class ParsedUrl(urllib.request.Request):
 
 
 class PooledHandler(urllib.request.BaseHandler):
-    """Handles http and https with connections of `pool`. `context`: for TLS, None for the default, made when first needed."""
+    """Handles http and https with connections of `pool`.
 
-    def __init__(self, pool: Pool, context: ssl.SSLContext | None, clock: Callable[[], float]) -> None:
+    `context`: for TLS, None for the default, which also trusts the certificates in `ca_file` and is made when first needed.
+    """
+
+    def __init__(self, pool: Pool, context: ssl.SSLContext | None, ca_file: str | None, clock: Callable[[], float]) -> None:
         self._pool = pool
         self._clock = clock
         self._given = context
+        self._ca_file = ca_file
         self._context: dict[None, ssl.SSLContext] = {}  # empty, or the one in use
 
     def http_open(self, outgoing: OutgoingRequest) -> OpenResponse:
@@ -97,6 +101,8 @@ class PooledHandler(urllib.request.BaseHandler):
     def _dial(self, destination: Destination, outgoing: OutgoingRequest, authorization: str) -> TimedSocket:
         """A new connection along `destination`: straight, or through a proxy, with TLS where it is asked for."""
         phase = outgoing.phase
+        if destination.scheme == "https":
+            self._tls()  # what is wrong with it is told before anything is opened
         if not destination.proxy:
             phase.phase = "connect"
             sock = connect(destination.host, destination.port, outgoing.deadline, self._clock)
@@ -112,7 +118,7 @@ class PooledHandler(urllib.request.BaseHandler):
         return secure(sock, self._tls(), parts.hostname or "") if kind == "https" else sock
 
     def _tls(self) -> ssl.SSLContext:
-        return self._context.get(None) or self._context.setdefault(None, tls_context(self._given))
+        return self._context.get(None) or self._context.setdefault(None, tls_context(self._given, self._ca_file))
 
 
 def build_opener(handler: PooledHandler) -> urllib.request.OpenerDirector:

@@ -64,6 +64,16 @@ def judge(error: InferRouterError, own_model: bool, served: bool) -> Judgement:
     return Judgement(Meaning.ROW)
 
 
+def waited_for(error: InferRouterError) -> str:
+    """Whom an error that time mends says to wait for: "provider/account model" of the soonest, "" if it does not say."""
+    waits = [each for each in getattr(error, "rejections", ()) if each.retry_at is not None]
+    if waits:
+        soonest = min(waits, key=lambda each: each.retry_at)
+        return f"{soonest.provider}/{soonest.account_id} {soonest.model}"
+    attempts = getattr(error, "attempts", ())
+    return f"{attempts[0].provider}/{attempts[0].account_id} {attempts[0].model}" if attempts else ""
+
+
 def backoff(tries: int) -> float:
     """Seconds before the next try after `tries` of them failed."""
     return min(BACKOFF_S * 2.0 ** min(tries - 1, 20), LONGEST_BACKOFF_S)

@@ -23,14 +23,15 @@ SHORT_WAIT_S = 60.0
 
 
 class Turn:
-    """A row's place in the line of `model`. `at`: epoch seconds when it may look for a slot."""
+    """A row's place in the line of `model`. `at`: epoch seconds when it may look for a slot; `why`: what it waits for."""
 
-    __slots__ = ("at", "awake", "model", "number")
+    __slots__ = ("at", "awake", "model", "number", "why")
 
     def __init__(self, model: str, number: int) -> None:
         self.model = model
         self.number = number
         self.at = 0.0
+        self.why = ""
         self.awake: threading.Condition | None = None  # made when it has to wait, which most never do
 
     def wake(self) -> None:
@@ -72,11 +73,12 @@ class Pacer:
         self.awake = 0
         self.in_flight = 0
 
-    @property
-    def waiting_until(self) -> float | None:
-        """Epoch seconds when the first row in line looks again, None if no row waits. Takes the lock."""
+    def next_look(self) -> tuple[float, str] | None:
+        """When the first row in line looks again, in epoch seconds, and what it waits for; None if no row waits."""
         with self._lock:
-            return min((turn.at for line in self._lines.values() for turn in line.turns), default=None)
+            turns = [turn for line in self._lines.values() for turn in line.turns]
+            first = min(turns, key=lambda turn: (turn.at, not turn.why), default=None)
+            return None if first is None else (first.at, first.why)
 
     def enter(self, model: str) -> Turn | None:
         """A turn for a row that has come: at once if nobody waits. None: the job has stopped."""
@@ -97,10 +99,10 @@ class Pacer:
             self.in_flight += 1
             return turn
 
-    def wait(self, turn: Turn, at: float) -> bool:
-        """The row of `turn` was refused until `at`: wait in line. False: the job has stopped."""
+    def wait(self, turn: Turn, at: float, why: str) -> bool:
+        """The row of `turn` was refused until `at`, because of `why`: wait in line. False: the job has stopped."""
         with self._lock:
-            turn.at = at
+            turn.at, turn.why = at, why
             line = self._lines[turn.model]
             self._known(line, turn)
             self.in_flight -= 1

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 from .errors import InferRouterError, InvalidRequestError
 from .frozen import frozen_value
-from .map_errors import Judgement, Meaning, backoff, judge
+from .map_errors import Judgement, Meaning, backoff, judge, waited_for
 from .map_pacing import Pacer, Turn
 from .meter import Clock
 from .records import ChatRequest, EmbedRequest
@@ -119,7 +119,7 @@ class RowServer:
                 raise error
             now = self._clock.time()
             if meaning is Meaning.WAIT:
-                go_on = self._pacer.wait(turn, now if at is None else max(at, now + 0.001))
+                go_on = self._pacer.wait(turn, now if at is None else max(at, now + 0.001), waited_for(error))
             else:
                 failures += meaning is Meaning.TRY
                 refused_keys += meaning is Meaning.AGAIN

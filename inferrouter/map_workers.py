@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 
 from .map_pacing import Pacer
 from .map_serving import JobSettings, Row, RowServer, Served, Serves
+from .meter import SystemClock
 
 TICK_S = 0.25
 """Seconds after which whoever waits for a result looks up, for Ctrl-C and for a display."""
@@ -34,6 +35,8 @@ class Workers:
         self._arrived = threading.Condition(self._lock)
         self._pacer = Pacer(router.clock, self._lock, self._woken, self._ended_by_waiting)
         self._server = RowServer(router, settings, self._pacer, self._lock)
+        # What `keep` has had may be counted a tick later: waking a thread for each row costs more than the row.
+        self._eager = settings.keep is None or not isinstance(router.clock, SystemClock)
         self._threads: list[threading.Thread] = []
         self._results: deque[Served] = deque()
         self._reading = threading.Lock()
@@ -105,11 +108,10 @@ class Workers:
         """Rows that are being asked now."""
         return self._pacer.in_flight
 
-    @property
-    def waiting_until(self) -> float | None:
-        """Epoch seconds when the first row that waits looks for a slot again; None: no row waits, or some are in flight."""
+    def next_look(self) -> tuple[float, str] | None:
+        """When the first row that waits looks again, in epoch seconds, and whom it waits for; None while rows are asked."""
         with self._lock:
-            return self._pacer.waiting_until if not self._pacer.in_flight else None
+            return None if self._pacer.in_flight else self._pacer.next_look()
 
     def _work(self) -> None:
         try:
@@ -125,7 +127,8 @@ class Workers:
                         self._out -= 1
                     else:
                         self._results.append(result)
-                        self._arrived.notify()
+                        if self._eager or len(self._results) * 2 >= self._settings.window:
+                            self._arrived.notify()
         except BaseException as exc:
             with self._lock:
                 if self._fault is None:

@@ -27,9 +27,9 @@ from .provider_factory import KNOWN_PROVIDERS, missing_key_warnings, providers_f
 from .public_call import as_seconds, only_library_errors
 from .quota import QuotaStore
 from .records import ChatRequest, EmbedRequest
-from .router_parts import check_parts, dead_steps, store_for
+from .router_parts import check_parts, dead_steps, store_for, transport_for
 from .routes import Route, RouteTable
-from .transport import Transport
+from .transport_config import TransportConfig
 from .walk import left_out, ordered, walk
 
 if TYPE_CHECKING:
@@ -49,7 +49,8 @@ class Router:
 
     `providers`: those that the catalog does not know, or that shall replace its own; None: all are built from the configuration.
     `quota_store`, `policy`: override the configuration's. `meter`: one meter or a list of them, told what happens (see `Meter`).
-    `clock`: has `time()`, `monotonic()`, `sleep(s)`. Raises `ConfigError` listing every problem, or `QuotaStoreError`.
+    `clock`: has `time()`, `monotonic()`, `sleep(s)`. `transport`: overrides the configuration's; may hold an `ssl.SSLContext`.
+    Raises `ConfigError` listing every problem, or `QuotaStoreError`.
     """
 
     _closed = True  # until it was made
@@ -64,10 +65,11 @@ class Router:
         meter: Meter | Sequence[Meter] | None = None,
         health: HealthConfig | None = None,
         clock: Clock | None = None,
+        transport: TransportConfig | None = None,
     ) -> None:
         if not isinstance(config, Config):
             raise ConfigError(f"Router takes an ir.Config, not {type(config).__name__}; for a file use Router.from_file(path)")
-        check_parts(quota_store, policy, meter, health, clock)
+        check_parts(quota_store, policy, meter, health, clock, transport)
         clock = clock or SystemClock()
         given = list(providers) if isinstance(providers, Iterable) else providers
         known = providers_for(config, given)
@@ -77,7 +79,7 @@ class Router:
         self._own_store = quota_store is None
         store = store_for(config.quota) if quota_store is None else quota_store
         self._ledger = GuardedStore(store, config.on_store_error or config.quota.on_store_error)
-        self._transport = Transport()
+        self._transport = transport_for(transport or config.transport)
         self._runtime = Runtime(
             clock,
             self._ledger,
@@ -114,6 +116,7 @@ class Router:
         meter: Meter | None = None,
         health: HealthConfig | None = None,
         clock: Clock | None = None,
+        transport: TransportConfig | None = None,
     ) -> Router:
         """A router from a .toml or .json file; the parts as for the constructor. Raises `ConfigError` listing every problem."""
         from .config_file import load_config
@@ -121,7 +124,8 @@ class Router:
         given = list(providers) if isinstance(providers, Iterable) else []
         names = {str(getattr(provider, "name", "")) for provider in given}
         config, warnings = load_config(path, known_providers=KNOWN_PROVIDERS | names)
-        router = cls(config, given or providers, quota_store=quota_store, policy=policy, meter=meter, health=health, clock=clock)
+        parts = {"quota_store": quota_store, "policy": policy, "meter": meter, "health": health, "clock": clock}
+        router = cls(config, given or providers, **parts, transport=transport)  # type: ignore[arg-type]  # as the signature says
         router._notes = (*warnings, *router._notes)
         return router
 
@@ -145,6 +149,7 @@ class Router:
         health: HealthConfig | None = None,
         clock: Clock | None = None,
         quota_store: QuotaStore | None = None,
+        transport: TransportConfig | None = None,
     ) -> Router:
         """A router over whatever known API keys the environment holds, with the catalog's free limits and its aliases.
 
@@ -184,6 +189,7 @@ class Router:
             meter=meter,
             health=health,
             clock=clock,
+            transport=transport,
         )
         router._notes = (*found.notes, *router._notes)
         return router
@@ -365,13 +371,14 @@ class Router:
     ) -> FinishTime:
         """When `rows` more requests will have been served, and how many within a day. `per_second`: the workers' own speed.
 
-        Parameters and errors as for `capacity`.
+        `model`: "" is the default model, as for a request, or without one all that is named. Else as for `capacity`.
         """
         from .capacity import finish_time, row_needs
 
         needs = row_needs(tokens, output_tokens, reserved)
         now = self._runtime.clock.time()
-        return finish_time(self._routes, self._ledger, now, rows, needs, model, paid, per_second)
+        name = model or self._config.default_model
+        return finish_time(self._routes, self._ledger, now, rows, needs, name, paid, per_second)
 
     @property
     def clock(self) -> Clock:

@@ -1,10 +1,12 @@
-"""Looks at the parts that a router is handed, makes the store that its configuration names, and tells which steps are dead.
+"""Looks at the parts that a router is handed, and makes those that its configuration describes.
 
 Strategy: every part that cannot be one is listed at once, before anything is opened. Must never call a part that was handed in,
 but for a meter's hooks.
 """
 
 from __future__ import annotations
+
+import os
 
 from .attempt import Runtime
 from .config import Config, QuotaConfig, step_warnings
@@ -14,9 +16,13 @@ from .meter import is_meter, meters_in
 from .quota import QuotaStore
 from .quota_memory import MemoryQuotaStore
 from .secret import Secret
+from .transport import Transport
+from .transport_config import TransportConfig, transport_problems
 
 
-def check_parts(quota_store: object, policy: object, meter: object, health: object, clock: object) -> None:
+def check_parts(
+    quota_store: object, policy: object, meter: object, health: object, clock: object, transport: object = None
+) -> None:
     """Raise `ConfigError` listing each part that cannot be one; None is always good."""
 
     def lacks(part: object, *methods: str) -> bool:
@@ -35,6 +41,8 @@ def check_parts(quota_store: object, policy: object, meter: object, health: obje
         problems.append(f"health: must be an ir.HealthConfig, not {type(health).__name__}")
     if lacks(clock, "time", "monotonic", "sleep"):
         problems.append("clock: must have methods time(), monotonic() and sleep(seconds)")
+    if transport is not None:
+        problems += [f"{setting}: {problem}" for setting, problem in transport_problems(transport) if problem]
     if problems:
         raise ConfigError(problems)
 
@@ -48,6 +56,20 @@ def dead_steps(config: Config, runtime: Runtime) -> list[str]:
 
             runtime.meter.tell("on_notice", NoticeEvent(text, "", "", "", runtime.clock.time()))
     return dead
+
+
+def transport_for(config: TransportConfig) -> Transport:
+    """The transport that a configuration describes. Raises `ConfigError` for a `ca_file` that is not there."""
+    ca_file = None if config.ca_file is None else os.fsdecode(config.ca_file)
+    if ca_file is not None and not os.path.isfile(ca_file):
+        raise ConfigError(f"transport.ca_file: {ca_file!r} is not a file; name a PEM file of certificates")
+    return Transport(
+        idle_s=config.idle_timeout,
+        per_host=int(config.max_connections),
+        stream_limit=int(config.stream_limit),
+        ssl_context=config.ssl_context,
+        ca_file=ca_file,
+    )
 
 
 def store_for(quota: QuotaConfig) -> QuotaStore:

@@ -36,7 +36,7 @@ class Transport:
 
     `idle_s`: seconds a kept connection may wait for its next use; `per_host`: how many are kept for one key at one host at most.
     `stream_limit`: bytes that `WireReply.read_some` gives of one answer at most.
-    `ssl_context`: verifies as the caller wishes; None: the system's roots, and TLS 1.2 or newer.
+    `ssl_context`: verifies as the caller wishes; None: the system's roots and those in `ca_file`, and TLS 1.2 or newer.
     """
 
     def __init__(
@@ -46,12 +46,14 @@ class Transport:
         per_host: int = 32,
         stream_limit: int = STREAM_LIMIT,
         ssl_context: ssl.SSLContext | None = None,
+        ca_file: str | None = None,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._idle_s = idle_s
         self._per_host = per_host
         self._stream_limit = stream_limit
         self._ssl_context = ssl_context
+        self._ca_file = ca_file
         self._clock = monotonic
         self._loaded: dict[None, _Parts] = {}  # by the first call
         self._closed = False
@@ -94,7 +96,7 @@ class Transport:
         from .http_opener import PooledHandler, build_opener, prepare
 
         pool = Pool(self._idle_s, self._per_host, self._clock)
-        made = _Parts(prepare, build_opener(PooledHandler(pool, self._ssl_context, self._clock)), pool)
+        made = _Parts(prepare, build_opener(PooledHandler(pool, self._ssl_context, self._ca_file, self._clock)), pool)
         parts = self._loaded.setdefault(None, made)  # of threads that come at once, the first one's
         if self._closed:  # while this first call was on its way: nothing may be kept
             parts.pool.close()

@@ -126,6 +126,9 @@ _BAD_HOST = "has no valid host name, or a port outside 1 to 65535"
 _VISIBLE = re.compile(r"[!-~]+")
 _TEXT = re.compile(r"(?:[!-~](?:[ -~]*[!-~])?)?")
 _NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_ENDPOINT = re.compile(
+    r"/(?:chat/completions|completions|embeddings|messages|responses|models/[^/]+:[A-Za-z]+Content)/*\Z", re.IGNORECASE
+)
 _CREDENTIAL = re.compile(r"auth|key|token|secret|cookie|passw|credential", re.IGNORECASE)
 _LABEL = r"[0-9A-Za-z_](?:[0-9A-Za-z_-]{0,61}[0-9A-Za-z_])?"
 _NETLOC = re.compile(rf"(?!.{{260}})(?:{_LABEL}(?:\.{_LABEL})*\.?|\[[0-9A-Fa-f:.]+\])(?::[0-9]{{1,5}})?")
@@ -137,6 +140,9 @@ def check_base_url(url: str, allow_http: bool = False) -> str | None:
     problem = check_url(url, allow_http)
     if problem is None and "?" in url:
         return "has a query; give the address up to the path only, and the key as auth.api_key"
+    endpoint = _ENDPOINT.search(url)
+    if problem is None and endpoint:
+        return f"ends with {endpoint[0].rstrip('/')}, which is added to it for each call; give the address before that"
     return problem
 
 

@@ -40,18 +40,26 @@ class WireFault(Exception):  # noqa: N818  a fault of the transport, which the w
 
     `kind`: "setup" (URL or header unusable), "dns", "refused", "tls", "proxy", "timeout", "cut" (closed, reset, truncated),
     "protocol" (not HTTP as it should be), "redirect", "encoding", "too_large". `sent`: False only if the provider surely did
-    nothing for this request. `reused`: a kept-alive connection died before the first byte of the answer.
+    nothing for this request. `reused`: a kept-alive connection died before the first byte of the answer. `lasting`: trying again
+    does not help until somebody mends what the message names.
     """
 
-    def __init__(self, kind: str, message: str, *, sent: bool = True, reused: bool = False) -> None:
+    def __init__(self, kind: str, message: str, *, sent: bool = True, reused: bool = False, lasting: bool = False) -> None:
         super().__init__(kind, message)
         self.kind = kind
         self.message = message
         self.sent = sent
         self.reused = reused
+        self.lasting = lasting
 
     def __str__(self) -> str:
         return self.message
+
+
+_CERTIFICATE_ADVICE = (
+    "check that base_url names the right server and that this machine's clock is right; a server of your own, or a company's "
+    "proxy, may need its CA as transport.ca_file"
+)
 
 
 class RequestPhase:
@@ -77,7 +85,8 @@ def fault_from(exc: Exception, phase: RequestPhase, headers: Headers) -> WireFau
     else:
         kind, message = _explain(exc, phase)
         sent = phase.phase == "exchange"
-        fault = WireFault(kind, message, sent=sent, reused=phase.reused and kind == "cut")
+        lasting = _CERTIFICATE_ADVICE in message
+        fault = WireFault(kind, message, sent=sent, reused=phase.reused and kind == "cut", lasting=lasting)
         # Before the connection stands, other texts than the operating system's may quote a proxy's password.
         quotes = phase.phase in ("setup", "proxy") and not isinstance(exc, OSError)
         fault.__cause__ = None if quotes or contains_secret(exc, _secrets(headers)) else exc
@@ -116,7 +125,7 @@ def _explain_connect(exc: Exception, host: str) -> tuple[str, str]:
     if isinstance(exc, (socket.gaierror, UnicodeError)):
         return "dns", f"the host name {host} does not resolve"
     if isinstance(exc, ssl.SSLCertVerificationError):
-        return "tls", f"the certificate of {host} is not valid ({exc.verify_message.rstrip('.')})"
+        return "tls", f"the certificate of {host} is not valid ({exc.verify_message.rstrip('.')}): {_CERTIFICATE_ADVICE}"
     if isinstance(exc, (ssl.SSLError, ConnectionResetError, BrokenPipeError)):
         return "tls", f"no TLS connection to {host} ({_reason(exc)})"
     return "refused", f"no connection to {host} ({_reason(exc)})"

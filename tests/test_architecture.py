@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parents[1]
 FLOORS = """
 ground      frozen cell turn moments errors escapes secret sse content tool records responses
 tools       validation spelling costs limits notices events meter meter_metrics meter_otel
-outside     spend_caps account wire config config_file catalog_providers catalog_models catalog
+outside     spend_caps account wire transport_config config config_file catalog_providers catalog_models catalog
 outside     http_head connections http_opener transport policy outage health
 ledger      quota_blocks quota_learned quota quota_windows quota_counting quota_memory quota_file quota_sqlite
 ledger      quota_raw quota_mirror quota_lanes quota_exchange quota_remote_buckets quota_remote

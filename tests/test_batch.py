@@ -322,6 +322,7 @@ class Ending(JobCase):
         self.assertEqual((states[-1].done, states[-1].left, states[-1].ended, states[-1].free), (30, 0, True, 30))
         foretold = [state.eta for state in states if state.eta is not None]
         self.assertTrue(foretold)
+        self.assertIn("mock/a0 m", {state.waiting_for for state in states})
         self.assertAlmostEqual(foretold[-1], states[-1].now, delta=120.0)
 
         class Tqdm:

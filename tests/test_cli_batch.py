@@ -207,13 +207,13 @@ class Display(unittest.TestCase):
         with mock.patch.dict(os.environ, {"COLUMNS": "140", "TERM": "dumb"}):
             show = display.display(part("terminal").Screen(screen), False)
             show(progress.Progress(*facts, 100.0, eta=100.0 + 3 * 86_400, today=60))
-            show(progress.Progress(*facts, 200.0, waiting_until=500.0))
+            show(progress.Progress(*facts, 200.0, waiting_until=500.0, waiting_for="gemini/a m"))
             show(progress.Progress(*facts, 300.0, ended=True))
         text = screen.getvalue()
         self.assertRegex(
             text, r"50% 100/200, 10 failed, 42/min, 60 more within a day, done \w+ \d\d:\d\d, 12,345 tokens, \$0\.5000"
         )
-        self.assertRegex(text, r"waits for a slot in 5 min")
+        self.assertRegex(text, r"waits for gemini/a m in 5 min")
         self.assertTrue(text.endswith("\r"))
 
     def test_in_a_pipe(self) -> None:

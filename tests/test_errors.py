@@ -24,6 +24,7 @@ TREE = {
     "QuotaExceededError": "ProviderError",
     "RateLimitedError": "ProviderError",
     "ModelNotFoundError": "ProviderError",
+    "AddressNotFoundError": "ModelNotFoundError",
     "ProviderUnavailableError": "ProviderError",
     "AttemptTimeoutError": "ProviderUnavailableError",
     "MalformedResponseError": "ProviderError",

@@ -32,6 +32,8 @@ HUNG_S = 0.25
 MOST_LANES = 24
 """Threads at most, those included that a silent server keeps waiting."""
 KEPT_UNDOS = 10_000
+_PATIENCE = 4.0
+"""Round trips that a settlement is given, however far away the server is."""
 _UNDO_PAUSE_S = 0.25
 _FAR_S = 0.005
 """Seconds of a round trip for each of which another lane may be busy: nearer, one that carries everybody's is the faster way."""
@@ -76,8 +78,9 @@ class Carrier(Protocol):
 
 
 class Lanes:
-    """The queue and its lanes. `open_carrier` makes a way to the server, `explain` translates an exception of it: what to
-    tell, and whether to try again. `timeout`: seconds an operation may take in all. `most`: lanes busy at once.
+    """The queue and its lanes. `open_carrier` makes a way to the server, `explain` translates an exception of it: what to tell,
+    and whether to try again. `timeout`: seconds an operation may take in all. `most`: lanes busy at once. `forked` is called in a
+    forked child.
     """
 
     def __init__(
@@ -86,9 +89,11 @@ class Lanes:
         explain: Callable[[Exception], tuple[QuotaStoreError, bool]],
         timeout: float,
         most: int,
+        forked: Callable[[], None] = lambda: None,
         monotonic: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
+        self._forked = forked
         self._open_carrier = open_carrier
         self._explain = explain
         self._timeout = timeout
@@ -100,9 +105,13 @@ class Lanes:
         self._begin()
         _LANES.add(self)
 
-    def deadline(self, within: float | None = None) -> float:
-        """When a verb that begins now must have ended, on the monotonic clock. `within`: seconds, if less is left."""
-        return self._monotonic() + (self._timeout if within is None else max(0.0, min(within, self._timeout)))
+    def deadline(self, within: float | None = None, patient: bool = False) -> float:
+        """When a verb that begins now must have ended, on the monotonic clock. `within`: seconds, if less is left. `patient`: but
+        long enough for the way to the server, where giving up early would gain nothing."""
+        if within is None:
+            return self._monotonic() + self._timeout
+        least = _PATIENCE * self._nearest if patient else 0.0
+        return self._monotonic() + max(least, min(within, self._timeout))
 
     def ask(self, operation: Operation, deadline: float) -> str:
         """The answer. Raises QuotaStoreError that says why there is none by `deadline` (monotonic seconds): then the outcome is
@@ -162,6 +171,7 @@ class Lanes:
         _INHERITED.append((self._carriers, self._queue, self._threads))
         self._carriers = set()
         self._begin()
+        self._forked()
 
     def _begin(self) -> None:
         self._lock = threading.Lock()

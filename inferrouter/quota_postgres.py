@@ -67,6 +67,10 @@ class PostgresQuotaStore(RemoteQuotaStore):
             f"connect returned a {type(opened).__name__}, which is not a connection; return what psycopg.connect gives"
         )
 
+    def _forked(self) -> None:
+        super()._forked()
+        self._making = threading.Lock()
+
     def _ready(self, way: _Own | _Pooled) -> Carrier:
         try:
             with self._making:

@@ -68,7 +68,7 @@ class RemoteQuotaStore:
         self._pid = 0
         self._numbers = itertools.count()
         self._closed = False
-        self._lanes = Lanes(self._open_carrier, self._explained, float(timeout), most_lanes)
+        self._lanes = Lanes(self._open_carrier, self._explained, float(timeout), most_lanes, self._forked)
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -127,7 +127,7 @@ class RemoteQuotaStore:
     def commit(
         self, reservation: Reservation, now: float, amounts: Sequence[float] | None = None, max_wait: float | None = None
     ) -> bool:
-        ask = self._asking(max_wait)
+        ask = self._asking(max_wait, patient=True)
         if reservation.settled:
             return False
         token = self._tokens.pop(reservation.id, None) or f"{self._number():x}"
@@ -146,7 +146,7 @@ class RemoteQuotaStore:
         return self.commit(reservation, now, [0.0] * len(reservation.wants))
 
     def hold(self, key: str, until: float, reason: str, now: float, max_wait: float | None = None) -> None:
-        new, ask, stored = Hold(key, until, reason), self._asking(max_wait), ""
+        new, ask, stored = Hold(key, until, reason), self._asking(max_wait, patient=True), ""
         self._mirror.forget_holds()
         merged_hold(None, new, now)
         for _ in range(TRIES):
@@ -229,11 +229,16 @@ class RemoteQuotaStore:
         """What an exception of the client library means, and whether to try again; likewise."""
         raise NotImplementedError
 
-    def _asking(self, max_wait: float | None = None) -> Ask:
+    def _forked(self) -> None:
+        """In a forked child: no lock that a thread of the parent held."""
+        self._mirror = Mirror()
+        self._ledger.forked()
+
+    def _asking(self, max_wait: float | None = None, patient: bool = False) -> Ask:
         """How to ask within what one verb may take in all."""
         lanes = self._lanes
         lanes.check_open()
-        end = lanes.deadline(max_wait)
+        end = lanes.deadline(max_wait, patient)
         return lambda operation: lanes.ask(operation, end)
 
     def _number(self) -> int:

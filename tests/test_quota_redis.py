@@ -266,6 +266,43 @@ class RedisVerbs(RedisCase):
         self.assertEqual(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), 0)
         self.assertEqual(self.used(), 3)
 
+    def test_fork_under_load(self) -> None:
+        """Children that are forked while other threads reserve go on, and every charge is counted once."""
+        self.store.define([quota.Bucket("k", limits.Limit(1e6, "requests", "day"))], NOON)
+        counts, over = [], threading.Event()
+
+        def work() -> None:
+            while not over.is_set():
+                self.store.headroom(["k"], NOON, max_age=1.0)
+                counts.append(isinstance(self.store.reserve([("k", 1)], NOON), quota.Reservation))
+
+        threads = [threading.Thread(target=work) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for _ in range(8):
+            pid = os.fork()
+            if not pid:
+                code = 1
+                try:
+                    self.store.headroom(["k"], NOON, max_age=1.0)
+                    code = 0 if isinstance(self.store.reserve([("k", 1)], NOON), quota.Reservation) else 2
+                finally:
+                    os._exit(code)
+            self.assertEqual(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), 0)
+        over.set()
+        for thread in threads:
+            thread.join()
+        self.assertEqual(self.used(), len(counts) + 8)
+
+    def test_a_settlement_over_a_long_way(self) -> None:
+        """A settlement that may wait shorter than the way to the server takes is made all the same, not given up each time."""
+        proxy = Proxy(self.server.port)
+        store = self.through(proxy)
+        proxy.delay = 0.06
+        taken = store.reserve([("k", 3)], NOON)
+        self.assertTrue(store.commit(taken, NOON, [1], max_wait=0.05))
+        self.assertEqual(self.used(), 1)
+
     def test_no_thread_is_left(self) -> None:
         """Making a store starts no thread, and closing it ends those it had."""
         before = threading.active_count()

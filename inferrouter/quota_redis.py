@@ -28,7 +28,7 @@ class RedisQuotaStore(RemoteQuotaStore):
     `client`: a synchronous client of redis-py or valkey-py (a cluster's or a Sentinel's too), `decode_responses` on or off; it
     stays the caller's to close. `prefix`: begins every key, so that several ledgers share a server. `timeout`: seconds a verb may
     take in all. `adopt_empty`: what happens if the server has lost its counts: False refuses each limit until its window has
-    passed, True goes on from zero. The server needs `maxmemory-policy noeviction`.
+    passed, True goes on from zero. The server (Redis 5 or newer) needs `maxmemory-policy noeviction`.
     Raises ConfigError for a wrong value. Connects with the first verb; each then raises QuotaStoreError naming server and remedy.
     """
 

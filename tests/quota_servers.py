@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import os
-import pwd
 import shutil
 import signal
 import socket
@@ -168,7 +167,7 @@ class PostgresServer(Server):
     def user(self) -> str | None:
         if os.getuid() != 0:
             return None
-        return pwd.getpwnam("postgres").pw_name
+        return "postgres"
 
     def command(self) -> list[str]:
         fixed = ["-D", str(self.folder / "data"), "-p", str(self.port), "-c", "listen_addresses=127.0.0.1"]

@@ -55,7 +55,7 @@ def outcome(verb: Callable[[], Any]) -> str:
 
 
 def main() -> int:
-    """Prints a table a server; 1 if a verb took longer than its time and a tenth of a second, or more was charged than was asked for."""
+    """Prints a table a server; 1 if a verb took a tenth of a second longer than its time, or more was charged than asked for."""
     wrong = 0
     for kind, server in (("redis", RedisServer()), ("postgres", PostgresServer())):
         server.start()

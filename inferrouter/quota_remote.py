@@ -31,7 +31,7 @@ from .quota_counting import (
     settle,
     with_quota,
 )
-from .quota_exchange import Ask
+from .quota_exchange import Ask, Ledger
 from .quota_lanes import Carrier, Lanes, Operation
 from .quota_learned import Learned, Observation
 from .quota_mirror import Mirror
@@ -219,7 +219,8 @@ class RemoteQuotaStore:
         self.close()
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self._ledger.server}{' closed' if self._closed else ''}>"
+        ledger: Ledger | None = getattr(self, "_ledger", None)  # a traceback may show one that is half built
+        return f"<{type(self).__name__} {ledger.server if ledger else ''}{' closed' if ledger and self._closed else ''}>"
 
     def _open_carrier(self) -> Carrier:
         """A way to the server; a store of its own says how."""

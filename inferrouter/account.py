@@ -11,8 +11,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import field
 from typing import Any
 
-from .costs import UNITS
-from .frozen import EMPTY, FrozenDict, freeze, frozen_value
+from .costs import COUNTED, UNITS
+from .frozen import EMPTY, FrozenDict, frozen_value
+from .limit_rows import LIMIT_KEYS as LIMIT_KEYS
+from .limit_rows import TPM_COUNTS, LimitRow, leave_problems, left_to_others, limit_problems, limit_rows
 from .limits import MAX_AMOUNT, zone_problem
 from .secret import Secret
 from .spend_caps import DOLLARS, PRICES_NEEDED, cap_problems, spend_caps
@@ -25,23 +27,11 @@ from .validation import (
     check_name,
     check_number,
     describe_type,
-    did_you_mean,
     names_credential,
 )
 
 DIALECTS = ("openai", "gemini", "anthropic")
 CAPABILITIES = ("text", "image", "audio", "video", "document", "tools", "json")
-LIMIT_KEYS: Mapping[str, tuple[str, str]] = freeze(
-    {
-        f"{unit.key}p{suffix}": (name, window)
-        for name, unit in UNITS.items()
-        if unit.key
-        for suffix, window in (("m", "minute"), ("h", "hour"), ("d", "day"), ("month", "month"))
-    }
-)
-"""What a key of `limits` means: unit and window."""
-
-
 UNSTATED: FrozenDict[str, Any] = FrozenDict()
 """The `limits` of an account that is silent about them, told by identity: an empty mapping of the caller's own says none."""
 
@@ -71,16 +61,19 @@ class AccountConfig:
     """One account. Only `provider` and `id` are needed; what is None is not stated.
 
     What it may use:
-    `daily_free`: the free allowance of a day in `quota_unit` (requests | tokens | dollars); 0: nothing is free; None: not
-    stated, so free as long as the limits hold, or all paid where `paid_enabled` is set. `limits`: hard for free and
-    paid alike, keys rpm rph rpd rpmonth (requests) and tpm tph tpd tpmonth (tokens) per minute, hour, day, month; the word
-    "catalog" for what the catalog says is free at the provider, which also stands, with a warning, where an account that is not
-    paid and has no address of its own states no limit at all; {} for none.
-    `model_limits`: such a mapping per model name; "*" is every model without an entry, each counted by itself.
-    `quota_group`: accounts of one group share every count, so they must declare the same amounts. `reset`: where days
+    `daily_free`: the free allowance of a day in `quota_unit` (requests | tokens | dollars ...); 0: nothing is free; None: not
+    stated, so free as long as the limits hold, or all paid where `paid_enabled` is set. `limits`: hard for free and paid alike,
+    a mapping: keys rpm rph rpd rpweek rpmonth (requests), tpm ... (tokens), itpm ... and otpm ... (those that go in or come out),
+    ipm ... (images) per minute, hour, day, week, month; or an amount of any unit with a window, {"requests": 45, "per": "5h"};
+    {"parallel": 2} for calls at once; a list of such mappings where a unit has several. The word "catalog" stands for what the
+    catalog says is free at the provider, which also stands, with a warning, where an account that is not paid and has no address
+    of its own states no limit at all; {} for none. `model_limits`: such limits per model name; "*" is every model without an
+    entry, each counted by itself. `leave`: what is left of every limit to the owner's other programs: a share such as 0.2, or
+    shares and amounts by limit. `tpm_counts`: what counts towards tpm: total | input.
+    `quota_group`: accounts of one group share every count, so they must declare the same amounts. `reset`: where days, weeks
     and months begin, an IANA zone such as "America/Los_Angeles", or "rolling" for the last 24 hours at any moment.
 
-    What it costs (dollars per token):
+    What it costs (dollars per token; `prices = "catalog"`: the catalog's list price of each model, where none is stated here):
     `paid_enabled`: may be used beyond what is free, if the configuration's `allow_paid` agrees. `max_daily_spend`: the most
     that is used as paid in a UTC day: dollars, which need a price, or amounts of other units such as {"requests": 100} or
     "50000 tokens"; None: no cap. `cost_per_*_token`: None: not stated; cached and media input then cost what input costs.
@@ -108,8 +101,8 @@ class AccountConfig:
     cost_per_audio_input_token: float | None = None
     cost_per_image_input_token: float | None = None
     cost_per_video_input_token: float | None = None
-    limits: Mapping[str, float] | str = UNSTATED
-    model_limits: Mapping[str, Mapping[str, float]] = EMPTY
+    limits: Mapping[str, Any] | Sequence[Mapping[str, Any]] | str = UNSTATED
+    model_limits: Mapping[str, Mapping[str, Any] | Sequence[Mapping[str, Any]]] = EMPTY
     quota_group: str | None = None
     reset: str = "UTC"
     attempt_timeout: float | None = None
@@ -117,11 +110,14 @@ class AccountConfig:
     capabilities: Sequence[str] | Mapping[str, Sequence[str]] | None = None
     headers: Mapping[str, str | Secret] = field(default=EMPTY, repr=False)
     allow_http: bool = False
+    prices: str = ""
+    leave: float | Mapping[str, float] | None = None
+    tpm_counts: str = "total"
 
     def __post_init__(self) -> None:
         if not isinstance(self.auth, Auth):
             object.__setattr__(self, "auth", _unusable(self.auth))
-        for name in ("limits", "model_limits", "capabilities", "headers", "max_daily_spend"):
+        for name in ("limits", "model_limits", "capabilities", "headers", "max_daily_spend", "leave"):
             stated = getattr(self, name)
             if stated is not UNSTATED:
                 object.__setattr__(self, name, _frozen(stated))
@@ -129,9 +125,25 @@ class AccountConfig:
             object.__setattr__(self, "headers", FrozenDict({name: _kept(name, self.headers[name]) for name in self.headers}))
 
     @property
-    def hard_limits(self) -> Mapping[str, float]:
+    def limit_rows(self) -> tuple[LimitRow, ...]:
         """The stated `limits`; none where the catalog's are asked for and not put in yet."""
-        return EMPTY if isinstance(self.limits, str) else self.limits
+        return () if isinstance(self.limits, str) else limit_rows(self.limits, self.leave, self.tpm_counts)
+
+    def model_limit_rows(self, model: str) -> tuple[LimitRow, ...]:
+        """The limits of one model, its own or those of "*"."""
+        return limit_rows(self.model_limits.get(model, self.model_limits.get("*", EMPTY)), self.leave, self.tpm_counts)
+
+    @property
+    def free_a_day(self) -> float | None:
+        """`daily_free` without what is left to others."""
+        share = self.leave.get("daily_free") if isinstance(self.leave, Mapping) else self.leave
+        amount = self.daily_free
+        return amount if amount is None else amount - left_to_others(amount, share, _counts_whole(self.quota_unit))
+
+    @property
+    def is_priced(self) -> bool:
+        """Whether prices are stated, or taken from the catalog."""
+        return self.has_price or self.prices == CATALOG
 
     @property
     def has_price(self) -> bool:
@@ -153,15 +165,18 @@ def account_problems(account: AccountConfig, path: str) -> list[str]:
         ("base_url", _check_url(account)),
         ("dialect", None if account.dialect is None else check_choice(account.dialect, DIALECTS)),
         ("daily_free", _check_amount(account.daily_free, whole=_counts_whole(account.quota_unit))),
-        ("quota_unit", check_choice(account.quota_unit, tuple(UNITS))),
+        ("quota_unit", check_choice(account.quota_unit, COUNTED)),
         *((name, check_bool(getattr(account, name))) for name in _FLAGS),
         *((name, _check_amount(getattr(account, name))) for name in _DOLLARS),
         *cap_problems(account.max_daily_spend),
         ("max_daily_spend", _check_cap_counts(account)),
-        *(() if account.limits == CATALOG else _limit_problems("limits", account.limits)),
+        *(() if account.limits == CATALOG else limit_problems("limits", account.limits)),
         *_model_limit_problems(account.model_limits),
         ("quota_group", None if account.quota_group is None else check_name(account.quota_group)),
         ("reset", _check_reset(account.reset)),
+        ("prices", None if account.prices == "" else check_choice(account.prices, (CATALOG,))),
+        *leave_problems(account.leave, _limit_names(account)),
+        ("tpm_counts", check_choice(account.tpm_counts, TPM_COUNTS)),
         ("attempt_timeout", check_seconds(account.attempt_timeout)),
         *_capability_problems(account.capabilities),
         *_header_problems(account.headers),
@@ -216,7 +231,7 @@ def _key_problem(account: AccountConfig) -> tuple[str, str | None]:
 
 def _check_cap_counts(account: AccountConfig) -> str | None:
     """A cap in dollars where no price is known would never be reached: every call counts as $0."""
-    if account.has_price or not account.paid_enabled or not account.spend_caps.get(DOLLARS):
+    if account.is_priced or not account.paid_enabled or not account.spend_caps.get(DOLLARS):
         return None
     return PRICES_NEEDED.format(repr(account.id))
 
@@ -244,15 +259,10 @@ def _check_reset(value: object) -> str | None:
     return zone_problem(value)
 
 
-def _limit_problems(path: str, limits: object) -> _Found:
-    if not isinstance(limits, Mapping):
-        yield path, f"must be a table such as {{rpm = 15}}, not {describe_type(limits)}"
-        return
-    for key, amount in limits.items():
-        if key in LIMIT_KEYS:
-            yield f"{path}.{key}", check_number(amount, whole=True, most=MAX_AMOUNT)
-        else:
-            yield f"{path}.{key}", f"unknown limit{did_you_mean(key, LIMIT_KEYS)}; known: {', '.join(LIMIT_KEYS)}"
+def _limit_names(account: AccountConfig) -> frozenset[str]:
+    models = account.model_limits.values() if isinstance(account.model_limits, Mapping) else ()
+    stated = [limit_rows(each) for each in (account.limits, *models)]
+    return frozenset(["daily_free", *(row.name for rows in stated for row in rows)])
 
 
 def _model_limit_problems(model_limits: object) -> _Found:
@@ -261,7 +271,7 @@ def _model_limit_problems(model_limits: object) -> _Found:
         return
     for model, limits in model_limits.items():
         yield f'model_limits."{model}"', check_name(model)
-        yield from _limit_problems(f'model_limits."{model}"', limits)
+        yield from limit_problems(f'model_limits."{model}"', limits)
 
 
 def _capability_problems(capabilities: object) -> _Found:
@@ -308,8 +318,8 @@ def _unusable(given: object) -> Auth:
 
 def _frozen(value: Any, depth: int = 0) -> Any:
     """`value` with its mappings and lists frozen; what is deeper than anything right could be stays, to be refused."""
-    if isinstance(value, Mapping) and depth < 2:
+    if isinstance(value, Mapping) and depth < 4:
         return FrozenDict({key: _frozen(item, depth + 1) for key, item in value.items()})
     if isinstance(value, (set, frozenset)):
         return tuple(sorted(value, key=str))
-    return tuple(value) if isinstance(value, list) else value
+    return tuple([_frozen(item, depth + 1) for item in value]) if isinstance(value, list) and depth < 4 else value

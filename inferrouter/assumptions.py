@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from .account import CATALOG, UNSTATED, AccountConfig
 from .catalog import ALIASES, PRESETS, Preset
+from .catalog_prices import PRICES, ListPrice
 from .config import Config
 from .errors import ConfigError
 from .frozen import FrozenDict
@@ -40,7 +41,7 @@ def with_catalog(config: Config, given: Collection[str], now: float) -> Assumed:
     problems = [*_problems(config)]
     if problems:
         raise ConfigError(problems)
-    accounts, said, warnings = [], [], []
+    accounts, said, warnings = [], [*_prices_said(config, now)], []
     for index, account in enumerate(config.accounts):
         row = PRESETS.get(ALIASES.get(account.provider, account.provider))
         asked = account.limits == CATALOG
@@ -54,8 +55,8 @@ def with_catalog(config: Config, given: Collection[str], now: float) -> Assumed:
         said.append(sentence)
         if not asked:
             warnings.append(f'{sentence}; write limits = "catalog" to agree, your own, or limits = {{}} for none')
-    if not said:
-        return Assumed(config, (), ())
+    if all(new is old for new, old in zip(accounts, config.accounts, strict=True)):
+        return Assumed(config, tuple(said), ())
     return Assumed(replace(config, accounts=tuple(accounts)), tuple(said), tuple(warnings))
 
 
@@ -65,6 +66,25 @@ def _problems(config: Config) -> Iterator[str]:
         if account.limits == CATALOG and (row is None or not row.free):
             missing = f"the catalog has no free limits of {account.provider!r}"
             yield f"accounts[{index}].limits: {missing}; write the account's own, or {{}} for none"
+        if account.prices == CATALOG and not _known_prices(account) and not account.has_price:
+            missing = f"the catalog has no prices of {account.provider!r}"
+            yield f"accounts[{index}].prices: {missing}; state cost_per_input_token and cost_per_output_token"
+
+
+def _prices_said(config: Config, now: float) -> Iterator[str]:
+    """A sentence for each account whose prices are the catalog's."""
+    for index, account in enumerate(config.accounts):
+        known = _known_prices(account)
+        if account.prices == CATALOG and known and not account.has_price:
+            oldest = min(price.as_of for price in known)
+            models = ", ".join(price.model for price in known)
+            age = f"list prices of {oldest}, {age_in_words(oldest, now)}"
+            yield f"accounts[{index}].prices: account {account.id!r} has the catalog's prices for {models} ({age}); others cost 0"
+
+
+def _known_prices(account: AccountConfig) -> list[ListPrice]:
+    name = ALIASES.get(account.provider, account.provider)
+    return [price for price in PRICES if price.provider == name]
 
 
 def _leaves_it_open(account: AccountConfig, row: Preset, given: Collection[str]) -> bool:
@@ -80,6 +100,7 @@ def _limited(account: AccountConfig, row: Preset) -> AccountConfig:
         limits=row.limits,
         model_limits=FrozenDict({**row.model_limits, **account.model_limits}),
         reset=row.reset if account.reset == "UTC" else account.reset,
+        tpm_counts=row.tpm_counts if account.tpm_counts == "total" else account.tpm_counts,
     )
 
 

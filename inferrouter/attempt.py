@@ -73,6 +73,13 @@ class Runtime:
         """This moment on both clocks."""
         return Instant(self.clock.time(), self.clock.monotonic())
 
+    def say(self, key: str, text: str, place: tuple[str, str, str] = ("", "", "")) -> None:
+        """Say `text` the first time, to meters and in `Router.warnings`. `place`: provider, account and model it is about."""
+        if self.notices.say(key, text) and self.meter is not None:
+            from .events import NoticeEvent
+
+            self.meter.tell("on_notice", NoticeEvent(text, *place, self.clock.time()))
+
     def settle_dropped_streams(self) -> None:
         """Settle what finalizers left behind."""
         while self.unsettled_streams:
@@ -154,6 +161,7 @@ class LiveAttempt:
     __slots__ = (
         "_ended",
         "_ending",
+        "_expected",
         "_first_chunk_s",
         "_permit",
         "_pid",
@@ -180,6 +188,7 @@ class LiveAttempt:
         self.dropped = dropped
         self._permit = Permit(candidate.account_id)
         self._pid = os.getpid()
+        self._expected = operation.needs.estimate
         self.wants: Sequence[tuple[str, float]] = ()
         self._reservation: tuple[QuotaStore, Reservation] | None = None
         self._started = 0.0
@@ -197,7 +206,8 @@ class LiveAttempt:
             wait = max(runtime.health.peek(account.id, now.mono)[1], 1.0)
             place = (candidate.provider, candidate.account_id, candidate.model)
             return Rejection(*place, "the breaker is open after repeated failures", now.wall + wait, "breaker")
-        self.wants = amounts_needed(candidate, operation.needs.estimate)
+        self._expected = candidate.deployment.expected(operation.needs.estimate)
+        self.wants = amounts_needed(candidate, self._expected)
         if self.wants:
             taken = runtime.ledger.reserve(self.wants, now.wall, operation.store_wait(runtime.clock))
             if isinstance(taken, Refusal):
@@ -212,7 +222,7 @@ class LiveAttempt:
         """Send, and return what the operation read. Raises `WireFault`, the error the answer means, or what `read` raises."""
         runtime, trace = self.runtime, self.operation.trace
         if trace is not None:
-            trace.attempt_begins(self.candidate, self.number, self.operation.needs.estimate.total, self.wants)
+            trace.attempt_begins(self.candidate, self.number, self._expected.total, self.wants)
         bound = self.candidate.deployment.bound
         allow_http = bound.account.allow_http
         reply = bound.wire.send(request, timeout_s=self.budget, allow_http=allow_http, new_connection=new_connection)
@@ -246,15 +256,18 @@ class LiveAttempt:
 
     def cost(self, usage: Usage) -> float:
         """Dollars; 0 for a free call."""
-        return 0.0 if self.candidate.free else cost_of(self.candidate.deployment.bound.account, self._with_media(usage))
+        return 0.0 if self.candidate.free else cost_of(self.candidate.deployment.prices, self._with_media(usage))
 
     def first_chunk(self) -> None:
         """A stream's first content has come."""
         self._first_chunk_s = self.runtime.clock.monotonic() - self._started
 
-    def succeed(self, usage: Usage, charged: Usage | None = None, answer: ChatResponse | EmbedResponse | None = None) -> None:
-        """End with an answer: charge `charged`, by default `usage`. `answer` is what meters are told of."""
-        self._end(Verdict.SUCCESS, self._amounts(charged or usage), usage, None, answer)
+    def succeed(self, usage: Usage, answer: ChatResponse | EmbedResponse | None = None) -> None:
+        """End with an answer: charge `usage`. `answer` is what meters are told of."""
+        if self._expected.open_answers:
+            answers = self._expected.open_answers
+            self.candidate.deployment.answers.learn(-(-usage.completion_tokens // answers))
+        self._end(Verdict.SUCCESS, self._amounts(usage), usage, None, answer)
 
     def fail(self, error: InferRouterError, rule: FailureRule, seen: Usage | None = None) -> None:
         """End with an error: charge what `rule` says, or what was `seen` of the answer where that is more than reserved."""
@@ -285,6 +298,7 @@ class LiveAttempt:
         if self._ended or self._pid != os.getpid():
             return
         runtime, trace = self.runtime, self.operation.trace
+        amounts = self._places_freed(amounts)
         decided = self._ending.setdefault("how", (runtime.now(), verdict, amounts, usage, error, answer))
         now, verdict, amounts, usage, error, answer = decided
         runtime.health.release(self._permit, verdict, now.mono)
@@ -297,11 +311,25 @@ class LiveAttempt:
         self._ended = True
 
     def _amounts(self, usage: Usage) -> list[float]:
-        prices, usage = self.candidate.deployment.bound.account, self._with_media(usage)
-        return [min(UNITS[unit].used(usage, prices), MAX_AMOUNT) for _, unit in self.candidate.buckets]
+        prices, usage = self.candidate.deployment.prices, self._with_media(usage)
+        amounts = []
+        for (_, unit), (_, reserved) in zip(self.candidate.buckets, self.wants, strict=True):
+            used = UNITS[unit].used
+            amount = reserved if used is None else used(usage, prices)
+            # A provider of the user's own may say anything: what is not a count stays as it was reserved.
+            amounts.append(min(amount, MAX_AMOUNT) if amount >= 0 else reserved)
+        return amounts
+
+    def _places_freed(self, amounts: list[float] | None) -> list[float] | None:
+        """`amounts` without what was used only while the call was under way."""
+        units = [UNITS[unit] for _, unit in self.candidate.buckets]
+        if not any(unit.held for unit in units):
+            return amounts
+        kept = [amount for _, amount in self.wants] if amounts is None else amounts
+        return [0.0 if unit.held else amount for unit, amount in zip(units, kept, strict=True)]
 
     def _with_media(self, usage: Usage) -> Usage:
-        return with_media(usage, self.operation.needs.estimate, self.candidate.deployment.bound.account)
+        return with_media(usage, self.operation.needs.estimate, self.candidate.deployment.prices)
 
 
 def _beginning(reply: WireReply) -> bytes:

@@ -36,25 +36,31 @@ def chat_operation(
             body = reply.read()
         found = attempt.candidate
         answer = found.deployment.bound.provider.decode(body, found.model)
-        usage = usage_or_estimate(answer.usage, needs.estimate, answer)
-        attempt.succeed(answer.usage, usage, answer)
-        return answer.routed(attempt.routing_for(usage))
+        usage = usage_of(answer, needs.estimate)
+        answer = answer.routed(attempt.routing_for(usage), usage, getattr(request.response_format, "shape", None))
+        attempt.succeed(usage, answer)
+        return answer
 
     return Operation(request, needs, read, deadline, max_wait, trace=trace)
 
 
-def usage_or_estimate(usage: Usage | None, estimate: Estimate, answer: ChatResponse | None = None, produced: str = "") -> Usage:
-    """`usage`, or an own count where the provider gave none: the input's estimate and what the model wrote."""
-    if usage is not None and (usage.total_tokens or usage.prompt_tokens or usage.completion_tokens):
+def usage_of(answer: ChatResponse, estimate: Estimate) -> Usage:
+    """What `answer` says it used, or where it says nothing an own count: the input's estimate and what the model wrote."""
+    usage = answer.usage
+    if usage.total_tokens or usage.prompt_tokens or usage.completion_tokens:
         return usage
-    written = produced
-    if answer is not None:
-        written += "".join(
+    output = estimate_text(
+        "".join(
             choice.message.text + choice.message.reasoning + "".join(call.arguments for call in choice.message.tool_calls)
             for choice in answer.choices
         )
-    output = estimate_text(written)
-    return Usage(estimate.input_tokens, output, estimate.input_tokens + output)
+    )
+    return estimated(estimate.input_tokens, output)
+
+
+def estimated(prompt: int, completion: int) -> Usage:
+    """An own count, in tokens."""
+    return Usage(prompt, completion, prompt + completion, estimated=True)
 
 
 DEFAULT_BATCH = 100
@@ -100,10 +106,10 @@ def embed_operation(
         answer = found.deployment.bound.provider.decode_embed(body, found.model)
         if len(answer.embeddings) != len(request.inputs):
             raise MalformedResponseError(message=f"{len(request.inputs)} texts gave {len(answer.embeddings)} vectors")
-        usage = answer.usage
-        charged = usage if usage.total_tokens else Usage(needs.estimate.input_tokens, 0, needs.estimate.input_tokens)
-        attempt.succeed(usage, charged, answer)
-        return replace(answer, routing=attempt.routing_for(charged))
+        usage = answer.usage if answer.usage.total_tokens else estimated(needs.estimate.input_tokens, 0)
+        answer = replace(answer, usage=usage, routing=attempt.routing_for(usage))
+        attempt.succeed(usage, answer)
+        return answer
 
     return Operation(request, needs, read, deadline, max_wait, trace=trace)
 
@@ -133,6 +139,7 @@ def _joined(answers: Sequence[EmbedResponse]) -> EmbedResponse:
         sum(usage.prompt_tokens for usage in usages),
         sum(usage.completion_tokens for usage in usages),
         sum(usage.total_tokens for usage in usages),
+        estimated=any(usage.estimated for usage in usages),
     )
     routing = replace(answers[-1].routing, cost=sum(answer.routing.cost for answer in answers))
     vectors = tuple(vector for answer in answers for vector in answer.embeddings)

@@ -9,19 +9,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from itertools import compress, count
 from operator import is_not
 from typing import NamedTuple
 
-from .catalog import offer
+from .account import CATALOG
+from .agreement import UNLIMITED
 from .costs import UNITS, Estimate
 from .errors import Rejection
 from .guarded_store import GuardedStore
 from .health import BreakerState, Health
 from .limits import MAX_AMOUNT
-from .quota import Headroom, Hold
+from .moments import moment_in_words
+from .quota import Headroom, Hold, Refusal
 from .records import ChatRequest
-from .routes import UNLIMITED, Deployment, Route
+from .routes import Deployment, Route
+from .spend_caps import DOLLARS
 
 
 class Candidate(NamedTuple):
@@ -48,8 +52,7 @@ class Candidate(NamedTuple):
     @property
     def tier(self) -> int | None:
         """The model's quality in the catalog, from 1, the best, to 5; None where nobody has said."""
-        found = offer(self.provider, self.model)
-        return None if found is None else found.tier
+        return self.deployment.tier
 
     @property
     def buckets(self) -> Sequence[tuple[str, str]]:
@@ -143,6 +146,8 @@ def assess(
     if unable is not None:
         return unable
     deployment = deployment.with_allowance(headrooms[deployment.allowance_key].limit)
+    if needs.estimate.open_answers:
+        needs = needs._replace(estimate=deployment.expected(needs.estimate))
     free, spent = _is_free(deployment, needs, headrooms)
     if not free:
         refused = _refused_paid(deployment, needs, headrooms, spent)
@@ -178,6 +183,7 @@ class _Kept(NamedTuple):
     results: list[Candidate | Rejection]
     least: list[float]
     most: list[float]
+    sizes: int
 
 
 def _kept_results(
@@ -194,11 +200,15 @@ def _kept_results(
     carries, and how many tokens it may need. Headroom is compared by identity, see `quota_counting.headrooms_of`.
     """
     deployments = route.deployments
-    kind = (needs.allow_paid, needs.media, bool(needs.request is not None and needs.request.tools), needs.request is None)
+    open_answers = needs.estimate.open_answers
+    tools = bool(needs.request is not None and needs.request.tools)
+    kind = (needs.allow_paid, needs.media, tools, needs.request is None, open_answers)
     kept: _Kept | None = route.memo.get(kind)
     busy = health.busy()
-    total = needs.estimate.total
-    if kept is None or len(kept.headrooms) != len(headrooms):
+    # Where each model expects another length of an answer, the input alone is what they have in common.
+    total = needs.estimate.input_tokens if open_answers else needs.estimate.total
+    sizes = deployments[0].answers.version
+    if kept is None or len(kept.headrooms) != len(headrooms) or (open_answers and kept.sizes != sizes):
         again: Iterable[int] = range(len(deployments))
         results: list[Candidate | Rejection] = [_NOT_YET] * len(deployments)
         least, most = [0.0] * len(deployments), [0.0] * len(deployments)
@@ -225,12 +235,14 @@ def _kept_results(
     for at in again:
         deployment = deployments[at]
         found = results[at] = assess(deployment, at, needs, by_key, holds, health, now)
-        least[at], most[at] = _span(deployment, total, found, by_key[deployment.allowance_key])
+        reserve = deployment.expected(needs.estimate).output_tokens if open_answers else 0
+        low, high = _span(deployment, total + reserve, found, by_key[deployment.allowance_key])
+        least[at], most[at] = low - reserve, high - reserve
         if found.in_flight if isinstance(found, Candidate) else found.code == "breaker":
             not_idle.add(found.account_id)  # perhaps only since `busy` was asked
     if len(route.memo) >= KINDS:
         route.memo.clear()
-    route.memo[kind] = _Kept(headrooms, holds, frozenset(not_idle), results, least, most)
+    route.memo[kind] = _Kept(headrooms, holds, frozenset(not_idle), results, least, most, sizes)
     return results
 
 
@@ -257,7 +269,7 @@ def amounts_needed(candidate: Candidate, estimate: Estimate) -> tuple[tuple[str,
 
 def amount_of(deployment: Deployment, unit: str, estimate: Estimate) -> float:
     """What `estimate` is in a limit's unit."""
-    return min(UNITS[unit].needed(estimate, deployment.bound.account), MAX_AMOUNT)
+    return min(UNITS[unit].needed(estimate, deployment.prices), MAX_AMOUNT)
 
 
 def _is_free(deployment: Deployment, needs: CallNeeds, headrooms: Mapping[str, Headroom]) -> tuple[bool, Headroom | None]:
@@ -274,15 +286,19 @@ def _refused_paid(
 ) -> Rejection | None:
     account = deployment.bound.account
     if not (account.paid_enabled and needs.allow_paid):
-        what = _spent_words(spent) if spent is not None else "it is a paid account"
+        what = _spent_words(spent, deployment, needs.estimate) if spent is not None else "it is a paid account"
         missing = "allow_paid is false" if account.paid_enabled else "paid_enabled is false"
-        return _rejection(deployment, "paid_not_allowed", f"{what}, and {missing}", _comes_back(deployment, needs, spent))
+        found = _rejection(deployment, "paid_not_allowed", f"{what}, and {missing}", _comes_back(deployment, needs, spent))
+        return found if spent is None or spent.limit.rolling else replace(found, zone=spent.limit.zone)
+    if not deployment.prices.has_price and account.prices == CATALOG and DOLLARS in account.spend_caps:
+        reason = f"the catalog has no price of {deployment.model!r}, so max_daily_spend could not hold; state its price"
+        return _rejection(deployment, "spend_cap", reason)
     for key, unit in deployment.spends:
         headroom = headrooms[key]
         limit = headroom.limit
         needed = amount_of(deployment, unit, needs.estimate)
         if headroom.used + needed > limit.ceiling or (headroom.remaining <= 0 and limit.amount != UNLIMITED):
-            reason = f"max_daily_spend reached: {_spend_words(headroom, needed)}"
+            reason = f"max_daily_spend reached: {_spend_words(headroom, needed)}{reserve_words(unit, needs.estimate)}"
             fits_later = needed <= limit.ceiling and limit.amount > 0
             return _rejection(deployment, "spend_cap", reason, headroom.resets_at if fits_later else None)
     return None
@@ -295,9 +311,63 @@ def _spend_words(headroom: Headroom, needed: float) -> str:
     return f"{headroom.used:g} of {limit.quantity(limit.amount)} used as paid today, about {needed:g} needed"
 
 
-def _spent_words(headroom: Headroom) -> str:
+def _spent_words(headroom: Headroom, deployment: Deployment, estimate: Estimate) -> str:
     limit = headroom.limit
-    return f"the free allowance does not reach ({limit.quantity(headroom.remaining)} left of {limit})"
+    needed = ""
+    if UNITS[limit.unit].depends_on:
+        amount = limit.quantity(amount_of(deployment, limit.unit, estimate))
+        needed = f", needs {amount}{reserve_words(limit.unit, estimate)}"
+    return f"the free allowance does not reach ({limit.quantity(headroom.remaining)} left of {limit}{needed})"
+
+
+def reserve_words(unit: str, estimate: Estimate) -> str:
+    """What part of the need is kept for the answer, and what changes that; "" where it plays no part."""
+    if not estimate.output_tokens or UNITS[unit].depends_on == "":
+        return ""
+    if unit not in ("tokens", "output_tokens", "dollars"):
+        return ""
+    kept = f"{estimate.output_tokens} of them" if unit != "dollars" else f"{estimate.output_tokens} tokens of it"
+    return f", {kept} kept for the answer (max_tokens= changes that)"
+
+
+def fitting(
+    queue: Sequence[Candidate], needs: CallNeeds, ledger: GuardedStore, now: float
+) -> tuple[list[Candidate], list[Rejection]]:
+    """For a dry run: those of `queue` that the limits have room for now, and why each other has not. Raises `QuotaStoreError`.
+
+    `now`: epoch seconds.
+    """
+    keys = tuple(dict.fromkeys(key for candidate in queue for key, _ in candidate.buckets))
+    headrooms = {headroom.key: headroom for headroom in ledger.headroom(keys, now)} if keys else {}
+    found = [(candidate, _unfit(candidate, needs, headrooms, now)) for candidate in queue]
+    return [candidate for candidate, why in found if why is None], [why for _, why in found if why is not None]
+
+
+def _unfit(candidate: Candidate, needs: CallNeeds, headrooms: Mapping[str, Headroom], now: float) -> Rejection | None:
+    estimate = candidate.deployment.expected(needs.estimate)
+    refusals = [
+        Refusal(key, headroom.limit, needed, headroom.remaining, headroom.resets_at if needed <= headroom.limit.ceiling else None)
+        for key, needed in amounts_needed(candidate, estimate)
+        if (headroom := headrooms[key]).used + needed > headroom.limit.ceiling
+    ]
+    if not refusals:
+        return None
+    last = max(refusals, key=lambda each: math.inf if each.retry_at is None else each.retry_at)
+    return limit_rejection(candidate, last, estimate, now)
+
+
+def limit_rejection(candidate: Candidate, refusal: Refusal, estimate: Estimate, now: float) -> Rejection:
+    """The rejection of a candidate whose limit has too little left, in words."""
+    limit = refusal.limit
+    needed = f"needs {limit.quantity(refusal.needed)}{reserve_words(limit.unit, estimate)}"
+    zone = "" if limit.rolling or limit.window in ("minute", "hour") else limit.zone
+    if refusal.retry_at is None:
+        reason = f"{needed}, more than the whole limit of {limit}"
+    else:
+        left = limit.quantity(refusal.remaining).split(" ")[0]
+        reason = f"{left} of {limit} left, {needed}: frees {moment_in_words(refusal.retry_at, now, zone)}"
+    place = (candidate.provider, candidate.account_id, candidate.model)
+    return Rejection(*place, reason, refusal.retry_at, "limit", zone)
 
 
 def _comes_back(deployment: Deployment, needs: CallNeeds, spent: Headroom | None) -> float | None:

@@ -15,6 +15,7 @@ from dataclasses import field
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
+from .agreement import UNLIMITED
 from .costs import DEFAULT_OUTPUT_TOKENS, UNITS, Estimate
 from .errors import InvalidRequestError
 from .frozen import frozen_value
@@ -23,7 +24,7 @@ from .limits import WINDOWS, Limit
 from .quota import Bucket, Headroom, Hold, QuotaStore, Refusal
 from .quota_memory import MemoryQuotaStore
 from .records import Usage
-from .routes import UNLIMITED, Deployment, RouteTable
+from .routes import Deployment, RouteTable
 
 HOUR = 3600.0
 LONGEST_DAYS = 400
@@ -274,8 +275,11 @@ def _serve(deployment: Deployment, store: QuotaStore, at: float, needs: RowNeeds
             return 0.0, None
         buckets = deployment.paid_buckets
     prices = deployment.bound.account
-    held = [(key, UNITS[unit].needed(needs.estimate, prices)) for key, unit in buckets]
-    used = [(key, UNITS[unit].used(needs.usage, prices)) for key, unit in buckets]
+    held = [(key, 0.0 if UNITS[unit].held else UNITS[unit].needed(needs.estimate, prices)) for key, unit in buckets]
+    used = [
+        (key, needed if (say := UNITS[unit].used) is None else say(needs.usage, prices))
+        for (key, needed), (_, unit) in zip(held, buckets, strict=True)
+    ]
     rows = min((_fitting(limits[key], h, u) for (key, h), (_, u) in zip(held, used, strict=True)), default=math.inf)
     if rows == math.inf:
         return rows, None

@@ -18,10 +18,11 @@ FASTEST = 200
 
 @frozen_value
 class Offer:
-    """A model at a provider (its name in the catalog). `tier`: quality from 1, the best, to 5; see `TIERS`.
+    """A model at a provider (its name in the catalog). `tier`: quality from 1, the best, to 5.
 
     `speed`: tokens a second, 0 where nobody has said. `embeds`: it makes vectors and does not chat. `source`, `as_of` (ISO date):
-    of the tier; `rated`: by figures, else placed by hand beside its likes.
+    of the tier; `rated`: by figures, else placed by hand beside its likes. Tier 1 has 40 and more in the Artificial Analysis
+    Intelligence Index, 2 from 30, 3 from 20, 4 from 10, 5 less.
     """
 
     provider: str
@@ -33,11 +34,6 @@ class Offer:
     embeds: bool = False
     rated: bool = True
 
-
-TIERS = (
-    "1: 40 and more in the Artificial Analysis Intelligence Index, 2: from 30, 3: from 20, 4: from 10, 5: below; "
-    "a model without a figure stands beside its likes"
-)
 
 _JULY = ("https://artificialanalysis.ai (Intelligence Index, repeated by https://openrouter.ai/api/v1/models)", "2026-07-24")
 _SEPTEMBER = ("https://artificialanalysis.ai (Intelligence Index v4.2)", "2026-09-07")

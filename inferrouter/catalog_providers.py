@@ -33,6 +33,7 @@ class Preset:
     `patterns`: shell-style patterns of model names that are this provider's own. `reset`: as in `AccountConfig`;
     "rolling" where the provider does not say when its day begins. `source`: where the numbers of `free` are from.
     `key_url`: where a key is had. `counted`: whose use the free limits count. `terms`: what to know before using them.
+    `tpm_counts`: what counts towards tpm, as in `AccountConfig`.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Preset:
     key_url: str = ""
     counted: str = ""
     terms: str = ""
+    tpm_counts: str = "total"
 
     @property
     def limits(self) -> Mapping[str, float]:
@@ -64,7 +66,13 @@ class Preset:
 
     @property
     def base_url_env(self) -> str:
-        """The variable that may name another address of this provider, "" if it has no key variable."""
+        """The variable that may name another address of this provider, "" if none does.
+
+        Those of OpenAI and Anthropic are not read: other programs look into them for any server of that kind, such as the one of
+        this very library, which would then ask itself.
+        """
+        if self.name in ("openai", "anthropic"):
+            return ""
         return self.env[0].removesuffix("_API_KEY").removesuffix("_TOKEN") + "_BASE_URL" if self.env else ""
 
     def declares(self, model: str) -> bool:
@@ -76,7 +84,7 @@ def _tier(as_of: str, confidence: str, *models: str, **limits: float) -> FreeTie
     return FreeTier(FrozenDict(limits), as_of, confidence, models)
 
 
-# Gemini counts input tokens only towards tpm; counting all of them, as this library does, stays on the safe side.
+# Gemini counts input tokens only towards tpm: https://ai.google.dev/gemini-api/docs/rate-limits (tpm_counts of its row).
 _GEMINI = (
     _tier("2026-10-10", "reported", "gemini-3.7-flash", "gemini-3.5-flash", rpm=5, rpd=20, tpm=250_000),
     _tier("2026-09-17", "reported", "gemini-3.8-flash", "gemini-3.6-flash", rpm=5, rpd=20, tpm=250_000),
@@ -130,6 +138,7 @@ _ROWS = (
         dialect="gemini",
         reset="America/Los_Angeles",
         free=_GEMINI,
+        tpm_counts="input",
         source="https://github.com/mnfst/awesome-free-llm-apis and https://github.com/cheahjs/free-llm-api-resources",
         key_url="https://aistudio.google.com/apikey",
         counted="each project and model",

@@ -183,11 +183,31 @@ def _accounts_problems(accounts: object) -> Iterator[str]:
         if isinstance(account.quota_group, str):
             leader, other = leaders.setdefault(account.quota_group, (i, account))
             yield from _group_problems(account, path, other, f"accounts[{leader}]")
+    yield from _collisions([account for account in accounts if isinstance(account, AccountConfig)])
+
+
+def _collisions(accounts: Sequence[AccountConfig]) -> Iterator[str]:
+    """Names whose counts and holds would be kept under the same keys: an id like a group's, or like another account's model."""
+    names: dict[str, str] = {}
+    for i, account in enumerate(accounts):
+        if isinstance(account.quota_group, str):
+            names.setdefault(f"group:{account.quota_group}", f"accounts[{i}].quota_group")
+    groups = dict(names)
+    for i, account in enumerate(accounts):
+        if isinstance(account.id, str):
+            if account.id in groups:
+                yield f"accounts[{i}].id: {account.id!r} stands for {groups[account.id]}; choose another id"
+            names.setdefault(account.id, f"accounts[{i}].id")
+    for name, path in names.items():
+        owner = next((name[:at] for at, mark in enumerate(name) if mark == "|" and name[:at] in names), None)
+        if owner is not None:
+            model = name[len(owner) + 1 :]
+            yield f"{path}: stands for the model {model!r} of {names[owner]}; choose a name without '|'"
 
 
 def _group_problems(account: AccountConfig, path: str, other: AccountConfig, where: str) -> Iterator[str]:
     """What two accounts of one quota group declare differently, though they count in the same buckets."""
-    for name in ("daily_free", "quota_unit", "max_daily_spend", "limits", "model_limits", "reset"):
+    for name in ("daily_free", "quota_unit", "max_daily_spend", "limits", "model_limits", "reset", "leave", "tpm_counts"):
         if getattr(account, name) != getattr(other, name):
             yield f"{path}.{name}: differs from {where}, which is of the same quota_group {account.quota_group!r}"
 
@@ -254,9 +274,9 @@ def _surprises(account: AccountConfig, allow_paid: bool) -> Iterator[tuple[str, 
     who = f"account {account.id!r}"
     if account.max_daily_spend is not None and not account.paid_enabled:
         yield "max_daily_spend", f"{who} has a spend cap, but paid_enabled is false, so it is never used beyond what is free"
-    elif account.paid_enabled and not account.has_price:
+    elif account.paid_enabled and not account.is_priced:
         yield "paid_enabled", f"paid {who} has no price, so its cost counts as 0 and it is tried after priced ones"
-    if account.quota_unit == "dollars" and account.daily_free is not None and not account.has_price:
+    if account.quota_unit == "dollars" and account.daily_free is not None and not account.is_priced:
         yield "daily_free", f"{who} has an allowance in dollars but no price, so it is never used up"
     if account.paid_enabled and not allow_paid:
         yield "paid_enabled", f"allow_paid is false, so {who} is never used beyond what is free"

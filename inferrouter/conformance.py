@@ -17,7 +17,7 @@ import threading
 from .conformance_clock import ClockConformance
 from .conformance_store import NOON
 from .errors import QuotaStoreError
-from .limits import Limit, next_reset
+from .limits import WINDOWS, Limit, next_reset
 from .quota import LONGEST_HOLD, Headroom, Refusal, Reservation, allowance_key
 
 __all__ = ["NOON", "QuotaStoreConformance"]
@@ -28,8 +28,8 @@ class QuotaStoreConformance(ClockConformance):
 
     def test_admits_exactly_the_amount(self) -> None:
         """A limit of three admits three, whatever the window."""
-        for window in ("minute", "hour", "day", "month"):
-            for rolling in (True, False):
+        for window in ("minute", "hour", "day", "week", "month", "90s", "5h", "7d"):
+            for rolling in (True, False) if window in WINDOWS else (True,):
                 key = f"{window} {rolling}"
                 self.define(key, Limit(3, "requests", window, rolling))
                 self.assertEqual(self.admitted(key, 5), 3, key)
@@ -212,7 +212,7 @@ class QuotaStoreConformance(ClockConformance):
 
     def test_rolling_window_wastes_little(self) -> None:
         """A whole amount taken at once is free again after the window and at most 2 % more."""
-        for window, seconds in (("minute", 60), ("hour", 3600), ("day", 86_400)):
+        for window, seconds in (("minute", 60), ("hour", 3600), ("day", 86_400), ("90s", 90), ("5h", 18_000), ("week", 604_800)):
             self.define(window, Limit(5, "requests", window, rolling=True))
             self.reserved([(window, 5)], NOON + 0.123)
             self.assertEqual(self.headroom(window, NOON + seconds).used, 5)
@@ -226,6 +226,24 @@ class QuotaStoreConformance(ClockConformance):
         self.assertEqual(self.admitted("k", 3, now=math.nextafter(midnight, 0)), 2)
         self.assertEqual(self.headroom("k", math.nextafter(midnight, 0)).resets_at, midnight)
         self.assertEqual(self.admitted("k", 3, now=midnight), 2)
+
+    def test_limits_of_one_unit_side_by_side(self) -> None:
+        """Five hours and a week of one unit hold both, each freed by itself, as coding plans count."""
+        self.define("5h", Limit(3, "requests", "5h"))
+        self.define("week", Limit(5, "requests", "week"))
+        both = [("5h", 1), ("week", 1)]
+        for now, admitted in ((NOON, 3), (NOON + 18_500, 2), (NOON + 37_000, 0)):
+            outcomes = [self.store.reserve(both, now) for _ in range(4)]
+            self.assertEqual(sum(isinstance(each, Reservation) for each in outcomes), admitted, now)
+        refusal = self.refused(both, NOON + 37_000)
+        self.assertEqual((refusal.key, refusal.retry_at), ("week", next_reset(NOON, "week")))
+
+    def test_fractions(self) -> None:
+        """Units that have fractions, as seconds of audio, are counted to the fraction."""
+        self.define("k", Limit(10, "audio_seconds", "hour"))
+        self.take("k", 7.25)
+        self.assertIsInstance(self.store.reserve([("k", 2.76)], NOON), Refusal)
+        self.take("k", 2.75)
 
     def test_headroom(self) -> None:
         """Headroom says what is used and left, the share and when something frees, in the order asked, and writes nothing."""
@@ -254,6 +272,31 @@ class QuotaStoreConformance(ClockConformance):
         self.define("k", Limit(7, "requests", "hour"))
         self.assertEqual(self.headroom("k").used, 3)
         self.assertEqual(self.headroom("k", NOON + 3800).used, 0)
+
+    def test_the_unit_changes_under_a_call(self) -> None:
+        """What was reserved in tokens leaves a count of requests alone when it is settled, and so does a change by `define`."""
+        key = allowance_key("acc")
+        self.define(key, Limit(10**6, "tokens", "day"))
+        self.define("k", Limit(10**6, "tokens", "minute"))
+        for used in ([3000, 3000], [10, 10], [0, 0]):
+            flying = self.reserved([(key, 1032), ("k", 1032)])
+            self.store.set_quota("acc", 50, "requests")
+            self.define("k", Limit(50, "requests", "minute"))
+            self.reserved([(key, 20), ("k", 20)])
+            self.assertTrue(self.store.commit(flying, NOON, used))
+            self.assertEqual([each.used for each in self.store.headroom([key, "k"], NOON)], [20, 20], used)
+            self.store.set_quota("acc", 10**6, "tokens")
+            self.define("k", Limit(10**6, "tokens", "minute"))
+            self.assertEqual([each.used for each in self.store.headroom([key, "k"], NOON)], [0, 0])
+
+    def test_the_window_changes_under_a_call(self) -> None:
+        """What was used goes over into the new window, and a call that was under way is settled there."""
+        self.define("k", Limit(50, "requests", "day"))
+        flying = self.reserved([("k", 6)])
+        self.define("k", Limit(50, "requests", "hour"))
+        self.assertEqual(self.headroom("k").used, 6)
+        self.assertTrue(self.store.commit(flying, NOON + 1, [2]))
+        self.assertEqual(self.headroom("k").used, 2)
 
     def test_set_quota(self) -> None:
         """`set_quota` makes or changes the daily allowance and outlasts a later define; the defined zone stays."""

@@ -32,16 +32,26 @@ PRICED_MEDIA = ("audio", "image", "video")
 TOKENS_PER_MESSAGE = 4
 IMAGE_TOKENS = 1100  # a high-detail picture at OpenAI; Gemini counts 258 a tile
 UNSEEN_TOKENS = 5000  # audio, video or a document behind a URL, whose size nobody knows
+UNSEEN_AUDIO_S = 300.0
+AUDIO_BYTES_PER_S = 4000.0  # 32 kbit/s, as speech is often packed; music takes more, and is then taken for longer than it is
 BYTES_PER_TOKEN = {"audio": 500, "video": 1000, "document": 200}
 
 
 @frozen_value
 class Estimate:
-    """Tokens: what goes in, and what may come out at most. `media`: how many of those that go in are of which kind of media."""
+    """Tokens: what goes in, and what may come out at most. `media`: how many of those that go in are of which kind of media.
+
+    `inputs`: texts to make vectors of; `images`: pictures that go in; `audio_s`: seconds of sound that go in. `open_answers`: how
+    many answers are wanted whose length nobody bounds, so that `output_tokens` is a guess; 0: it is bounded.
+    """
 
     input_tokens: int
     output_tokens: int
     media: Mapping[str, int] = EMPTY
+    inputs: int = 0
+    images: int = 0
+    audio_s: float = 0.0
+    open_answers: int = 0
 
     @property
     def total(self) -> int:
@@ -75,18 +85,20 @@ class Prices(Protocol):
 class Unit:
     """What limits are counted in. `needed`: of a call that was estimated; `used`: of one that was answered.
 
-    `key`: how the keys of an account's limits begin in that unit ("r" of rpm), "" for none. `shown`: an amount in words. `whole`:
-    amounts have no fraction. `depends_on`: what `needed` varies with: nothing, the estimate's "total", or its "parts". `kept`: a
-    provider that refuses a call has used it all the same. `slack`: what sums may be off, in binary.
+    `used` None: no provider says, so what was needed counts. `key`: how the keys of an account's limits begin in that unit ("r"
+    of rpm), "" for none. `shown`: an amount in words. `whole`: amounts have no fraction. `depends_on`: what `needed` varies
+    with: nothing, the estimate's "total", or its "parts". `kept`: a provider that refuses a call has used it all the same.
+    `held`: used only while the call is under way, whatever becomes of it. `slack`: what sums may be off, in binary.
     """
 
     key: str
     needed: Callable[[Estimate, Prices], float]
-    used: Callable[[Usage, Prices], float]
+    used: Callable[[Usage, Prices], float] | None
     shown: Callable[[float], str]
     whole: bool = True
     depends_on: str = ""
     kept: bool = False
+    held: bool = False
     slack: float = 0.0
 
 
@@ -100,8 +112,9 @@ def estimate_chat(request: ChatRequest) -> Estimate:
         count += sum(_json_tokens(tool.to_dict(), f"tool {tool.name!r}") for tool in request.tools)
     if request.response_format is not None:
         count += _json_tokens(request.response_format, "response_format")
-    output = min(output_wanted(request) or DEFAULT_OUTPUT_TOKENS, MOST_TOKENS)
-    return Estimate(count, output * answers_wanted(request), _media_tokens(request))
+    wanted, answers = output_wanted(request), answers_wanted(request)
+    output = min(wanted or DEFAULT_OUTPUT_TOKENS, MOST_TOKENS)
+    return Estimate(count, output * answers, *_media(request), 0 if wanted else answers)
 
 
 def output_wanted(request: ChatRequest) -> int | None:
@@ -123,7 +136,7 @@ def answers_wanted(request: ChatRequest) -> int:
 
 def estimate_embed(request: EmbedRequest) -> Estimate:
     """Input tokens of all texts; vectors cost no output."""
-    return Estimate(sum(estimate_text(text) + 1 for text in request.inputs), 0)
+    return Estimate(sum(estimate_text(text) + 1 for text in request.inputs), 0, EMPTY, len(request.inputs))
 
 
 def estimate_text(text: str) -> int:
@@ -197,14 +210,28 @@ def _message_tokens(message: Message) -> int:
     return count
 
 
-def _media_tokens(request: ChatRequest) -> Mapping[str, int]:
+def _media(request: ChatRequest) -> tuple[Mapping[str, int], int, int, float]:
+    """What the last fields of an `Estimate` say of a chat: tokens by kind of media, no inputs, pictures, seconds of sound."""
     found: dict[str, int] = {}
+    images, seconds = 0, 0.0
     for message in request.messages:
         if isinstance(message, Message) and not isinstance(message.content, str):
             for part in message.parts:
                 if part.kind in PRICED_MEDIA:
                     found[part.kind] = found.get(part.kind, 0) + _part_tokens(part)
-    return found or EMPTY
+                images += part.kind == "image"
+                seconds += audio_seconds(part) if part.kind == "audio" else 0.0
+    return found or EMPTY, 0, images, seconds
+
+
+def audio_seconds(part: Part) -> float:
+    """How long a sound is: what its WAV header says, else its size at a low rate, so rather too long; a guess behind a URL."""
+    data = part.data
+    if data is None:
+        return UNSEEN_AUDIO_S
+    if data[:4] == b"RIFF" and data[8:12] == b"WAVE" and len(data) >= 44 and (rate := int.from_bytes(data[28:32], "little")):
+        return (len(data) - 44) / rate
+    return len(data) / AUDIO_BYTES_PER_S
 
 
 def _part_tokens(part: Part) -> int:
@@ -217,9 +244,9 @@ def _part_tokens(part: Part) -> int:
     return max(258, len(part.data) // BYTES_PER_TOKEN.get(part.kind, 200))
 
 
-def _counted(one: str) -> Callable[[float], str]:
+def _counted(one: str, rest: str = "") -> Callable[[float], str]:
     def shown(amount: float) -> str:
-        word = one if amount == 1 else f"{one}s"
+        word = (one if amount == 1 else f"{one}s") + rest
         return f"{amount:.0f} {word}" if amount == int(amount) else f"{amount:g} {word}"
 
     return shown
@@ -244,5 +271,35 @@ UNITS: Mapping[str, Unit] = FrozenDict(
         depends_on="parts",
         slack=1e-9,  # a billionth of a dollar
     ),
+    # Gemini counts towards tpm only what goes in, Anthropic each side by itself: https://docs.claude.com/en/api/rate-limits
+    input_tokens=Unit(
+        "it",
+        lambda estimate, prices: estimate.input_tokens,
+        lambda usage, prices: usage.prompt_tokens,
+        _counted("input token"),
+        depends_on="parts",
+    ),
+    output_tokens=Unit(
+        "ot",
+        lambda estimate, prices: estimate.output_tokens,
+        lambda usage, prices: usage.completion_tokens,
+        _counted("output token"),
+        depends_on="parts",
+    ),
+    inputs=Unit("", lambda estimate, prices: estimate.inputs, None, _counted("input"), depends_on="parts"),
+    images=Unit("i", lambda estimate, prices: estimate.images, None, _counted("image"), depends_on="parts"),
+    # Groq counts seconds of audio per hour and day: https://console.groq.com/docs/rate-limits
+    audio_seconds=Unit(
+        "",
+        lambda estimate, prices: estimate.audio_s,
+        None,
+        _counted("second", " of audio"),
+        whole=False,
+        depends_on="parts",
+        slack=1e-6,
+    ),
+    parallel=Unit("", lambda estimate, prices: 1.0, lambda usage, prices: 0.0, _counted("call", " at once"), held=True),
 )
 """Every unit by its name."""
+COUNTED = tuple(name for name, unit in UNITS.items() if not unit.held)
+"""Units of which a day can have an amount."""

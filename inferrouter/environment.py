@@ -11,9 +11,10 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from .account import AccountConfig, Auth
+from .account import CATALOG, AccountConfig, Auth
 from .catalog import OFFERS, PRESETS, Offer, Preset, capabilities
 from .catalog_models import FASTEST
+from .catalog_prices import PRICES
 from .config import Config, ModelMapping, ModelRef, QuotaConfig
 from .errors import ConfigError
 from .secret import Secret
@@ -37,7 +38,7 @@ def accounts_from_env(env: Mapping[str, str]) -> Found:
     """
     found = Found([], [])
     for row, names in _names(env):
-        base_url = env.get(row.base_url_env, "").strip() or None
+        base_url = env.get(row.base_url_env, "").strip() or None if row.base_url_env else None
         seen: dict[str, AccountConfig] = {}
         for account_id, name in names:
             key = Secret(env[name].strip())
@@ -159,7 +160,9 @@ def _account(row: Preset, account_id: str, key: Secret, base_url: str | None) ->
         limits=row.limits,
         model_limits=row.model_limits,
         reset=row.reset,
+        tpm_counts=row.tpm_counts,
         paid_enabled=not row.free,
+        prices=CATALOG if not row.free and any(price.provider == row.name for price in PRICES) else "",
     )
 
 

@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from typing import Any
 
 from .frozen import frozen_value, shown_once_made
+from .moments import moment_in_words, span_in_words, utc_in_words
 
 
 class InferRouterError(Exception):
@@ -37,7 +37,10 @@ def printable(text: str) -> str:
 
 @frozen_value
 class Rejection:
-    """Why one candidate was left out. `retry_at`: epoch seconds when that may change, None if waiting does not help."""
+    """Why one candidate was left out. `retry_at`: epoch seconds when that may change, None if waiting does not help.
+
+    `zone`: the time zone whose clock says when, "" for the reader's own.
+    """
 
     provider: str
     account_id: str
@@ -45,6 +48,7 @@ class Rejection:
     reason: str
     retry_at: float | None = None
     code: str = ""
+    zone: str = ""
 
     def __str__(self) -> str:
         return printable(f"{self.provider}/{self.account_id} ({self.model}): {self.reason}")
@@ -100,18 +104,34 @@ class UnknownModelError(InferRouterError):
         return f"{head}{listed}. Name an alias, a model that a provider with an account declares, or provider/model."
 
 
-class NoCandidatesError(InferRouterError):
-    """Nothing could be tried. `rejections`: a `Rejection` each; `retry_at`: epoch seconds when the soonest may serve, or None."""
+@frozen_value
+class Patience:
+    """How an error came to end the waiting. `now`: epoch seconds when it was raised; `seconds` that `bound` (max_wait or timeout)
+    left for a wait, 0 where nothing was allowed."""
 
-    def __init__(self, rejections: Sequence[Rejection] = (), retry_at: float | None = None) -> None:
+    now: float
+    seconds: float = 0.0
+    bound: str = "max_wait"
+
+
+class NoCandidatesError(InferRouterError):
+    """Nothing could be tried. `rejections`: a `Rejection` each; `retry_at`: epoch seconds when the soonest may serve, or None.
+
+    `patience`: how long it might have waited, None: unknown.
+    """
+
+    def __init__(
+        self, rejections: Sequence[Rejection] = (), retry_at: float | None = None, *, patience: Patience | None = None
+    ) -> None:
         self.rejections: tuple[Rejection, ...] = tuple(rejections)
         self.retry_at = retry_at
+        self.patience = patience
         self.retryable = retry_at is not None
         super().__init__(self.rejections)
 
     def __str__(self) -> str:
         why = "; ".join(map(str, self.rejections)) or "no account serves this model"
-        return f"no candidate can take this request: {why}. {_when(self.retry_at)}"
+        return f"no candidate can take this request: {why}. {_when(self)}"
 
 
 class MultimodalUnavailableError(NoCandidatesError):
@@ -133,9 +153,12 @@ class AllCandidatesFailedError(InferRouterError):
         attempts: Sequence[Attempt] = (),
         retry_at: float | None = None,
         rejections: Sequence[Rejection] = (),
+        *,
+        patience: Patience | None = None,
     ) -> None:
         self.attempts: tuple[Attempt, ...] = tuple(attempts)
         self.retry_at = retry_at
+        self.patience = patience
         self.rejections: tuple[Rejection, ...] = tuple(rejections)
         self.retryable = retry_at is not None or any(a.error.retryable for a in self.attempts)
         super().__init__(self.attempts)
@@ -146,7 +169,7 @@ class AllCandidatesFailedError(InferRouterError):
         count = len(self.attempts)
         head = "the only attempt" if count == 1 else f"all {count} attempts"
         at_once = self.retryable and self.retry_at is None
-        next_step = "An account at another provider could take over." if at_once else _when(self.retry_at)
+        next_step = "An account at another provider could take over." if at_once else _when(self)
         return f"{head} failed: {tried}.{skipped} {next_step}"
 
 
@@ -308,7 +331,12 @@ class BatchError(InferRouterError):
 
 
 class QuotaStoreError(InferRouterError):
-    """The quota store cannot be trusted or reached; without it no call is made (`on_store_error = "ignore"` opts out)."""
+    """The quota store cannot be trusted or reached; without it no call is made (`on_store_error = "ignore"` opts out).
+
+    `permanent`: it was asked for what it will never do, so that asking again is of no use.
+    """
+
+    permanent = False
 
 
 def router_closed() -> InferRouterError:
@@ -316,14 +344,22 @@ def router_closed() -> InferRouterError:
     return InferRouterError("this router is closed: make a new one")
 
 
-def _when(retry_at: float | None) -> str:
+def _when(error: NoCandidatesError | AllCandidatesFailedError) -> str:
+    """What waiting would do for the caller."""
+    retry_at, patience = error.retry_at, error.patience
     if retry_at is None:
         return "Waiting does not help: add an account, allow paid use, or change the request."
-    try:
-        moment = datetime.fromtimestamp(math.ceil(retry_at), UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
-    except (OverflowError, ValueError, OSError):
-        moment = f"{retry_at:.0f} s after the epoch"
-    return f"The soonest is free at {moment}: wait (max_wait does it for you), or add an account."
+    if patience is None:
+        return f"The soonest is free at {utc_in_words(retry_at)}: wait (max_wait does it for you), or add an account."
+    zone = next((each.zone for each in error.rejections if each.retry_at == retry_at), "")
+    soonest = f"The soonest is free {moment_in_words(retry_at, patience.now, zone)}"
+    needed = retry_at - patience.now
+    if 0 < patience.seconds < needed:
+        short = f"{span_in_words(patience.seconds)} of {patience.bound} are too short for the {span_in_words(needed)} needed"
+        return f"{soonest}, and {short}: raise {patience.bound}, or add an account."
+    if patience.seconds >= needed:
+        return f"{soonest}: ask again then, or add an account."
+    return f"{soonest}: wait (max_wait={max(1, math.ceil(needed))} does it for you), or add an account."
 
 
 def _rebuild(cls: type[InferRouterError], args: tuple[Any, ...], facts: dict[str, Any]) -> InferRouterError:

@@ -32,6 +32,8 @@ def spans_of(words: Sequence[str], text: str, cut: int = 0) -> list[Span]:
     found: list[Span] = []
     for reading, places in _readings(text):
         for word in words:
+            if word[: cut or None] not in reading:
+                continue  # as nearly always
             start = reading.find(word)
             while start >= 0:
                 end = start + len(word)

@@ -157,8 +157,10 @@ class GuardedStore:
         try:
             if pid == os.getpid():  # else it is the parent's to settle
                 store.commit(reservation, now, amounts, **options)
-        except Exception:
-            return False
+        except Exception as exc:
+            if not (isinstance(exc, (TypeError, ValueError)) or getattr(exc, "permanent", False)):
+                return False
+            self.degraded += 1  # the store will never carry it out: the reservation stays charged
         return True
 
     def _replay(self, now: float, failures: int) -> None:

@@ -130,7 +130,9 @@ class Learner:
         buckets = [
             bucket
             for bucket in found.deployment.limits.values()
-            if bucket.key in needed and bucket.limit.unit != "dollars" and shortest <= bucket.limit.span_s <= longest
+            if bucket.key in needed
+            and bucket.limit.unit not in ("dollars", "parallel")
+            and shortest <= bucket.limit.span_s <= longest
         ]
         if not buckets:
             return

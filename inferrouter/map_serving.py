@@ -1,7 +1,7 @@
 """Serves one row of a job to its end: asks, waits for slots, tries again, and says how it ended.
 
-Strategy: what an error means stands in `map_errors`, waiting in `map_pacing`; here is the loop between them, and what the rows of
-a job know together: whether anything has ever been answered, since when nothing has, how often the store failed in a row.
+Strategy: what an error means stands in `map_errors`, long waits in `map_pacing`; here is the loop between them, and what the rows
+of a job know together: whether anything was ever answered, since when nothing was, how often the store failed in a row.
 Called by many threads at once. Must never start a thread, nor know where rows come from or go to.
 """
 
@@ -16,7 +16,7 @@ from .errors import InferRouterError, InvalidRequestError
 from .frozen import frozen_value
 from .map_errors import Judgement, Meaning, backoff, judge, waited_for
 from .map_pacing import Pacer, Turn
-from .meter import Clock
+from .meter import Clock, SystemClock
 from .records import ChatRequest, EmbedRequest
 
 STORE_TRIES = 6
@@ -25,6 +25,8 @@ MAX_UNSERVED = 10
 """So many rows may fail by their providers before the first answer of all; then the job ends, as nothing seems to work."""
 LONGEST_OUTAGE_S = 6 * 3600.0
 """Seconds without an answer, with providers failing, after which a job ends."""
+PATIENCE_S = 2.0
+"""Seconds that a call may wait within the router; a longer wait is the job's, which can be stopped and shown."""
 MAX_REFUSED_KEYS = 100
 """So many accounts may refuse their keys while one row is served."""
 
@@ -88,6 +90,9 @@ class RowServer:
         self._pacer = pacer
         self._lock = lock
         self._clock = router.clock
+        # Short waits are the walk's own, where the router's other callers stand in line too. A simulated clock is slept on by the
+        # pacer alone.
+        self._patience = PATIENCE_S if isinstance(router.clock, SystemClock) else 0.0
         self._served = False
         self._unserved = 0
         self._outage_since: float | None = None
@@ -135,9 +140,9 @@ class RowServer:
             timeout = self._settings.timeout
             answer: Any
             if isinstance(request, EmbedRequest):
-                answer = self._router.embed(request, timeout=timeout, max_wait=0.0)
+                answer = self._router.embed(request, timeout=timeout, max_wait=self._patience)
             else:
-                answer = self._router.chat_completion(request, timeout=timeout, max_wait=0.0)
+                answer = self._router.chat_completion(request, timeout=timeout, max_wait=self._patience)
             if self._settings.check is not None:
                 self._settings.check(row.item, answer)
             return answer, None

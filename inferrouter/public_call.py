@@ -1,16 +1,21 @@
 """Guards the methods that programs call: what they are given, and what may come out of them.
 
-Strategy: one decorator. Must never know what a method does.
+Strategy: one decorator for what comes out, small checks of what goes in; what is to be said of a wrong call stands in `misuse`.
+Must never know what a method does.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import wraps
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 from .errors import InferRouterError, InvalidRequestError
+from .records import ChatRequest
 from .redaction import strip_tracebacks
+
+BOUNDS = ("timeout", "max_wait")
+"""What bounds a call, in seconds."""
 
 LONGEST = 1e9
 """Seconds; no call and no wait is longer, infinite ones included."""
@@ -29,12 +34,34 @@ def only_library_errors(method: Callable[P, T]) -> Callable[P, T]:
         except InferRouterError:
             raise
         except Exception as exc:
+            if isinstance(exc, TypeError) and exc.__traceback__ is not None and exc.__traceback__.tb_next is None:
+                from .misuse import refused_call  # the arguments do not fit: Python got no further than this line
+
+                raise refused_call(method, args[1:], kwargs) from None
             kind = type(exc).__name__
             raise InferRouterError(
                 f"{kind} in a provider, policy or clock of yours, or in this library: see the cause"
             ) from strip_tracebacks(exc)
 
     return guarded
+
+
+def chat_request(messages: Any, options: Mapping[str, Any]) -> ChatRequest:
+    """The request that `Router.chat` was asked for. Raises `InvalidRequestError` naming an option that there is none of."""
+    if isinstance(messages, ChatRequest):
+        if options:
+            first = next(iter(options))
+            message = f"chat was given a ChatRequest and {first!r}: put {first} into the request, with dataclasses.replace"
+            raise InvalidRequestError(message=message)
+        return messages
+    if isinstance(messages, Mapping) and "messages" in messages:
+        raise InvalidRequestError(message="chat was given a whole request as a dict: write router.chat(**request)")
+    strange = next((name for name in options if name not in ChatRequest.__match_args__), None)
+    if strange is not None:
+        from .misuse import unknown_field
+
+        raise unknown_field(strange)
+    return ChatRequest(messages, **options)
 
 
 def as_seconds(name: str, value: float) -> float:

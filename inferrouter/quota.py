@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import NamedTuple, Protocol, runtime_checkable
 
+from .costs import UNITS
 from .frozen import frozen_value, shown_once_made
 from .limits import Limit
 from .quota_learned import Learned, Observation
@@ -64,6 +65,8 @@ class Refusal:
         needed = self.limit.quantity(self.needed)
         if self.retry_at is None:
             return f"needs {needed}, more than the whole limit of {self.limit}"
+        if UNITS[self.limit.unit].held:
+            return f"{self.limit}, and all are under way"
         left = self.limit.quantity(self.remaining).split(" ")[0]
         frees = datetime.fromtimestamp(math.ceil(self.retry_at), UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
         return f"{left} of {self.limit} left, needs {needed}: frees at {frees}"

@@ -4,9 +4,9 @@ Strategy: a charge stays where the reading that made it put it, so that no step 
 A rolling window is cut into 64 slots, and 64 slots are a block. Near the reading charges are kept by slot; what lies further
 away, behind or ahead, is folded into its block. No more than eight blocks are kept: two neighbours are merged for each one more.
 A merged block counts as a whole wherever it is touched, so that a reading there may be refused though nothing was charged just
-then. Once readings a whole window apart were in the same merged block, it is let go, so that a clock that was set right is not
-refused for long. A calendar window is a block by itself. Plain functions on plain data, so that a store in another language can
-follow them line by line. Must never know of limits, time zones, stores or clocks.
+then. Once readings a whole window apart were in the same block of a long past, it is let go, so that a clock that was set right
+is not refused for long. A calendar window is a block by itself. Plain functions on plain data, so that a store in another
+language can follow them line by line. Must never know of limits, time zones, stores or clocks.
 """
 
 from __future__ import annotations
@@ -95,16 +95,16 @@ def folded(slots: Mapping[int, float], blocks: Blocks, slot: int) -> tuple[dict[
 
 
 def merged_over_window(blocks: Blocks, begin: float, end: float) -> Blocks:
-    """The merged blocks over a calendar window: whatever touches it and is not that very window."""
-    return tuple([block for block in blocks if block[0] < end and block[1] > begin and block[:2] != (begin, end)])
+    """The blocks over a calendar window that stand for a long past: more than `MAX_BLOCKS` times as long."""
+    longest = MAX_BLOCKS * (end - begin)
+    return tuple([block for block in blocks if block[0] < end and block[1] > begin and block[1] - block[0] > longest])
 
 
 def merged_around(blocks: Blocks, slot: int) -> Blocks:
-    """The merged blocks that count against `slot`: those longer than within one block."""
+    """The blocks that count against `slot` and stand for a long past: more than `MAX_BLOCKS` windows long."""
     low, high = around(slot)
-    return tuple(
-        [block for block in blocks if block[0] < high and block[1] > low and block[0] // SLOTS != (block[1] - 1) // SLOTS]
-    )
+    longest = MAX_BLOCKS * SLOTS
+    return tuple([block for block in blocks if block[0] < high and block[1] > low and block[1] - block[0] > longest])
 
 
 def without(blocks: Blocks, others: Blocks) -> Blocks:

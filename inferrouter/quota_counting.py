@@ -94,7 +94,7 @@ def settle(states: Mapping[str, BucketState], reservation: Reservation, amounts:
     """Corrects what `reservation` charged to `amounts`, one per want, in the windows it names; returns what changed."""
     wants = reservation.wants
     if len(amounts) != len(wants):
-        raise QuotaStoreError(f"{len(wants)} amounts were reserved and {len(amounts)} are settled; give one for each")
+        raise _permanent(f"{len(wants)} amounts were reserved and {len(amounts)} are settled; give one for each")
     for amount in amounts:
         if amount.__class__ not in _NUMBERS or not 0 <= amount <= MAX_AMOUNT:
             raise _nonsense(amount)
@@ -286,8 +286,14 @@ def _frees(refusal: Refusal) -> float:
 
 
 def _unknown(key: str) -> QuotaStoreError:
-    return QuotaStoreError(f"the quota store knows no bucket {key!r}; define it first")
+    return _permanent(f"the quota store knows no bucket {key!r}; define it first")
 
 
 def _nonsense(amount: object) -> QuotaStoreError:
-    return QuotaStoreError(f"{amount!r} is not an amount that can be counted; give a finite number of 0 or more")
+    return _permanent(f"{amount!r} is not an amount that can be counted; give a finite number of 0 or more")
+
+
+def _permanent(text: str) -> QuotaStoreError:
+    error = QuotaStoreError(text)
+    error.permanent = True
+    return error

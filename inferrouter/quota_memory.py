@@ -111,6 +111,11 @@ class MemoryQuotaStore:
             self._check_open()
             return learned_of(self._states.values())
 
+    def pinned(self, keys: Sequence[str]) -> frozenset[str]:
+        """Those of `keys` whose amount was set by `set_quota`."""
+        with self._lock:
+            return frozenset(key for key in keys if key in self._states and self._states[key].pinned)
+
     def close(self) -> None:
         with self._lock:
             self._closed = True

@@ -177,6 +177,11 @@ class SQLiteQuotaStore:
 
         self._verb(work)
 
+    def pinned(self, keys: Sequence[str]) -> frozenset[str]:
+        """Those of `keys` whose amount was set by `set_quota`."""
+        states = self._verb(lambda db: self._load(db, keys), "BEGIN")
+        return frozenset(key for key in keys if key in states and states[key].pinned)
+
     def observe(self, observations: Sequence[Observation], now: float) -> list[bool]:
         """See `quota.Learning`."""
 

@@ -7,9 +7,9 @@ functions) and keep one immutable form, so that nothing below has to ask again. 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias, TypedDict
 
 from .errors import InvalidRequestError
 from .frozen import EMPTY, freeze, frozen_value
@@ -18,6 +18,32 @@ if TYPE_CHECKING:
     from .content import Part
     from .tool import Tool
 
+    MessageLike: TypeAlias = "Message | Mapping[str, Any]"
+    MessagesLike: TypeAlias = str | MessageLike | Sequence[MessageLike]
+    ToolLike: TypeAlias = Tool | Callable[..., Any] | Mapping[str, Any]
+    FormatLike: TypeAlias = str | type[Any] | Mapping[str, Any]
+
+    class ChatOptions(TypedDict, total=False):
+        """What `Router.chat` takes by name: its bounds in seconds, and the fields of a `ChatRequest`."""
+
+        timeout: float | None
+        max_wait: float | None
+        model: str
+        temperature: float | None
+        max_tokens: int | None
+        top_p: float | None
+        stop: Sequence[str] | str | None
+        seed: int | None
+        tools: Sequence[ToolLike] | None
+        tool_choice: str | Mapping[str, Any] | None
+        response_format: FormatLike | None
+        reasoning_effort: str | None
+        extra: Mapping[str, Any] | None
+        require: Sequence[str] | str
+        session: str | None
+
+
+FORMATS = ("text", "json_object", "json_schema")
 NO_MEDIA: frozenset[str] = frozenset()
 ROLES = ("system", "developer", "user", "assistant", "tool")
 OPTIONAL = ("temperature", "max_tokens", "top_p", "stop", "seed", "tools", "tool_choice", "response_format", "reasoning_effort")
@@ -29,6 +55,7 @@ class Usage:
 
     prompt: all input, cached and tool-use prompt included; completion: all output, reasoning included; total: as reported.
     `cached_tokens` and `reasoning_tokens` are parts of them. `input_breakdown`: input tokens by modality, where known.
+    `estimated`: the provider did not say, or not all, so this is the library's own count.
     """
 
     prompt_tokens: int = 0
@@ -37,6 +64,7 @@ class Usage:
     cached_tokens: int = 0
     reasoning_tokens: int = 0
     input_breakdown: Mapping[str, int] = EMPTY
+    estimated: bool = False
 
 
 @frozen_value
@@ -103,6 +131,19 @@ class Message:
     name: str | None = None
     reasoning: str = field(default="", repr=False)
     native: NativeTurn | None = field(default=None, repr=False, compare=False)
+
+    if TYPE_CHECKING:  # what is taken is wider than what is kept
+
+        def __init__(
+            self,
+            role: str,
+            content: str | Part | Sequence[Part | str | Mapping[str, Any]] | None = "",
+            tool_calls: Sequence[ToolCall | Mapping[str, Any]] | None = (),
+            tool_call_id: str | None = None,
+            name: str | None = None,
+            reasoning: str = "",
+            native: NativeTurn | None = None,
+        ) -> None: ...
 
     def __post_init__(self) -> None:
         if self.role not in ROLES:
@@ -185,10 +226,11 @@ _MESSAGE_KEYS = frozenset(
 class ChatRequest:
     """One chat. `messages`: `Message`s, OpenAI-style dicts, or one string.
 
-    `model`: an alias, a model, provider/model, or "" for the default. None means the provider's own default. `max_tokens` bounds
-    the answer, reasoning included. `extra`: merged into the provider's body as it is. `require`: names of parameters that must
-    not be dropped; a candidate that cannot express one is left out. `session`: any name of a conversation, which is kept on one
-    account and model while those may serve, as their prompt caches know it; never sent.
+    `model`: an alias, a model, provider/model, or "" for the default. None means the provider's own default. `max_tokens`
+    bounds the answer, reasoning included. `extra`: merged into the provider's body as it is. `require`: names of parameters
+    that must not be dropped; a candidate that cannot express one is left out. `response_format`: OpenAI's dict or word, a bare
+    JSON schema, or a class (dataclass, TypedDict, pydantic model) that the answer's `parsed()` gives back. `session`: any name
+    of a conversation, which is kept on one account and model while those may serve, as their prompt caches know it; never sent.
     Raises `InvalidRequestError` for anything that is wrong in itself.
     """
 
@@ -206,6 +248,26 @@ class ChatRequest:
     extra: Mapping[str, Any] | None = None
     require: Sequence[str] = ()
     session: str | None = None
+
+    if TYPE_CHECKING:  # what is taken is wider than what is kept
+
+        def __init__(
+            self,
+            messages: MessagesLike,
+            model: str = "",
+            temperature: float | None = None,
+            max_tokens: int | None = None,
+            top_p: float | None = None,
+            stop: Sequence[str] | str | None = None,
+            seed: int | None = None,
+            tools: Sequence[ToolLike] | None = (),
+            tool_choice: str | Mapping[str, Any] | None = None,
+            response_format: FormatLike | None = None,
+            reasoning_effort: str | None = None,
+            extra: Mapping[str, Any] | None = None,
+            require: Sequence[str] | str = (),
+            session: str | None = None,
+        ) -> None: ...
 
     def __post_init__(self) -> None:
         settle = object.__setattr__
@@ -374,11 +436,22 @@ def _tool_choice(choice: Any) -> Any:
 def _response_format(form: Any) -> Any:
     if isinstance(form, str):
         form = {"type": form}
+    elif isinstance(form, type) or (isinstance(form, Mapping) and form.get("type") not in FORMATS):
+        from .shapes import format_of_class, format_of_schema, is_schema, is_shape
+
+        if isinstance(form, Mapping) and is_schema(form):
+            return format_of_schema(form)
+        if is_shape(form):
+            return format_of_class(form)
+        if isinstance(form, type):
+            raise InvalidRequestError(
+                message=f"response_format takes a dataclass, a TypedDict, a pydantic model or a JSON schema, not {form.__name__}"
+            )
     kind = form.get("type") if isinstance(form, Mapping) else None
     if kind == "json_schema":
         inner = form.get("json_schema")
         if not isinstance(inner, Mapping) or not isinstance(inner.get("schema"), Mapping):
             raise InvalidRequestError(message='response_format json_schema needs {"json_schema": {"name": ..., "schema": {...}}}')
-    elif kind not in ("text", "json_object"):
+    elif kind not in FORMATS:
         raise InvalidRequestError(message=f"response_format's type is text, json_object or json_schema, not {kind!r}")
     return freeze(form)

@@ -67,9 +67,10 @@ def redacted_partial(partial: ChatResponse, candidate: Candidate) -> ChatRespons
         message = replace(message, content=clean(message.text), reasoning=clean(message.reasoning), tool_calls=calls)
         choices.append(replace(choice, message=message))
     source = tuple(map(clean, partial.source))
-    said = [text for choice in partial.choices for text in _texts(choice.message)]
-    halved = _occurrences(said, secrets) > _occurrences(partial.source, secrets)
-    if halved or any(secret.shows_in(piece) for secret in secrets for piece in source):
+    quoted = _occurrences((text for choice in partial.choices for text in _texts(choice.message)), secrets)
+    if (quoted and quoted > _occurrences(partial.source, secrets)) or any(
+        secret.shows_in(piece) for secret in secrets for piece in source
+    ):
         source = ()  # a key that came in two pieces would be found in neither
     return replace(partial, id=clean(partial.id), model=clean(partial.model), choices=tuple(choices), source=source)
 

@@ -13,7 +13,7 @@ from dataclasses import field
 from typing import Any
 
 from .errors import MalformedResponseError
-from .frozen import frozen_value
+from .frozen import frozen_value, shown_once_made
 from .records import Message, NativeTurn, Routing, ToolCall, Usage
 
 NOWHERE = Routing("", "", "")
@@ -39,6 +39,14 @@ class ChatResponse:
     usage: Usage = UNTOLD
     routing: Routing = NOWHERE
     source: tuple[str, ...] = field(default=(), repr=False, compare=False)
+    shape: Any = field(default=None, repr=False, compare=False)
+
+    @shown_once_made
+    def __repr__(self) -> str:
+        calls = "".join(f" {call.name}(...)" for call in self.tool_calls)
+        where = _place(self.routing)
+        facts = f"{self.usage.total_tokens} tokens, {self.finish_reason}"
+        return f"<ChatResponse {_cut(self.text)}{calls}{where}: {facts}; .text .parsed() .tool_calls .usage .routing .to_dict()>"
 
     @property
     def message(self) -> Message:
@@ -65,9 +73,11 @@ class ChatResponse:
         """Why the first choice ended."""
         return self.choices[0].finish_reason
 
-    def routed(self, routing: Routing) -> ChatResponse:
-        """The same answer with `routing`."""
-        return ChatResponse(self.id, self.model, self.choices, self.usage, routing, self.source)
+    def routed(self, routing: Routing, usage: Usage | None = None, shape: Any = None) -> ChatResponse:
+        """The same answer with `routing`, with `usage` if it is given, and the class that was asked for, which `parsed` makes."""
+        usage = self.usage if usage is None else usage
+        shape = self.shape if shape is None else shape
+        return ChatResponse(self.id, self.model, self.choices, usage, routing, self.source, shape)
 
     @property
     def raw(self) -> Any:
@@ -92,6 +102,38 @@ class ChatResponse:
                 body=self.text[:2048],
                 message=f"the answer is not JSON ({_first_line(exc)}).{cut} Ask with response_format, or read .text",
             ) from exc
+
+    def parsed(self) -> Any:
+        """The text as what `response_format` asked for: an instance of its class, else what the JSON holds.
+
+        Raises `MalformedResponseError` when it is not JSON or does not fit the class, saying where.
+        """
+        data = self.json()
+        if self.shape is None:
+            return data
+        from .shapes import built
+
+        try:
+            return built(self.shape, data)
+        except Exception as exc:
+            where = self.routing
+            message = f"the answer does not fit {self.shape.__name__}: {_first_line(exc)}. Ask again, or read .json()"
+            place = (where.provider, where.account_id, where.model)
+            raise MalformedResponseError(*place, body=self.text[:2048], message=message) from exc
+
+    def to_dict(self) -> dict[str, Any]:
+        """OpenAI's chat.completion dict, with `routing` and what it cost beside it; for logs and files."""
+        choices = [
+            {
+                "index": choice.index,
+                "message": choice.message.to_dict()
+                | ({"reasoning": choice.message.reasoning} if choice.message.reasoning else {}),
+                "finish_reason": choice.finish_reason,
+            }
+            for choice in self.choices
+        ]
+        made = {"id": self.id, "object": "chat.completion", "model": self.model, "choices": choices}
+        return made | {"usage": _usage_dict(self.usage), "routing": _routing_dict(self.routing)}
 
 
 @frozen_value
@@ -170,6 +212,18 @@ class EmbedResponse:
     routing: Routing = NOWHERE
     source: tuple[str, ...] = field(default=(), repr=False, compare=False)
 
+    @shown_once_made
+    def __repr__(self) -> str:
+        size = f" of {len(self.embeddings[0])} numbers" if self.embeddings else ""
+        count = f"{len(self.embeddings)} vector{'s' * (len(self.embeddings) != 1)}{size}"
+        return f"<EmbedResponse {count}{_place(self.routing)}: {self.usage.total_tokens} tokens; .embeddings .usage .routing>"
+
+    def to_dict(self) -> dict[str, Any]:
+        """OpenAI's embeddings dict, with `routing` beside it."""
+        data = [{"object": "embedding", "index": i, "embedding": list(vector)} for i, vector in enumerate(self.embeddings)]
+        made = {"object": "list", "model": self.model, "data": data}
+        return made | {"usage": _usage_dict(self.usage), "routing": _routing_dict(self.routing)}
+
     @property
     def raw(self) -> Any:
         """The provider's own JSON, parsed anew; a list where several batches were asked."""
@@ -183,6 +237,28 @@ def _parsed(texts: tuple[str, ...]) -> Any:
     except (ValueError, RecursionError) as exc:
         raise MalformedResponseError(message="the JSON is nested too deeply to be parsed here; its text is in .source") from exc
     return objects[0] if len(objects) == 1 else objects
+
+
+def _place(routing: Routing) -> str:
+    return f" from {routing.provider}/{routing.account_id} {routing.model}" if routing.provider else ""
+
+
+def _cut(text: str) -> str:
+    return repr(text if len(text) <= 60 else text[:57] + "...")
+
+
+def _usage_dict(usage: Usage) -> dict[str, Any]:
+    counts = {"prompt_tokens": usage.prompt_tokens, "completion_tokens": usage.completion_tokens}
+    details = {
+        "prompt_tokens_details": {"cached_tokens": usage.cached_tokens, **usage.input_breakdown},
+        "completion_tokens_details": {"reasoning_tokens": usage.reasoning_tokens},
+    }
+    return {**counts, "total_tokens": usage.total_tokens, **details}
+
+
+def _routing_dict(routing: Routing) -> dict[str, Any]:
+    names = ("provider", "account_id", "model", "attempts", "free", "cost")
+    return {name: getattr(routing, name) for name in names} | {"dropped": list(routing.dropped)}
 
 
 def _no_constant(word: str) -> Any:

@@ -6,27 +6,28 @@ the one walk. Starts no thread, and opens no connection before the first call. M
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Literal, Self, Unpack, overload
 
+from .agreement import LOOK_EVERY_S
 from .assumptions import Assumed, with_catalog
 from .attempt import Runtime
 from .calls import chat_operation, embed_all
-from .candidates import CallNeeds, find_candidates
-from .config import Config, QuotaConfig
+from .candidates import CallNeeds, find_candidates, fitting
+from .config import Config
 from .costs import estimate_chat
-from .errors import ConfigError, InvalidRequestError, UnknownModelError, router_closed
+from .errors import ConfigError, UnknownModelError, router_closed
 from .guarded_store import GuardedStore
 from .health import Health, HealthConfig
 from .meter import Clock, Meter, SystemClock, listeners_for
 from .policy import Policy, policy_named
 from .provider import Provider
-from .provider_factory import KNOWN_PROVIDERS, missing_key_warnings, providers_for
-from .public_call import as_seconds, only_library_errors
+from .provider_factory import missing_key_warnings, providers_for
+from .public_call import BOUNDS, as_seconds, chat_request, only_library_errors
 from .quota import QuotaStore
 from .records import ChatRequest, EmbedRequest
+from .router_makers import RouterMakers
 from .router_parts import check_parts, dead_steps, store_for, transport_for
 from .routes import Route, RouteTable
 from .transport_config import TransportConfig
@@ -38,13 +39,14 @@ if TYPE_CHECKING:
     from .call_events import CallTrace
     from .capacity import Capacity, FinishTime
     from .mapping import MapRun
+    from .records import ChatOptions, MessagesLike
     from .responses import ChatResponse, EmbedResponse
     from .status import Explanation, RouterStatus
     from .stream import ChatStream
     from .waiting import Cancel
 
 
-class Router:
+class Router(RouterMakers):
     """Routes requests over the accounts of a `Config`. Thread-safe; a context manager.
 
     `providers`: those that the catalog does not know, or that shall replace its own; None: all are built from the configuration.
@@ -90,7 +92,7 @@ class Router:
             None if config.auth_errors is None else config.auth_errors == "next",
         )
         self._routes = RouteTable(config, known, self._transport, self._ledger)
-        self._begin()
+        only_library_errors(self._routes.define_limits)(clock.time(), self._runtime.say)
         dead = only_library_errors(dead_steps)(config, self._runtime)
         self._notes: tuple[str, ...] = (
             *assumed.warnings,
@@ -102,97 +104,33 @@ class Router:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What is legal but surprising in the configuration, and what turned out since: models and keys that were refused."""
+        """What is legal but surprising in the configuration, and what turned out since, as models and keys that were refused."""
+        self._routes.agreement.look(self._runtime.clock, self._runtime.say)
         return (*self._notes, *self._runtime.notices.texts())
 
-    @classmethod
-    def from_file(
-        cls,
-        path: str | os.PathLike[str],
-        providers: Iterable[Provider] | None = None,
-        *,
-        quota_store: QuotaStore | None = None,
-        policy: Policy | None = None,
-        meter: Meter | None = None,
-        health: HealthConfig | None = None,
-        clock: Clock | None = None,
-        transport: TransportConfig | None = None,
-    ) -> Router:
-        """A router from a .toml or .json file; the parts as for the constructor. Raises `ConfigError` listing every problem."""
-        from .config_file import load_config
+    @overload
+    def chat(
+        self, messages: MessagesLike | ChatRequest, *, stream: Literal[False] = False, **fields: Unpack[ChatOptions]
+    ) -> ChatResponse: ...
+    @overload
+    def chat(
+        self, messages: MessagesLike | ChatRequest, *, stream: Literal[True], **fields: Unpack[ChatOptions]
+    ) -> ChatStream: ...
+    @overload
+    def chat(
+        self, messages: MessagesLike | ChatRequest, *, stream: bool, **fields: Unpack[ChatOptions]
+    ) -> ChatResponse | ChatStream: ...
 
-        given = list(providers) if isinstance(providers, Iterable) else []
-        names = {str(getattr(provider, "name", "")) for provider in given}
-        config, warnings = load_config(path, known_providers=KNOWN_PROVIDERS | names)
-        parts = {"quota_store": quota_store, "policy": policy, "meter": meter, "health": health, "clock": clock}
-        router = cls(config, given or providers, **parts, transport=transport)  # type: ignore[arg-type]  # as the signature says
-        router._notes = (*warnings, *router._notes)
-        return router
+    @only_library_errors
+    def chat(self, messages: Any, *, stream: bool = False, **fields: Any) -> ChatResponse | ChatStream:
+        """The short way: one question, or a list of messages or OpenAI-style dicts, and by name the fields of `ChatRequest`.
 
-    @classmethod
-    def from_env(
-        cls,
-        env: Mapping[str, str] | None = None,
-        *,
-        allow_paid: bool = False,
-        default_model: str | None = None,
-        policy: str | Policy | None = None,
-        max_wait: float = 0.0,
-        timeout: float | None = None,
-        attempt_timeout: float = 120.0,
-        idle_timeout: float | None = None,
-        auth_errors: str | None = "next",
-        store: str | os.PathLike[str] | QuotaStore | None = None,
-        on_store_error: str | None = None,
-        providers: Iterable[Provider] | None = None,
-        meter: Meter | None = None,
-        health: HealthConfig | None = None,
-        clock: Clock | None = None,
-        quota_store: QuotaStore | None = None,
-        transport: TransportConfig | None = None,
-    ) -> Router:
-        """A router over whatever known API keys the environment holds, with the catalog's free limits and its aliases.
-
-        Each key is an account; `GEMINI_API_KEY_2` and so on are further ones. A request that names no model goes to
-        `default_model`, by default "free": every free model, best first. "fast", "smart", "vision" and "embed" are the others.
-        A provider without a free tier in the catalog counts as paid and is used only with `allow_paid`, last, and then the
-        default is "any".
-
-        `env`: None: the process's own. `policy`: a name as in `Config` or an object, None: best_first. `store`: the path of an
-        SQLite file to count in, or a store; None: in memory. `auth_errors`: a refused key is passed over; "raise" stops at it.
-        The rest as in `Config` and the constructor. Raises `ConfigError` that names the variables if none is set, or lists what
-        is wrong.
+        Returns what `chat_completion` returns, or with `stream=True` what `stream` returns; `timeout`, `max_wait` and errors as
+        there.
         """
-        from .environment import accounts_from_env, config_for
-
-        found = accounts_from_env(os.environ if env is None else env)
-        del env  # a traceback with locals would show it
-        path = store if isinstance(store, (str, os.PathLike)) else None
-        config = config_for(
-            found.accounts,
-            allow_paid,
-            default_model=default_model,
-            policy=policy if isinstance(policy, str) else "best_first",
-            attempt_timeout=attempt_timeout,
-            max_wait=max_wait,
-            timeout=timeout,
-            idle_timeout=idle_timeout,
-            auth_errors=auth_errors,
-            on_store_error=on_store_error,
-            quota=None if path is None else QuotaConfig("sqlite", os.path.expanduser(path)),
-        )
-        router = cls(
-            config,
-            providers,
-            quota_store=quota_store if path is not None or store is None else store,  # type: ignore[arg-type]  # no path by now
-            policy=None if isinstance(policy, str) else policy,
-            meter=meter,
-            health=health,
-            clock=clock,
-            transport=transport,
-        )
-        router._notes = (*found.notes, *router._notes)
-        return router
+        bounds = {name: fields.pop(name) for name in BOUNDS if name in fields}
+        request = chat_request(messages, fields)
+        return self.stream(request, **bounds) if stream else self.chat_completion(request, **bounds)
 
     @only_library_errors
     def chat_completion(
@@ -209,7 +147,7 @@ class Router:
         Raises errors of the `InferRouterError` tree only: `InvalidRequestError`, `UnknownModelError`, `NoCandidatesError`,
         `AllCandidatesFailedError`, `AuthenticationError`, `ContextWindowError`, `QuotaStoreError`.
         """
-        needs, deadline, max_wait = self._prepared(request, timeout, max_wait)
+        needs, deadline, max_wait = self._prepared(request, timeout, max_wait, "chat_completion")
         route = self._route(request.model)
         operation = chat_operation(request, needs, deadline, max_wait, self._trace(request))
         return walk(route, operation if cancel is None else operation._replace(cancel=cancel), self._runtime)
@@ -226,7 +164,7 @@ class Router:
         """An open stream, before its first content; see `ChatStream`. Parameters and errors as for `chat_completion`."""
         from .stream import stream_operation
 
-        needs, deadline, max_wait = self._prepared(request, timeout, max_wait)
+        needs, deadline, max_wait = self._prepared(request, timeout, max_wait, "stream")
         route = self._route(request.model)
         idle = self._config.idle_timeout or self._config.attempt_timeout
         operation = stream_operation(request, needs, deadline, max_wait, idle, self._trace(request, True))
@@ -242,7 +180,7 @@ class Router:
         cancel: Cancel | None = None,
     ) -> EmbedResponse:
         """Vectors for texts, all of one model. Parameters and errors as for `chat_completion`."""
-        self._check(request, EmbedRequest)
+        self._check(request, EmbedRequest, "embed")
         deadline, max_wait = self._bounds(timeout, max_wait)
         route = self._route(request.model)
         trace = self._trace(request)
@@ -295,13 +233,15 @@ class Router:
         """
         from .status import Explanation
 
-        needs, _, _ = self._prepared(request, None, None)
+        needs, _, _ = self._prepared(request, None, None, "explain")
         runtime = self._runtime
         runtime.settle_dropped_streams()
         route = self._route(request.model)
-        found = find_candidates(route, needs, runtime.ledger, runtime.health, runtime.now())
+        now = runtime.now()
+        found = find_candidates(route, needs, runtime.ledger, runtime.health, now)
         queue = ordered(runtime.policy, found.candidates, request.session)
-        return Explanation(route.name, tuple(queue), (*found.rejections, *left_out(found.candidates, queue)))
+        able, full = fitting(queue, needs, runtime.ledger, now.wall)
+        return Explanation(route.name, tuple(able), (*found.rejections, *full, *left_out(found.candidates, queue)))
 
     @property
     def config(self) -> Config:
@@ -330,6 +270,7 @@ class Router:
 
         runtime = self._runtime
         runtime.settle_dropped_streams()
+        self._routes.agreement.look(runtime.clock, runtime.say)
         return router_status(self._routes, self._ledger, runtime.health, runtime.now(), runtime.notices.texts())
 
     @only_library_errors
@@ -405,15 +346,15 @@ class Router:
     def __repr__(self) -> str:
         if self._closed:  # or never opened, when a traceback shows it
             return "<Router: closed>"
-        return f"<Router: {len(self._routes.bound_accounts)} accounts, {len(self._routes.providers)} providers, open>"
+        aliases = [mapping.alias for mapping in self._config.models]
+        named = f"; aliases {', '.join(aliases[:8])}" if aliases else ""
+        default = f"; default {self._config.default_model}" if self._config.default_model else ""
+        counts = f"{len(self._routes.bound_accounts)} accounts, {len(self._routes.providers)} providers, open"
+        return f"<Router: {counts}{named}{default}; .chat() .stream() .embed() .explain() .status() .warnings>"
 
     @only_library_errors
     def _with_catalog(self, config: Config, given: Iterable[Provider] | None, clock: Clock) -> Assumed:
         return with_catalog(config, {provider.name for provider in given or ()}, clock.time())
-
-    @only_library_errors
-    def _begin(self) -> None:
-        self._routes.define_limits(self._runtime.clock.time())
 
     def _trace(self, request: ChatRequest | EmbedRequest, stream: bool = False) -> CallTrace | None:
         listeners = self._runtime.meter
@@ -424,9 +365,9 @@ class Router:
         return CallTrace(listeners, self._runtime.clock, request, request.model or self._config.default_model, stream)
 
     def _prepared(
-        self, request: ChatRequest, timeout: float | None, max_wait: float | None
+        self, request: ChatRequest, timeout: float | None, max_wait: float | None, name: str
     ) -> tuple[CallNeeds, float | None, float]:
-        self._check(request, ChatRequest)
+        self._check(request, ChatRequest, name)
         deadline, max_wait = self._bounds(timeout, max_wait)
         needs = CallNeeds(estimate_chat(request), self._config.allow_paid, request, request.media)
         return needs, deadline, max_wait
@@ -440,16 +381,19 @@ class Router:
         return []
 
     def _route(self, name: str) -> Route:
+        self._routes.agreement.look(self._runtime.clock, self._runtime.say, LOOK_EVERY_S)
         known = self._routes.cached(name)
         if known is not None:
             return known
         return self._routes.resolve(name, self._runtime.clock.time())
 
-    def _check(self, request: object, kind: type) -> None:
+    def _check(self, request: object, kind: type, name: str) -> None:
         if self._closed:
             raise router_closed()
         if not isinstance(request, kind):
-            raise InvalidRequestError(message=f"this call takes an ir.{kind.__name__}, not {type(request).__name__}")
+            from .misuse import wrong_request
+
+            raise wrong_request(name, request, kind)
 
     def _bounds(self, timeout: float | None, max_wait: float | None) -> tuple[float | None, float]:
         limit = self._config.timeout if timeout is None else as_seconds("timeout", timeout)

@@ -8,30 +8,32 @@ or held now.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import field, replace
 from typing import Any
 
-from .account import LIMIT_KEYS, AccountConfig
+from .account import CATALOG, AccountConfig
+from .agreement import UNLIMITED, Agreement
+from .answer_sizes import AnswerSize, AnswerSizes
+from .catalog import ALIASES, offer, own_names
 from .catalog import capabilities as known_capabilities
-from .catalog import own_names
+from .catalog_prices import list_price
 from .config import Config
 from .content import MEDIA_KINDS
-from .costs import blended_price
+from .costs import Estimate, Prices, blended_price
 from .errors import ConfigError, UnknownModelError
-from .frozen import frozen_value
+from .frozen import EMPTY, frozen_value
 from .guarded_store import GuardedStore
-from .limits import Limit
+from .limit_rows import LimitRow
+from .limits import CALENDAR, Limit
 from .provider import Endpoint, Provider
-from .quota import Bucket, allowance_key
+from .quota import Bucket, Headroom, allowance_key
 from .spelling import misspelt
 from .transport import Transport
 
 MEDIA = frozenset(MEDIA_KINDS)
 MAX_CACHED_NAMES = 10_000
 _WILD = frozenset("*?[")
-UNLIMITED = 1e15
-"""A day's amount where none is stated: counts what is spent without a cap, and stands where an allowance may yet be set."""
 
 
 @frozen_value
@@ -56,29 +58,43 @@ class Deployment:
 
     `limits`: of each unit and window (in seconds) the bucket that a provider means by it: the model's own before the account's.
     `allowance_key` is looked at by every call; `allowance` is that key with its unit, None while it counts no amount.
-    `spends`: what is counted of its paid use in a day, with its units.
+    `spends`: what is counted of its paid use in a day, with its units. `foreign`: allowances that hold for others alone.
+    `answers`: how long its model's answers were; `token_ceiling`: the most tokens a call may need to fit into a whole limit.
     """
 
     __slots__ = (
         "allowance",
         "allowance_key",
+        "answers",
         "bound",
         "bucket_keys",
         "capabilities",
+        "foreign",
         "free_buckets",
         "hold_keys",
         "limits",
         "model",
         "paid_buckets",
         "price",
+        "prices",
         "spends",
+        "token_ceiling",
     )
 
-    def __init__(self, bound: BoundAccount, model: str, hard: Sequence[tuple[str, str]]) -> None:
+    def __init__(
+        self,
+        bound: BoundAccount,
+        model: str,
+        hard: Sequence[tuple[str, str]],
+        foreign: Mapping[str, Limit] = EMPTY,
+        answers: AnswerSize | None = None,
+        token_ceiling: float = UNLIMITED,
+    ) -> None:
         account = bound.account
         self.limits: Mapping[tuple[str, float], Bucket] = {}
         self.bound = bound
         self.model = model
+        self.foreign = foreign
         self.allowance_key = allowance_key(bound.scope)
         self.allowance = None if account.daily_free is None else (self.allowance_key, account.quota_unit)
         self.spends = tuple([(bucket.key, bucket.limit.unit) for bucket in _spend_buckets(bound)])
@@ -87,16 +103,36 @@ class Deployment:
         self.bucket_keys = tuple(dict.fromkeys((self.allowance_key, *(key for key, _ in self.paid_buckets))))
         ids = dict.fromkeys((account.id, bound.scope))
         self.hold_keys = (*ids, *(f"{name}|{model}" for name in ids))
-        self.price = blended_price(account)
+        self.prices = prices_of(account, model)
+        self.price = blended_price(self.prices)
         self.capabilities = _capabilities(account, model)
+        self.answers = answers or AnswerSizes().of(account.provider, model)
+        self.token_ceiling = token_ceiling
+
+    @property
+    def tier(self) -> int | None:
+        """The model's quality in the catalog, from 1, the best, to 5; None where nobody has said."""
+        found = offer(self.bound.account.provider, self.model)
+        return None if found is None else found.tier
+
+    def expected(self, estimate: Estimate) -> Estimate:
+        """`estimate` for this model: where nobody bounds the answer, what its answers use, within what its limits allow."""
+        if not estimate.open_answers:
+            return estimate
+        reserve = self.answers.reserve * estimate.open_answers
+        room = self.token_ceiling - estimate.input_tokens
+        return replace(estimate, output_tokens=int(max(min(reserve, room), 1)))
 
     def with_allowance(self, allowed: Limit) -> Deployment:
         """This deployment under the allowance that the store counts now, which `set_quota` may have changed: mostly itself."""
-        unit = None if allowed.amount == UNLIMITED else allowed.unit
+        ignored = allowed.amount == UNLIMITED or (self.foreign and self.foreign.get(self.allowance_key) == allowed)
+        unit = None if ignored else allowed.unit
         if unit == (self.allowance and self.allowance[1]):
             return self
         other = copy.copy(self)
         other.allowance = None if unit is None else (self.allowance_key, unit)
+        if unit == "tokens":
+            other.token_ceiling = min(self.token_ceiling, allowed.amount)
         hard = self.free_buckets[1:] if self.allowance else self.free_buckets
         other.free_buckets = (*((other.allowance,) if other.allowance else ()), *hard)
         return other
@@ -135,20 +171,25 @@ class RouteTable:
     def __init__(self, config: Config, providers: Mapping[str, Provider], transport: Transport, ledger: GuardedStore) -> None:
         self._config = config
         self._ledger = ledger
+        self.agreement = Agreement(ledger)
         self._routes: dict[str, Route] = {}
         self._deployments: dict[tuple[str, str], Deployment] = {}
+        self._sizes = AnswerSizes()
         self._aliases = {mapping.alias: mapping.models for mapping in config.models}
         self.providers = dict(providers)
         self.bound_accounts = tuple(
             _bound(account, self.providers[account.provider], transport, order) for order, account in enumerate(config.accounts)
         )
 
-    def define_limits(self, now: float) -> None:
-        """Tell the ledger every bucket that is known beforehand. Raises `QuotaStoreError`."""
+    def define_limits(self, now: float, say: Callable[[str, str], None] | None = None) -> None:
+        """Tell the ledger every bucket that is known beforehand. `say` is told, as a key and a sentence, what the ledger counted
+        otherwise until now. Raises `QuotaStoreError`."""
         for bound in self.bound_accounts:
-            self._ledger.define(_account_buckets(bound), now)
+            for text in self.agreement.define(_account_buckets(bound), now):
+                if say is not None:
+                    say(text, text)
             key = allowance_key(bound.scope)
-            counted = self._ledger.limit_of(key, now)
+            counted = self.agreement.counted(key, now)
             if counted is not None:  # what `set_quota` said, for the store that takes over if this one fails
                 self._ledger.define((Bucket(key, counted),), now)
 
@@ -159,7 +200,7 @@ class RouteTable:
         if route is None:
             steps = self._steps(name)
             if len(self._deployments) > MAX_CACHED_NAMES:  # a provider that takes any name may be asked for ever new ones
-                self._routes, self._deployments = {}, {}
+                self._routes, self._deployments, self._sizes = {}, {}, AnswerSizes()
             deployments = [self._deployment(bound, model, now) for provider, model in steps for bound in self._at(provider)]
             route = self._routes.setdefault(name, route_over(name, deployments))  # of threads that come at once, the first one's
         return route
@@ -167,6 +208,22 @@ class RouteTable:
     def cached(self, name: str) -> Route | None:
         """The route of a name that was resolved before; takes no lock."""
         return self._routes.get(name or self._config.default_model)
+
+    def left_to_others(self, bound: BoundAccount) -> dict[str, float]:
+        """How much of each limit of an account is left to its owner's other programs, by key."""
+        account = bound.account
+        scopes = [(bound.scope, account.limit_rows)]
+        models = [deployment.model for deployment in list(self._deployments.values()) if deployment.bound is bound]
+        scopes += [(f"{bound.scope}|{model}", account.model_limit_rows(model)) for model in models]
+        found = {f"{scope}/{row.name}": row.leave for scope, rows in scopes for row in rows if row.leave}
+        if account.daily_free is not None and account.free_a_day != account.daily_free:
+            found[allowance_key(bound.scope)] = account.daily_free - (account.free_a_day or 0.0)
+        return found
+
+    def own_headrooms(self, headrooms: Iterable[Headroom]) -> list[Headroom]:
+        """Those of `headrooms` that hold here, as no allowance that only another configuration states does."""
+        foreign = self.agreement.foreign
+        return [each for each in headrooms if each.key not in foreign or each.limit != foreign[each.key]]
 
     def named_deployments(self, now: float) -> list[Deployment]:
         """Every deployment that the default model or an alias has; of an account that none reaches, one for each model that its
@@ -266,12 +323,14 @@ class RouteTable:
         if deployment is None:
             buckets = _model_buckets(bound, model)
             if buckets:
-                self._ledger.define(buckets, now)
-            hard = [
-                (bucket.key, bucket.limit.unit)
-                for bucket in (*_limit_buckets(bound, bound.account.hard_limits, bound.scope), *buckets)
-            ]
-            made = Deployment(bound, model, hard)
+                self.agreement.define(buckets, now)
+            own = _limit_buckets(bound, bound.account.limit_rows, bound.scope)
+            hard = [(bucket.key, bucket.limit.unit) for bucket in (*own, *buckets)]
+            sizes = [bucket.limit.amount for bucket in (*own, *buckets) if bucket.limit.unit == "tokens"]
+            if bound.account.quota_unit == "tokens" and bound.account.free_a_day is not None and not bound.account.paid_enabled:
+                sizes.append(bound.account.free_a_day)
+            answers = self._sizes.of(bound.account.provider, model)
+            made = Deployment(bound, model, hard, self.agreement.foreign, answers, min(sizes, default=UNLIMITED))
             made.limits = _by_window(bound, made, buckets)
             deployment = self._deployments.setdefault(key, made)
         return deployment
@@ -282,7 +341,11 @@ def _by_window(bound: BoundAccount, made: Deployment, own: Sequence[Bucket]) -> 
     spends = [key for key, _ in made.spends]
     counted = [bucket for bucket in _account_buckets(bound) if bucket.key not in spends and bucket.limit.amount != UNLIMITED]
     counted.sort(key=lambda bucket: bucket.key != made.allowance_key)
-    return {(bucket.limit.unit, bucket.limit.span_s): bucket for bucket in (*counted, *own)}
+    found = {(bucket.limit.unit, bucket.limit.span_s): bucket for bucket in (*counted, *own)}
+    for (unit, span), bucket in list(found.items()):
+        if unit == "input_tokens":  # what its provider calls tokens, where only these count
+            found.setdefault(("tokens", span), bucket)
+    return found
 
 
 def _bound(account: AccountConfig, provider: Provider, transport: Transport, order: int) -> BoundAccount:
@@ -294,8 +357,8 @@ def _bound(account: AccountConfig, provider: Provider, transport: Transport, ord
 
 def _account_buckets(bound: BoundAccount) -> list[Bucket]:
     account = bound.account
-    buckets = _limit_buckets(bound, account.hard_limits, bound.scope)
-    free = _limit(account, _amount(account.daily_free), account.quota_unit, "day")
+    buckets = _limit_buckets(bound, account.limit_rows, bound.scope)
+    free = _limit(account, _amount(account.free_a_day), account.quota_unit, "day")
     buckets.append(Bucket(allowance_key(bound.scope), free))
     return [*buckets, *_spend_buckets(bound)]
 
@@ -305,23 +368,17 @@ def _amount(stated: float | None) -> float:
 
 
 def _model_buckets(bound: BoundAccount, model: str) -> list[Bucket]:
-    limits = bound.account.model_limits
-    own = limits.get(model, limits.get("*"))
-    return _limit_buckets(bound, own, f"{bound.scope}|{model}") if own else []
+    return _limit_buckets(bound, bound.account.model_limit_rows(model), f"{bound.scope}|{model}")
 
 
-def _limit_buckets(bound: BoundAccount, limits: Mapping[str, float], scope: str) -> list[Bucket]:
-    return [
-        Bucket(f"{scope}/{name}", _limit(bound.account, amount, *unit_window))
-        for name, amount in limits.items()
-        if (unit_window := LIMIT_KEYS[name])
-    ]
+def _limit_buckets(bound: BoundAccount, rows: Sequence[LimitRow], scope: str) -> list[Bucket]:
+    return [Bucket(f"{scope}/{row.name}", _limit(bound.account, row.amount - row.leave, row.unit, row.window)) for row in rows]
 
 
 def _limit(account: AccountConfig, amount: float, unit: str, window: str) -> Limit:
     if account.reset == "rolling":
         return Limit(amount, unit, window, rolling=True)
-    return Limit(amount, unit, window, zone=account.reset if window in ("day", "month") else "UTC")
+    return Limit(amount, unit, window, zone=account.reset if window in CALENDAR else "UTC")
 
 
 def _spend_buckets(bound: BoundAccount) -> list[Bucket]:
@@ -329,7 +386,7 @@ def _spend_buckets(bound: BoundAccount) -> list[Bucket]:
     account = bound.account
     if not account.paid_enabled:
         return []
-    caps = {**({"dollars": UNLIMITED} if account.has_price else {}), **account.spend_caps}
+    caps = {**({"dollars": UNLIMITED} if account.is_priced else {}), **account.spend_caps}
     return [
         Bucket(f"{bound.scope}/spend" + ("" if unit == "dollars" else f"_{unit}"), Limit(amount, unit, "day"))
         for unit, amount in caps.items()
@@ -344,6 +401,13 @@ def _capabilities(account: AccountConfig, model: str) -> frozenset[str] | None:
         return known_capabilities(account.provider, model)
     # A list of media alone says nothing of tools; one that names text, tools or json is meant to be complete.
     return frozenset(stated) | ({"text", "tools", "json"} if MEDIA.issuperset(stated) else frozenset())
+
+
+def prices_of(account: AccountConfig, model: str) -> Prices:
+    """What `model` costs at an account: as stated there, else as the catalog says, where it is asked."""
+    if account.has_price or account.prices != CATALOG:
+        return account
+    return list_price(ALIASES.get(account.provider, account.provider), model) or account
 
 
 def _declares(key: str, provider: Provider, name: str) -> bool:

@@ -26,11 +26,12 @@ TELLING = 8
 class Secret:
     """A string that prints as `***`. Equal to a `Secret` or `str` of the same value; cannot be pickled (TypeError)."""
 
-    __slots__ = ("_prefix", "_value")
+    __slots__ = ("_prefix", "_spelled", "_value")
 
     def __init__(self, value: str | Secret = "", prefix: str = "") -> None:
         self._value: str = value._value if isinstance(value, Secret) else value
         self._prefix = prefix
+        self._spelled: tuple[str, ...] | None = None
 
     def reveal(self) -> str:
         """The plain value, prefix included."""
@@ -58,12 +59,11 @@ class Secret:
         """
         if len(self._value) < SHORTEST:
             return text
-        from .escapes import packed, spans_of
+        from .escapes import spans_of
 
-        words = (self._value, *packed(self._value))
         kept = end = 0
         pieces: list[str] = []
-        for start, stop in sorted(spans_of(words, text, SHORTEST if cut else 0)):
+        for start, stop in sorted(spans_of(self._words(), text, SHORTEST if cut else 0)):
             if start >= end:
                 pieces += (text[kept:start], MASK)
             kept = end = max(end, stop)
@@ -71,10 +71,17 @@ class Secret:
 
     def shows_in(self, text: str) -> bool:
         """Whether `text` holds the value, or enough of its beginning to be an abridged copy. Cautious: it may be mistaken."""
-        from .escapes import packed, shows_any
+        from .escapes import shows_any
 
-        words = [word[:TELLING] for word in (self._value, *packed(self._value))]
-        return len(self._value) >= SHORTEST and shows_any(words, text)
+        return len(self._value) >= SHORTEST and shows_any([word[:TELLING] for word in self._words()], text)
+
+    def _words(self) -> tuple[str, ...]:
+        """The value as it is and as base64 writes it, worked out once."""
+        if self._spelled is None:
+            from .escapes import packed
+
+            self._spelled = (self._value, *packed(self._value))
+        return self._spelled
 
     def __bool__(self) -> bool:
         return bool(self._value)

@@ -60,7 +60,7 @@ class MessagesDialect:
             max_tokens=limit,
             top_p=body.get("top_p"),
             stop=list_of(body, "stop_sequences") or None,
-            tools=tools,  # type: ignore[arg-type]  # dicts are read as tools
+            tools=tools,
             tool_choice=_choice(body.get("tool_choice")) if tools else None,
             response_format=_format((output or {}).get("format") or body.get("output_format")),
             reasoning_effort=(output or {}).get("effort") or _effort(body.get("thinking")),

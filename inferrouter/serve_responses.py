@@ -72,7 +72,7 @@ class ResponsesDialect:
             temperature=body.get("temperature"),
             max_tokens=count_of(body, "max_output_tokens"),
             top_p=body.get("top_p"),
-            tools=tools,  # type: ignore[arg-type]  # dicts are read as tools
+            tools=tools,
             tool_choice=_choice(body.get("tool_choice")) if tools else None,
             response_format=_format(body.get("text")),
             reasoning_effort=(reasoning or {}).get("effort"),

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 
-from .costs import UNITS
+from .costs import COUNTED, UNITS
 from .frozen import EMPTY
 from .limits import MAX_AMOUNT
 from .validation import check_number, describe_type, did_you_mean
@@ -35,7 +35,7 @@ def spend_caps(stated: object) -> Mapping[str, float]:
         stated = {DOLLARS: stated}
     if not isinstance(stated, Mapping):
         return EMPTY
-    return {unit: amount for unit, amount in stated.items() if unit in UNITS and not _amount_problem(unit, amount)}
+    return {unit: amount for unit, amount in stated.items() if unit in COUNTED and not _amount_problem(unit, amount)}
 
 
 def cap_problems(stated: object) -> Iterator[tuple[str, str | None]]:
@@ -46,17 +46,17 @@ def cap_problems(stated: object) -> Iterator[tuple[str, str | None]]:
     if isinstance(stated, str):
         found = _from_text(stated)
         if found is None:
-            yield path, f"{_FORMS}; units are {', '.join(UNITS)}"
+            yield path, f"{_FORMS}; units are {', '.join(COUNTED)}"
             return
         stated = found
     if isinstance(stated, Mapping):
         if not stated:
             yield path, "must name an amount of at least one unit, as in { requests = 100 }"
         for unit, amount in stated.items():
-            if unit in UNITS:
+            if unit in COUNTED:
                 yield f"{path}.{unit}", _amount_problem(unit, amount)
             else:
-                yield f"{path}.{unit}", f"unknown unit{did_you_mean(unit, UNITS)}; known: {', '.join(UNITS)}"
+                yield f"{path}.{unit}", f"unknown unit{did_you_mean(unit, COUNTED)}; known: {', '.join(COUNTED)}"
     elif isinstance(stated, bool) or not isinstance(stated, (int, float)):
         yield path, f"{_FORMS}, not {describe_type(stated)}"
     else:
@@ -73,7 +73,7 @@ def _from_text(text: str) -> Mapping[str, float] | None:
         return None
     sign, digits, word = match.groups()
     unit = word.lower() or (DOLLARS if sign else "")
-    unit = unit if unit in UNITS else f"{unit}s"
-    if unit not in UNITS or (sign and unit != DOLLARS):
+    unit = unit if unit in COUNTED else f"{unit}s"
+    if unit not in COUNTED or (sign and unit != DOLLARS):
         return None
     return {unit: float(digits.replace("_", "").replace(",", ""))}

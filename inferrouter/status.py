@@ -10,14 +10,17 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+from .agreement import UNLIMITED
 from .candidates import Candidate, Instant
+from .costs import UNITS
 from .errors import Rejection
 from .frozen import FrozenDict, frozen_value
 from .guarded_store import GuardedStore
 from .health import Health
+from .moments import moment_in_words, utc_in_words
 from .quota import Headroom, Hold
 from .quota_learned import Fact, Learned
-from .routes import UNLIMITED, BoundAccount, RouteTable
+from .routes import BoundAccount, RouteTable
 
 
 @frozen_value
@@ -45,7 +48,7 @@ class LimitStatus:
     """One bucket. `name`: allowance, spend, rpm ...; amounts in `unit`; `resets_at`: epoch seconds when some frees, or None.
 
     `amount`: what counts; `configured`: what was set, None where nothing was learned; `learned`: what the provider said or
-    showed, in which header or answer, and when.
+    showed, in which header or answer, and when. `leave`: how much more there is, left to the owner's other programs.
     """
 
     name: str
@@ -57,13 +60,20 @@ class LimitStatus:
     resets_at: float | None
     configured: float | None = None
     learned: tuple[Fact, ...] = ()
+    leave: float = 0.0
+
+    @property
+    def full(self) -> bool:
+        """Whether nothing is left of it, so that the next call waits or goes elsewhere."""
+        return self.remaining <= 0
 
 
 @frozen_value
 class AccountStatus:
     """One account. `breaker`: closed, open or half_open; `spend_today` in dollars; `resets_at` as in `LimitStatus`.
 
-    `used`, `remaining` and `resets_at` are those of the free allowance, None where there is none.
+    `used`, `remaining` and `resets_at` are those of the free allowance, None where there is none. `as_of`: epoch seconds of the
+    look; `zone`: where its days begin.
     """
 
     provider: str
@@ -73,6 +83,8 @@ class AccountStatus:
     breaker: str
     in_flight: int
     spend_today: float
+    as_of: float = 0.0
+    zone: str = ""
 
     @property
     def used(self) -> float | None:
@@ -98,10 +110,17 @@ class AccountStatus:
         lines = [f"{self.provider}/{self.account_id}: {state}"]
         for limit in self.limits:
             used, amount = _said(limit.used, limit.unit), _said(limit.amount, limit.unit)
-            lines.append(f"  {limit.name}: {used} of {amount} {limit.unit} per {limit.window}{_learned(limit)}")
+            left = f", {_said(limit.leave, limit.unit)} left to others" if limit.leave else ""
+            what = "calls at once" if UNITS[limit.unit].held else f"{limit.unit} per {limit.window}"
+            line = f"  {limit.name}: {used} of {amount} {what}{left}{_learned(limit)}"
+            if limit.full and limit.resets_at is not None:
+                zone = self.zone if limit.window in ("day", "week", "month") else ""
+                line += f"; full, waits until some frees {moment_in_words(limit.resets_at, self.as_of, zone)}"
+            lines.append(line)
         for hold in self.holds:
-            until = datetime.fromtimestamp(hold.until, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
-            lines.append(f"  held until {until}: {hold.reason}")
+            model = hold.key.partition("|")[2]
+            which = f", for {model} alone" if model else ""
+            lines.append(f"  held until {utc_in_words(hold.until)}: {hold.reason}{which}")
         return "\n".join(lines)
 
 
@@ -160,7 +179,9 @@ def router_status(
     holds = ledger.holds(now.wall)
     learned = ledger.learned()
     accounts = {
-        bound.account.id: _state(bound, [headrooms[key] for key in keys[bound.account.id]], holds, learned, health, now)
+        bound.account.id: _state(
+            table, bound, table.own_headrooms(headrooms[key] for key in keys[bound.account.id]), holds, learned, health, now
+        )
         for bound in table.bound_accounts
     }
     told: Sequence[str] = getattr(ledger.store, "warnings", ())  # of its server: a clock that differs, counts that were lost
@@ -168,6 +189,7 @@ def router_status(
 
 
 def _state(
+    table: RouteTable,
     bound: BoundAccount,
     headrooms: list[Headroom],
     holds: Mapping[str, Hold],
@@ -176,19 +198,26 @@ def _state(
     now: Instant,
 ) -> AccountStatus:
     account = bound.account
-    limits = tuple(_limit_status(headroom, bound.scope, learned.get(headroom.key)) for headroom in headrooms)
-    own = tuple(hold for key, hold in holds.items() if key.split("|")[0] in (account.id, bound.scope))
+    left = table.left_to_others(bound)
+    limits = tuple(_limit_status(each, bound.scope, learned.get(each.key), left.get(each.key, 0.0)) for each in headrooms)
+    own = tuple(hold for key, hold in holds.items() if _is_of(key, account.id) or _is_of(key, bound.scope))
     out = health.outages.wait(bound.server, now.mono)
     if out > 0:
         own = (*own, Hold(f"provider:{account.provider}", now.wall + out, "the provider is out"))
     breaker, _, in_flight = health.peek(account.id, now.mono)
     spent = sum(limit.used for limit in limits if limit.name == "spend")
     shown = tuple(limit for limit in limits if limit.amount != UNLIMITED)
-    return AccountStatus(account.provider, account.id, shown, own, breaker.value, in_flight, spent)
+    zone = "" if account.reset == "rolling" else account.reset
+    return AccountStatus(account.provider, account.id, shown, own, breaker.value, in_flight, spent, now.wall, zone)
 
 
-def _limit_status(headroom: Headroom, scope: str, learned: Learned | None) -> LimitStatus:
+def _is_of(key: str, owner: str) -> bool:
+    return key == owner or key.startswith(f"{owner}|")
+
+
+def _limit_status(headroom: Headroom, scope: str, learned: Learned | None, leave: float) -> LimitStatus:
     limit = headroom.limit
     name = headroom.key.removeprefix(scope).lstrip("|/")
     facts = (name, limit.amount, limit.unit, limit.window, headroom.used, headroom.remaining, headroom.resets_at)
-    return LimitStatus(*facts) if learned is None else LimitStatus(*facts, learned.configured, learned.facts)
+    configured, said = (None, ()) if learned is None else (learned.configured, learned.facts)
+    return LimitStatus(*facts, configured, said, leave)

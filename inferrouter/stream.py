@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from .attempt import LiveAttempt, Operation
-from .calls import usage_or_estimate
+from .calls import estimated, usage_of
 from .candidates import CallNeeds
 from .costs import Estimate, answers_wanted, estimate_text
 from .errors import InferRouterError, MalformedResponseError, ProviderError, StreamInterruptedError
@@ -146,7 +146,7 @@ class ChatStream:
         usage, response = self._came()
         if self._response is None:  # else it was whole when an interrupt came
             self._response = response
-        self._attempt.succeed(usage, answer=response)
+        self._attempt.succeed(usage, response)
         self._ended = True
 
     def __enter__(self) -> Self:
@@ -165,7 +165,8 @@ class ChatStream:
     @shown_once_made
     def __repr__(self) -> str:
         state = "ended" if self._ended else "open"
-        return f"<ChatStream {self.routing.provider}/{self.routing.account_id} {self.routing.model}: {state}>"
+        next_ = ".response" if self._ended else "iterate it for chunks with .text; .routing; .response at the end"
+        return f"<ChatStream {self.routing.provider}/{self.routing.account_id} {self.routing.model}: {state}; {next_}>"
 
     def _open(self) -> None:
         """Read up to the first content. Errors leave as they are, so that the walk goes on to the next candidate."""
@@ -277,11 +278,12 @@ class ChatStream:
                 pass
         except WireFault:
             pass
-        usage = usage_or_estimate(self._assembler.usage, self._estimate, produced=self._assembler.produced)
-        response = self._assembled(usage, complete=True)
+        response = self._assembled(self._assembler.usage or Usage(), complete=True)
+        usage = usage_of(response, self._estimate)
+        response = response.routed(self._attempt.routing_for(usage), usage)
         self._reply.close()
         self._response = response
-        self._attempt.succeed(self._assembler.usage or usage, usage, response)
+        self._attempt.succeed(usage, response)
         self._ended = True
 
     def _interrupt(self, error: ProviderError) -> None:
@@ -320,8 +322,11 @@ class ChatStream:
         stated = self._assembler.usage or Usage()
         prompt = max(stated.prompt_tokens, self._estimate.input_tokens)
         output = max(stated.completion_tokens, estimate_text(self._assembler.produced))
-        return Usage(prompt, output, prompt + output)
+        own = (prompt, output) != (stated.prompt_tokens, stated.completion_tokens)
+        return estimated(prompt, output) if own else Usage(prompt, output, prompt + output)
 
     def _assembled(self, usage: Usage, complete: bool) -> ChatResponse:
         natives = self._decoder.natives() if complete else {}
-        return self._assembler.response(self._attempt.routing_for(usage), usage, natives, complete)
+        routing = self._attempt.routing_for(usage)
+        shape = getattr(getattr(self._attempt.operation.request, "response_format", None), "shape", None)
+        return self._assembler.response(routing, usage, natives, complete).routed(routing, usage, shape)

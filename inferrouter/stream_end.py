@@ -45,6 +45,7 @@ _NEXT = {
     Stage.DOUBTED: (Stage.DOUBTED, Stage.REPEATED, Stage.REPEATED),
     Stage.REPEATED: (Stage.DOUBTED, Stage.REPEATED, Stage.REPEATED),
 }
+_SPEAKING = Stage.SPEAKING
 _WORDLESS = (Stage.SILENT, Stage.HINTED)
 _TAKEN_BACK = frozenset((Stage.RESUMED, Stage.DOUBTED))
 _ENDLESS = frozenset((Stage.HINTED, Stage.RESUMED, Stage.DOUBTED, Stage.REPEATED))
@@ -63,7 +64,10 @@ class StreamEnd:
         """Take one chunk; returns whether it brings content."""
         content = False
         for choice in chunk.choices:
-            content |= self._take(choice)
+            if choice.finish_reason is None and choice.delta.content and self._stages.get(choice.index) is _SPEAKING:
+                content = True  # as nearly every chunk; what follows would take a twentieth of its time
+            else:
+                content |= self._take(choice)
         return content
 
     @property

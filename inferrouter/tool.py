@@ -63,6 +63,14 @@ class Tool:
         return {"type": "function", "function": function}
 
 
+def class_schema(shape: Any) -> Mapping[str, Any]:
+    """The JSON schema of a dataclass or a TypedDict. Raises `InvalidRequestError` for a field that no schema can say."""
+    found = _class_schema(shape, (), shape.__name__)
+    if found is None:
+        raise InvalidRequestError(message=f"{shape.__name__} is neither a dataclass nor a TypedDict")
+    return found
+
+
 def tool_from_dict(item: Any, where: str) -> Tool:
     """A `Tool` from a Tool, an OpenAI-style function dict, or a Python function. Raises `InvalidRequestError` naming `where`."""
     if isinstance(item, Tool):
@@ -117,9 +125,7 @@ def _schema(hint: Any, where: str) -> FrozenDict[str, Any]:
         found = _class_schema(base, args, where)
         if found is not None:
             return found
-    raise InvalidRequestError(
-        message=f"Tool.from_function cannot describe {where} ({hint!r}): use plain types, or write the schema with Tool(...)"
-    )
+    raise InvalidRequestError(message=f"no schema can describe {where} ({hint!r}): use plain types, or write the schema out")
 
 
 def _one_of(values: tuple[Any, ...]) -> FrozenDict[str, Any]:

@@ -9,10 +9,12 @@ refused while free capacity is left. Must never know a wire format, nor sleep un
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Generic, TypeVar
 
 from .attempt import LiveAttempt, Operation, Runtime
-from .candidates import Assessment, Candidate, find_candidates, outage_rejection
+from .candidates import Assessment, Candidate, find_candidates, limit_rejection, outage_rejection
+from .costs import UNITS, Estimate
 from .errors import (
     AllCandidatesFailedError,
     Attempt,
@@ -24,6 +26,7 @@ from .errors import (
     ModelNotFoundError,
     MultimodalUnavailableError,
     NoCandidatesError,
+    Patience,
     ProviderError,
     QuotaExceededError,
     RateLimitedError,
@@ -42,6 +45,9 @@ LIMITS = (RateLimitedError, QuotaExceededError)
 
 HELD = (*LIMITS, ModelNotFoundError, AuthenticationError)
 """Errors after which others may be waited for: whoever failed with one is held meanwhile."""
+
+PLACE_WAIT_S = 0.5
+"""Seconds until a call that found all places of a `parallel` limit taken looks again."""
 
 MAX_REFUSALS = 20
 """How often one deployment is assessed again in a round, should other calls take its allowance and give it back each time."""
@@ -75,7 +81,7 @@ def _walk(route: Route, operation: Operation[T], runtime: Runtime) -> T:
             return answer
         pause = round_.pause(operation.max_wait - waited)
         if pause is None:
-            raise round_.failure()
+            raise round_.failure(operation.max_wait - waited)
         if operation.trace is not None:
             operation.trace.waits(pause, runtime.clock.time() + pause, round_.soonest_rejection())
         runtime.waiting.sleep(pause, runtime.clock, operation.cancel)
@@ -119,6 +125,11 @@ def left_out(candidates: Sequence[Candidate], queue: Sequence[Candidate]) -> lis
     ]
 
 
+def _fits_smaller(refusal: Refusal, estimate: Estimate) -> bool:
+    """Whether the call would fit the limit that refused it, were less kept for an answer that nobody bounds."""
+    return bool(estimate.open_answers) and refusal.limit.unit == "tokens" and estimate.input_tokens < refusal.limit.amount
+
+
 class _Round(Generic[T]):
     """One pass over the candidates. Failures of earlier rounds are in `attempts` already."""
 
@@ -158,20 +169,22 @@ class _Round(Generic[T]):
         pause = max(soonest - self.runtime.clock.time(), 0.001)
         return pause if pause <= min(max_wait, self._time_left()) else None
 
-    def failure(self) -> InferRouterError:
-        """The error that tells how this ended."""
+    def failure(self, max_wait: float) -> InferRouterError:
+        """The error that tells how this ended. `max_wait`: seconds that it might still have slept."""
         soonest = self._soonest()
+        left = self._time_left()
+        patience = Patience(self.runtime.clock.time(), *((left, "timeout") if left < max_wait else (max_wait, "max_wait")))
         if not self.attempts:
             if self._time_left() <= 0:
                 return AttemptTimeoutError(message="the call's timeout was over before anything could be tried")
             media = bool(self.rejections) and all(rejection.code == "media" for rejection in self.rejections)
-            return (MultimodalUnavailableError if media else NoCandidatesError)(self.rejections, soonest)
+            return (MultimodalUnavailableError if media else NoCandidatesError)(self.rejections, soonest, patience=patience)
         last = self.attempts[-1].error
         if all(isinstance(attempt.error, ContextWindowError) for attempt in self.attempts):
             return last
         if self.runtime.auth_next is None and all(isinstance(attempt.error, AuthenticationError) for attempt in self.attempts):
             return last
-        return AllCandidatesFailedError(self.attempts, soonest, self.rejections)
+        return AllCandidatesFailedError(self.attempts, soonest, self.rejections, patience=patience)
 
     def _try(self, candidate: Candidate, new_connection: bool = False) -> T | None:
         """The answer of one candidate, or None; then its failure or its rejection is on record."""
@@ -260,12 +273,8 @@ class _Round(Generic[T]):
     def _say_once(self, error: ProviderError, candidate: Candidate, key: str) -> None:
         """Tell the meter and `Router.warnings`, the first time, of what no waiting mends."""
         text = notice_of(error, candidate, self.route.name)
-        runtime = self.runtime
-        if text and runtime.notices.say(key, text) and runtime.meter is not None:
-            from .events import NoticeEvent
-
-            place = (candidate.provider, candidate.account_id, candidate.model)
-            runtime.meter.tell("on_notice", NoticeEvent(text, *place, runtime.clock.time()))
+        if text:
+            self.runtime.say(key, text, (candidate.provider, candidate.account_id, candidate.model))
 
     def _refused(self, candidate: Candidate, refusal: Refusal) -> None:
         """The store had too little left. If other calls took what `candidate` was assessed by, it is assessed again: it may serve
@@ -279,7 +288,19 @@ class _Round(Generic[T]):
             if again is not None:
                 self._put_back(again)
         else:
-            self.rejections.append(Rejection(candidate.provider, *place, str(refusal), refusal.retry_at, "limit"))
+            estimate = deployment.expected(self.operation.needs.estimate)
+            if refusal.retry_at is None and self._refusals.count(place) == 1 and _fits_smaller(refusal, estimate):
+                deployment.token_ceiling = refusal.limit.amount  # a limit that was learned to be smaller than configured
+                self._put_back(candidate)
+            else:
+                refusal = replace(refusal, retry_at=self._retry_at(refusal))
+                self.rejections.append(limit_rejection(candidate, refusal, estimate, self.runtime.clock.time()))
+
+    def _retry_at(self, refusal: Refusal) -> float | None:
+        """When to try again; where calls at once are limited, no clock says when one of them ends, so soon."""
+        if refusal.retry_at is None or not UNITS[refusal.limit.unit].held:
+            return refusal.retry_at
+        return min(refusal.retry_at, self.runtime.clock.time() + PLACE_WAIT_S)
 
     def _in_turn(self, candidate: Candidate) -> Candidate | None:
         """`candidate` as it is now, after failures that took time; or None: it must not serve, or goes behind what is free."""

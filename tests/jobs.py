@@ -46,7 +46,8 @@ class JobCase(unittest.TestCase):
         return [json.loads(line) for line in (self.folder / output).read_text("utf-8").splitlines()]
 
     def run_job(self, source: Path, output: str = "out.jsonl", *, limits: Any = None, replies: Any = (), **settings: Any) -> Any:
-        """Its summary, and how many calls it took."""
+        """Its summary, and how many calls it took. One worker unless it says more: then records are in the input's order."""
+        settings.setdefault("workers", 1)
         default = settings.pop("default", echo)
         router, provider = mock_router(limits or {"rpd": 100_000}, default=default, replies=replies)
         with router:

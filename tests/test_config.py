@@ -300,7 +300,7 @@ class Problems(unittest.TestCase):
             {"daily_free": 0},
             {"daily_free": 0.25, "quota_unit": "dollars"},
             {"daily_free": 1500.0},
-            {"limits": dict.fromkeys(account_module.LIMIT_KEYS, 0)},
+            {"limits": dict.fromkeys(part("limit_rows").LIMIT_KEYS, 0)},
             {"model_limits": {"*": {"rpm": 1}, "org/model:free": {"tpmonth": 5}}},
             {"reset": "rolling"},
             {"reset": "UTC"},
@@ -321,6 +321,31 @@ class Problems(unittest.TestCase):
         self.assertTrue(found.startswith("accounts[0].provider: 'gemni'"), found)
         self.assertIn("did you mean 'gemini'", found)
         self.assertEqual(made.problems_with(["gemni"]), [])
+
+
+class Collisions(unittest.TestCase):
+    def test_names_that_would_share_counts(self) -> None:
+        """An id that reads like a group, or like a model of another account or group, is refused; a bar alone is not."""
+        rows: list[tuple[list[tuple[str, str | None]], str | None]] = [
+            ([("group:g", None), ("b", "g")], "accounts[0].id"),
+            ([("b", "g"), ("group:g", None)], "accounts[1].id"),
+            ([("a", None), ("a|m", None)], "accounts[1].id"),
+            ([("a|m", None), ("a", None)], "accounts[0].id"),
+            ([("a|m|n", None), ("a|m", None)], "accounts[0].id"),
+            ([("group:g|m", None), ("b", "g")], "accounts[0].id"),
+            ([("a", "g"), ("b", "g|m")], "accounts[1].quota_group"),
+            ([("group:h", None), ("b", "g")], None),
+            ([("a|m", None), ("b", None)], None),
+            ([("a", "g"), ("b", "g")], None),
+        ]
+        for accounts, path in rows:
+            made = [AccountConfig("p", name, quota_group=group) for name, group in accounts]
+            if path is None:
+                Config(accounts=made)
+                continue
+            with self.assertRaises(errors.ConfigError, msg=accounts) as caught:
+                Config(accounts=made)
+            self.assertTrue(any(each.startswith(f"{path}: ") for each in caught.exception.problems), caught.exception)
 
 
 class Warnings(unittest.TestCase):

@@ -43,7 +43,7 @@ class LimitValueTest(unittest.TestCase):
             ("amount", (None, "tokens", "day")),
             ("unit", (1, "token", "day")),
             ("unit", (1, [], "day")),
-            ("window", (1, "tokens", "week")),
+            ("window", (1, "tokens", "fortnight")),
             ("window", (1, "tokens", [])),
             ("rolling", (1, "tokens", "day", 1)),
             ("zone", (1, "tokens", "day", None, "Mars/Olympus")),
@@ -147,7 +147,7 @@ class CalendarTest(unittest.TestCase):
             with self.assertRaises(errors.QuotaStoreError):
                 windows.counter_of(Limit(1, "tokens", "minute")).as_of(now)
         with self.assertRaises(errors.ConfigError):
-            limits.next_reset(0, "week")
+            limits.next_reset(0, "fortnight")
 
 
 class TallyTest(unittest.TestCase):

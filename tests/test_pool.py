@@ -157,6 +157,8 @@ class Capacity(unittest.TestCase):
                 self.assertTrue(router.chat_completion(ir.ChatRequest("Hi")).text)
                 self.assertEqual(len(router.warnings), 1)
                 self.assertIn("GEMINI_BASE_URL", router.warnings[0])
+        asked_by_others = {"OPENAI_API_KEY": "o", "OPENAI_BASE_URL": "http://127.0.0.1:9/v1"}
+        self.assertIsNone(environment.accounts_from_env(asked_by_others).accounts[0].base_url)
         with self.assertRaisesRegex(ir.ConfigError, "in the clear"):
             ir.Router.from_env({"GEMINI_API_KEY": "g", "GEMINI_BASE_URL": "http://elsewhere.example"})
 

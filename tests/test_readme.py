@@ -74,11 +74,13 @@ class BlocksTest(unittest.TestCase):
         """Every Python block runs as it stands, and prints something where it has a print."""
         self.stand_in()
         (self.folder / "inferrouter.toml").write_text(blocks("toml")[0][1], encoding="utf-8")
+        (self.folder / "texts.txt").write_text("one\ntwo\n", encoding="utf-8")
         space: dict[str, Any] = {"ir": ir}
         shown = {}
         for line, text in blocks("python"):
             out = io.StringIO()
-            with redirect_stdout(out), mock.patch.dict(sys.modules, {"inferrouter": ir}):
+            named = {"inferrouter": ir, "inferrouter.simulator": part("simulator")}
+            with redirect_stdout(out), mock.patch.dict(sys.modules, named):
                 exec(compile("\n" * (line - 1) + text, str(README), "exec"), space)
             self.parts.callback(space["router"].close)
             shown[line] = out.getvalue()

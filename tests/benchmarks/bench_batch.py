@@ -158,18 +158,22 @@ import {ir.__name__} as ir
 config = ir.Config(accounts=[ir.AccountConfig("mock", "a")], default_model="m")
 summary = ir.Batch(sys.argv[1], sys.argv[2]).run(ir.Router(config, [ir.MockProvider("mock", models=["m"])]))
 memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-print(summary.done, summary.asked, time.perf_counter() - begin, memory)
+print(summary.done, summary.asked, time.perf_counter() - begin, time.process_time(), memory)
 """
         for kind in ("lines", "named"):
-            took = []
+            took, busy = [], []
             for _ in range(3):
                 words = [sys.executable, "-c", code, str(folder / f"{kind}.jsonl"), str(folder / f"{kind}.out.jsonl")]
-                done, asked, seconds, memory = subprocess.check_output(words, text=True).split()
+                done, asked, seconds, processor, memory = subprocess.check_output(words, text=True).split()
                 took.append(float(seconds))
+                busy.append(float(processor))
             size = (folder / f"{kind}.out.jsonl").stat().st_size / 2**20
             print(
-                f"resume of {int(done):,} finished rows ({kind}, {size:.0f} MiB): {min(took):.2f} s at best, "
-                f"{statistics.median(took):.2f} s median (<= 4), {float(memory):.0f} MiB (<= 200), {asked} asked"
+                f"resume of {int(done):,} finished rows ({kind}, {size:.0f} MiB), {asked} asked: {min(took):.2f} s at best,",
+                end=" ",
+            )
+            print(
+                f"{statistics.median(took):.2f} s median, {min(busy):.2f} s of processor (<= 4); {float(memory):.0f} MiB (<= 200)"
             )
 
 

@@ -1,0 +1,65 @@
+"""Remembers how long the answers of each model were, so that no more is reserved for the next one than it will need.
+
+Strategy: the longest of the last answers and a quarter more, a multiple of it while few are known, a fixed amount before. Sizes
+change in steps, so that who keeps what follows from them need not look each time. A call that bounds its answer itself is not
+concerned. Must never know a limit.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+
+from .costs import DEFAULT_OUTPUT_TOKENS
+
+MARGINS = (4.0, 3.0, 2.0, 1.25)
+"""How much of the longest answer is kept after one, two, three and more of them."""
+
+REMEMBERED = 64
+"""Answers of one model that are looked back at."""
+
+STEP = 16
+"""Tokens; a reserve is a multiple of it."""
+
+
+class AnswerSize:
+    """The answers of one model. `reserve`: tokens to keep for the next one. Thread-safe."""
+
+    __slots__ = ("_lock", "_recent", "_table", "reserve")
+
+    def __init__(self, table: AnswerSizes) -> None:
+        self.reserve = DEFAULT_OUTPUT_TOKENS
+        self._table = table
+        self._recent: deque[int] = deque(maxlen=REMEMBERED)
+        self._lock = threading.Lock()
+
+    @property
+    def version(self) -> int:
+        """Changes whenever the reserve of any model of the same table does."""
+        return self._table.version
+
+    def learn(self, tokens: int) -> None:
+        """An answer had so many tokens."""
+        if tokens <= 0:
+            return
+        with self._lock:
+            self._recent.append(tokens)
+            margin = MARGINS[min(len(self._recent), len(MARGINS)) - 1]
+            needed = int(max(self._recent) * margin)
+            reserve = -(-needed // STEP) * STEP
+            if reserve != self.reserve:
+                self.reserve = reserve
+                self._table.version += 1
+
+
+class AnswerSizes:
+    """The sizes of all models of a router, by provider and model."""
+
+    def __init__(self) -> None:
+        self.version = 0
+        self._sizes: dict[tuple[str, str], AnswerSize] = {}
+
+    def of(self, provider: str, model: str) -> AnswerSize:
+        """That model's, the same object each time."""
+        found = self._sizes.get((provider, model))
+        return self._sizes.setdefault((provider, model), AnswerSize(self)) if found is None else found

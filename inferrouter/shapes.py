@@ -1,0 +1,210 @@
+"""Turns a class into the JSON schema of an answer, and an answer's JSON back into that class.
+
+Strategy: dataclasses, TypedDicts and pydantic models (known by their methods, never imported) become OpenAI's `json_schema` form
+that remembers the class; a bare schema becomes one that remembers nothing. Building back is strict: what does not fit says where.
+Must never know a provider.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import types
+import typing
+from collections.abc import Callable, Mapping, Sequence, Set
+from typing import Any
+
+from .errors import InvalidRequestError
+from .frozen import FrozenDict, freeze
+from .tool import class_schema
+
+_WORDS = frozenset(("object", "array", "string", "number", "integer", "boolean", "null"))
+_MARKS = frozenset(("properties", "items", "enum", "anyOf", "oneOf", "allOf", "$ref", "$schema", "$defs", "const"))
+
+
+class ShapedFormat(FrozenDict[str, Any]):
+    """A `response_format` that came from a class, kept as `shape`."""
+
+    __slots__ = ("shape",)
+
+    def __init__(self, form: Mapping[str, Any], shape: Any) -> None:
+        super().__init__(form)
+        self.shape = shape
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return ShapedFormat, (dict(self), self.shape)
+
+
+class UnfitError(ValueError):
+    """An answer that does not have the asked-for shape; says where."""
+
+
+def is_shape(form: object) -> bool:
+    """Whether `form` is a class that an answer can be given as."""
+    return isinstance(form, type) and (
+        dataclasses.is_dataclass(form) or typing.is_typeddict(form) or _method(form, *_SCHEMAS) is not None
+    )
+
+
+def is_schema(form: Mapping[str, Any]) -> bool:
+    """Whether `form` is a bare JSON schema rather than OpenAI's wrapping of one."""
+    kind = form.get("type")
+    kinds = kind if isinstance(kind, (list, tuple)) else (kind,)
+    return all(each in _WORDS for each in kinds) if kind is not None else not _MARKS.isdisjoint(form)
+
+
+def format_of_class(shape: Any) -> ShapedFormat:
+    """OpenAI's `json_schema` form of a class. Raises `InvalidRequestError` for a field that no schema can say."""
+    make = _method(shape, *_SCHEMAS)
+    try:
+        schema = freeze(make()) if make is not None else _closed(class_schema(shape))
+    except InvalidRequestError as exc:
+        raise InvalidRequestError(message=f"response_format cannot take {shape.__name__}: {exc.message}") from exc
+    except Exception as exc:
+        raise InvalidRequestError(message=f"response_format cannot take {shape.__name__} ({type(exc).__name__}: {exc})") from exc
+    strict = {"strict": True} if make is None and _is_strict(schema) else {}
+    return ShapedFormat(
+        freeze({"type": "json_schema", "json_schema": {"name": _named(shape), "schema": schema, **strict}}), shape
+    )
+
+
+def format_of_schema(schema: Mapping[str, Any]) -> FrozenDict[str, Any]:
+    """OpenAI's `json_schema` form of a bare schema."""
+    title = schema.get("title")
+    name = "".join(char if char.isalnum() else "_" for char in title) if isinstance(title, str) and title.isascii() else ""
+    made: FrozenDict[str, Any] = freeze({"type": "json_schema", "json_schema": {"name": name or "answer", "schema": schema}})
+    return made
+
+
+def built(shape: Any, data: Any) -> Any:
+    """`data`, from JSON, as an instance of `shape`. Raises `UnfitError`, or what a pydantic model raises."""
+    validate = _method(shape, "model_validate", "parse_obj")
+    return validate(data) if validate is not None else _value(shape, data, shape.__name__)
+
+
+_SCHEMAS = ("model_json_schema", "schema")
+
+
+def _method(shape: Any, *names: str) -> Callable[..., Any] | None:
+    """A pydantic model's method, by the names it has in its versions; None for what is no such model."""
+    if not hasattr(shape, "model_fields") and not hasattr(shape, "__fields__"):
+        return None
+    found: Callable[..., Any] | None = next((each for name in names if callable(each := getattr(shape, name, None))), None)
+    return found
+
+
+def _named(shape: Any) -> str:
+    return "".join(char if char.isascii() and char.isalnum() else "_" for char in shape.__name__)[:64]
+
+
+def _closed(schema: Any) -> Any:
+    """`schema`, whose objects with named fields have no others."""
+    if isinstance(schema, Mapping):
+        made = {key: _closed(value) for key, value in schema.items()}
+        if isinstance(schema.get("properties"), Mapping):
+            made["additionalProperties"] = False
+        return FrozenDict(made)
+    return tuple(map(_closed, schema)) if isinstance(schema, (list, tuple)) else schema
+
+
+def _is_strict(schema: Any) -> bool:
+    """Whether every object names all its fields and needs each, as strict output wants it."""
+    if isinstance(schema, (list, tuple)):
+        return all(map(_is_strict, schema))
+    if not isinstance(schema, Mapping):
+        return True
+    if schema.get("type") == "object" and set(schema.get("required", ())) != set(schema.get("properties", {"": 0})):
+        return False
+    return all(map(_is_strict, schema.values()))
+
+
+def _value(hint: Any, data: Any, where: str) -> Any:
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Annotated, typing.Required, typing.NotRequired):
+        return _value(args[0], data, where)
+    if hint is Any:
+        return data
+    if origin is typing.Literal:
+        return _fits(data in args, data, data, where, f"one of {', '.join(map(repr, args))}")
+    if origin in (typing.Union, types.UnionType):
+        return _first_of(args, data, where)
+    base = origin or hint
+    if base in _SCALARS:
+        return _scalar(base, data, where)
+    if isinstance(base, type) and issubclass(base, enum.Enum):
+        return _fits(any(data == each.value for each in base), base, data, where, f"a value of {base.__name__}")(data)
+    if dataclasses.is_dataclass(base) or typing.is_typeddict(base):
+        return _fields(base, data, where)
+    return _container(base, args, data, where)
+
+
+_SCALARS: dict[Any, str] = {
+    str: "a string",
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+    type(None): "null",
+}
+
+
+def _scalar(kind: Any, data: Any, where: str) -> Any:
+    number = isinstance(data, (int, float)) and not isinstance(data, bool)
+    fits = number if kind is float else number and data == int(data) if kind is int else type(data) is kind
+    if not fits:
+        raise _unfit(data, where, _SCALARS[kind])
+    return kind(data) if kind in (int, float) else data
+
+
+def _first_of(hints: Sequence[Any], data: Any, where: str) -> Any:
+    """`data` as the first of `hints` that it fits, one of its very own type before all others."""
+    faults = []
+    for hint in sorted(hints, key=lambda each: each is not type(data)):
+        try:
+            return _value(hint, data, where)
+        except UnfitError as exc:
+            faults.append(str(exc))
+    raise UnfitError(faults[0] if len(faults) == 1 else f"{where} fits none of its kinds ({'; '.join(faults)})")
+
+
+def _fields(base: Any, data: Any, where: str) -> Any:
+    if not isinstance(data, Mapping):
+        raise _unfit(data, where, f"an object with the fields of {base.__name__}")
+    hints = typing.get_type_hints(base, include_extras=True)
+    known = {key: _value(hints[key], value, f"{where}.{key}") for key, value in data.items() if key in hints}
+    needed = class_schema(base)["required"]
+    missing = [key for key in needed if key not in known]
+    if missing:
+        raise UnfitError(f"{where} has no {missing[0]!r}")
+    if typing.is_typeddict(base):
+        return {**data, **known}
+    try:
+        return base(**known)
+    except Exception as exc:
+        raise UnfitError(f"{where} is refused by {base.__name__} ({type(exc).__name__}: {exc})") from exc
+
+
+def _container(base: Any, args: tuple[Any, ...], data: Any, where: str) -> Any:
+    if isinstance(base, type) and issubclass(base, Mapping):
+        if not isinstance(data, Mapping):
+            raise _unfit(data, where, "an object")
+        return {key: _value(args[1], value, f"{where}.{key}") for key, value in data.items()} if args else dict(data)
+    if isinstance(base, type) and issubclass(base, (Sequence, Set)):
+        if not isinstance(data, (list, tuple)):
+            raise _unfit(data, where, "a list")
+        if issubclass(base, tuple) and args and args[-1] is not ... and len(args) != len(data):
+            raise UnfitError(f"{where} has {len(data)} items, not {len(args)}")
+        each = args if issubclass(base, tuple) and args and args[-1] is not ... else (args[:1] or (Any,)) * len(data)
+        items = [_value(hint, item, f"{where}[{index}]") for index, (hint, item) in enumerate(zip(each, data, strict=True))]
+        return base(items) if base in (tuple, set, frozenset) else items
+    raise UnfitError(f"{where}: a {base!r} cannot be made of JSON")
+
+
+def _fits(fits: bool, result: Any, data: Any, where: str, words: str) -> Any:
+    if not fits:
+        raise _unfit(data, where, words)
+    return result
+
+
+def _unfit(data: Any, where: str, words: str) -> UnfitError:
+    shown = repr(data)
+    return UnfitError(f"{where} is {words}, not {shown if len(shown) <= 60 else shown[:57] + '...'}")

@@ -15,7 +15,7 @@ from .assumptions import Assumed, with_catalog
 from .attempt import Runtime
 from .calls import chat_operation, embed_all
 from .candidates import CallNeeds, find_candidates
-from .config import Config, QuotaConfig
+from .config import Config
 from .costs import estimate_chat
 from .errors import ConfigError, InvalidRequestError, UnknownModelError, router_closed
 from .guarded_store import GuardedStore
@@ -27,7 +27,7 @@ from .provider_factory import KNOWN_PROVIDERS, missing_key_warnings, providers_f
 from .public_call import as_seconds, only_library_errors
 from .quota import QuotaStore
 from .records import ChatRequest, EmbedRequest
-from .router_parts import check_parts, dead_steps, store_for, transport_for
+from .router_parts import check_parts, dead_steps, quota_at, store_for, transport_for
 from .routes import Route, RouteTable
 from .transport_config import TransportConfig
 from .walk import left_out, ordered, walk
@@ -159,9 +159,9 @@ class Router:
         default is "any".
 
         `env`: None: the process's own. `policy`: a name as in `Config` or an object, None: best_first. `store`: the path of an
-        SQLite file to count in, or a store; None: in memory. `auth_errors`: a refused key is passed over; "raise" stops at it.
-        The rest as in `Config` and the constructor. Raises `ConfigError` that names the variables if none is set, or lists what
-        is wrong.
+        SQLite file to count in, the URL of a Redis or PostgreSQL server, or a store; None: in memory. `auth_errors`: a refused key
+        is passed over; "raise" stops at it. The rest as in `Config` and the constructor. Raises `ConfigError` that names the
+        variables if none is set, or lists what is wrong.
         """
         from .environment import accounts_from_env, config_for
 
@@ -179,7 +179,7 @@ class Router:
             idle_timeout=idle_timeout,
             auth_errors=auth_errors,
             on_store_error=on_store_error,
-            quota=None if path is None else QuotaConfig("sqlite", os.path.expanduser(path)),
+            quota=None if path is None else quota_at(path),
         )
         router = cls(
             config,

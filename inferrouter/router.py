@@ -159,8 +159,8 @@ class Router:
         default is "any".
 
         `env`: None: the process's own. `policy`: a name as in `Config` or an object, None: best_first. `store`: the path of an
-        SQLite file to count in, the URL of a Redis or PostgreSQL server, or a store; None: in memory. `auth_errors`: a key refused
-        is passed over; "raise" stops at it. The rest as in `Config` and the constructor. Raises `ConfigError` that names the
+        SQLite file to count in, the URL of a Redis or PostgreSQL server, or a store; None: in memory. `auth_errors`: a refused
+        key is passed over; "raise" stops at it. The rest as in `Config` and the constructor. Raises `ConfigError` that names the
         variables if none is set, or lists what is wrong.
         """
         from .environment import accounts_from_env, config_for

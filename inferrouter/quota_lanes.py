@@ -35,8 +35,6 @@ KEPT_UNDOS = 10_000
 _PATIENCE = 4.0
 """Round trips that a settlement is given, however far away the server is."""
 _UNDO_PAUSE_S = 0.25
-_FAR_S = 0.005
-"""Seconds of a round trip for each of which another lane may be busy: nearer, one that carries everybody's is the faster way."""
 _GATHERING = 0.3
 """Part of a round trip that a lane waits for those who were just answered, so that they travel together again."""
 
@@ -79,8 +77,9 @@ class Carrier(Protocol):
 
 class Lanes:
     """The queue and its lanes. `open_carrier` makes a way to the server, `explain` translates an exception of it: what to tell,
-    and whether to try again. `timeout`: seconds an operation may take in all. `most`: lanes busy at once. `forked` is called in a
-    forked child.
+    and whether to try again. `timeout`: seconds an operation may take in all. `most`: lanes busy at once. `far`: seconds of
+    a round trip for each of which another lane may be busy, as one that carries everybody's is the faster way to a near server.
+    `forked` is called in a forked child.
     """
 
     def __init__(
@@ -89,6 +88,7 @@ class Lanes:
         explain: Callable[[Exception], tuple[QuotaStoreError, bool]],
         timeout: float,
         most: int,
+        far: float,
         forked: Callable[[], None] = lambda: None,
         monotonic: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
@@ -98,6 +98,7 @@ class Lanes:
         self._explain = explain
         self._timeout = timeout
         self._most = most
+        self._far = far
         self._monotonic = monotonic
         self._sleep = sleep
         self._closed = False
@@ -187,7 +188,7 @@ class Lanes:
 
     def _wake(self) -> None:
         """Under the lock: see that somebody takes what is queued."""
-        if self._busy < min(self._most, 1 + int(self._nearest / _FAR_S)):
+        if self._busy < min(self._most, 1 + int(self._nearest / self._far)):
             self._start_lane()
 
     def _nudge(self) -> None:
@@ -227,7 +228,7 @@ class Lanes:
                     self._busy += 1
                     self._threads[me] = self._monotonic()
                 carrier = self._carry(batch, carrier)
-                if len(batch) > 1:
+                if len(batch) > 1 and self._nearest < self._far:
                     self._gather(min(len(batch), LARGEST_BATCH))
         finally:
             self._let_go(carrier)

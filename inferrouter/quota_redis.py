@@ -46,7 +46,7 @@ class RedisQuotaStore(RemoteQuotaStore):
         self._prefix = "{" + prefix + "}:"
         self._policy_seen = False
         self._owned = False
-        super().__init__(f"Redis{_place(client)}", timeout, adopt_empty, most_lanes)
+        super().__init__(f"Redis{_place(client)}", timeout, adopt_empty, most_lanes, _FAR_S)
 
     def own_client(self) -> None:
         """Closes the client with the store: nobody else has it."""
@@ -99,6 +99,8 @@ class RedisQuotaStore(RemoteQuotaStore):
                 return server_error(self._ledger.server, exc, remedy), again
         return server_error(self._ledger.server, exc, "see that it is up and can be reached"), isinstance(exc, OSError)
 
+
+_FAR_S = 0.0015
 
 _REMEDIES = {
     "BusyLoading": ("it is loading its data; call again when it is done", True),

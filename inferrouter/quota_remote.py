@@ -52,10 +52,10 @@ class RemoteQuotaStore:
 
     `server`: its name in messages, without a password. `timeout`: seconds a verb may take in all. `adopt_empty`: go on at once,
     from zero, where the server has lost its counts; else a bucket is refused until its window has passed. `most_lanes`: round
-    trips under way at once. Raises ConfigError for a wrong value. Connects with the first verb.
+    trips under way at once; `far_s`: as in `Lanes`. Raises ConfigError for a wrong value. Connects with the first verb.
     """
 
-    def __init__(self, server: str, timeout: float, adopt_empty: bool, most_lanes: int) -> None:
+    def __init__(self, server: str, timeout: float, adopt_empty: bool, most_lanes: int, far_s: float) -> None:
         problems = [f"adopt_empty: {problem}" for problem in [check_bool(adopt_empty)] if problem]
         if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not 0 < timeout < math.inf:
             problems.append(f"timeout: {timeout!r} is not a number of seconds above 0")
@@ -68,7 +68,7 @@ class RemoteQuotaStore:
         self._pid = 0
         self._numbers = itertools.count()
         self._closed = False
-        self._lanes = Lanes(self._open_carrier, self._explained, float(timeout), most_lanes, self._forked)
+        self._lanes = Lanes(self._open_carrier, self._explained, float(timeout), most_lanes, far_s, self._forked)
 
     @property
     def warnings(self) -> tuple[str, ...]:

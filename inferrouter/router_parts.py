@@ -72,6 +72,17 @@ def transport_for(config: TransportConfig) -> Transport:
     )
 
 
+def quota_at(place: str | os.PathLike[str]) -> QuotaConfig:
+    """Where to count, from the URL of a server or the path of an SQLite file."""
+    if isinstance(place, str) and "://" in place:
+        from .quota_url import kind_of_url
+
+        kind = kind_of_url(place)
+        if kind is not None:
+            return QuotaConfig(kind, url=place)
+    return QuotaConfig("sqlite", os.path.expanduser(place))
+
+
 def store_for(quota: QuotaConfig) -> QuotaStore:
     """The store that a configuration names. Raises `QuotaStoreError` if it cannot be opened, `ConfigError` if its client library
     is missing."""

@@ -13,6 +13,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -312,3 +313,25 @@ def running(server: Any) -> Iterator[Any]:
         yield server
     finally:
         server.close()
+
+
+@contextlib.contextmanager
+def far_away(port: int, delay: float) -> Iterator[int]:
+    """The port of a proxy in a process of its own, which adds `delay` seconds each way and takes nothing of this one's time."""
+    command = [sys.executable, "-m", "tests.quota_servers", str(port), str(delay)]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert process.stdin is not None
+    assert process.stdout is not None
+    try:
+        yield int(process.stdout.readline())
+    finally:
+        process.stdin.close()
+        process.wait()
+        process.stdout.close()
+
+
+if __name__ == "__main__":
+    standing = Proxy(int(sys.argv[1]))
+    standing.delay = float(sys.argv[2])
+    print(standing.port, flush=True)
+    sys.stdin.read()

@@ -121,6 +121,14 @@ class ConfigTest(unittest.TestCase):
             pickle.dumps(built.quota)
         self.assertEqual(pickle.loads(pickle.dumps(ir.QuotaConfig())), ir.QuotaConfig())
 
+    def test_from_the_environment(self) -> None:
+        """`Router.from_env(store=url)` counts on that server, and any other text is a file's path."""
+        quota_at = part("router_parts").quota_at
+        self.assertEqual((quota_at(URL).store, quota_at(URL).url), ("redis", URL))
+        self.assertEqual(quota_at("postgresql://u@h/d").store, "postgres")
+        self.assertEqual((quota_at("x.db").store, quota_at("x.db").path), ("sqlite", "x.db"))
+        self.assertEqual(quota_at("mysql://h/x").store, "sqlite")
+
     def test_from_a_file(self) -> None:
         """[quota] store and url in a file make the store; a password as plain text is warned of."""
         lines = (

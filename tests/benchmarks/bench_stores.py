@@ -2,8 +2,8 @@
 
 Run: python3 -m tests.benchmarks.bench_stores [SECONDS] [ROUNDS]. It starts a Redis (append-only file synced every second, as is
 usual) and a PostgreSQL of its own; without them, or without redis-py and psycopg, it shows memory and sqlite alone. "1 ms" is
-added each way by a proxy. The first row of each server is its floor in the same run: two empty round trips by one thread. Every
-figure is the median of the rounds; each wait is the longest of all.
+added each way by a proxy in a process of its own. First, for each server, its floor in the same run: two empty round trips
+by one thread. Every figure is the median of the rounds; each wait is the longest of all.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from tests import part
-from tests.quota_servers import PostgresServer, Proxy, RedisServer
+from tests.quota_servers import PostgresServer, RedisServer, far_away
 
 limits = part("limits")
 quota = part("quota")
@@ -118,14 +118,12 @@ def on_servers(server: Any, make: Callable[[int], Any], ask: Callable[[], object
     """The lines of one server: its floor, on the spot, and a millisecond away each way."""
     name = type(server).__name__.removesuffix("Server").lower()
     server.start()
-    proxy = Proxy(server.port)
-    proxy.delay = 0.001
     try:
         print(f"{name}: two empty round trips {floor(ask, seconds):>11,.0f}   ({os.cpu_count()} cores)", flush=True)
         row(f"{name}, on the spot", lambda: make(server.port), seconds, rounds)
-        row(f"{name}, 1 ms each way", lambda: make(proxy.port), seconds, rounds)
+        with far_away(server.port, 0.001) as port:
+            row(f"{name}, 1 ms each way", lambda: make(port), seconds, rounds)
     finally:
-        proxy.close()
         server.close()
 
 

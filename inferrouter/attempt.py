@@ -33,6 +33,7 @@ from .records import ChatRequest, EmbedRequest, Routing, Usage
 from .redaction import attributed, strip_tracebacks
 from .transport import WireReply
 from .waiting import WaitingRoom
+from .waiting_line import Lines
 from .wire import WireFault, WireRequest
 
 if TYPE_CHECKING:
@@ -64,6 +65,7 @@ class Runtime:
     unsettled_streams: deque[Callable[[], None]] = field(default_factory=deque, repr=False)
     notices: Notices = field(default_factory=Notices, repr=False)
     waiting: WaitingRoom = field(default_factory=WaitingRoom, repr=False)
+    lines: Lines = field(default_factory=Lines, repr=False)
     learner: Learner = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -304,6 +306,8 @@ class LiveAttempt:
         runtime.health.release(self._permit, verdict, now.mono)
         if self._reservation is not None:
             runtime.ledger.settle(self._reservation, amounts, now.wall)
+            if amounts is not None and any(amount < taken for (_, taken), amount in zip(self.wants, amounts, strict=True)):
+                runtime.lines.freed()
         if usage is not None and trace is not None and self._ending.setdefault("told", told := object()) is told:
             took, cost, first = now.mono - self._started, self.cost(usage), self._first_chunk_s
             facts = (self.candidate, self.number, took, usage, cost, error, answer, first)

@@ -38,6 +38,7 @@ class Offer:
 _JULY = ("https://artificialanalysis.ai (Intelligence Index, repeated by https://openrouter.ai/api/v1/models)", "2026-07-24")
 _SEPTEMBER = ("https://artificialanalysis.ai (Intelligence Index v4.2)", "2026-09-07")
 _GOOGLE = ("https://ai.google.dev/gemini-api/docs/models", "2026-07-18")
+_ZAI = ("https://docs.z.ai/guides/overview/pricing", "2026-10-09")
 _GROQ = ("https://console.groq.com/docs/models", "2026-08-21")
 
 
@@ -70,6 +71,7 @@ OFFERS: Sequence[Offer] = (
     _rated("cerebras", "gpt-oss-120b", 3, _JULY, 3000),
     _rated("groq", "openai/gpt-oss-120b", 3, _JULY, 500),
     _rated("nvidia-nim", "openai/gpt-oss-120b", 3),
+    _placed("zai", "glm-4.7-flash", 3, _ZAI),
     _placed("groq", "groq/compound", 3, _GROQ, 450),
     _rated("cohere", "command-a-03-2025", 3),
     _rated("gemini", "gemma-4-31b-it", 3),
@@ -77,6 +79,7 @@ OFFERS: Sequence[Offer] = (
         "openrouter", "openrouter/free", 4, ("https://openrouter.ai/docs/guides/routing/routers/free-router.md", "2026-10-17")
     ),
     _placed("gemini", "gemini-2.5-flash-lite", 4, _GOOGLE),
+    _placed("zai", "glm-4.6v-flash", 4, _ZAI),
     _rated("groq", "openai/gpt-oss-20b", 4, _JULY, 1000),
     _placed("groq", "groq/compound-mini", 4, _GROQ, 450),
     _rated("siliconflow", "Qwen/Qwen3-8B", 5),
@@ -88,7 +91,6 @@ OFFERS: Sequence[Offer] = (
     _rated("grok", "grok-4.5", 1),
     _rated("anthropic", "claude-sonnet-5", 1),
     _rated("openai", "gpt-5.6-luna", 1),
-    _rated("zai", "glm-5.2", 1),
     _rated("mistral", "mistral-medium-latest", 3),
     _rated("anthropic", "claude-haiku-4-5", 3),
     _placed("deepseek", "deepseek-chat", 3, ("https://api-docs.deepseek.com", "2026-07-24")),

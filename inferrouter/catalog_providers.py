@@ -269,6 +269,10 @@ _ROWS = (
         ("ZAI_API_KEY",),
         ("glm-*",),
         key_url="https://z.ai/manage-apikey/apikey-list",
+        reset="rolling",
+        free=(_tier("2026-10-09", "reported", "glm-4.7-flash", "glm-4.5-flash", "glm-4.6v-flash", parallel=1),),
+        source="https://docs.z.ai/guides/overview/pricing",
+        counted="each account and model",
         terms="the flash models are free, one call at a time; no other number is published (2026-10-09)",
     ),
     Preset(

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from .cli_common import DONE, Console, add_config, add_json, found_config, loaded, one_line, open_router
 from .config_file import names_a_store
 from .moments import moment_in_words
-from .status import AccountStatus, LimitStatus, RouterStatus
+from .status import AccountStatus, LimitStatus, RouterStatus, learned_in_words
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace, _SubParsersAction
@@ -71,6 +71,9 @@ def show_status(found: RouterStatus, console: Console, now: float, everything: b
             out.piece(f"  {name.ljust(widths[0])}  ")
             out.piece(out.bar(share, columns), "green" if share > 0.25 else "yellow" if share > 0 else "red")
             out.line(f"  {left.ljust(widths[1])}  {back}".rstrip())
+            words = learned_in_words(limit)
+            if words:
+                out.line(f"    {one_line(words)}", "dim")
         hidden = len({limit.name.rpartition("/")[0] for limit in account.limits if limit not in shown})
         if hidden:
             out.line(f"  {hidden} models of which nothing is used; --all shows them", "dim")
@@ -96,7 +99,9 @@ def account_facts(account: AccountStatus) -> dict[str, Any]:
 
 def _limit_facts(limit: LimitStatus) -> dict[str, Any]:
     names = ("name", "amount", "unit", "window", "used", "remaining")
-    return {name: getattr(limit, name) for name in names} | {"resets_at": _utc(limit.resets_at)}
+    learned = [{"kind": fact.kind, "amount": fact.amount, "source": fact.source, "at": _utc(fact.at)} for fact in limit.learned]
+    facts = {name: getattr(limit, name) for name in names} | {"resets_at": _utc(limit.resets_at)}
+    return {**facts, "configured": limit.configured, "learned": learned} if learned else facts
 
 
 def _row(limit: LimitStatus, now: float) -> tuple[str, str, str]:

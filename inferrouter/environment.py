@@ -109,7 +109,7 @@ def aliases_over(accounts: Iterable[AccountConfig], allow_paid: bool = False) ->
     """
     paid_at = {account.provider for account in accounts if account.paid_enabled}
     free_at = {account.provider for account in accounts} - paid_at
-    free = [each for each in OFFERS if each.provider in free_at]
+    free = [each for each in OFFERS if each.provider in free_at and _is_free(each)]
     paid = [each for each in OFFERS if each.provider in paid_at]
     chat = [each for each in free if not each.embeds]
     with_paid = [each for each in paid if not each.embeds] if allow_paid or not chat else []
@@ -123,6 +123,12 @@ def aliases_over(accounts: Iterable[AccountConfig], allow_paid: bool = False) ->
         "embed": [each for each in (*free, *(paid if allow_paid or not free else ())) if each.embeds],
     }
     return [ModelMapping(alias, [_step(each) for each in offers]) for alias, offers in choices.items() if offers]
+
+
+def _is_free(offer: Offer) -> bool:
+    """Whether the model is among those that its provider gives for free, all of them where the limits are the account's."""
+    row = PRESETS[offer.provider]
+    return bool(row.limits) or offer.model in row.model_limits or "*" in row.model_limits or not row.model_limits
 
 
 def _step(offer: Offer) -> ModelRef:

@@ -24,6 +24,7 @@ from .turn import Holder, Turn
 T = TypeVar("T")
 
 KEPT_SETTLEMENTS = 10_000
+METHODS = ("define", "headroom", "holds", "reserve", "commit", "hold", "observe")
 SETTLE_WAIT_S = 0.05
 """How long a settlement or a hold may wait for a store that others keep busy. A settlement that fails then is made later."""
 CLOSING_TRIES = 10
@@ -43,7 +44,7 @@ class GuardedStore:
         self._spare = MemoryQuotaStore() if on_error == "ignore" else None
         self._unsettled: deque[_Settlement] = deque(maxlen=KEPT_SETTLEMENTS)
         self._replaying = Turn()
-        self._takes = {name: _parameters(store, name) for name in ("define", "headroom", "holds", "reserve", "commit", "hold")}
+        self._takes = {name: _parameters(store, name) for name in METHODS}
 
     def define(self, buckets: Sequence[Bucket], now: float, max_wait: float | None = None) -> None:
         """Make the buckets known."""
@@ -102,7 +103,9 @@ class GuardedStore:
         """Which of `observations` changed anything; none in a store that does not learn. Never raises: one that is lost costs
         one more refused call."""
         try:
-            return self.store.observe(observations, now) if isinstance(self.store, Learning) else [False] * len(observations)
+            if isinstance(self.store, Learning):
+                return self.store.observe(observations, now, **self._options("observe", SETTLE_WAIT_S))
+            return [False] * len(observations)
         except Exception:
             return [False] * len(observations)
 

@@ -210,7 +210,7 @@ class _Breaker:
                 return
 
     def _after(self, circuit: _Circuit, admitted: Permit, verdict: Verdict, now: float) -> _Circuit:
-        if admitted._epoch != circuit.epoch:
+        if admitted._epoch != circuit.epoch or circuit.state is BreakerState.OPEN:  # nobody is admitted while it is open
             return circuit
         if circuit.state is BreakerState.CLOSED:
             if verdict is not Verdict.FAILURE:

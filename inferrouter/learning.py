@@ -29,10 +29,14 @@ ENOUGH_LEFT = 0.5
 """While more than this share of a limit remains, what others use of it endangers nothing, and the next answers will tell."""
 CALLS_PER_PROBE = 200
 """A likely ceiling is probed about once in so many calls, which is what a wrong one costs in refusals."""
+CALLS_PER_LOOK = 100
+"""The same where others use a limit too: how much they do varies, and the answers tell of it in time."""
 LIKELY_SHARE = 0.25
 """A first refusal below this share of the limit is more likely a passing thing."""
 PROBE_STEP = 0.02
 """What a ceiling grows by at a probe, as a share of it, at least one call."""
+SAME_S = 2.0
+"""Seconds by which the ends of one window may differ, as answers come late and figures are rounded."""
 DAY_S = 86400.0
 HOUR_S = 3600.0
 NOT_A_WINDOW = ("concurren", "upstream", "shared_capacity", "overloaded")
@@ -48,6 +52,9 @@ class Learner:
         self._stated: dict[str, tuple[float, float]] = {}
         self._refused: dict[str, deque[float]] = {}
         self._ceilings: dict[str, tuple[Instant, Observation]] = {}
+        self._others: dict[
+            str, tuple[float, float, float]
+        ] = {}  # the window's end, what they used of it, what of that is charged
 
     def answered(
         self, found: Candidate, wants: Sequence[tuple[str, float]], headers: Mapping[str, str], started: float, now: Instant
@@ -82,23 +89,30 @@ class Learner:
         headers, body = said
         if not error.retryable and b"TP" not in body and b"RP" not in body:
             return []
-        needed = dict(wants)
-        seen: list[Observation] = []
+        try:
+            seen = list(self._of_refusal(found, dict(wants), error, read_refusal(headers, body, now.wall, found.provider), now))
+        except InferRouterError:  # of the store: the next reservation will say so
+            return []
+        return self._noted(seen, now.wall)
+
+    def _of_refusal(
+        self, found: Candidate, needed: Mapping[str, float], error: ProviderError, readings: Iterable[Reading], now: Instant
+    ) -> Iterable[Observation]:
         explained = not error.retryable
-        for reading in read_refusal(headers, body, now.wall, found.provider):
+        for reading in readings:
             bucket = _bucket_of(found, reading)
             if bucket is None or reading.model not in ("", found.model):
                 continue
             wait = reading.resets_in if reading.resets_in else error.retry_after
             limit = reading.limit if reading.limit else None
-            seen.append(Observation(bucket.key, limit, reading.remaining, reading.source, now.wall + wait if wait else None))
+            if reading.remaining == 0 and limit is not None:
+                most = min(bucket.limit.amount, limit)
+                missing = self._missing(bucket, most, -1.0, now.wall)
+                yield from self._room_for_others(bucket, most, missing, reading.resets_in, now.wall)
+            yield Observation(bucket.key, limit, reading.remaining, reading.source, now.wall + wait if wait else None)
             explained |= reading.remaining is not None and reading.remaining < max(needed.get(bucket.key, 1.0), 1.0)
         if not explained and not any(word in f"{error.message} {error.body}".lower() for word in NOT_A_WINDOW):
-            try:
-                seen += self._ceiling(found, needed, error, now)
-            except InferRouterError:  # of the store, as above
-                return []
-        return self._noted(seen, now.wall)
+            yield from self._ceiling(found, needed, error, now)
 
     def _worth_noting(self, bucket: Bucket, reading: Reading, began: float, now: float) -> Iterable[Observation]:
         limit, remaining = reading.limit, reading.remaining
@@ -109,16 +123,39 @@ class Learner:
             limit = None
         if remaining is not None:
             most = min(bucket.limit.amount, reading.limit or math.inf)
-            stale = not bucket.limit.rolling and window_bounds(now, bucket.limit.window, bucket.limit.zone)[0] > began
-            if stale or remaining > ENOUGH_LEFT * most or not self._is_less(bucket.key, remaining, now):
+            enough = remaining > ENOUGH_LEFT * most or _is_over(bucket, began, now)
+            missing = 0.0 if enough else self._missing(bucket, most, remaining, now)
+            if missing > 0:
+                yield from self._room_for_others(bucket, most, missing, reading.resets_in, now)
+            else:
                 remaining = None
         if limit is not None or remaining is not None:
             resets_at = now + reading.resets_in if reading.resets_in else None
             yield Observation(bucket.key, limit, remaining, reading.source, resets_at)
 
-    def _is_less(self, key: str, remaining: float, now: float) -> bool:
-        """Whether less remains than is left by the count here."""
-        return remaining < self._ledger.headroom((key,), now)[0].remaining
+    def _missing(self, bucket: Bucket, most: float, remaining: float, now: float) -> float:
+        """How much less of `most` remains than by the count here: what others have used. A refused call has not passed: -1."""
+        return most - self._ledger.headroom((bucket.key,), now)[0].used - remaining
+
+    def _room_for_others(
+        self, bucket: Bucket, most: float, missing: float, resets_in: float | None, now: float
+    ) -> Iterable[Observation]:
+        """A ceiling that leaves others, in the next windows, the requests they were seen to use in this one. Their own ones they
+        would get only by luck, and each of ours that comes too late would be refused. Tokens are counted in too many ways."""
+        span = bucket.limit.span_s
+        if missing <= 0 or bucket.limit.unit != "requests" or not bucket.limit.rolling or span > HOUR_S:
+            return
+        counted = self._ledger.headroom((bucket.key,), now)[0].limit.amount
+        ends = now + (resets_in or 0.0)  # of the provider's window, or this moment where it does not say
+        last, most_seen, charged = self._others.get(bucket.key, (-math.inf, 0.0, 0.0))
+        if abs(ends - last) >= (SAME_S if resets_in else span):
+            most_seen = charged = 0.0
+        most_seen = max(most_seen, charged + missing)
+        self._others[bucket.key] = ends, most_seen, charged + max(missing - (most - counted), 0.0)
+        ceiling = most - min(most_seen, most / 2)
+        if ceiling < counted:
+            growth = {"step": max(1.0, PROBE_STEP * ceiling), "every": span * max(1.0, math.ceil(CALLS_PER_LOOK / ceiling))}
+            yield Observation(bucket.key, source="others use it", ceiling=ceiling, **growth, grace=most, grace_s=span)
 
     def _ceiling(
         self, found: Candidate, needed: Mapping[str, float], error: ProviderError, now: Instant
@@ -164,9 +201,7 @@ class Learner:
         """How many calls were refused in the window, this one included."""
         times = self._refused.setdefault(key, deque(maxlen=1000))
         times.append(now)
-        while times and times[0] <= now - span:
-            times.popleft()
-        return len(times)
+        return sum([at > now - span for at in list(times)])
 
     def _passed_after_all(self, wants: Sequence[tuple[str, float]], started: float) -> Iterable[Observation]:
         """A call that was under way when a ceiling was made has passed too."""
@@ -184,11 +219,18 @@ class Learner:
         return [each for each, changed in zip(seen, self._ledger.observe(seen, now), strict=True) if changed]
 
 
+def _is_over(bucket: Bucket, began: float, now: float) -> bool:
+    """Whether the calendar window of a call that began then has ended, so that what was left of it says nothing."""
+    limit = bucket.limit
+    return not limit.rolling and window_bounds(now, limit.window, limit.zone)[0] > began
+
+
 def _bucket_of(found: Candidate, reading: Reading) -> Bucket | None:
     """The bucket that a reading is about; None where that is not plain."""
     limits = found.deployment.limits
     unit = "tokens" if reading.unit == "input_tokens" and reading.source.startswith("QuotaFailure") else reading.unit
-    if reading.window:
-        return limits.get((unit, reading.window))
-    alike = [bucket for (kind, _), bucket in limits.items() if kind == unit and bucket.limit.amount == reading.limit]
-    return alike[0] if len(alike) == 1 else None
+    if not (reading.window and reading.sure):
+        alike = [bucket for (kind, _), bucket in limits.items() if kind == unit and bucket.limit.amount == reading.limit]
+        if len(alike) == 1:
+            return alike[0]
+    return limits.get((unit, reading.window))

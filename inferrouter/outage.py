@@ -64,5 +64,6 @@ class Outages:
             return False
         if self._until.get(server) == until:  # or the outage is over by now
             self._until[server] = now + REST_S
-        self._probes.pop((server, until), None)
+        for passed in [place for place in list(self._probes) if place[0] == server and place[1] < until]:
+            self._probes.pop(passed, None)  # not this one: others may still be about to claim it
         return True

@@ -21,6 +21,9 @@ from .quota_learned import Learned, Observation
 LONGEST_HOLD = 35 * 86400.0
 """Seconds; a hold never lasts longer than this, whatever a provider or a wrong clock says."""
 
+FORGET_HOLDS_S = 2 * 86400.0
+"""Seconds after which a store may forget a hold that is over: a clock may step back by as much and still find it."""
+
 Wants = Sequence[tuple[str, float]]
 
 

@@ -40,17 +40,26 @@ class BucketState:
         self.shown_from = math.inf
         self.shown_until = -math.inf
 
+    def copied(self) -> BucketState:
+        """The same by itself: what is charged to one is not charged to the other."""
+        other = BucketState.__new__(BucketState)
+        other.key, other.pinned, other.limit, other.ceiling = self.key, self.pinned, self.limit, self.ceiling
+        other.counter, other.learned, other.firm_until = self.counter.copied(), self.learned, self.firm_until
+        other.shown, other.shown_from, other.shown_until = self.shown, self.shown_from, self.shown_until
+        return other
+
     def changed(self) -> None:
         """Forget the headroom: what is counted has changed."""
         self.shown_until = -math.inf
 
     def limit_at(self, now: float) -> None:
         """Work out anew what is admitted, by what was learned."""
-        amount, self.firm_until = allowed(self.counter.limit.amount, self.learned, now)
+        amount, until = allowed(self.counter.limit.amount, self.learned, now)
         if amount != self.limit.amount:
             self.limit = dataclasses.replace(self.counter.limit, amount=amount)
             self.ceiling = self.limit.ceiling
             self.changed()
+        self.firm_until = until  # last: an interrupt before it lets the next look begin anew
 
     def learn(self, facts: Facts, now: float) -> None:
         """Take `facts` in the place of what was learned before."""
@@ -123,7 +132,7 @@ def headrooms_of(states: Mapping[str, BucketState], keys: Sequence[str], now: fl
     """
     to_note: list[str] = []
     try:
-        chosen = map(states.__getitem__, keys)
+        chosen = list(map(states.__getitem__, keys))  # in one step, as other threads may go on replacing them
         found = [
             state.shown if state.shown_from <= now < state.shown_until else _headroom(state, now, to_note) for state in chosen
         ]

@@ -12,6 +12,8 @@ import stat
 
 from .errors import QuotaStoreError
 
+Companions = tuple[tuple[int, int] | None, tuple[int, int] | None]
+
 SHORTEST = 512
 """Bytes of the smallest database there is; SQLite takes some shorter files for empty ones and writes over them."""
 
@@ -22,6 +24,7 @@ class QuotaFile:
     def __init__(self, path: str) -> None:
         self.path = path
         self._identity: tuple[int, int] | None = None
+        self._beside = path
 
     @property
     def known(self) -> bool:
@@ -49,6 +52,7 @@ class QuotaFile:
         if 0 < found.st_size < SHORTEST:
             raise self.damaged(f"{found.st_size} bytes")
         self._identity = found.st_dev, found.st_ino
+        self._beside = os.path.realpath(self.path)  # SQLite keeps its files beside what a link points to
 
     def forget(self) -> None:
         """Another file in its place will do as well."""
@@ -64,6 +68,33 @@ class QuotaFile:
             raise self.unusable("was replaced while in use", "put the first one back, or make a new store")
         if not found.st_size and not may_be_empty:
             raise self.unusable("was truncated while in use", "put it back from a copy, or delete it and make a new store")
+
+    def has_companions(self) -> bool:
+        """Whether the log and its index lie beside a file that has something in it; one that is empty has none yet."""
+        try:
+            if not os.stat(self.path).st_size:
+                return True
+        except OSError:
+            return True  # which `check` explains
+        return None not in self.companions()
+
+    def companions(self) -> Companions:
+        """Which files SQLite's log and its index are now, None for one that is missing."""
+        return _identity(f"{self._beside}-wal"), _identity(f"{self._beside}-shm")
+
+    def check_companions(self, opened: Companions) -> None:
+        """Refuses a file whose log or index is not the one it was `opened` with: others would count in another one."""
+        if self.companions() != opened:
+            raise self.log_gone()
+
+    def log_gone(self) -> QuotaStoreError:
+        """The error for a file whose log, or the index of it, is not the one that is in use."""
+        what = "lost the -wal or -shm file beside it while in use (or is in use under another name)"
+        return self.unusable(what, "end every program that uses it, then start them again")
+
+    def locked(self) -> QuotaStoreError:
+        """The error for a file that others kept locked for longer than was waited."""
+        return self.unusable(*_REMEDIES[5])
 
     def explained(self, exc: Exception) -> QuotaStoreError:
         """What SQLite's error means for the user."""
@@ -81,6 +112,14 @@ class QuotaFile:
     def unusable(self, what: str, remedy: str) -> QuotaStoreError:
         """The error that names the file, `what` is the matter, and the `remedy`."""
         return QuotaStoreError(f"the quota file {self.path} {what}: {remedy}")
+
+
+def _identity(path: str) -> tuple[int, int] | None:
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 _DAMAGES = (1, 11, 26)

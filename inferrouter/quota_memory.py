@@ -1,18 +1,21 @@
 """Keeps quota in this process's memory: exact over threads, forgotten at exit.
 
-Strategy: the bookkeeping of `quota_counting` under one lock. Must never read a clock, call back, or know of providers, requests
-or API keys.
+Strategy: the bookkeeping of `quota_counting` on copies of the buckets at hand, which then take the place of the old ones in one
+step, or not at all if others were faster. No lock is held, so that an interrupt leaves nothing half counted, and a signal
+handler, a finalizer or a forked child never waits for whoever is in the middle. Must never read a clock, call back, or know of
+providers, requests or API keys.
 """
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Sequence
-from typing import Self
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, Self, TypeVar
 
+from .cell import Cell, Version
 from .errors import QuotaStoreError
 from .frozen import shown_once_made
-from .quota import Bucket, Headroom, Hold, Refusal, Reservation, Wants, allowance_key
+from .quota import FORGET_HOLDS_S, Bucket, Headroom, Hold, Refusal, Reservation, Wants, allowance_key
 from .quota_counting import (
     BucketState,
     admit,
@@ -28,97 +31,104 @@ from .quota_counting import (
 )
 from .quota_learned import Learned, Observation
 
+T = TypeVar("T")
+States = dict[str, BucketState]
+Holds = dict[str, tuple[Hold, float]]
+
 
 class MemoryQuotaStore:
     """Counts in this process's memory: exact over threads, forgotten at exit."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._states: dict[str, BucketState] = {}
-        self._holds: dict[str, tuple[Hold, float]] = {}
-        self._count = 0
+        self._book = _Book()
+        self._holds: Cell[Holds] = Cell({})
+        self._idents = itertools.count(1)
         self._closed = False
 
     def define(self, buckets: Sequence[Bucket], now: float) -> None:
-        with self._lock:
-            self._check_open()
-            new = [redefined(self._states.get(bucket.key), bucket, now) for bucket in buckets]
-            self._states.update((state.key, state) for state in new)
+        def work(states: States) -> None:
+            for bucket in buckets:
+                states[bucket.key] = redefined(states.get(bucket.key), bucket, now)
+
+        self._change([bucket.key for bucket in buckets], work)
 
     def headroom(self, keys: Sequence[str], now: float) -> list[Headroom]:
-        with self._lock:
-            self._check_open()
-            headrooms, to_note = headrooms_of(self._states, keys, now)
-            if to_note:
-                note(self._states, keys, now)
-            return headrooms
+        headrooms, to_note = headrooms_of(self._look()[0], keys, now)
+        if to_note:
+            self._change(keys, lambda states: note(states, keys, now))
+        return headrooms
 
     def reserve(self, wants: Wants, now: float) -> Reservation | Refusal:
-        with self._lock:
-            self._check_open()
-            self._count += 1
-            answer = admit(self._states, wants, now, self._count)
+        ident = next(self._idents)
+        keys = [key for key, _ in wants]
+
+        def work(states: States) -> Reservation | Refusal:
+            answer = admit(states, wants, now, ident)
             if isinstance(answer, Refusal):
-                note(self._states, [key for key, _ in wants], now)
+                note(states, keys, now)
             return answer
 
+        return self._change(keys, work)
+
     def commit(self, reservation: Reservation, now: float, amounts: Sequence[float] | None = None) -> bool:
-        with self._lock:
-            self._check_open()
+        while True:
+            states, seen = self._look()
             if reservation.settled:
                 return False
+            mine: States = {}
             if amounts is not None:
-                settle(self._states, reservation, amounts)
-            reservation.settled = True
-            return True
+                mine = _copied(states, reservation.keys)
+                settle(mine, reservation, amounts)
+            if self._book.replace(seen, mine, reservation):
+                return True
 
     def rollback(self, reservation: Reservation, now: float) -> bool:
         return self.commit(reservation, now, [0.0] * len(reservation.wants))
 
     def hold(self, key: str, until: float, reason: str, now: float) -> None:
-        with self._lock:
-            self._check_open()
-            merged = merged_hold(self._holds.get(key), Hold(key, until, reason), now)
-            if merged is None:
-                self._holds.pop(key, None)
-            else:
-                self._holds[key] = merged
+        self._check_open()
+        new, long_ago = Hold(key, until, reason), now - FORGET_HOLDS_S
 
-    def holds(self, now: float, keys: Sequence[str] | None = None) -> dict[str, Hold]:
-        with self._lock:
-            self._check_open()
-            if not self._holds:
-                return {}
-            live = {key: live_hold(*held, now) for key, held in self._holds.items()}
-            self._holds = {key: held for key, held in live.items() if held is not None}
-            return {key: held[0] for key, held in self._holds.items()}
+        def work(holds: Holds) -> dict[str, tuple[Hold, float] | None]:
+            kept = {each: held for each, held in holds.items() if held[0].until > long_ago}
+            return {**kept, key: merged_hold(holds.get(key), new, now)}
+
+        self._keep_holds(work)
+
+    def holds(self, now: float, keys: Iterable[str] | None = None) -> dict[str, Hold]:
+        self._check_open()
+        kept, _ = self._holds.look()
+        if not kept:
+            return {}
+        chosen = kept if keys is None else {key: kept[key] for key in keys if key in kept}
+        live = _live(chosen, now)
+        if live != chosen:  # what is over is over, and a clock's step back moves them for good
+            self._keep_holds(lambda holds: {**holds, **_live({key: holds[key] for key in chosen if key in holds}, now)})
+        return {key: held[0] for key, held in live.items() if held is not None}
 
     def set_quota(self, account_id: str, amount: float, unit: str) -> None:
         key = allowance_key(account_id)
-        with self._lock:
-            self._check_open()
-            self._states[key] = with_quota(self._states.get(key), key, amount, unit)
+
+        def work(states: States) -> None:
+            states[key] = with_quota(states.get(key), key, amount, unit)
+
+        self._change([key], work)
 
     def observe(self, observations: Sequence[Observation], now: float) -> list[bool]:
         """See `quota.Learning`."""
-        with self._lock:
-            self._check_open()
-            return observe(self._states, observations, now)
+        return self._change([seen.key for seen in observations], lambda states: observe(states, observations, now))
 
     def learned(self) -> dict[str, Learned]:
         """See `quota.Learning`."""
-        with self._lock:
-            self._check_open()
-            return learned_of(self._states.values())
+        return learned_of(list(self._look()[0].values()))
 
     def pinned(self, keys: Sequence[str]) -> frozenset[str]:
         """Those of `keys` whose amount was set by `set_quota`."""
-        with self._lock:
-            return frozenset(key for key in keys if key in self._states and self._states[key].pinned)
+        states, _ = self._look()
+        return frozenset(key for key in keys if key in states and states[key].pinned)
 
     def close(self) -> None:
-        with self._lock:
-            self._closed = True
+        self._closed = True
 
     def __enter__(self) -> Self:
         return self
@@ -128,8 +138,75 @@ class MemoryQuotaStore:
 
     @shown_once_made
     def __repr__(self) -> str:
-        return f"<MemoryQuotaStore: {len(self._states)} buckets, {len(self._holds)} holds>"
+        return f"<MemoryQuotaStore: {len(self._book.look()[0])} buckets, {len(self._holds.look()[0])} holds>"
 
     def _check_open(self) -> None:
         if self._closed:
             raise QuotaStoreError("the quota store is closed; make a new one")
+
+    def _look(self) -> tuple[States, Version[Any]]:
+        self._check_open()
+        return self._book.look()
+
+    def _change(self, keys: Iterable[str], work: Callable[[States], T]) -> T:
+        """What `work` returns for copies of the states of `keys`, which then take the place of these."""
+        while True:
+            states, seen = self._look()
+            mine = _copied(states, keys)
+            result = work(mine)
+            if self._book.replace(seen, mine):
+                return result
+
+    def _keep_holds(self, work: Callable[[Holds], Mapping[str, tuple[Hold, float] | None]]) -> None:
+        """Keep what `work` makes of the holds; None releases."""
+        while True:
+            holds, seen = self._holds.look()
+            if self._holds.replace(seen, {key: held for key, held in work(holds).items() if held is not None}):
+                return
+
+
+class _Entry(NamedTuple):
+    """One change of a book: the new states, which can be taken from here once, and the reservation that it settles."""
+
+    states: Iterator[tuple[str, BucketState]]
+    settles: Reservation | None = None
+
+
+class _Book:
+    """The states by key, changed several at a time in one step. A state in it is replaced, and never charged itself.
+
+    A change counts as soon as it is the newest entry. Whoever looks next carries it out, if who made it was cut off before or
+    is slower: `dict.update` with an iterator is one step of the interpreter's, and does nothing when it is done again.
+    """
+
+    def __init__(self) -> None:
+        self._states: States = {}
+        self._newest: Cell[_Entry] = Cell(_Entry(iter(())))
+
+    def look(self) -> tuple[States, Version[_Entry]]:
+        """All states as they are now, and as of which version."""
+        entry, seen = self._newest.look()
+        self._carry_out(entry)
+        return self._states, seen
+
+    def replace(self, seen: Version[_Entry], changed: States, settles: Reservation | None = None) -> bool:
+        """Put `changed` in the place of what was `seen`. False, changing nothing, if there is a newer version."""
+        entry = _Entry(iter(list(changed.items())), settles)
+        if not self._newest.replace(seen, entry):
+            return False
+        self._carry_out(entry)
+        return True
+
+    def _carry_out(self, entry: _Entry) -> None:
+        self._states.update(entry.states)
+        if entry.settles is not None:
+            entry.settles.settled = True
+
+
+def _copied(states: States, keys: Iterable[str]) -> States:
+    """Copies of the states of `keys`, as far as they are known."""
+    return {key: states[key].copied() for key in keys if key in states}
+
+
+def _live(holds: Holds, now: float) -> dict[str, tuple[Hold, float] | None]:
+    return {key: live_hold(*held, now) for key, held in holds.items()}

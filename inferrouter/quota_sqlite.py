@@ -3,8 +3,8 @@
 Strategy: one row a bucket holds its whole count, so that the file stays as small as the number of buckets; one row an
 open reservation is deleted when it is settled, or once its windows have passed. Every method is one transaction that
 takes the write lock first (BEGIN IMMEDIATE) and waits for it in short random naps, so that no process is shut out.
-One connection a process behind a lock, closed over a fork. The bookkeeping is `quota_counting`'s, the care for the file
-`quota_file`'s. Must never know how counting works.
+One connection a process, used by one thread at a time, never while it waits; closed over a fork. The bookkeeping is
+`quota_counting`'s, the care for the file `quota_file`'s. Must never know how counting works.
 """
 
 from __future__ import annotations
@@ -15,15 +15,12 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterable, Sequence
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from .errors import ConfigError, QuotaStoreError
+from .errors import ConfigError
 from .frozen import shown_once_made
-from .limits import Limit
-from .quota import Bucket, Headroom, Hold, Refusal, Reservation, allowance_key
+from .quota import FORGET_HOLDS_S, Bucket, Headroom, Hold, Refusal, Reservation, allowance_key
 from .quota_counting import (
-    BucketState,
     admit,
     headrooms_of,
     learned_of,
@@ -36,40 +33,32 @@ from .quota_counting import (
     with_quota,
 )
 from .quota_file import QuotaFile
-from .quota_learned import Learned, Observation, packed, unpacked
-from .quota_windows import WindowCounter, counter_of_version_1, counter_unpacked
+from .quota_learned import Learned, Observation
+from .quota_schema import open_database
+from .quota_session import Session
+from .turn import Holder, Turn
 from .validation import check_choice, check_path
 
 if TYPE_CHECKING:
     import sqlite3
 
 T = TypeVar("T")
-_Unpacking = Callable[[Limit, bytes], WindowCounter]
 
-_APPLICATION_ID = 0x49524C47
-_SCHEMA_VERSION = 3
-_SCHEMA = (
-    "CREATE TABLE bucket (id INTEGER PRIMARY KEY, key TEXT UNIQUE, amount REAL, kind TEXT, state BLOB, learned TEXT)",
-    "CREATE TABLE reservation (until REAL, id INTEGER, PRIMARY KEY (until, id)) WITHOUT ROWID",
-    "CREATE TABLE hold (key TEXT PRIMARY KEY, until REAL, reason TEXT, made REAL) WITHOUT ROWID",
-    f"PRAGMA application_id = {_APPLICATION_ID}",
-    f"PRAGMA user_version = {_SCHEMA_VERSION}",
-)
 _PRUNE_EVERY = 64
 _PRUNE_AT_MOST = 256
 _PRUNE_AFTER = 2 * 86400.0  # seconds by which a clock may step back and still find them
-_PAGE_BYTES = 2048
-_LOG_BYTES = 4_000_000
-_OLDEST_SQLITE = (3, 15, 0)
+_FEW_KEYS = 400  # of which holds are looked up one by one
+_CLOSE_WAIT_S = 1.0
+_FORK_WAIT_S = 5.0
 
 
 class SQLiteQuotaStore:
     """Counts in the file `path`, created (mode 0600) if there is none; its folder must exist and be on a local disk.
 
     `synchronous`: "NORMAL" survives any crash of a process, "FULL" also the loss of power, at about a tenth of the speed.
-    `busy_timeout`: seconds to wait for other processes' locks before a method gives up. `sleep`: how to wait, in seconds.
-    An empty file is taken as new. Raises ConfigError for a wrong path or `synchronous`, QuotaStoreError for a file that
-    cannot be used, saying why and what to do.
+    `busy_timeout`: seconds to wait for other processes' locks before a method gives up; a method's `max_wait` may be less.
+    `sleep`: how to wait, in seconds; `monotonic`: how waits are measured. An empty file is taken as new. Raises ConfigError for a
+    wrong path or `synchronous`, QuotaStoreError for a file that cannot be used, saying why and what to do.
     """
 
     def __init__(
@@ -79,6 +68,7 @@ class SQLiteQuotaStore:
         *,
         busy_timeout: float = 5.0,
         sleep: Callable[[float], None] = time.sleep,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         problems = {"path": check_path(path), "synchronous": check_choice(synchronous, ("NORMAL", "FULL"))}
         if any(problems.values()):
@@ -87,129 +77,138 @@ class SQLiteQuotaStore:
         self._synchronous = synchronous
         self._busy_timeout = busy_timeout
         self._sleep = sleep
-        self._lock = threading.Lock()
-        self._db: sqlite3.Connection | None = None
-        self._cursor: sqlite3.Cursor | None = None
-        self._pid = os.getpid()
+        self._clock = monotonic
+        self._turn = Turn(monotonic)
+        self._session: Session | None = None
         self._closed = False
-        self._states: dict[str, BucketState] = {}
-        self._rows: dict[str, int] = {}
-        self._version = 0
-        self._idents = _idents()
-        self._verb(lambda db: None)
+        self._idents = os.getpid(), _idents()
+        self._held = itertools.count()
         _STORES.add(self)
+        self._verb(lambda session: None)
 
-    def define(self, buckets: Sequence[Bucket], now: float) -> None:
-        def work(db: sqlite3.Cursor) -> None:
+    def define(self, buckets: Sequence[Bucket], now: float, *, max_wait: float | None = None) -> None:
+        def work(session: Session) -> None:
             for bucket in buckets:
-                self._redefine(db, redefined(self._state(db, bucket.key), bucket, now))
+                session.redefine(redefined(session.state(bucket.key), bucket, now))
 
-        self._verb(work)
+        self._verb(work, max_wait=max_wait)
 
-    def headroom(self, keys: Sequence[str], now: float) -> list[Headroom]:
-        def work(db: sqlite3.Cursor) -> tuple[list[Headroom], bool]:
-            return headrooms_of(self._load(db, keys), keys, now)
+    def headroom(self, keys: Sequence[str], now: float, *, max_wait: float | None = None) -> list[Headroom]:
+        def work(session: Session) -> tuple[list[Headroom], bool]:
+            return headrooms_of(session.load(keys), keys, now)
 
-        headrooms, to_note = self._verb(work, "BEGIN")
+        headrooms, to_note = self._verb(work, "BEGIN", max_wait=max_wait)
         if to_note:
-            self._verb(lambda db: self._save(db, note(self._load(db, keys), keys, now)))
+            self._verb(lambda session: session.save(note(session.load(keys), keys, now)), max_wait=max_wait)
         return headrooms
 
-    def reserve(self, wants: Sequence[tuple[str, float]], now: float) -> Reservation | Refusal:
-        def work(db: sqlite3.Cursor) -> Reservation | Refusal:
-            states = self._load(db, [key for key, _ in wants])
-            taken = admit(states, wants, now, next(self._idents))
+    def reserve(self, wants: Sequence[tuple[str, float]], now: float, *, max_wait: float | None = None) -> Reservation | Refusal:
+        keys = [key for key, _ in wants]
+
+        def work(session: Session) -> Reservation | Refusal:
+            states = session.load(keys)
+            taken = admit(states, wants, now, self._ident())
             if isinstance(taken, Refusal):
-                self._save(db, note(states, [key for key, _ in wants], now))
+                session.save(note(states, keys, now))
             else:
-                charged = [states[key] for key, _ in wants]
+                charged = [states[key] for key in keys]
                 taken.until = max([now, *[state.counter.expires_at for state in charged]])
-                self._save(db, charged)
-                db.execute("INSERT INTO reservation VALUES (?, ?)", (taken.until, taken.id))
+                session.save(charged)
+                session.cursor.execute("INSERT INTO reservation VALUES (?, ?)", (taken.until, taken.id))
                 if taken.id % _PRUNE_EVERY == 0:
-                    db.execute(_PRUNE, (now - _PRUNE_AFTER, _PRUNE_AT_MOST))
+                    session.cursor.execute(_PRUNE, (now - _PRUNE_AFTER, _PRUNE_AT_MOST))
             return taken
 
-        return self._verb(work)
+        return self._verb(work, max_wait=max_wait)
 
-    def commit(self, reservation: Reservation, now: float, amounts: Sequence[float] | None = None) -> bool:
-        def work(db: sqlite3.Cursor) -> bool:
+    def commit(
+        self,
+        reservation: Reservation,
+        now: float,
+        amounts: Sequence[float] | None = None,
+        *,
+        max_wait: float | None = None,
+    ) -> bool:
+        def work(session: Session) -> bool:
             row = (reservation.until, reservation.id)
-            if not db.execute("DELETE FROM reservation WHERE until = ? AND id = ?", row).rowcount:
+            if not session.cursor.execute("DELETE FROM reservation WHERE until = ? AND id = ?", row).rowcount:
                 return reservation.until <= now  # perhaps pruned: its windows have passed, nothing is left to correct
             if amounts is not None:
-                self._save(db, settle(self._load(db, reservation.keys), reservation, amounts))
+                session.save(settle(session.load(reservation.keys), reservation, amounts))
             return True
 
         if reservation.settled:
             self._check_open()
             return False
-        settled = self._verb(work, looks=False)
+        settled = self._verb(work, looks=False, max_wait=max_wait)
         reservation.settled = True
         return settled
 
     def rollback(self, reservation: Reservation, now: float) -> bool:
         return self.commit(reservation, now, [0.0] * len(reservation.wants))
 
-    def hold(self, key: str, until: float, reason: str, now: float) -> None:
-        def work(db: sqlite3.Cursor) -> None:
-            old = _holds(db, "WHERE key = ?", key).get(key)
-            _keep_hold(db, key, old, merged_hold(old, Hold(key, until, reason), now))
+    def hold(self, key: str, until: float, reason: str, now: float, *, max_wait: float | None = None) -> None:
+        def work(session: Session) -> None:
+            old = _holds(session.cursor, [key]).get(key)
+            _keep_hold(session.cursor, key, old, merged_hold(old, Hold(key, until, reason), now))
+            if next(self._held) % _PRUNE_EVERY == 0:
+                session.cursor.execute("DELETE FROM hold WHERE until <= ?", (now - FORGET_HOLDS_S,))
 
-        self._verb(work)
+        self._verb(work, max_wait=max_wait)
 
-    def holds(self, now: float) -> dict[str, Hold]:
-        def work(db: sqlite3.Cursor) -> None:
-            for key, held in _holds(db).items():
-                _keep_hold(db, key, held, live_hold(*held, now))
+    def holds(self, now: float, keys: Sequence[str] | None = None, *, max_wait: float | None = None) -> dict[str, Hold]:
+        def work(session: Session) -> None:
+            for key, held in _holds(session.cursor, list(kept)).items():
+                _keep_hold(session.cursor, key, held, live_hold(*held, now))
 
-        kept = self._verb(_holds, "BEGIN")
+        kept = self._verb(lambda session: _holds(session.cursor, keys), "BEGIN", max_wait=max_wait)
         live = {key: live_hold(*held, now) for key, held in kept.items()}
-        if live != kept:
-            self._verb(work)
+        if live != kept:  # what is over is over, and a clock's step back moves them for good
+            self._verb(work, max_wait=max_wait)
         return {key: held[0] for key, held in live.items() if held is not None}
 
     def set_quota(self, account_id: str, amount: float, unit: str) -> None:
         key = allowance_key(account_id)
-
-        def work(db: sqlite3.Cursor) -> None:
-            self._redefine(db, with_quota(self._state(db, key), key, amount, unit))
-
-        self._verb(work)
+        self._verb(lambda session: session.redefine(with_quota(session.state(key), key, amount, unit)))
 
     def pinned(self, keys: Sequence[str]) -> frozenset[str]:
         """Those of `keys` whose amount was set by `set_quota`."""
-        states = self._verb(lambda db: self._load(db, keys), "BEGIN")
-        return frozenset(key for key in keys if key in states and states[key].pinned)
 
-    def observe(self, observations: Sequence[Observation], now: float) -> list[bool]:
+        def work(session: Session) -> frozenset[str]:
+            states = session.load(keys)
+            return frozenset(key for key in keys if key in states and states[key].pinned)
+
+        return self._verb(work, "BEGIN")
+
+    def observe(self, observations: Sequence[Observation], now: float, *, max_wait: float | None = None) -> list[bool]:
         """See `quota.Learning`."""
 
-        def work(db: sqlite3.Cursor) -> list[bool]:
-            states = self._load(db, [seen.key for seen in observations])
+        def work(session: Session) -> list[bool]:
+            states = session.load([seen.key for seen in observations])
             changed = observe(states, observations, now)
             news = {seen.key for seen, new in zip(observations, changed, strict=True) if new}
-            self._save(db, [states[key] for key in news])
-            rows = [(packed(states[key].learned), self._rows[key]) for key in news]
-            db.executemany("UPDATE bucket SET learned = ? WHERE id = ?", rows)
+            session.save_learned([states[key] for key in news])
             return changed
 
-        return self._verb(work)
+        return self._verb(work, max_wait=max_wait)
 
     def learned(self) -> dict[str, Learned]:
         """See `quota.Learning`."""
 
-        def work(db: sqlite3.Cursor) -> list[tuple[str]]:
-            found = db.execute("SELECT key FROM bucket WHERE learned != ''").fetchall()
-            self._load(db, [key for (key,) in found])
-            return found
+        def work(session: Session) -> dict[str, Learned]:
+            found = session.cursor.execute("SELECT key FROM bucket WHERE learned != ''").fetchall()
+            states = session.load([key for (key,) in found])
+            return learned_of(states[key] for (key,) in found)
 
-        return learned_of(self._states[key] for (key,) in self._verb(work, "BEGIN"))
+        return self._verb(work, "BEGIN")
 
     def close(self) -> None:
-        with self._lock:
-            self._closed = True
-            self._disconnect()
+        self._closed = True  # whoever has the connection closes it when done
+        holder = Holder()
+        try:
+            self._turn.take(holder, _CLOSE_WAIT_S)
+        finally:
+            self._leave(holder)
 
     def __enter__(self) -> Self:
         return self
@@ -221,204 +220,156 @@ class SQLiteQuotaStore:
     def __repr__(self) -> str:
         return f"<SQLiteQuotaStore {self._file.path!r}{' closed' if self._closed else ''}>"
 
-    def _verb(self, work: Callable[[sqlite3.Cursor], T], begin: str = "BEGIN IMMEDIATE", looks: bool = True) -> T:
-        """Runs `work` in one transaction, again while others hold the lock; the one place where sqlite3's errors end.
+    @property
+    def _db(self) -> sqlite3.Connection | None:
+        return None if self._session is None else self._session.db
 
-        `looks`: whether to look that the file is still there, which only what admits or shows something needs.
-        """
-        import random
+    def _verb(
+        self,
+        work: Callable[[Session], T],
+        begin: str = "BEGIN IMMEDIATE",
+        looks: bool = True,
+        max_wait: float | None = None,
+    ) -> T:
+        """Runs `work` in one transaction, again while others hold the lock; the one place where sqlite3's errors end."""
         import sqlite3
 
-        waited = 0.0
-        with self._lock:
-            self._check_open()
+        patience = _Patience(self._busy_timeout if max_wait is None else min(max_wait, self._busy_timeout), self._clock)
+        holder = Holder()
+        try:
             while True:
                 try:
-                    return self._transaction(work, begin, looks)
+                    return self._once(holder, patience, work, begin, looks)
                 except (sqlite3.Error, UnicodeError, OverflowError) as exc:
-                    if not _is_busy(exc) or waited >= self._busy_timeout:
+                    if not holder.cut and not (_is_busy(exc) and patience.left > 0):
                         raise self._file.explained(exc) from exc
-                longest = 0.002 if waited < 0.02 else 0.0005  # who has waited long looks more often
-                pause = random.uniform(0.0002, longest)  # noqa: S311 - spreads waiters, guards nothing
-                self._sleep(pause)
-                waited += pause
+                if holder.cut:  # a signal handler's use came in the midst of this one
+                    holder = Holder()
+                else:
+                    patience.nap(self._sleep)
+        finally:
+            self._leave(holder)  # once more, as an interrupt may have kept `_once` from it
 
-    def _transaction(self, work: Callable[[sqlite3.Cursor], T], begin: str, looks: bool) -> T:
-        db = self._connected()
-        db.execute(begin)
+    def _once(self, holder: Holder, patience: _Patience, work: Callable[[Session], T], begin: str, looks: bool) -> T:
+        gate = Holder()
         try:
-            if looks:
-                self._file.check()
-            version = db.execute("PRAGMA data_version").fetchone()[0]
-            if version != self._version:  # another connection has written since
-                self._states.clear()
-                self._version = version
-            result = work(db)
-            db.execute("COMMIT")
-        except BaseException:
-            self._forget()
-            if db.connection.in_transaction:
-                db.execute("ROLLBACK")
-            raise
-        return result
+            session = self._usable()
+            if session is None:
+                self._take(_OPENING, gate, patience)
+            self._take(self._turn, holder, patience)
+            self._check_open()
+            session = self._usable() or self._opened(gate, holder)
+            if holder.took_over or session.busy or session.db.in_transaction:
+                session = self._session = session.taken_over()
+            return session.run(work, begin, looks)
+        finally:
+            self._leave(holder)
+            _OPENING.give(gate)
 
-    def _state(self, db: sqlite3.Cursor, key: str) -> BucketState | None:
-        state = self._states.get(key)
-        if state is None:
-            row = db.execute("SELECT id, amount, kind, state, learned FROM bucket WHERE key = ?", (key,)).fetchone()
-            if row is not None:
-                self._rows[key], *stored = row
-                state = self._states[key] = self._read(key, *stored)
-        return state
+    def _leave(self, holder: Holder) -> None:
+        """Give the connection back as it was got: without a transaction."""
+        if self._turn.held_by(holder):
+            session = self._usable()
+            if session is not None:
+                session.end()
+                if self._closed:
+                    self._disconnect()
+            self._turn.give(holder)
 
-    def _read(
-        self, key: str, amount: Any, kind: Any, state: Any, learned: Any = "", counter: _Unpacking = counter_unpacked
-    ) -> BucketState:
-        try:
-            return BucketState(key, counter(_limit(amount, kind), state), kind.endswith(" set"), unpacked(learned))
-        except (ValueError, TypeError, AttributeError, ConfigError, QuotaStoreError) as exc:
-            raise self._file.damaged(f"bucket {key!r} cannot be read") from exc
+    def _take(self, turn: Turn, holder: Holder, patience: _Patience) -> None:
+        if not turn.take(holder, patience.left):
+            raise self._file.locked()
 
-    def _load(self, db: sqlite3.Cursor, keys: Iterable[str]) -> dict[str, BucketState]:
-        """Every entry that was read since the file was last changed by others, those of `keys` among them."""
-        for key in keys:
-            if key not in self._states:
-                self._state(db, key)
-        return self._states
+    def _usable(self) -> Session | None:
+        """The open connection, if there is one of this process."""
+        session = self._session
+        if session is not None and session.pid != os.getpid():
+            # The parent's: it is not closed, which would free the parent's locks.
+            _INHERITED.append(session)
+            session = self._session = None
+        return session
 
-    def _redefine(self, db: sqlite3.Cursor, state: BucketState) -> None:
-        limit = state.counter.limit
-        if self._states.get(state.key) is not state:
-            pinned = " set" if state.pinned else ""
-            kind = f"{limit.unit} {limit.window} {'rolling' if limit.rolling else 'calendar'} {limit.zone}{pinned}"
-            row = (float(limit.amount), kind, state.counter.pack(), packed(state.learned), state.key)
-            if state.key in self._rows:
-                db.execute("UPDATE bucket SET amount = ?, kind = ?, state = ?, learned = ? WHERE key = ?", row)
-            else:
-                db.execute("INSERT INTO bucket (amount, kind, state, learned, key) VALUES (?, ?, ?, ?, ?)", row)
-                self._rows[state.key] = db.lastrowid or 0
-            self._states[state.key] = state
-
-    def _save(self, db: sqlite3.Cursor, states: Iterable[BucketState]) -> None:
-        rows = [(state.counter.pack(), self._rows[state.key]) for state in states]
-        if rows:
-            db.executemany("UPDATE bucket SET state = ? WHERE id = ?", rows)
-
-    def _forget(self) -> None:
-        self._states.clear()
-        self._rows.clear()
-
-    def _connected(self) -> sqlite3.Cursor:
-        if self._pid != os.getpid():
-            self._forked()
-        if self._cursor is None:
-            with _OPENING:
-                self._db = self._connect()
-            self._cursor = self._db.cursor()
-        return self._cursor
-
-    def _connect(self) -> sqlite3.Connection:
+    def _opened(self, gate: Holder, holder: Holder) -> Session:
         import sqlite3
 
-        if sqlite3.sqlite_version_info < _OLDEST_SQLITE:
-            raise QuotaStoreError(f"SQLite {sqlite3.sqlite_version} is too old for a quota store; 3.15 or newer is needed")
-        fresh = not self._file.known
-        if fresh:
-            self._file.prepare()
-        db = sqlite3.connect(self._file.path, timeout=0, isolation_level=None, check_same_thread=False)
-        try:
-            self._file.check(may_be_empty=fresh)
-            self._check_owner(db)
-            if fresh and (damage := db.execute("PRAGMA quick_check(1)").fetchone()[0]) != "ok":
-                raise self._file.damaged(damage)
-            db.execute(f"PRAGMA page_size = {_PAGE_BYTES}")
-            db.execute(f"PRAGMA wal_autocheckpoint = {_LOG_BYTES // _PAGE_BYTES}")
-            db.execute(f"PRAGMA synchronous = {self._synchronous}")
-            db.execute("PRAGMA journal_mode = WAL")
-            db.execute("BEGIN IMMEDIATE")
-            self._migrate(db, db.execute("PRAGMA user_version").fetchone()[0])
-            for statement in _SCHEMA if _is_blank(db) else _SCHEMA[-1:]:  # always shows whether it can be written
-                db.execute(statement)
-            db.execute("COMMIT")
-        except BaseException:
+        if _OPENING.held_by(gate):  # else a fork has closed the connection since it was looked for
+            db = open_database(self._file, self._synchronous, self._sleep)
+            if self._turn.held_by(holder) and _OPENING.held_by(gate):
+                session = self._session = Session(db, self._file)
+                return session
             db.close()
-            if fresh:
-                self._file.forget()
-            raise
-        return db
-
-    def _migrate(self, db: sqlite3.Connection, version: int) -> None:
-        """Brings a file of an earlier schema version into today's form; nothing that it counts is lost."""
-        if version == 1:  # counted by rings
-            for ident, key, amount, kind, old in db.execute("SELECT id, key, amount, kind, state FROM bucket").fetchall():
-                state = self._read(key, amount, kind, old, counter=counter_of_version_1)
-                db.execute("UPDATE bucket SET state = ? WHERE id = ?", (state.counter.pack(), ident))
-        if version in (1, 2):  # learned nothing
-            db.execute("ALTER TABLE bucket ADD COLUMN learned TEXT DEFAULT ''")
-
-    def _check_owner(self, db: sqlite3.Connection) -> None:
-        db.execute("BEGIN")  # all in one look, as another process may be making the file at this very moment
-        application = db.execute("PRAGMA application_id").fetchone()[0]
-        version = db.execute("PRAGMA user_version").fetchone()[0]
-        blank = _is_blank(db)
-        db.execute("COMMIT")
-        if application != _APPLICATION_ID and (application or not blank):
-            raise self._file.unusable("is another program's database", "name a file of its own; this one was left untouched")
-        if version > _SCHEMA_VERSION:
-            raise self._file.unusable(
-                f"has schema version {version}, newer than the {_SCHEMA_VERSION} known here",
-                "update this library, or name another file",
-            )
+        holder.cut = True
+        raise sqlite3.ProgrammingError("another connection was opened meanwhile")
 
     def _check_open(self) -> None:
         if self._closed:
             raise self._file.unusable("is closed", "make a new store")
 
     def _disconnect(self) -> None:
-        if self._db is not None:
-            self._db.close()
-            self._db = self._cursor = None
-            self._forget()
+        session, self._session = self._session, None
+        if session is not None:
+            session.close()
 
-    def _forked(self) -> None:
-        """Lets go of a connection that belongs to the parent, without closing it: that would free the parent's locks."""
-        _INHERITED.append((self._db, self._cursor))
-        self._db = self._cursor = None
-        self._forget()
-        self._pid = os.getpid()
-        self._idents = _idents()
+    def _ident(self) -> int:
+        """A number that no other process gives out."""
+        pid, numbers = self._idents
+        if pid != os.getpid():
+            numbers = _idents()
+            self._idents = os.getpid(), numbers
+        return next(numbers)
+
+
+class _Patience:
+    """How long one method still waits. Naps count as long as they were meant to be, if the clock does not show them."""
+
+    def __init__(self, seconds: float, monotonic: Callable[[], float]) -> None:
+        self._seconds = seconds
+        self._clock = monotonic
+        self._began = monotonic()
+        self._slept = 0.0
+
+    @property
+    def left(self) -> float:
+        return self._seconds - max(self._slept, self._clock() - self._began)
+
+    def nap(self, sleep: Callable[[float], None]) -> None:
+        import random
+
+        longest = 0.002 if self._slept < 0.02 else 0.0005  # who has waited long looks more often
+        pause = random.uniform(0.0002, longest)  # noqa: S311 - spreads waiters, guards nothing
+        sleep(pause)
+        self._slept += pause
 
 
 _PRUNE = (
     "DELETE FROM reservation WHERE (until, id) IN (SELECT until, id FROM reservation WHERE until <= ? ORDER BY until LIMIT ?)"
 )
-_OPENING = threading.Lock()
+_OPENING = Turn()
 _STORES: weakref.WeakSet[SQLiteQuotaStore] = weakref.WeakSet()
-_FORKING: list[SQLiteQuotaStore] = []
+_FORKS: dict[int, list[tuple[Turn, Holder]]] = {}
 _INHERITED: list[Any] = []
 
 
-def _holds(db: sqlite3.Cursor, where: str = "", *values: str) -> dict[str, tuple[Hold, float]]:
-    rows = db.execute(f"SELECT key, until, reason, made FROM hold {where}", values)  # noqa: S608 - constant texts only
+def _holds(cursor: sqlite3.Cursor, keys: Iterable[str] | None) -> dict[str, tuple[Hold, float]]:
+    chosen = None if keys is None else list(keys)
+    if chosen is None or len(chosen) > _FEW_KEYS:
+        rows = cursor.execute("SELECT key, until, reason, made FROM hold").fetchall()
+        if chosen is not None:
+            wanted = set(chosen)
+            rows = [row for row in rows if row[0] in wanted]
+    else:
+        marks = ",".join("?" * len(chosen))
+        query = f"SELECT key, until, reason, made FROM hold WHERE key IN ({marks})"  # noqa: S608 - marks alone
+        rows = cursor.execute(query, chosen).fetchall()
     return {key: (Hold(key, until, reason), made) for key, until, reason, made in rows}
 
 
-def _keep_hold(db: sqlite3.Cursor, key: str, old: object, new: tuple[Hold, float] | None) -> None:
+def _keep_hold(cursor: sqlite3.Cursor, key: str, old: object, new: tuple[Hold, float] | None) -> None:
     if new is None:
-        db.execute("DELETE FROM hold WHERE key = ?", (key,))
+        cursor.execute("DELETE FROM hold WHERE key = ?", (key,))
     elif new != old:
         hold, made = new
-        db.execute("INSERT OR REPLACE INTO hold VALUES (?, ?, ?, ?)", (key, hold.until, hold.reason, made))
-
-
-@lru_cache(maxsize=4096)
-def _limit(amount: float, kind: str) -> Limit:
-    unit, window, rolling, zone = kind.removesuffix(" set").split(" ", 3)
-    return Limit(amount, unit, window, rolling == "rolling", zone)
-
-
-def _is_blank(db: sqlite3.Connection) -> bool:
-    return not db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+        cursor.execute("INSERT OR REPLACE INTO hold VALUES (?, ?, ?, ?)", (key, hold.until, hold.reason, made))
 
 
 def _is_busy(exc: Exception) -> bool:
@@ -431,16 +382,23 @@ def _idents() -> itertools.count[int]:
 
 
 def _before_fork() -> None:
-    """SQLite's memory of locks must not be copied into a child: no connection stays open while a process forks."""
+    """SQLite's memory of locks must not be copied into a child: no connection is open, or opened, while a process forks.
+
+    One fork at a time: whoever opens a store waits for it, and it waits for whoever is in a transaction, which none waits in.
+    """
+    gate = Holder()
+    taken = _FORKS[threading.get_ident()] = [(_OPENING, gate)]
+    _OPENING.take(gate, _FORK_WAIT_S)
     for store in list(_STORES):
-        store._lock.acquire()
-        _FORKING.append(store)
-        store._disconnect()
+        holder = Holder()
+        taken.append((store._turn, holder))
+        if store._turn.take(holder, _FORK_WAIT_S):
+            store._disconnect()
 
 
 def _after_fork() -> None:
-    while _FORKING:
-        _FORKING.pop()._lock.release()
+    for turn, holder in _FORKS.pop(threading.get_ident(), ()):
+        turn.give(holder)
 
 
 if hasattr(os, "register_at_fork"):

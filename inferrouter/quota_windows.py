@@ -7,7 +7,6 @@ passed in as epoch seconds. Must never know of accounts, stores, locks or clocks
 
 from __future__ import annotations
 
-import copy
 import math
 import struct
 from array import array
@@ -78,8 +77,16 @@ class WindowCounter:
 
     def relimited(self, limit: Limit) -> WindowCounter:
         """The same count under a limit that differs in its amount only."""
-        other = copy.copy(self)
+        other = self.copied()
         other.limit = limit
+        return other
+
+    def copied(self) -> WindowCounter:
+        """The same count by itself: what is charged to one is not charged to the other."""
+        other = object.__new__(type(self))
+        other.limit, other.window_id, other.begin, other.end = self.limit, self.window_id, self.begin, self.end
+        other.used, other.older, other.expires_at = self.used, self.older, self.expires_at
+        other.blocks, other.since = self.blocks, self.since
         return other
 
     def _charge_here(self, delta: float) -> float:
@@ -251,9 +258,11 @@ class _Rolling(WindowCounter):
         head = _ROLLING.pack(int(self.window_id), self.used - self.older, _or_nan(self.since), len(self.slots))
         return head + self.packed
 
-    def relimited(self, limit: Limit) -> WindowCounter:
-        other = copy.copy(self)
-        other.limit, other.slots = limit, self.slots.copy()
+    def copied(self) -> _Rolling:
+        other = super().copied()
+        assert isinstance(other, _Rolling)
+        other.slots, other.width, other.plain = self.slots.copy(), self.width, self.plain
+        other.first, other.packed = self.first, self.packed
         return other
 
     def idle(self) -> bool:

@@ -84,7 +84,8 @@ class Reading:
     """What was said of one limit. `unit`: requests, tokens, input_tokens or output_tokens; `window`: its seconds, 0: not said.
 
     `limit`, `remaining`: in that unit, None where it was not said. `resets_in`: seconds until it is refilled, at most a day, or
-    None. `source`: the header or quota that said it. `model`: where the provider names one, else "".
+    None. `source`: the header or quota that said it. `model`: where the provider names one, else "". `sure`: the window
+    was named.
     """
 
     unit: str
@@ -94,6 +95,7 @@ class Reading:
     resets_in: float | None
     source: str
     model: str = ""
+    sure: bool = True
 
 
 def read_headers(headers: Mapping[str, str], now: float, provider: str = "") -> tuple[Reading, ...]:
@@ -161,9 +163,11 @@ def _reading(
         )
     if not window:
         meant = {} if family.startswith("bare") else WINDOWS_BY_PROVIDER.get(provider, {})
-        window = meant.get(unit, 0.0) or _window_by_refill(limit, remaining, reset)
+        window = meant.get(unit, 0.0)
+    sure = bool(window)
+    window = window or _window_by_refill(limit, remaining, reset, resets_in)
     source = named.get("limit" if remaining is None else "remaining") or named["limit"]
-    return _checked(Reading(unit, window, limit, remaining, resets_in, source))
+    return _checked(Reading(unit, window, limit, remaining, resets_in, source, sure=sure))
 
 
 def _checked(reading: Reading) -> Reading:
@@ -196,8 +200,11 @@ def _window_of_draft(headers: Mapping[str, str], name: str, limit: float | None)
     return 0.0
 
 
-def _window_by_refill(limit: float | None, remaining: float | None, reset: Any) -> float:
-    """The window of a bucket that is refilled steadily, as OpenAI's and Groq's are: they write resets with a unit ("6m0s")."""
+def _window_by_refill(limit: float | None, remaining: float | None, reset: Any, resets_in: float | None) -> float:
+    """What is refilled within a minute is most likely a minute's. Else the window of a bucket that is refilled steadily, as
+    OpenAI's and Groq's are: they write resets with a unit ("6m0s")."""
+    if resets_in and resets_in <= SECONDS["minute"]:
+        return SECONDS["minute"]
     seconds = duration(reset) if isinstance(reset, str) and reset[-1:].isalpha() else None
     if not seconds or limit is None or remaining is None or remaining >= limit:
         return 0.0

@@ -111,8 +111,9 @@ class AccountStatus:
         for limit in self.limits:
             used, amount = _said(limit.used, limit.unit), _said(limit.amount, limit.unit)
             left = f", {_said(limit.leave, limit.unit)} left to others" if limit.leave else ""
+            words = f" ({learned})" if (learned := learned_in_words(limit)) else ""
             what = "calls at once" if UNITS[limit.unit].held else f"{limit.unit} per {limit.window}"
-            line = f"  {limit.name}: {used} of {amount} {what}{left}{_learned(limit)}"
+            line = f"  {limit.name}: {used} of {amount} {what}{left}{words}"
             if limit.full and limit.resets_at is not None:
                 zone = self.zone if limit.window in ("day", "week", "month") else ""
                 line += f"; full, waits until some frees {moment_in_words(limit.resets_at, self.as_of, zone)}"
@@ -124,8 +125,8 @@ class AccountStatus:
         return "\n".join(lines)
 
 
-def _learned(limit: LimitStatus) -> str:
-    """What was learned of a limit, in brackets; "" for nothing."""
+def learned_in_words(limit: LimitStatus) -> str:
+    """What was configured and what was learned of a limit; "" where nothing was."""
     if not limit.learned:
         return ""
     words = {"limit": "provider says", "ceiling": "refused, now at", "remaining": "remained by its count"}
@@ -134,7 +135,7 @@ def _learned(limit: LimitStatus) -> str:
         for fact in limit.learned
     ]
     configured = limit.amount if limit.configured is None else limit.configured
-    return f" (configured {_said(configured, limit.unit)}, {', '.join(said)})"
+    return f"configured {_said(configured, limit.unit)}, {', '.join(said)}"
 
 
 def _moment(at: float) -> str:

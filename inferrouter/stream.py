@@ -72,6 +72,8 @@ class ChatStream:
     (with `.partial`) if the answer breaks off, and nothing else; in a forked child `InferRouterError`: a stream is its parent's.
     """
 
+    _ended = True  # until it is whole
+
     def __init__(
         self,
         attempt: LiveAttempt,
@@ -81,7 +83,6 @@ class ChatStream:
         idle_s: float,
         end: StreamEnd,
     ) -> None:
-        self._ended = False
         self._stopped = False
         self._reader = 0  # the thread that waits for the next chunk
         self._closer: dict[None, int] = {}  # the thread that closes the reply
@@ -100,6 +101,7 @@ class ChatStream:
         self._quiet_since: float | None = None
         self._response: ChatResponse | None = None
         self.routing: Routing = attempt.routing
+        self._ended = False
 
     @property
     def response(self) -> ChatResponse:
@@ -156,7 +158,7 @@ class ChatStream:
         self.close()
 
     def __del__(self) -> None:
-        if getattr(self, "_ended", True) or self._pid != os.getpid():
+        if self._ended or self._pid != os.getpid():
             return
         # A finalizer may run anywhere, inside a store too: it frees the socket, and leaves the settlement to the next call.
         self._reply.abort()

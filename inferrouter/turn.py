@@ -25,12 +25,12 @@ LOOK_S = 0.05
 
 
 class Holder:
-    """Somebody's work. `cut`: work that came in the midst of it took the turn away."""
+    """Somebody's work. `cut`: work that came in the midst of it took the turn away; `took_over`: it is such work itself."""
 
-    __slots__ = ("__weakref__", "cut", "pid", "thread")
+    __slots__ = ("__weakref__", "cut", "pid", "thread", "took_over")
 
     def __init__(self) -> None:
-        self.cut = False
+        self.cut = self.took_over = False
         self.pid = os.getpid()
         self.thread = threading.get_ident()
 
@@ -82,10 +82,13 @@ class Turn:
         while True:
             found, seen = self._holder.look()
             other = found() if found is not None else None
-            if other is not None and other.pid == holder.pid:
-                if other is holder or other.thread != holder.thread:
-                    return other is holder
+            holder.took_over = other is not None and other is not holder and other.pid == holder.pid
+            if holder.took_over and other is not None:
+                if other.thread != holder.thread:
+                    return False
                 other.cut = True
+            if other is holder:
+                return True
             if self._holder.replace(seen, ref(holder)):
                 return True
 

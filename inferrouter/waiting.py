@@ -46,6 +46,33 @@ class Cancel:
         self._bell = bell
 
 
+class Alarm:
+    """Wakes one call that waits, from another thread, so that it looks for a slot before its time."""
+
+    __slots__ = ("_bell", "rung")
+
+    def __init__(self) -> None:
+        self.rung = False
+        self._bell: threading.Lock | None = None
+
+    def ring(self) -> None:
+        """Wake it, or keep it from falling asleep."""
+        self.rung = True
+        bell = self._bell
+        if bell is not None:
+            _ring(bell)
+
+    def rings(self, bell: threading.Lock | None) -> None:
+        """Which bell wakes the call."""
+        self._bell = bell
+
+
+JITTER_S = 0.01
+"""Seconds at most that a call sleeps on beyond the moment it waits for."""
+LOOK_S = 0.02
+"""How often who stands in line looks at a clock that is not the machine's."""
+
+
 class WaitingRoom:
     """Where the calls of one router sleep."""
 
@@ -58,14 +85,21 @@ class WaitingRoom:
         if self.closed:
             raise router_closed()
 
-    def sleep(self, seconds: float, clock: Clock, cancel: Cancel | None = None) -> None:
-        """Sleep so long on `clock`, on the machine's own until the router closes at most, or `cancel` is thrown.
+    def sleep(
+        self, seconds: float, clock: Clock, cancel: Cancel | None = None, alarm: Alarm | None = None, behind: bool = False
+    ) -> None:
+        """Sleep so long on `clock`, on the machine's own until the router closes at most, or `cancel` is thrown, or `alarm` rung.
 
-        Raises `InferRouterError` if it was closed, `CallCancelledError` if it was cancelled.
+        `behind`: others are before in line, so that it may take any time. Raises `InferRouterError` if the router was closed,
+        `CallCancelledError` if the call was cancelled.
         """
         self.check_open()
         if getattr(clock, "sleep", None) is time.sleep:
-            self._rest(seconds, cancel)
+            self._rest(seconds if behind else seconds + _jitter(), cancel, alarm)
+        elif behind:
+            ends = clock.monotonic() + seconds
+            while not (self.closed or (cancel and cancel.cancelled) or (alarm and alarm.rung)) and clock.monotonic() < ends:
+                self._rest(LOOK_S, cancel, alarm)
         else:
             clock.sleep(seconds)
         self.check_open()
@@ -78,19 +112,31 @@ class WaitingRoom:
         for bell in list(self._bells):
             _ring(bell)
 
-    def _rest(self, seconds: float, cancel: Cancel | None) -> None:
+    def _rest(self, seconds: float, cancel: Cancel | None, alarm: Alarm | None) -> None:
         bell = threading.Lock()
         bell.acquire()
         try:
             self._bells.add(bell)
             if cancel is not None:
                 cancel.rings(bell)
-            if not self.closed and (cancel is None or not cancel.cancelled):  # else it may have been too late to be rung
+            if alarm is not None:
+                alarm.rings(bell)
+            rung = self.closed or (cancel is not None and cancel.cancelled) or (alarm is not None and alarm.rung)
+            if not rung:  # else it may have been too late to be rung
                 bell.acquire(timeout=min(seconds, threading.TIMEOUT_MAX))
         finally:
             self._bells.discard(bell)
             if cancel is not None:
                 cancel.rings(None)
+            if alarm is not None:
+                alarm.rings(None)
+
+
+def _jitter() -> float:
+    """A few milliseconds, so that processes that wait for the same moment do not all look at it."""
+    from random import random
+
+    return random() * JITTER_S  # noqa: S311  spreads those who wait, guards nothing
 
 
 def _ring(bell: threading.Lock) -> None:

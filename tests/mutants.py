@@ -238,6 +238,29 @@ MUTANTS = (
         ("test_walk_assessment",),
     ),
     Mutant("a lost race refuses", "walk", "if refusal.key == assessed_by and", "if False and", ("test_walk_assessment",)),
+    Mutant("what remains raises headroom", "quota_counting", "    if missing <= 0:\n", "    if missing == 0:\n", ("test_quota",)),
+    Mutant(
+        "a higher statement counts at once", "quota_learned", "return now >= known.at + FIRM_S", "return True", ("test_quota",)
+    ),
+    Mutant("a ceiling stays", "quota_learned", "ceiling.amount + steps * ceiling.step", "ceiling.amount", ("test_quota",)),
+    Mutant("refused calls have passed", "learning", "passed -= self", "passed -= 0 * self", ("test_learning",)),
+    Mutant("one account is an outage", "outage", "if len(recent) < ACCOUNTS and", "if False and", ("test_outage",)),
+    Mutant(
+        "every call is the probe",
+        "outage",
+        ") is not probe:\n            return False",
+        ") is None:\n            return False",
+        ("test_outage",),
+    ),
+    Mutant("newcomers jump the line", "waiting_line", "each.number < place.number and", "False and", ("test_waiting_line",)),
+    Mutant("sessions wander", "policy", "sorted(alike, key=_first, reverse=True)", "alike", ("test_sessions",)),
+    Mutant(
+        "a key in an event",
+        "redaction",
+        "return redact(text[:200], _secrets(candidate), cut=True)",
+        "return text[:200]",
+        ("test_call_events",),
+    ),
 )
 
 

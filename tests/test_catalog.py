@@ -67,6 +67,8 @@ class Rows(unittest.TestCase):
 
     def same(self, name: str, model: str, tier: Any, fact: dict[str, Any]) -> bool:
         stated = {key: fact[key] for key in ("rpm", "rph", "rpd", "tpm", "tph", "tpd") if fact[key] is not None}
+        if fact.get("concurrency"):
+            stated["parallel"] = fact["concurrency"]
         if fact["monthly"] is not None:
             stated["rpmonth"] = fact["monthly"]
         limits = dict(tier.limits)

@@ -90,6 +90,27 @@ class FromAnswers(Learns):
         router.chat_completion(HI)
         self.assertEqual(self.limits(router)["rpd"].used, 1)
 
+    def test_room_for_others(self) -> None:
+        """What others were seen to use of a window is left to them in the next ones, and won back slowly."""
+        used_by_others = {"x-ratelimit-limit-requests-minute": "10", "x-ratelimit-remaining-requests-minute": "3"}
+        router = self.router(*["hello"] * 4, with_headers(used_by_others), limits={"rpm": 10})
+        self.assertEqual(self.calls(router, 12), 8, "in this window all that is left is used")
+        self.clock.advance(61)
+        self.assertEqual((self.calls(router, 12), self.limits(router)["rpm"].amount), (8, 8))
+        [fact] = [fact for fact in self.limits(router)["rpm"].learned if fact.kind == "ceiling"]
+        self.assertEqual((fact.amount, fact.source), (8, "others use it"))
+        self.clock.advance(61 * 14)
+        self.assertEqual(self.limits(router)["rpm"].amount, 9)
+
+    def test_tokens_are_counted_in_many_ways(self) -> None:
+        """Fewer tokens than are left here are charged, but say nothing of the next window."""
+        headers = {"x-ratelimit-limit-tokens-minute": "6000", "x-ratelimit-remaining-tokens-minute": "100"}
+        router = self.router(with_headers(headers), limits={"tpm": 6000})
+        router.chat_completion(HI)
+        self.assertLess(self.limits(router)["tpm"].remaining, 150)
+        self.clock.advance(61)
+        self.assertEqual(self.limits(router)["tpm"].amount, 6000)
+
     def test_it_frees_with_the_providers_window(self) -> None:
         """What others used frees when the provider says so, not a whole window later."""
         spent = {"x-ratelimit-limit-requests-minute": "10", "x-ratelimit-remaining-requests-minute": "0"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import unittest
 from typing import Any
 
@@ -54,20 +55,26 @@ class Steps(unittest.TestCase):
         self.assertFalse(self.outages)
 
     def test_threads(self) -> None:
-        """Of many threads that come at once exactly one is the probe."""
-        for _ in range(20):
-            outages = outage.Outages()
-            outages.failed("s", "a", 0.0)
-            outages.failed("s", "b", 0.0)
-            entered: list[int] = []
+        """Of threads that see the end of a rest at one moment exactly one is the probe."""
+        gate, met = threading.Barrier(4), threading.local()
 
-            def come(number: int, outages: Any = outages, entered: list[int] = entered) -> None:
-                if outages.enter("s", REST):
-                    entered.append(number)
+        class Meeting(dict[str, float]):
+            """Lets all threads read before any goes on."""
 
-            with threads(8, come):
-                pass
-            self.assertEqual(len(entered), 1)
+            def get(self, *args: Any) -> Any:
+                found = super().get(*args)
+                if not hasattr(met, "yes"):
+                    met.yes = True
+                    gate.wait(10)
+                return found
+
+        self.outages.failed("s", "a", 0.0)
+        self.outages.failed("s", "b", 0.0)
+        self.outages._until = Meeting(self.outages._until)
+        entered: list[bool] = []
+        with threads(4, lambda number: entered.append(self.outages.enter("s", REST))):
+            pass
+        self.assertEqual(sorted(entered), [False, False, False, True])
 
 
 class Down(RouterCase):

@@ -93,6 +93,14 @@ class Aliases(unittest.TestCase):
         self.assertEqual(found[0], f"gemini/{BEST}")
         self.assertFalse([name for name in self.names(env, "free", providers=providers, allow_paid=True) if "openai" in name])
 
+    def test_a_model_that_costs_is_not_free_because_its_provider_has_free_ones(self) -> None:
+        """At a provider that gives some models for free, the others are in no alias of a key; one call at a time is kept."""
+        with pool({"ZAI_API_KEY": "z"}, providers=mocks("zai")) as router:
+            found = router.explain(ir.ChatRequest("Hi", model="free")).candidates
+            self.assertEqual([each.model for each in found], ["glm-4.7-flash", "glm-4.6v-flash"])
+            self.assertEqual(router.chat("Hi").routing.model, "glm-4.7-flash")
+            self.assertIn("parallel: 0 of 1 calls at once", str(router.status()))
+
     def test_every_offer_has_its_place(self) -> None:
         """Each offer has a tier, a dated source and a provider in the catalog, and is listed once, the rated ones best first."""
         pairs = [(each.provider, each.model) for each in catalog.OFFERS]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import threading
 import unittest
 from typing import Any
@@ -63,15 +64,15 @@ class ContractTest(unittest.TestCase):
 
         class Forgetful(memory.MemoryQuotaStore):
             def commit(self, reservation: Any, now: float, amounts: Any = None) -> bool:
-                reservation.settled = False
-                return super().commit(reservation, now, amounts)
+                return super().commit(copy.copy(reservation), now, amounts)
 
         class Believing(memory.MemoryQuotaStore):
             last = NOON
 
             def reserve(self, wants: Any, now: float) -> Any:
                 if now < self.last:
-                    self._states = {k: counting.BucketState(k, windows.counter_of(e.limit)) for k, e in self._states.items()}
+                    for key, state in self._book._states.items():
+                        self._book._states[key] = counting.BucketState(key, windows.counter_of(state.limit))
                 self.last = now
                 return super().reserve(wants, now)
 
@@ -80,6 +81,23 @@ class ContractTest(unittest.TestCase):
             result = unittest.TestResult()
             unittest.defaultTestLoader.loadTestsFromTestCase(case).run(result)
             self.assertFalse(result.wasSuccessful(), faulty)
+
+    def test_a_copy_has_everything(self) -> None:
+        """A copied state has every attribute of the one it was copied from, and shares nothing that can be changed."""
+        for window in ("day", "minute"):
+            limit = limits.Limit(9, "requests", window)
+            with memory.MemoryQuotaStore() as store:
+                store.define([quota.Bucket("k", limit)], NOON)
+                for now in (NOON, NOON + 30, NOON + 90_000):
+                    store.commit(store.reserve([("k", 2)], now), now, [1])
+                state = store._look()[0]["k"]
+                other = state.copied()
+                for one, two in ((state, other), (state.counter, other.counter)):
+                    names = [name for kind in type(one).__mro__ for name in getattr(kind, "__slots__", ()) if name != "counter"]
+                    self.assertEqual([getattr(one, name) for name in names], [getattr(two, name) for name in names])
+                self.assertIsNot(state.counter, other.counter)
+                for name in ("slots",) if limit.rolling else ():
+                    self.assertIsNot(getattr(state.counter, name), getattr(other.counter, name))
 
     def test_protocol(self) -> None:
         """The memory store is a QuotaStore and a context manager that closes it."""

@@ -566,7 +566,7 @@ class ForkTest(Folder):
         """A child made behind Python's back lets go of the parent's connection and opens its own."""
         store = self.filled()
         parents = store._db
-        store._pid -= 1
+        store._session.pid -= 1
         self.addCleanup(parents.close)
         self.assertIsInstance(store.reserve([("k", 1)], NOON), quota.Reservation)
         self.assertIsNot(store._db, parents)

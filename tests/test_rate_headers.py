@@ -134,12 +134,12 @@ RECORDED: dict[str, tuple[str, dict[str, str], list[Row]]] = {
     "OpenRouter's own, as headers": (
         "openrouter",
         {"x-ratelimit-limit": "50", "x-ratelimit-remaining": "0", "x-ratelimit-reset": "1700000060000"},
-        [("requests", 0.0, 50, 0, 60.0)],
+        [("requests", MINUTE, 50, 0, 60.0)],
     ),
     "GitHub's style": (
         "proxy",
         {"x-ratelimit-limit": "60", "x-ratelimit-remaining": "56", "x-ratelimit-reset": "1700000030"},
-        [("requests", 0.0, 60, 56, 30.0)],
+        [("requests", MINUTE, 60, 56, 30.0)],
     ),
     "SambaNova": (
         "sambanova",

@@ -35,8 +35,9 @@ KINDS = {
 }
 NEAR = (-90.0, 75.0, -60.0, 61.0, -30.0, 45.0)
 """Seconds by which the clock may be off for a while."""
-FAR = 3e6
-"""Seconds up to which it may be off, to either side."""
+FAR = 1e6
+"""Seconds from where it began to the first of the places where it never was, on either side; each is `APART` from the last."""
+APART = 20_000.0
 THREADS = 4
 PROCESSES = 4
 Admitted = list[tuple[str, float]]
@@ -57,8 +58,9 @@ class SteppingClock:
             if dice.random() < 0.002:
                 far = dice.random() < 0.2
                 home = self._shared[1] and dice.random() < 0.6
-                self._shared[1] = 0.0 if home else dice.uniform(-FAR, FAR) if far else dice.choice(NEAR)
                 self._shared[2] += 1
+                place = START + dice.choice((-1, 1)) * (FAR + APART * self._shared[2])
+                self._shared[1] = 0.0 if home else place - self._shared[0] if far else dice.choice(NEAR)
             return float(self._shared[0] + self._shared[1])
 
     @property

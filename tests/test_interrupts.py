@@ -1,0 +1,207 @@
+"""KeyboardInterrupt, or a signal handler that uses the router, at any bytecode of a call: nothing stays in flight, no transaction
+stays open, no probe is lost, nothing waits for itself, and the next call works.
+
+`tests/benchmarks/bench_interrupts.py` does the same at a thousand points and more, with real signals too.
+"""
+
+from __future__ import annotations
+
+import random
+import sqlite3
+import tempfile
+import unittest
+from collections.abc import Callable
+from contextlib import closing
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from tests import ir
+from tests.fakes import HELLO, FakeClock, account, alias_of, streamed, unary
+from tests.interrupts import Stepper, steps_of
+
+POINTS = 40
+"""How many points of each kind of call are tried here."""
+
+
+def embed(router: Any) -> Any:
+    return router.embed(ir.EmbedRequest(["a", "b"], model="chat"))
+
+
+def stopped(router: Any) -> None:
+    """A stream that its caller leaves after the first chunk."""
+    with router.stream(HELLO) as stream:
+        next(stream)
+
+
+CALLS: dict[str, Callable[[Any], Any]] = {"unary": unary, "stream": streamed, "stopped": stopped, "embed": embed}
+
+
+def in_file(test: unittest.TestCase) -> Any:
+    """A store in a file of its own, gone at the test's end."""
+    folder = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
+    test.addCleanup(folder.cleanup)
+    store = ir.SQLiteQuotaStore(Path(folder.name, "quota.db"), busy_timeout=0.2)
+    test.addCleanup(store.close)
+    return store
+
+
+def locked(store: Any) -> bool:
+    """Whether somebody holds the write lock of the store's file."""
+    with closing(sqlite3.connect(store._file.path, timeout=0, isolation_level=None)) as db:
+        try:
+            db.execute("BEGIN IMMEDIATE")
+        except sqlite3.OperationalError:
+            return True
+        db.execute("ROLLBACK")
+    return False
+
+
+class Fixture:
+    """A router over one account whose provider answers `status` while that is not 200."""
+
+    def __init__(self, **parts: Any) -> None:
+        self.status = 200
+        self.clock = FakeClock()
+        self.provider = ir.MockProvider(default=lambda body: self.status if self.status != 200 else "one two three")
+        config = ir.Config(accounts=[account("mock")], models=[alias_of("mock")])
+        parts.setdefault("health", ir.HealthConfig(failure_threshold=1))
+        self.router = ir.Router(config, [self.provider], clock=self.clock, **parts)
+
+    def state(self) -> Any:
+        return self.router.status()["mock"]
+
+    def trip(self) -> None:
+        """Open the breaker, and let its rest pass: the next call is the probe."""
+        self.status = 503
+        try:
+            self.router.chat_completion(HELLO)
+        except ir.InferRouterError:
+            self.status = 200
+        self.clock.advance(31)
+
+
+def points(fixture: Fixture, name: str, call: Callable[[Any], Any], probe: bool = False) -> list[int]:
+    """Some steps of such a call, always the same ones."""
+    call(fixture.router)
+    if probe:
+        fixture.trip()
+    steps = steps_of(lambda: call(fixture.router))
+    return sorted(random.Random(name).sample(range(1, steps + 1), POINTS))
+
+
+class AtAnyPoint(unittest.TestCase):
+    def test_nothing_stays_in_flight(self) -> None:
+        """Wherever a call is cut off, none is under way afterwards, and the next is answered."""
+        for name, call in CALLS.items():
+            fixture = Fixture()
+            for at in points(fixture, name, call):
+                cut = Stepper(partial(call, fixture.router), at)
+                self.assertEqual(fixture.state().in_flight, 0, (name, cut.place))
+                self.assertEqual(fixture.router.chat_completion(HELLO).text, "one two three", (name, cut.place))
+
+    def test_no_probe_is_lost(self) -> None:
+        """Wherever the one call that a half-open breaker admits is cut off, the next one is admitted at once."""
+        for name, call in CALLS.items():
+            fixture = Fixture()
+            for at in points(fixture, name, call, True):
+                fixture.trip()
+                cut = Stepper(partial(call, fixture.router), at)
+                self.assertEqual(fixture.state().in_flight, 0, (name, cut.place))
+                self.assertEqual(fixture.router.chat_completion(HELLO).text, "one two three", (name, cut.place))
+
+    def test_what_failed_is_settled_as_it_failed(self) -> None:
+        """An interrupt in the midst of settling a refused call leaves nothing half settled: all is given back, or nothing."""
+        fixture = Fixture(health=ir.HealthConfig(failure_threshold=10**6))
+
+        def refused() -> None:
+            fixture.status = 400
+            try:
+                fixture.router.chat_completion(HELLO)
+            except ir.InvalidRequestError:
+                return
+
+        refused()
+        steps = steps_of(refused)
+        for at in sorted(random.Random(1).sample(range(steps // 2, steps + 1), POINTS)):
+            before = fixture.state()
+            cut = Stepper(refused, at)
+            after = fixture.state()
+            requests, tokens = (new.used - old.used for old, new in zip(before.limits[:2], after.limits[:2], strict=True))
+            self.assertIn((requests, tokens > 0), {(0, False), (1, True)}, cut.place)
+            self.assertEqual(after.in_flight, 0, cut.place)
+
+    def test_no_transaction_stays_open(self) -> None:
+        """Wherever a call over a file is cut off, though its traceback is kept, nobody is locked out, and the next call works."""
+        for name in ("unary", "stopped"):
+            store = in_file(self)
+            fixture = Fixture(quota_store=store)
+            for at in points(fixture, f"file {name}", CALLS[name]):
+                cut = Stepper(partial(CALLS[name], fixture.router), at, keep=True)
+                self.assertFalse(locked(store), (name, cut.place))
+                self.assertEqual(fixture.router.chat_completion(HELLO).text, "one two three", (name, cut.place))
+                cut.kept = None  # and with it a stream that was open
+                self.assertEqual(fixture.state().in_flight, 0, (name, cut.place))
+
+    def test_opening(self) -> None:
+        """Wherever the opening of a file is cut off, the file can be opened and used."""
+        path = in_file(self)._file.path
+        opened = lambda: ir.SQLiteQuotaStore(path, busy_timeout=0.2).close()  # noqa: E731  one line, twice used
+        for at in random.Random(5).sample(range(1, steps_of(opened) + 1), POINTS):
+            cut = Stepper(opened, at)
+            with ir.SQLiteQuotaStore(path, busy_timeout=0.2) as store:
+                self.assertFalse(locked(store), cut.place)
+
+
+class InTheMidst(unittest.TestCase):
+    """What comes in between uses the same router, in the same thread: it cannot wait for what it interrupts."""
+
+    def between(self, fixture: Fixture, name: str) -> None:
+        """Such calls with another one in the midst of each: both are answered, and each is counted once."""
+        call = CALLS[name]
+        reached = 0
+        for at in points(fixture, f"between {name}", call):
+            done: list[str] = []
+            before = fixture.state().limits[0].used
+
+            def nested(done: list[str] = done) -> None:
+                fixture.router.status()
+                done.append(fixture.router.chat_completion(HELLO).text)
+
+            cut = Stepper(partial(call, fixture.router), at, nested)
+            reached += bool(done)
+            self.assertEqual((cut.ended, bool(cut.place)), (True, bool(done)), (name, cut.place))
+            state = fixture.state()
+            self.assertEqual((state.limits[0].used - before, state.in_flight), (1 + len(done), 0), (name, cut.place))
+        self.assertGreater(reached, POINTS * 0.9)
+
+    def test_in_memory(self) -> None:
+        """A call in the midst of a call, at any bytecode of it, over the store in memory."""
+        for name in CALLS:
+            self.between(Fixture(), name)
+
+    def test_in_a_file(self) -> None:
+        """The same over a file, in whose transaction it may come: that one is rolled back, and begun anew."""
+        for name in ("unary", "stopped"):
+            self.between(Fixture(quota_store=in_file(self)), name)
+
+    def test_closing(self) -> None:
+        """A handler that closes the router: the call that it came into is answered, or is told that the router is closed."""
+        for store in (None, in_file):
+            ends: set[str] = set()
+            for at in random.Random(3).sample(range(1, steps_of(partial(unary, Fixture().router)) + 1), POINTS // 2):
+                fixture = Fixture(quota_store=store and store(self))
+
+                def call(router: Any = fixture.router, ends: set[str] = ends) -> None:
+                    try:
+                        ends.add(unary(router).text)
+                    except ir.InferRouterError as error:
+                        ends.add(str(error))
+
+                cut = Stepper(call, at, fixture.router.close)
+                self.assertTrue(cut.ended, cut.place)
+            self.assertLessEqual(ends, {"one two three", "this router is closed: make a new one"})
+
+
+if __name__ == "__main__":
+    unittest.main()

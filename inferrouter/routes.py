@@ -77,8 +77,8 @@ class Deployment:
         "model",
         "paid_buckets",
         "price",
-        "siblings",
         "prices",
+        "siblings",
         "spends",
         "token_ceiling",
     )
@@ -206,7 +206,7 @@ class RouteTable:
         if route is None:
             steps = self._steps(name)
             if len(self._deployments) > MAX_CACHED_NAMES:  # a provider that takes any name may be asked for ever new ones
-                self._routes, self._deployments, self._sizes = {}, {}, AnswerSizes()
+                self._routes, self._deployments, self._models, self._sizes = {}, {}, {}, AnswerSizes()
             deployments = [self._deployment(bound, model, now) for provider, model in steps for bound in self._at(provider)]
             route = self._routes.setdefault(name, route_over(name, deployments))  # of threads that come at once, the first one's
         return route

@@ -140,7 +140,7 @@ class FromAnswers(Learns):
         self.assertEqual(self.limits(router)["allowance"].amount, 100)
 
     def test_one_model_of_several(self) -> None:
-        """Where an account's limit is for several models, a lower one is taken for one model's own: the others are not cut short."""
+        """Where an account's limit is for several models, a lower one is one model's own, and cuts the others not short."""
         spent = {**GROQ, "x-ratelimit-remaining-requests": "0"}
         self.mock = ir.MockProvider("groq", [with_headers(spent), ir.MockReply(status=429, headers=spent), "hello"])
         account = ir.AccountConfig("groq", "a", limits={"rpd": 500})

@@ -98,7 +98,7 @@ class ServeTest(unittest.TestCase):
         self.assertEqual(found["accounts"][0]["limits"][0]["used"], 1)
 
     def test_several_over_one_ledger(self) -> None:
-        """Three endpoints in processes of their own count in one file: of 60 calls at once exactly the limit's 40 are answered."""
+        """Three endpoints, each a process, count in one file: of 60 calls at once exactly the limit's 40 are answered."""
         self.config.write_text(CONFIG.format(url=self.sim.base_url).replace("rpd = 100", "rpd = 40"))
         servers = [self.serve("--quiet", "--max-wait", "0") for _ in range(3)]
         statuses: list[int] = []

@@ -153,6 +153,31 @@ class CallsOfTheParent(unittest.TestCase):
         router.chat_completion(HELLO)
         self.assertEqual(settled.read_text().split()[1:], [str(os.getpid())] * 3)
 
+    def test_a_child_that_ends_within_a_call(self) -> None:
+        """A child that was forked in the midst of a call, and leaves it, settles nothing of it; its parent does."""
+        folder = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
+        self.addCleanup(folder.cleanup)
+        ends: list[int] = []
+
+        class Forks:
+            def on_route(self, event: object) -> None:
+                pid = os.fork()
+                if not pid:
+                    raise SystemExit
+                ends.append(os.waitpid(pid, 0)[1])
+
+            def on_result(self, event: object) -> None:
+                pass
+
+        with ir.SQLiteQuotaStore(Path(folder.name, "quota.db")) as store:
+            router = mock_router(quota_store=store, meter=Forks())
+            try:
+                answer = router.chat_completion(HELLO)
+            except SystemExit:
+                os._exit(0)
+            self.assertEqual(ends, [0])
+            self.assertEqual(router.status()["mock"].limits[1].used, answer.usage.total_tokens)
+
 
 @unittest.skipUnless(hasattr(os, "fork"), "no fork here")
 class StreamOfTheParent(unittest.TestCase):
@@ -202,6 +227,12 @@ class StreamOfTheParent(unittest.TestCase):
         """A child in which it is garbage leaves it alone."""
 
         def child(stream: Any) -> None:
+            try:
+                stream._reply.read_some()
+            except part("wire").WireFault:
+                stream._reply.close()
+            else:
+                raise AssertionError("it was read")
             stream.__del__()
             stream._reply.__del__()
             gc.collect()

@@ -34,6 +34,9 @@ def stopped(router: Any) -> None:
         next(stream)
 
 
+WHOLE = ("unary", "embed")
+"""Calls that leave nothing with their caller: though all frames are kept, all is given back."""
+
 CALLS: dict[str, Callable[[Any], Any]] = {"unary": unary, "stream": streamed, "stopped": stopped, "embed": embed}
 
 
@@ -96,7 +99,7 @@ class AtAnyPoint(unittest.TestCase):
         for name, call in CALLS.items():
             fixture = Fixture()
             for at in points(fixture, name, call):
-                cut = Stepper(partial(call, fixture.router), at)
+                cut = Stepper(partial(call, fixture.router), at, keep=name in WHOLE)
                 self.assertEqual(fixture.state().in_flight, 0, (name, cut.place))
                 self.assertEqual(fixture.router.chat_completion(HELLO).text, "one two three", (name, cut.place))
 
@@ -106,7 +109,7 @@ class AtAnyPoint(unittest.TestCase):
             fixture = Fixture()
             for at in points(fixture, name, call, True):
                 fixture.trip()
-                cut = Stepper(partial(call, fixture.router), at)
+                cut = Stepper(partial(call, fixture.router), at, keep=name in WHOLE)
                 self.assertEqual(fixture.state().in_flight, 0, (name, cut.place))
                 self.assertEqual(fixture.router.chat_completion(HELLO).text, "one two three", (name, cut.place))
 

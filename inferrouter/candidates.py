@@ -81,6 +81,9 @@ class CallNeeds(NamedTuple):
     media: frozenset[str] = frozenset()
 
 
+PLACE_WAIT_S = 0.5
+"""Seconds until a call that found all places of a `parallel` limit taken looks again: no clock says when one is free."""
+
 MANY = 8
 """Deployments from which on it pays to keep assessments between calls."""
 
@@ -358,13 +361,17 @@ def limit_rejection(candidate: Candidate, refusal: Refusal, estimate: Estimate, 
     limit = refusal.limit
     needed = f"needs {limit.quantity(refusal.needed)}{reserve_words(limit.unit, estimate)}"
     zone = "" if limit.rolling or limit.window in ("minute", "hour") else limit.zone
+    retry_at = refusal.retry_at
     if refusal.retry_at is None:
         reason = f"{needed}, more than the whole limit of {limit}"
+    elif UNITS[limit.unit].held:
+        reason = str(refusal)
+        retry_at = min(refusal.retry_at, now + PLACE_WAIT_S)
     else:
         left = limit.quantity(refusal.remaining).split(" ")[0]
         reason = f"{left} of {limit} left, {needed}: frees {moment_in_words(refusal.retry_at, now, zone)}"
     place = (candidate.provider, candidate.account_id, candidate.model)
-    return Rejection(*place, reason, refusal.retry_at, "limit", zone)
+    return Rejection(*place, reason, retry_at, "limit", zone)
 
 
 def _comes_back(deployment: Deployment, needs: CallNeeds, spent: Headroom | None) -> float | None:

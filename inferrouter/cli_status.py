@@ -98,7 +98,7 @@ def account_facts(account: AccountStatus) -> dict[str, Any]:
 
 
 def _limit_facts(limit: LimitStatus) -> dict[str, Any]:
-    names = ("name", "amount", "unit", "window", "used", "remaining")
+    names = ("name", "amount", "unit", "window", "used", "remaining", "leave")
     learned = [{"kind": fact.kind, "amount": fact.amount, "source": fact.source, "at": _utc(fact.at)} for fact in limit.learned]
     facts = {name: getattr(limit, name) for name in names} | {"resets_at": _utc(limit.resets_at)}
     return {**facts, "configured": limit.configured, "learned": learned} if learned else facts
@@ -106,7 +106,9 @@ def _limit_facts(limit: LimitStatus) -> dict[str, Any]:
 
 def _row(limit: LimitStatus, now: float) -> tuple[str, str, str]:
     left = _amount(limit.remaining, limit.unit)
-    used = f"{_amount(limit.used, limit.unit)} of {_amount(limit.amount, limit.unit)} {limit.unit} per {limit.window}"
+    used = f"{_amount(limit.used, limit.unit)} of {_amount(limit.amount, limit.unit)} {limit.counts}"
+    if limit.leave:
+        used += f", {_amount(limit.leave, limit.unit)} left to others"
     back = "" if limit.resets_at is None or limit.used <= 0 else f"more {moment_in_words(limit.resets_at, now)}"
     return limit.name, f"{left} left, {used}", back
 

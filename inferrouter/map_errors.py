@@ -24,6 +24,7 @@ from .errors import (
     QuotaStoreError,
     RateLimitedError,
     UnknownModelError,
+    router_closed,
 )
 
 BACKOFF_S = 0.5
@@ -58,6 +59,8 @@ def judge(error: InferRouterError, own_model: bool, served: bool) -> Judgement:
         return _all_failed(error)
     if isinstance(error, UnknownModelError):
         return Judgement(Meaning.ROW if own_model else Meaning.JOB)
+    if type(error) is InferRouterError and error.args == router_closed().args:
+        return Judgement(Meaning.JOB)
     for kind, meaning in _TABLE:
         if isinstance(error, kind):
             return Judgement(meaning)

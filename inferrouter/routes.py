@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import field, replace
+from dataclasses import field
 from typing import Any
 
 from .account import CATALOG, AccountConfig
@@ -121,7 +121,9 @@ class Deployment:
             return estimate
         reserve = self.answers.reserve * estimate.open_answers
         room = self.token_ceiling - estimate.input_tokens
-        return replace(estimate, output_tokens=int(max(min(reserve, room), 1)))
+        output = int(max(min(reserve, room), 1))
+        counted = (estimate.media, estimate.inputs, estimate.images, estimate.audio_s, estimate.open_answers)
+        return Estimate(estimate.input_tokens, output, *counted)
 
     def with_allowance(self, allowed: Limit) -> Deployment:
         """This deployment under the allowance that the store counts now, which `set_quota` may have changed: mostly itself."""

@@ -29,6 +29,7 @@ from .records import ChatRequest, Message, NativeTurn, Routing, ToolCall
 from .responses import ChatChunk, ChatResponse, ToolCallDelta
 from .serve_dialect import Asked, Body, count_of, finish_of, flag_of, list_of, new_id, text_of, unknown_keys
 from .serve_errors import Problem
+from .serve_turns import TurnMemory
 from .wire_json import dump_json
 
 STOPS = {"stop": "end_turn", "length": "max_tokens", "tool_calls": "tool_use", "content_filter": "refusal"}
@@ -47,6 +48,9 @@ class MessagesDialect:
 
     ping = event(PING)
 
+    def __init__(self, turns: TurnMemory | None = None) -> None:
+        self._turns = turns or TurnMemory()
+
     def read(self, body: Body) -> Asked:
         """The chat in `body`."""
         model = text_of(body, "model")
@@ -54,7 +58,7 @@ class MessagesDialect:
         output = body.get("output_config") if isinstance(body.get("output_config"), dict) else {}
         tools = [tool for tool in map(_tool, list_of(body, "tools")) if tool is not None]
         request = ChatRequest(
-            list(_messages(body)),
+            [self._turns.recalled(message) for message in _messages(body)],
             model,
             temperature=body.get("temperature"),
             max_tokens=limit,
@@ -71,6 +75,7 @@ class MessagesDialect:
 
     def whole(self, asked: Asked, responses: Sequence[ChatResponse], now: float) -> Body:
         """A message."""
+        self._turns.remember(responses)
         response = responses[0]
         usage = usage_of(response.usage.prompt_tokens, response.usage.completion_tokens, response.usage.cached_tokens)
         stop = STOPS[finish_of(response)]
@@ -78,7 +83,7 @@ class MessagesDialect:
 
     def writer(self, asked: Asked, now: float) -> MessagesWriter:
         """The writer of a stream."""
-        return MessagesWriter(asked)
+        return MessagesWriter(asked, self._turns)
 
     def error(self, problem: Problem) -> Body:
         """Anthropic's error object."""
@@ -88,8 +93,9 @@ class MessagesDialect:
 class MessagesWriter:
     """Writes the events of one message."""
 
-    def __init__(self, asked: Asked) -> None:
+    def __init__(self, asked: Asked, turns: TurnMemory | None = None) -> None:
         self._asked = asked
+        self._turns = turns
         self._index = -1
         self._kind: tuple[str, int] | None = None
         self._calls: dict[int, int] = {}
@@ -119,6 +125,8 @@ class MessagesWriter:
 
     def end(self, responses: Sequence[ChatResponse]) -> bytes:
         """The end of the last block and of the message, with usage."""
+        if self._turns is not None:
+            self._turns.remember(responses)
         response = responses[0]
         made = self._leave()
         if self._index < 0:  # nothing was said, which a message still says in a block

@@ -40,6 +40,8 @@ PORT = 8787
 IDLE_S = 30.0
 """Seconds a connection may be kept open without a request."""
 BACKLOG = 128
+LAST_S = 2.0
+"""Seconds that threads have to end once their clients are gone; one that still waits for its provider is left to itself."""
 SPARED_S = 1.0
 """Seconds a connection must have been idle before it has to give way to a newcomer."""
 log = logging.getLogger("inferrouter.serve")
@@ -143,8 +145,9 @@ class Serve:
                 _shut(connection)
             thread.join(max(0.0, deadline - self._clock.monotonic()))
             _shut(connection)
+        deadline = self._clock.monotonic() + LAST_S
         for _, thread in self._connections():
-            thread.join()
+            thread.join(max(0.0, deadline - self._clock.monotonic()))
         self._watch.stop()
 
     def __enter__(self) -> Self:
@@ -176,10 +179,16 @@ class Serve:
                     return
                 self._stopping.wait(0.05)  # out of files: some will be free again
                 continue
-            connection = Connection(sock, self._clock, self._max_body, IDLE_S)
+            try:
+                connection = Connection(sock, self._clock, self._max_body, IDLE_S)
+            except OSError:  # gone before it was looked at
+                sock.close()
+                self._slots.release()
+                continue
             thread = threading.Thread(target=self._serve, args=(connection, address[0]), name="inferrouter-client", daemon=True)
             with self._lock:
                 self._open[connection] = thread
+                self._idle_since[connection] = self._clock.monotonic()
             try:
                 thread.start()
             except RuntimeError:  # no thread to be had

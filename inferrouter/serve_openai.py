@@ -29,6 +29,7 @@ from .records import ChatRequest, EmbedRequest, Message, Routing, ToolCall, Usag
 from .responses import ChatChunk, ChatResponse, EmbedResponse, ToolCallDelta
 from .serve_dialect import Asked, Body, count_of, finish_of, flag_of, list_of, new_id, text_of, unknown_keys
 from .serve_errors import Problem
+from .serve_turns import TurnMemory
 from .wire_json import write_event
 
 MOST_COPIES = 16
@@ -46,6 +47,9 @@ class ChatDialect:
 
     ping = b": keep-alive\n\n"
 
+    def __init__(self, turns: TurnMemory | None = None) -> None:
+        self._turns = turns or TurnMemory()
+
     def read(self, body: Body) -> Asked:
         """The chat in `body`."""
         model = text_of(body, "model")
@@ -57,7 +61,7 @@ class ChatDialect:
             raise InvalidRequestError(message=f"n is a whole number from 1 to {MOST_COPIES}")
         options = body.get("stream_options")
         request = ChatRequest(
-            [read_message(item, place) for place, item in enumerate(list_of(body, "messages"))],
+            [self._turns.recalled(read_message(item, place)) for place, item in enumerate(list_of(body, "messages"))],
             model,
             temperature=body.get("temperature"),
             max_tokens=count_of(body, "max_completion_tokens", "max_tokens"),
@@ -74,6 +78,7 @@ class ChatDialect:
 
     def whole(self, asked: Asked, responses: Sequence[ChatResponse], now: float) -> Body:
         """A chat.completion."""
+        self._turns.remember(responses)
         choices: list[Body] = []
         for response in responses:
             for place, found in enumerate(response.choices):
@@ -86,7 +91,7 @@ class ChatDialect:
 
     def writer(self, asked: Asked, now: float) -> ChatWriter:
         """The writer of a stream of chat.completion.chunk."""
-        return ChatWriter(asked, now)
+        return ChatWriter(asked, now, self._turns)
 
     def error(self, problem: Problem) -> Body:
         """OpenAI's error object."""
@@ -96,8 +101,9 @@ class ChatDialect:
 class ChatWriter:
     """Writes chunks; each choice begins with its role, and ends with the reason why, once."""
 
-    def __init__(self, asked: Asked, now: float) -> None:
+    def __init__(self, asked: Asked, now: float, turns: TurnMemory | None = None) -> None:
         self._asked = asked
+        self._turns = turns
         self._head = head_of(new_id("chatcmpl-"), "chat.completion.chunk", now, asked.model)
         self._extra: Body = {"usage": None} if asked.notes["usage"] else {}
         self._finished: set[int] = set()
@@ -130,6 +136,8 @@ class ChatWriter:
     def end(self, responses: Sequence[ChatResponse]) -> bytes:
         """The reason of each choice that has not told it, usage if it was asked for, and the marker."""
         made = b""
+        if self._turns is not None:
+            self._turns.remember(responses)
         for copy, response in enumerate(responses):
             for place, found in enumerate(response.choices):
                 if copy + found.index not in self._finished:

@@ -90,7 +90,7 @@ function showLimit(node, limit) {
   const [name, rest] = node.querySelectorAll(".row span"), bar = node.querySelector(".bar");
   const share = limit.amount > 0 ? Math.min(1, limit.used / limit.amount) : 1;
   const money = limit.unit === "dollars";
-  const label = (limit.name === "allowance" ? "free " : "") + limit.unit + " per " + limit.window;
+  const label = (limit.name === "allowance" ? "free " : "") + (limit.unit === "parallel" ? "calls at once" : limit.unit + " per " + limit.window);
   put(name, label);
   const frees = limit.used > 0 && limit.resets_at ? ", frees in " + span(limit.resets_at - now()) : "";
   put(rest, (money ? dollars(limit.used) + " of " + dollars(limit.amount) : short(limit.used) + " of " + short(limit.amount)) + frees);

@@ -29,6 +29,7 @@ from .responses_server import (
 )
 from .serve_dialect import Asked, Body, count_of, finish_of, flag_of, list_of, new_id, text_of, unknown_keys
 from .serve_errors import Problem
+from .serve_turns import TurnMemory
 
 CARRIED = frozenset(
     (
@@ -56,6 +57,9 @@ class ResponsesDialect:
 
     ping = b": keep-alive\n\n"
 
+    def __init__(self, turns: TurnMemory | None = None) -> None:
+        self._turns = turns or TurnMemory()
+
     def read(self, body: Body) -> Asked:
         """The chat in `body`."""
         if body.get("previous_response_id") or body.get("conversation"):
@@ -67,7 +71,7 @@ class ResponsesDialect:
         tools = [_tool(tool) for tool in given if isinstance(tool, dict) and tool.get("type", "function") == "function"]
         reasoning = body.get("reasoning") if isinstance(body.get("reasoning"), dict) else {}
         request = ChatRequest(
-            list(_messages(body)),
+            [self._turns.recalled(message) for message in _messages(body)],
             model,
             temperature=body.get("temperature"),
             max_tokens=count_of(body, "max_output_tokens"),
@@ -88,6 +92,7 @@ class ResponsesDialect:
 
     def whole(self, asked: Asked, responses: Sequence[ChatResponse], now: float) -> Body:
         """A response."""
+        self._turns.remember(responses)
         response = responses[0]
         message = response.message
         output = [reasoning_item(new_id("rs_"), message.reasoning)] if message.reasoning else []
@@ -99,7 +104,7 @@ class ResponsesDialect:
 
     def writer(self, asked: Asked, now: float) -> ResponsesWriter:
         """The writer of a stream."""
-        return ResponsesWriter(asked, now)
+        return ResponsesWriter(asked, now, self._turns)
 
     def error(self, problem: Problem) -> Body:
         """OpenAI's error object."""
@@ -109,8 +114,9 @@ class ResponsesDialect:
 class ResponsesWriter:
     """Writes the events of one response. One item is open at a time."""
 
-    def __init__(self, asked: Asked, now: float) -> None:
+    def __init__(self, asked: Asked, now: float, turns: TurnMemory | None = None) -> None:
         self._asked = asked
+        self._turns = turns
         self._now = now
         self._events = Events()
         self._response: Body = {}
@@ -145,6 +151,8 @@ class ResponsesWriter:
 
     def end(self, responses: Sequence[ChatResponse]) -> bytes:
         """The end of the last item, and the whole response."""
+        if self._turns is not None:
+            self._turns.remember(responses)
         response = responses[0]
         made = self._leave()
         if not self._done:

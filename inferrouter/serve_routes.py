@@ -22,6 +22,7 @@ from .serve_dialect import Body, Dialect, parse_body, unknown_keys
 from .serve_errors import Problem, invalid, problem_of
 from .serve_http import Connection, Fields, Gone, Request
 from .serve_openai import ChatDialect, CompletionDialect, read_embeddings, write_embeddings
+from .serve_turns import TurnMemory
 from .waiting import CallCancelledError
 from .wire_json import write_json
 
@@ -44,7 +45,8 @@ class Routes:
     def __init__(self, service: Service, dashboard: Any) -> None:
         self._service = service
         self._dashboard = dashboard
-        self._chats: dict[str, Dialect] = {"/chat/completions": ChatDialect(), "/completions": CompletionDialect()}
+        self._turns = TurnMemory()
+        self._chats: dict[str, Dialect] = {"/chat/completions": ChatDialect(self._turns), "/completions": CompletionDialect()}
 
     def answer(self, request: Request, connection: Connection, client: str, extra: Fields) -> int:
         """Answer `request`, whatever it is; returns the status for the access log. Raises `Gone`."""
@@ -94,7 +96,7 @@ class Routes:
         found = self._chats.get(path)
         if found is None and path in CHATS:
             module, name = CHATS[path]
-            made: Dialect = getattr(import_module(f".{module}", __package__), name)()
+            made: Dialect = getattr(import_module(f".{module}", __package__), name)(self._turns)
             found = self._chats[path] = made
         return found
 

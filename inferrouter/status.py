@@ -67,6 +67,11 @@ class LimitStatus:
         """Whether nothing is left of it, so that the next call waits or goes elsewhere."""
         return self.remaining <= 0
 
+    @property
+    def counts(self) -> str:
+        """What it counts, in words: "requests per 5h", "calls at once"."""
+        return "calls at once" if UNITS[self.unit].held else f"{self.unit} per {self.window}"
+
 
 @frozen_value
 class AccountStatus:
@@ -112,8 +117,7 @@ class AccountStatus:
             used, amount = _said(limit.used, limit.unit), _said(limit.amount, limit.unit)
             left = f", {_said(limit.leave, limit.unit)} left to others" if limit.leave else ""
             words = f" ({learned})" if (learned := learned_in_words(limit)) else ""
-            what = "calls at once" if UNITS[limit.unit].held else f"{limit.unit} per {limit.window}"
-            line = f"  {limit.name}: {used} of {amount} {what}{left}{words}"
+            line = f"  {limit.name}: {used} of {amount} {limit.counts}{left}{words}"
             if limit.full and limit.resets_at is not None:
                 zone = self.zone if limit.window in ("day", "week", "month") else ""
                 line += f"; full, waits until some frees {moment_in_words(limit.resets_at, self.as_of, zone)}"
@@ -218,6 +222,7 @@ def _is_of(key: str, owner: str) -> bool:
 def _limit_status(headroom: Headroom, scope: str, learned: Learned | None, leave: float) -> LimitStatus:
     limit = headroom.limit
     name = headroom.key.removeprefix(scope).lstrip("|/")
-    facts = (name, limit.amount, limit.unit, limit.window, headroom.used, headroom.remaining, headroom.resets_at)
+    resets_at = None if UNITS[limit.unit].held else headroom.resets_at  # no clock says when a call ends
+    facts = (name, limit.amount, limit.unit, limit.window, headroom.used, headroom.remaining, resets_at)
     configured, said = (None, ()) if learned is None else (learned.configured, learned.facts)
     return LimitStatus(*facts, configured, said, leave)

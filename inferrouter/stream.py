@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from math import inf
 from threading import get_ident
 from types import TracebackType
@@ -274,12 +275,10 @@ class ChatStream:
 
     def _finish(self) -> None:
         """Make the whole answer and settle it. Raises what a decoder raises that cannot make one; nothing is settled then."""
-        try:
+        with suppress(WireFault):
             self._reply.set_limits(LAST_PIECE_WAIT_S)
             while self._reply.read_some():
                 pass
-        except WireFault:
-            pass
         response = self._assembled(self._assembler.usage or Usage(), complete=True)
         usage = usage_of(response, self._estimate)
         response = response.routed(self._attempt.routing_for(usage), usage)
@@ -303,11 +302,9 @@ class ChatStream:
 
     def _hang_up(self) -> None:
         self._ready.clear()
-        try:
+        with suppress(Exception):  # a wire may be of the caller's own
             if self._closer.setdefault(None, get_ident()) == get_ident():  # two threads would read at once
                 self._reply.close()
-        except Exception:  # a wire of the caller's own
-            self._exhausted = True
 
     def _came(self) -> tuple[Usage, ChatResponse]:
         """What came so far, and what it used. Raises nothing: of what a provider's own code got wrong, nothing counts."""

@@ -9,12 +9,11 @@ refused while free capacity is left. Must never know a wire format, nor sleep un
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any, Generic, TypeVar
 
 from .attempt import LiveAttempt, Operation, Runtime
 from .candidates import Assessment, Candidate, find_candidates, limit_rejection, outage_rejection
-from .costs import UNITS, Estimate
+from .costs import Estimate
 from .errors import (
     AllCandidatesFailedError,
     Attempt,
@@ -46,9 +45,6 @@ LIMITS = (RateLimitedError, QuotaExceededError)
 
 HELD = (*LIMITS, ModelNotFoundError, AuthenticationError)
 """Errors after which others may be waited for: whoever failed with one is held meanwhile."""
-
-PLACE_WAIT_S = 0.5
-"""Seconds until a call that found all places of a `parallel` limit taken looks again."""
 
 MAX_REFUSALS = 20
 """How often one deployment is assessed again in a round, should other calls take its allowance and give it back each time."""
@@ -351,14 +347,7 @@ class _Round(Generic[T]):
                 deployment.token_ceiling = refusal.limit.amount  # a limit that was learned to be smaller than configured
                 self._put_back(candidate)
             else:
-                refusal = replace(refusal, retry_at=self._retry_at(refusal))
                 self.rejections.append(limit_rejection(candidate, refusal, estimate, self.runtime.clock.time()))
-
-    def _retry_at(self, refusal: Refusal) -> float | None:
-        """When to try again; where calls at once are limited, no clock says when one of them ends, so soon."""
-        if refusal.retry_at is None or not UNITS[refusal.limit.unit].held:
-            return refusal.retry_at
-        return min(refusal.retry_at, self.runtime.clock.time() + PLACE_WAIT_S)
 
     def _in_turn(self, candidate: Candidate) -> Candidate | None:
         """`candidate` as it is now, after failures that took time; or None: it must not serve, or goes behind what is free."""

@@ -38,6 +38,7 @@ SWEEP = "test_secrets.Sweeping.test_no_trouble_shows_a_key"
 CUTS = "test_resources.Bounds.test_cut_at_every_byte"
 AS_TEXT = '[line.encode("latin-1") for line in (data.decode("latin-1") + "x").splitlines()]; lines[-1] = lines[-1][:-1]'
 HOLD_CR = 'if data[-1] == 13:\n                self._head, data = b"\\r", data[:-1]\n'
+POOL = ("test_pool",)
 MUTANTS = (
     Mutant("text's own line ends in a stream", "sse", 'lines = data.split(b"\\n")', f"lines = {AS_TEXT}", ("test_sse",)),
     Mutant("byte order mark kept", "sse", "return head.removeprefix(_BOM)", "return head", ("test_sse",)),
@@ -56,8 +57,8 @@ MUTANTS = (
     Mutant(
         "end without marker is success",
         "stream",
-        "        elif not piece and not chunks:\n",
-        "        elif not piece and not chunks:\n            self._over = True\n        elif False:\n",
+        "        elif decoder.complete and not end.taken_back:\n",
+        "        elif True:\n",
         (CUTS,),
     ),
     Mutant(
@@ -92,8 +93,8 @@ MUTANTS = (
     Mutant(
         "broken answers keep their socket",
         "transport",
-        "self._response.close()\n            self._connection.close()",
-        "self._response.close()",
+        "            finally:\n                self._connection.close()",
+        "            finally:\n                pass",
         ("test_resources.Resources.test_closed_though_kept",),
     ),
     Mutant(
@@ -166,7 +167,13 @@ MUTANTS = (
         ("test_transport.Pool",),
     ),
     Mutant("breakers on the wall clock", "attempt", "verdict, now.mono)", "verdict, now.wall)", ("test_walk_table.Breakers",)),
-    Mutant("half-open admits all", "health", "return 1.0 if self.probing else 0.0", "return 0.0", ("test_health",)),
+    Mutant(
+        "half-open admits all",
+        "health",
+        "return 1.0 if probe is not None and probe._alive else 0.0",
+        "return 0.0",
+        ("test_health",),
+    ),
     Mutant(
         "Retry-After is believed",
         "failure_table",
@@ -185,13 +192,47 @@ MUTANTS = (
     Mutant(
         "request ids are not masked", "redaction", "redact(error.request_id, secrets, cut=True)", "error.request_id", (SWEEP,)
     ),
-    Mutant("cut keys are not masked", "secret", "            if cut:\n", "            if False:\n", (SWEEP,)),
+    Mutant("cut keys are not masked", "secret", "SHORTEST if cut else 0", "0", (SWEEP,)),
+    Mutant("escapes are not read", "escapes", "READINGS = 4", "READINGS = 1", ("test_escapes",)),
+    Mutant("halves of keys are kept", "redaction", "source = ()", "pass", ("test_key_leaks.Echoes",)),
     Mutant(
-        "causes that quote are kept", "secret", "return len(self._value) >= SHORTEST and any(", "return False and any(", (SWEEP,)
+        "one pool for all keys", "http_opener", "_replace(owner=hash(self._keys))", "_replace(owner=0)", ("test_transport.Pool",)
     ),
     Mutant(
-        "a broken stream ends quietly", "stream", "raise StreamInterruptedError(partial, error) from error", "return", (CUTS,)
+        "a finish reason is believed in every chunk",
+        "stream_end",
+        "Stage.LIKELY: (Stage.DOUBTED, Stage.REPEATED, Stage.OVER)",
+        "Stage.LIKELY: (Stage.SPEAKING, Stage.LIKELY, Stage.OVER)",
+        ("test_stream_end",),
     ),
+    Mutant(
+        "only 100 is passed over", "http_head", "if status >= 200 or status == 101:", "if status != 100:", ("test_http_head",)
+    ),
+    Mutant("cut refusals say nothing", "error_body", "return load_cut_json(text)", "return {}", ("test_refusals.Refusals",)),
+    Mutant(
+        "coded refusals have no status",
+        "transport",
+        "if reply._body_fault is not None and status < 300:",
+        "if reply._body_fault is not None:",
+        ("test_refusals.Refusals",),
+    ),
+    Mutant("streams without a limit", "transport", "if self._stream_left < 0:", "if False:", ("test_transport.Pool",)),
+    Mutant(
+        "bad certificates are tried again",
+        "wire",
+        "lasting = _CERTIFICATE_ADVICE in message",
+        "lasting = False",
+        ("test_transport_config",),
+    ),
+    Mutant("estimates are not marked", "calls", "estimated=True", "estimated=False", ("test_estimated_usage",)),
+    Mutant(
+        "causes that quote are kept",
+        "secret",
+        "return len(self._value) >= SHORTEST and shows_any(",
+        "return False and (",
+        (SWEEP,),
+    ),
+    Mutant("a broken stream ends quietly", "stream", "raise interrupted from error", "return", (CUTS,)),
     Mutant(
         "a failing store admits",
         "guarded_store",
@@ -202,7 +243,7 @@ MUTANTS = (
     Mutant(
         "a refused reservation is a call",
         "walk",
-        "if isinstance(attempt, Refusal):",
+        "if isinstance(refused, Refusal):",
         "if False:",
         ("test_concurrency", "test_walk_table.RateLimits"),
     ),
@@ -213,7 +254,7 @@ MUTANTS = (
         "        if True:\n            self._check_open()\n            while",
         ("test_quota_sqlite",),
     ),
-    Mutant("negative counts", "wire_json", "return value if value > 0 else 0", "return value", ("test_hostile_bodies",)),
+    Mutant("negative counts", "wire_json", "if value > 0 else 0", "", ("test_hostile_bodies",)),
     Mutant(
         "keys through plain proxies",
         "http_opener",
@@ -237,7 +278,13 @@ MUTANTS = (
         "first",
         ("test_walk_assessment",),
     ),
-    Mutant("a lost race refuses", "walk", "if refusal.key == assessed_by and", "if False and", ("test_walk_assessment",)),
+    Mutant(
+        "a lost race refuses",
+        "walk",
+        "if any(refusal.key == key for key, _ in assessed_by) and",
+        "if False and",
+        ("test_walk_assessment",),
+    ),
     Mutant("what remains raises headroom", "quota_counting", "    if missing <= 0:\n", "    if missing == 0:\n", ("test_quota",)),
     Mutant(
         "a higher statement counts at once", "quota_learned", "return now >= known.at + FIRM_S", "return True", ("test_quota",)
@@ -252,6 +299,39 @@ MUTANTS = (
         ") is None:\n            return False",
         ("test_outage",),
     ),
+    Mutant(
+        "a job's torn record is kept",
+        "batch_output",
+        "            if self._end < size:\n                os.ftruncate(self._fd, self._end)",
+        "            self._end = size",
+        ("test_batch.Resuming",),
+    ),
+    Mutant(
+        "a job's half write stays",
+        "batch_output",
+        "os.ftruncate(self._fd, self._end)\n                os.lseek",
+        "os.lseek",
+        ("test_batch",),
+    ),
+    Mutant(
+        "two jobs on one output",
+        "batch_state",
+        "fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)",
+        "pass",
+        ("test_batch.Resuming",),
+    ),
+    Mutant("equal rows are each asked", "batch_index", "if times > 1 and dedupe:", "if False:", ("test_batch.Resuming",)),
+    Mutant("a job's line is no line", "map_pacing", "turns.sort(key=_number)", "pass", ("test_mapping.Pacing",)),
+    Mutant(
+        "what a call left over waits",
+        "map_pacing",
+        "first.at = min(first.at, self._clock.time())",
+        "pass",
+        ("test_mapping.Pacing",),
+    ),
+    Mutant("waiting is a try", "map_serving", "failures += meaning is Meaning.TRY", "failures += True", ("test_mapping",)),
+    Mutant("any answer fits the schema", "batch", "check=check, keep=", "check=None, keep=", ("test_batch.Formats",)),
+    Mutant("a capacity off by some slots", "capacity", "(SLOTS + 0.5) / SLOTS", "(SLOTS + 4) / SLOTS", ("test_capacity",)),
     Mutant("newcomers jump the line", "waiting_line", "each.number < place.number and", "False and", ("test_waiting_line",)),
     Mutant("sessions wander", "policy", "sorted(alike, key=_first, reverse=True)", "alike", ("test_sessions",)),
     Mutant(
@@ -261,6 +341,28 @@ MUTANTS = (
         "return text[:200]",
         ("test_call_events",),
     ),
+    Mutant(
+        "a full model blocks its alias",
+        "policy",
+        "return False, candidate.share <= 0, place",
+        "return False, False, place",
+        ("test_policy",),
+    ),
+    Mutant("one key twice counts twice", "environment", "if same is not None:", "if False:", POOL),
+    Mutant("the last refused key is passed over", "walk", "return self.runtime.auth_next and bool(others)", "return True", POOL),
+    Mutant("what costs is free beside free models", "environment", "and _is_free(each)", "", POOL),
+    Mutant("another number is a typo", "spelling", "if _digits(one) != _digits(other):", "if False:", ("test_spelling",)),
+    Mutant("limits are assumed over stated ones", "assumptions", "account.limits is UNSTATED and", "", ("test_assumptions",)),
+    Mutant(
+        "an unpriced model under a cap",
+        "candidates",
+        "account.prices == CATALOG and DOLLARS in",
+        "DOLLARS in ()",
+        ("test_assumptions",),
+    ),
+    Mutant("nothing is learned of answers", "attempt", "if self._expected.open_answers:", "if False:", ("test_estimates",)),
+    Mutant("true is a number", "shapes", "and not isinstance(data, bool)", "", ("test_chat",)),
+    Mutant("missing fields are filled", "shapes", "    if missing:\n", "    if False:\n", ("test_chat",)),
 )
 
 

@@ -40,7 +40,8 @@ class Served(unittest.TestCase):
         settings = {"auth": ir.Auth("sk-1"), "limits": self.limits, "capabilities": ("text", "tools", "json", "image")}
         account = ir.AccountConfig(provider="sim", id="a", base_url=url, **settings)
         config = ir.Config(models=[ir.ModelMapping("fast", [ir.ModelRef("sim", "m")])], default_model="fast", accounts=[account])
-        provider = Named(ir.AnthropicProvider(url)) if self.dialect == "anthropic" else ir.OpenAICompatProvider("sim", url)
+        kinds = {"anthropic": ir.AnthropicProvider, "gemini": ir.GeminiProvider}
+        provider = Named(kinds[self.dialect](url)) if self.dialect in kinds else ir.OpenAICompatProvider("sim", url)
         return ir.Router(config, [provider], health=ir.HealthConfig(failure_threshold=1000))
 
     def ask(self, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None) -> Reply:

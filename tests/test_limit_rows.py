@@ -269,6 +269,8 @@ class Calls(unittest.TestCase):
         stream = router.stream(HELLO)
         next(iter(stream))
         self.assertEqual(self.used(router)["parallel"], 1)
+        self.assertIn("parallel: 1 of 1 calls at once", str(router.status()))
+        self.assertIsNone(router.status()["a"].limits[0].resets_at)
         with self.assertRaises(ir.NoCandidatesError) as caught:
             router.chat_completion(HELLO)
         self.assertIn("1 call at once, and all are under way", str(caught.exception))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import threading
+import time
 import unittest
 from collections import Counter
 from typing import Any
@@ -128,6 +129,49 @@ class Pacing(unittest.TestCase):
         self.assertGreater(sum(place == number for place, number in enumerate(asked)), 150)
         self.assertLess(looks[0], 3 * 200)
 
+    def test_who_came_first_goes_first(self) -> None:
+        """A row that is refused once more stands before those that came later, also where they were refused before it."""
+        clock, lock = FakeClock(), threading.RLock()
+        pacer = part("map_pacing").Pacer(clock, lock, lambda: False, lambda at: False)
+        pacer.awake = 2
+        first, second = pacer.enter("m"), pacer.enter("m")
+        order: list[int] = []
+
+        def wait(turn: Any) -> None:
+            pacer.wait(turn, NOON + 10, "a slot")
+            order.append(turn.number)
+            pacer.leave(turn)
+            with lock:
+                pacer.step_aside()
+
+        late = threading.Thread(target=wait, args=(second,))
+        late.start()
+        while pacer.next_look() is None:
+            pass
+        early = threading.Thread(target=wait, args=(first,))
+        early.start()
+        for thread in (late, early):
+            thread.join(10)
+        self.assertEqual((order, clock.now), ([first.number, second.number], NOON + 10))
+
+    def test_a_call_that_used_less(self) -> None:
+        """What was reserved for a call and not used serves a row that waits, at once and not at the next reset."""
+        clock = FakeClock()
+        asked: list[float] = []
+
+        def reply(body: Any) -> Any:
+            asked.append(clock.now)
+            while len(asked) == 1 and run._workers._pacer.next_look() is None:
+                time.sleep(0.001)
+            return ir.MockReply("ok", usage=ir.Usage(10, 10, 20))
+
+        provider = ir.MockProvider("mock", default=reply, models=["m"])
+        account = ir.AccountConfig("mock", "a", daily_free=1500, quota_unit="tokens")
+        with ir.Router(ir.Config(accounts=[account], default_model="m"), [provider], clock=clock) as router:
+            run = router.map([ir.ChatRequest("x", max_tokens=1000)] * 2, workers=2)
+            self.assertEqual(sum(result.ok for result in run), 2)
+        self.assertEqual(asked, [NOON, NOON])
+
     def test_two_models_wait_apart(self) -> None:
         """A model whose limit is spent holds up no row of another."""
         clock = FakeClock()
@@ -222,7 +266,8 @@ class Errors(unittest.TestCase):
 
     def test_a_provider_that_never_works(self) -> None:
         """The job fails some rows and then ends with the error, instead of failing them all or hanging."""
-        router, _ = mock_router({"rpd": 100_000}, default=500)
+        clock = FakeClock()
+        router, _ = mock_router({"rpd": 100_000}, default=500, clock=clock)
         found = []
         with router, self.assertRaises(ir.InferRouterError):
             for result in router.map(itertools.repeat("x")):
@@ -230,6 +275,7 @@ class Errors(unittest.TestCase):
         self.assertTrue(found)
         self.assertFalse(any(result.ok for result in found))
         self.assertLess(len(found), 40)
+        self.assertLess(clock.now, NOON + 20)
 
     def test_an_outage_is_waited_for(self) -> None:
         """Once there was an answer, an open breaker is waited for like a limit."""
@@ -305,6 +351,7 @@ class Errors(unittest.TestCase):
             (ir.QuotaStoreError("x"), "store"),
             (ir.ConfigError("x"), "job"),
             (ir.InferRouterError("a bug"), "row"),
+            (part("errors").router_closed(), "job"),
         ]
         for error, meaning in cases:
             self.assertEqual(errors.judge(error, False, True).meaning.value, meaning, error)

@@ -66,6 +66,18 @@ class Order(unittest.TestCase):
         """The declared order is left as it is."""
         self.assertEqual(order("declared_order", Runner("b", False), Runner("a")), "ba")
 
+    def test_best_first(self) -> None:
+        """In the order of the models, accounts of one by what is left; what is full after what is not, paid last by price."""
+        runners = (
+            Runner("a", model="best", share=0.0),
+            Runner("b", model="best", share=0.2),
+            Runner("c", model="best", share=0.9),
+            Runner("d", free=False, price=2.0, model="best"),
+            Runner("e", model="next", share=1.0),
+            Runner("f", free=False, price=1.0, model="last"),
+        )
+        self.assertEqual(order("best_first", *runners), "cbeafd")
+
     def test_nothing_in_nothing_out(self) -> None:
         """No policy minds having nothing to order, and none changes what it was given."""
         for name in part("config").POLICIES:

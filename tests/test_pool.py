@@ -8,6 +8,7 @@ import tempfile
 import unittest
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 from tests import ir, part
 from tests.fakes import FakeClock
@@ -100,6 +101,10 @@ class Aliases(unittest.TestCase):
             self.assertEqual([each.model for each in found], ["glm-4.7-flash", "glm-4.6v-flash"])
             self.assertEqual(router.chat("Hi").routing.model, "glm-4.7-flash")
             self.assertIn("parallel: 0 of 1 calls at once", str(router.status()))
+        dear = catalog.Offer("zai", "glm-5.2", 1, "https://z.ai", "2026-07-24")
+        with mock.patch.object(environment, "OFFERS", [dear, *catalog.OFFERS]):
+            with pool({"ZAI_API_KEY": "z"}, providers=mocks("zai")) as router:
+                self.assertEqual(router.chat("Hi").routing.model, "glm-4.7-flash")
 
     def test_every_offer_has_its_place(self) -> None:
         """Each offer has a tier, a dated source and a provider in the catalog, and is listed once, the rated ones best first."""

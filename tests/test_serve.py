@@ -274,6 +274,25 @@ class Patience(Served):
             self.assertEqual(read({"x-stainless-timeout": odd}, 60.0), (60.0, None))
 
 
+class Lines(Served):
+    limits = {"parallel": 1}  # noqa: RUF012  # never changed
+    simulated = {"latency_s": 0.1}  # noqa: RUF012  # as above
+
+    def test_first_come_first_served(self) -> None:
+        """Where one call at a time is allowed, five that come at once are all answered, in the order they came."""
+        socks = []
+        for number in range(5):
+            sock = self.connect()
+            sock.settimeout(10)
+            sock.sendall(post(json.dumps(HELLO).encode(), f"X-N: {number}", "Connection: close"))
+            socks.append(sock)
+            self.until(lambda seen=number: len(self.server.calls.under_way()) + len(self.server.calls.past()) > seen, "it came")
+        for sock in socks:
+            self.assertIn(b"200 OK", drained(sock))
+            sock.close()
+        self.assertEqual([call.number for call in reversed(self.server.calls.past())], [1, 2, 3, 4, 5])
+
+
 class Waits(Served):
     limits = {"rpm": 1}  # noqa: RUF012  # never changed
 
@@ -472,6 +491,26 @@ class Bounds(Served):
 
 
 class SlowProviders(unittest.TestCase):
+    def test_stopping_waits_for_no_provider(self) -> None:
+        """A call whose provider does not answer keeps nobody from stopping."""
+        with ScriptedServer(lambda peer: peer.wait(20) if peer.request() else None) as stuck:
+            account = ir.AccountConfig("stuck", "s", base_url=stuck.url, auth=ir.Auth("k"))
+            router = ir.Router(ir.Config(accounts=[account]), [ir.OpenAICompatProvider("stuck", stuck.url)])
+            server = ir.serve(router, port=0)
+            with socket.create_connection(("127.0.0.1", server.port)) as hanging:
+                hanging.sendall(post(json.dumps({**HELLO, "model": "stuck/m"}).encode()))
+                while not stuck.requests:
+                    time.sleep(0.01)
+                began = time.monotonic()
+                with unittest.mock.patch.object(part("serve_endpoint"), "LAST_S", 0.2):
+                    server.stop(0.1)
+                self.assertLess(time.monotonic() - began, 3.0)
+            thread = next(iter(server._open.values()))
+            stuck.stopped.set()
+            thread.join(10)
+            router.close()
+        self.assertFalse(thread.is_alive())
+
     def test_an_answer_that_never_comes_holds_nobody_else(self) -> None:
         """While one call hangs at its provider, others are answered."""
         with ScriptedServer(lambda peer: peer.wait(20) if peer.request() else None) as stuck, simulator.Simulator() as sim:

@@ -269,6 +269,81 @@ class ClaudeBehind(Served):
         self.assertIn("sunny", second.json["content"][-1]["text"])
 
 
+class GeminiBehind(Served):
+    dialect = "gemini"
+
+    def turns(self, path: str, first: Any, second: Any) -> None:
+        """A call, and its result with the call as most clients give it back: without what Gemini signed."""
+        for stream in (False, True):
+            with self.subTest(path, stream=stream):
+                reply = self.ask("POST", path, {**first({}), "stream": stream})
+                told = self.ask("POST", path, second(reply, stream))
+                self.assertEqual(told.status, 200, told.body)
+                self.assertIn(b"sunny", told.body)
+
+    def test_signatures_survive_clients_that_drop_them(self) -> None:
+        """Gemini wants the signature of a call it signed again; the endpoint knows it though the client gave none."""
+        model = "sim/gemini-2.5-pro"
+        tools = [{"type": "function", "function": {"name": "get_weather", "parameters": WEATHER}}]
+        asked = {"role": "user", "content": "get_weather please"}
+
+        def chat(more: Any) -> Any:
+            return {"model": model, "messages": [asked], "tools": tools, "reasoning_effort": "low", **more}
+
+        def chat_again(reply: Reply, stream: bool) -> Any:
+            if stream:
+                found = [each for event in reply.events for each in event["choices"][0]["delta"].get("tool_calls", ())]
+                number, arguments = found[0]["id"], "".join(each["function"]["arguments"] for each in found)
+            else:
+                call = reply.json["choices"][0]["message"]["tool_calls"][0]
+                number, arguments = call["id"], call["function"]["arguments"]
+            function = {"name": "get_weather", "arguments": json.dumps(json.loads(arguments), indent=1)}
+            call = {"id": number, "type": "function", "function": function}
+            said = {"role": "assistant", "content": None, "tool_calls": [call]}
+            return chat({"messages": [asked, said, {"role": "tool", "tool_call_id": number, "content": "sunny"}]})
+
+        self.turns("/v1/chat/completions", chat, chat_again)
+
+        def message(more: Any) -> Any:
+            own = [{"name": "get_weather", "input_schema": WEATHER}]
+            thinking = {"type": "enabled", "budget_tokens": 2000}
+            return {"model": model, "max_tokens": 9000, "messages": [asked], "tools": own, "thinking": thinking, **more}
+
+        def message_again(reply: Reply, stream: bool) -> Any:
+            if stream:
+                events = named_events(reply)
+                block = next(
+                    event["content_block"] for _, event in events if event.get("content_block", {}).get("type") == "tool_use"
+                )
+                pieces = [event["delta"].get("partial_json", "") for name, event in events if name == "content_block_delta"]
+                block = {**block, "input": json.loads("".join(pieces))}
+            else:
+                block = reply.json["content"][-1]
+            result = {"type": "tool_result", "tool_use_id": block["id"], "content": "sunny"}
+            return message(
+                {"messages": [asked, {"role": "assistant", "content": [block]}, {"role": "user", "content": [result]}]}
+            )
+
+        self.turns("/v1/messages", message, message_again)
+
+    def test_what_was_changed_is_not_put_back(self) -> None:
+        """A call that its client changed, or that nobody knows, goes as it came; the memory is bounded."""
+        memory = part("serve_turns").TurnMemory(2)
+
+        def said(number: str, arguments: str = '{"a":1}', signature: str | None = None) -> Any:
+            return ir.Message("assistant", "", [ir.ToolCall(number, "f", arguments, signature)])
+
+        def answer(number: str) -> Any:
+            return ir.ChatResponse("id", "m", (ir.Choice(0, said(number, signature="signed")),))
+
+        memory.remember([answer("1"), answer("2")])
+        self.assertEqual(memory.recalled(said("1", '{ "a": 1 }')).tool_calls[0].signature, "signed")
+        for other in (said("1", '{"a":2}'), said("9"), said("1", "{broken"), ir.Message("user", "a")):
+            self.assertIs(memory.recalled(other), other)
+        memory.remember([answer("3")])
+        self.assertIsNone(memory.recalled(said("1")).tool_calls[0].signature)
+
+
 class Writers(unittest.TestCase):
     def test_an_answer_without_words(self) -> None:
         """A stream that said nothing still has one empty block, one empty message."""

@@ -9,7 +9,7 @@ refused while free capacity is left. Must never know a wire format, nor sleep un
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 from .attempt import LiveAttempt, Operation, Runtime
 from .candidates import Assessment, Candidate, find_candidates, limit_rejection, outage_rejection
@@ -37,6 +37,7 @@ from .policy import OWN_POLICIES, Policy, sticky
 from .quota import Refusal
 from .routes import Route, route_over
 from .waiting_line import Place
+from .waiting_turn import WaitingTurn
 
 T = TypeVar("T")
 
@@ -68,75 +69,22 @@ def walk(route: Route, operation: Operation[T], runtime: Runtime) -> T:
 
 
 def _walk(route: Route, operation: Operation[T], runtime: Runtime) -> T:
-    if operation.max_wait <= 0:
-        return _rounds(route, operation, runtime, None)
-    place = runtime.lines.place(route.name, _kind(operation), operation.needs.estimate.total)
-    try:
-        return _rounds(route, operation, runtime, place)
-    finally:
-        runtime.lines.leave(place)
-
-
-def _rounds(route: Route, operation: Operation[T], runtime: Runtime, place: Place | None) -> T:
-    """Round after round, and between them sleep in line, at `place`; None: without sleep."""
     attempts: list[Attempt] = []
-    waited = 0.0
-    while True:
-        runtime.waiting.check_open()
-        if place is not None:
-            waited += _wait_behind(operation, runtime, place, waited)
-        round_ = _Round(route, operation, runtime, attempts, place)
-        answer = round_.run()
-        if answer is not None:
-            return answer
-        pause = round_.pause(operation.max_wait - waited)
-        if pause is None:
-            raise round_.failure(operation.max_wait - waited)
-        waited += _sleep(operation, runtime, place, pause, round_.soonest_rejection(), waited)
-
-
-def _wait_behind(operation: Operation[Any], runtime: Runtime, place: Place, waited: float) -> float:
-    """Wait for those before `place`, in line for the same, as long as it may wait at all. Seconds that it took."""
-    slept = 0.0
-    while True:
-        leader = runtime.lines.leader(place)
-        left = min(operation.max_wait - waited - slept, operation.time_left(runtime.clock))
-        if leader is None or left <= 0 or (not waited and leader.due - runtime.clock.monotonic() > left):
-            return slept
-        runtime.lines.join(place, runtime.clock.monotonic() + left)
-        if runtime.lines.leader(place) is not None:  # else it has gone meanwhile, before it could ring
-            reason = Rejection("", "", "", "others came before", None, "line")
-            slept += _sleep(operation, runtime, place, left, reason, waited + slept, behind=True)
-
-
-def _sleep(
-    operation: Operation[Any],
-    runtime: Runtime,
-    place: Place | None,
-    pause: float,
-    reason: Rejection,
-    waited: float,
-    behind: bool = False,
-) -> float:
-    """Sleep in line for `pause` seconds, or until there is something to look for. Seconds that it took."""
-    clock, trace = runtime.clock, operation.trace
-    began = clock.monotonic()
-    if trace is not None:
-        trace.waits(pause, clock.time() + pause, reason)
-    if place is not None and not behind:
-        runtime.lines.join(place, began + pause)
-    runtime.waiting.sleep(pause, clock, operation.cancel, place, behind)
-    took = clock.monotonic() - began if behind or (place is not None and place.rung) else pause
-    if trace is not None:
-        trace.waited_s = waited + took
-    return max(took, 0.0)
-
-
-def _kind(operation: Operation[Any]) -> tuple[object, ...]:
-    """What a call needs beside tokens: calls of one kind are served by the same."""
-    needs, request = operation.needs, operation.needs.request
-    wishes = (bool(request.tools), request.require) if request is not None else ()
-    return (needs.allow_paid, needs.media, *wishes)
+    turn = WaitingTurn(route.name, operation, runtime)
+    try:
+        while True:
+            runtime.waiting.check_open()
+            turn.wait_for_turn()
+            round_ = _Round(route, operation, runtime, attempts, turn.place)
+            answer = round_.run()
+            if answer is not None:
+                return answer
+            pause = round_.pause(turn.left)
+            if pause is None:
+                raise round_.failure(turn.left)
+            turn.sleep(pause, round_.soonest_rejection())
+    finally:
+        turn.end()
 
 
 def ordered(policy: Policy, candidates: Sequence[Candidate], session: str | None = None) -> list[Candidate]:

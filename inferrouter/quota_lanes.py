@@ -17,7 +17,7 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any, NoReturn, Protocol
+from typing import Any, Protocol
 
 from .errors import QuotaStoreError
 
@@ -135,14 +135,21 @@ class Lanes:
         gate = operation.gate
         assert gate is not None
         left = deadline - self._monotonic()
-        while not gate.acquire(timeout=max(0.0, min(left, NUDGE_S))):
-            left = deadline - self._monotonic()
+        try:
+            while not gate.acquire(timeout=max(0.0, min(left, NUDGE_S))):
+                left = deadline - self._monotonic()
+                with self._lock:
+                    if operation.answer is not None or operation.error is not None:
+                        break
+                    if left <= 0:
+                        raise self._given_up(operation)
+                    self._nudge()
+        except QuotaStoreError:
+            raise
+        except BaseException:  # Ctrl-C, for one: nobody waits for it any more
             with self._lock:
-                if operation.answer is not None or operation.error is not None:
-                    break
-                if left <= 0:
-                    self._give_up(operation)
-                self._nudge()
+                self._given_up(operation)
+            raise
         if operation.error is not None:
             raise operation.error
         return operation.answer or ""
@@ -175,7 +182,7 @@ class Lanes:
         self._forked()
 
     def _begin(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal handler's call may come in the middle of one
         self._condition = threading.Condition(self._lock)
         self._queue: deque[Operation] = deque()
         self._undos: deque[Operation] = deque()
@@ -206,13 +213,15 @@ class Lanes:
             self._busy += 1  # from now on, so that nobody starts another one for the same work
             thread.start()
 
-    def _give_up(self, operation: Operation) -> NoReturn:
-        """Under the lock: nobody waits for it any more."""
+    def _given_up(self, operation: Operation) -> QuotaStoreError:
+        """Under the lock: nobody waits for it any more. Returns why there is no answer."""
         operation.given_up = True
         if operation.sent and operation.undo is not None:
             self._undos.append(operation.undo)
         cause = self._last_error or self._explain(TimeoutError("no answer in time"))[0]
-        raise QuotaStoreError(str(cause)) from cause
+        error = QuotaStoreError(str(cause))
+        error.__cause__ = cause
+        return error
 
     def _lane(self) -> None:
         carrier: Carrier | None = None

@@ -21,7 +21,7 @@ class Mirror:
 
     def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._monotonic = monotonic
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal handler's call may come in the middle of one
         self._states: dict[str, BucketState] = {}
         self._read_at: dict[str, float] = {}
         self._holds: list[tuple[Hold, float]] = []

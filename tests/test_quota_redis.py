@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import threading
 import time
 import unittest
@@ -293,6 +294,47 @@ class RedisVerbs(RedisCase):
         for thread in threads:
             thread.join()
         self.assertEqual(self.used(), len(counts) + 8)
+
+    def test_a_signal_in_the_middle(self) -> None:
+        """A signal handler that reserves on the same store never waits for what it interrupted, and every charge is counted."""
+        self.store.define([quota.Bucket("k", limits.Limit(1e6, "requests", "day"))], NOON)
+        made: list[bool] = []
+
+        def handler(*_: object) -> None:
+            self.store.headroom(["k"], NOON, max_age=1.0)
+            made.append(isinstance(self.store.reserve([("k", 1)], NOON), quota.Reservation))
+
+        before = signal.signal(signal.SIGALRM, handler)
+        try:
+            for turn in range(150):
+                signal.setitimer(signal.ITIMER_REAL, 0.0001 + turn * 0.00001)
+                self.store.headroom(["k"], NOON, max_age=1.0)
+                made.append(isinstance(self.store.reserve([("k", 1)], NOON), quota.Reservation))
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, before)
+        self.assertGreater(len(made), 150)
+        self.assertEqual(self.used(), len(made))
+
+    def test_ctrl_c_gives_back(self) -> None:
+        """What was reserved while the caller was interrupted is given back."""
+        proxy = Proxy(self.server.port)
+        store = self.through(proxy)
+        store.headroom(["k"], NOON)
+        proxy.delay = 0.2
+
+        def handler(*_: object) -> None:
+            raise KeyboardInterrupt
+
+        before = signal.signal(signal.SIGALRM, handler)
+        signal.setitimer(signal.ITIMER_REAL, 0.1)
+        try:
+            with self.assertRaises(KeyboardInterrupt):
+                store.reserve([("k", 2)], NOON)
+        finally:
+            signal.signal(signal.SIGALRM, before)
+        time.sleep(0.5)
+        wait_until(lambda: self.used() == 0, "giving back")
 
     def test_a_settlement_over_a_long_way(self) -> None:
         """A settlement that may wait shorter than the way to the server takes is made all the same, not given up each time."""

@@ -59,6 +59,8 @@ if TYPE_CHECKING:
     from .provider_openai import OpenAICompatProvider
     from .quota import Bucket, Headroom, Hold, QuotaStore, Refusal, Reservation
     from .quota_memory import MemoryQuotaStore
+    from .quota_postgres import PostgresQuotaStore
+    from .quota_redis import RedisQuotaStore
     from .quota_sqlite import SQLiteQuotaStore
     from .records import ChatRequest, EmbedRequest, Message, Routing, ToolCall, Usage
     from .responses import ChatChunk, ChatResponse, Choice, ChunkChoice, Delta, EmbedResponse, ToolCallDelta
@@ -144,6 +146,7 @@ __all__ = [
     "OpenAICompatProvider",
     "Part",
     "Policy",
+    "PostgresQuotaStore",
     "Progress",
     "Provider",
     "ProviderError",
@@ -153,6 +156,7 @@ __all__ = [
     "QuotaStore",
     "QuotaStoreError",
     "RateLimitedError",
+    "RedisQuotaStore",
     "Refusal",
     "RefusalEvent",
     "Rejection",
@@ -212,6 +216,8 @@ _NAMES = {
     "provider_openai": "OpenAICompatProvider",
     "quota": "Bucket Headroom Hold QuotaStore Refusal Reservation",
     "quota_memory": "MemoryQuotaStore",
+    "quota_postgres": "PostgresQuotaStore",
+    "quota_redis": "RedisQuotaStore",
     "quota_sqlite": "SQLiteQuotaStore",
     "records": "ChatRequest EmbedRequest Message Routing ToolCall Usage",
     "responses": "ChatChunk ChatResponse Choice ChunkChoice Delta EmbedResponse ToolCallDelta",

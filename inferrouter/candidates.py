@@ -81,6 +81,9 @@ class CallNeeds(NamedTuple):
     media: frozenset[str] = frozenset()
 
 
+LOOK_S = 1.0
+"""Seconds that what other machines did may go unseen while candidates are chosen; a reservation sees everything."""
+
 PLACE_WAIT_S = 0.5
 """Seconds until a call that found all places of a `parallel` limit taken looks again: no clock says when one is free."""
 
@@ -105,8 +108,8 @@ def find_candidates(
 
     `max_wait`: seconds to wait for the ledger, None: as its store likes.
     """
-    headrooms = ledger.headroom(route.bucket_keys, now.wall, max_wait) if route.bucket_keys else []
-    holds = ledger.holds(now.wall, route.hold_keys, max_wait)
+    headrooms = ledger.headroom(route.bucket_keys, now.wall, max_wait, LOOK_S) if route.bucket_keys else []
+    holds = ledger.holds(now.wall, route.hold_keys, max_wait, LOOK_S)
     if len(route.deployments) >= MANY and not (needs.request is not None and needs.request.require):
         results = _kept_results(route, needs, headrooms, holds, health, now)
     else:
@@ -116,7 +119,7 @@ def find_candidates(
         ]
     if health.outages:
         results = [_unless_out(found, health, now) for found in results]
-    candidates = tuple([found for found in results if isinstance(found, Candidate)])
+    candidates = tuple([found for found in results if found.__class__ is Candidate])
     if len(candidates) == len(results):
         return Assessment(candidates, ())
     return Assessment(candidates, tuple([found for found in results if not isinstance(found, Candidate)]))

@@ -45,7 +45,7 @@ def add(commands: _SubParsersAction[ArgumentParser]) -> None:
     parser.add_argument("--allow-origin", metavar="URL", action="append", default=[], help="web pages of URL may ask here")
     parser.add_argument("--max-clients", type=int, default=256, metavar="N", help="connections at a time; more wait; default 256")
     parser.add_argument(
-        "--max-wait", type=float, default=60.0, metavar="S", help="seconds a request waits for a slot; default 60"
+        "--max-wait", type=float, metavar="S", help="seconds a request waits for a slot; default: max_wait, or 60"
     )
     parser.add_argument(
         "--grace", type=float, default=10.0, metavar="S", help="seconds for answers under way at a stop; default 10"

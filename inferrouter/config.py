@@ -18,6 +18,7 @@ from .account import (
 )
 from .errors import ConfigError
 from .frozen import freeze, frozen_value
+from .secret import Secret
 from .transport_config import TransportConfig, transport_problems
 from .validation import check_bool, check_choice, check_name, check_number, describe_type, did_you_mean
 
@@ -46,14 +47,23 @@ class ModelMapping:
 
 @frozen_value
 class QuotaConfig:
-    """Where use is counted. `store`: memory | sqlite; `path`: the sqlite file, None with memory.
+    """Where use is counted. `store`: memory | sqlite | redis | postgres; `path`: the sqlite file, None with the others.
 
-    `on_store_error`: what happens to a call when the store fails: refuse | ignore.
+    `on_store_error`: what happens to a call when the store fails: refuse | ignore. For a server: `url` (a str or `Secret`, as it
+    may hold a password), such as "redis://host:6379/0" or "postgresql://user@host/database"; `prefix`: of its keys, or its
+    schema; `adopt_empty`: what happens when the server has lost its counts: False refuses each limit until its window has passed.
     """
 
     store: str = "memory"
     path: str | os.PathLike[str] | None = None
     on_store_error: str = "refuse"
+    url: Secret | str | None = None
+    prefix: str = "inferrouter"
+    adopt_empty: bool = False
+
+    def __post_init__(self) -> None:
+        if isinstance(self.url, str):
+            object.__setattr__(self, "url", Secret(self.url) if self.url else None)
 
 
 @frozen_value
@@ -140,7 +150,15 @@ def _quota_problems(quota: object) -> Iterator[tuple[str, str | None]]:
     if not isinstance(quota, QuotaConfig):
         yield "quota", f"must be a QuotaConfig, not {describe_type(quota)}"
         return
-    yield "quota.store", check_choice(quota.store, ("memory", "sqlite"))
+    yield "quota.store", check_choice(quota.store, ("memory", "sqlite", "redis", "postgres"))
+    yield "quota.adopt_empty", check_bool(quota.adopt_empty)
+    if not isinstance(quota.prefix, str) or not quota.prefix:
+        yield "quota.prefix", "must be a string such as 'inferrouter'"
+    if quota.url is not None and not isinstance(quota.url, Secret):
+        yield "quota.url", f"must be a string, not {describe_type(quota.url)}"
+    elif quota.store in ("redis", "postgres") and not quota.url:
+        example = "redis://host:6379/0" if quota.store == "redis" else "postgresql://user@host/database"
+        yield "quota.url", f"is needed with the store {quota.store!r}: name the server, such as {example!r}"
     yield "quota.on_store_error", check_choice(quota.on_store_error, ("refuse", "ignore"))
     if quota.path is not None and not isinstance(quota.path, (str, os.PathLike)):
         yield "quota.path", f"must be a string, not {describe_type(quota.path)}"

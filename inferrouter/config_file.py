@@ -178,7 +178,7 @@ class TableReader:
         values["accounts"] = [account for _, account in numbered]
         models = enumerate(self._tables(table.get("models", []), "models"))
         values["models"] = [self._mapping(each, f"models[{i}]") for i, each in models]
-        values["quota"] = QuotaConfig(**self._part(table.get("quota", {}), _names(QuotaConfig), "quota", "path"))
+        values["quota"] = self._quota(table.get("quota", {}))
         known = [name for name in _names(TransportConfig) if name != "ssl_context"]
         values["transport"] = TransportConfig(**self._part(table.get("transport", {}), known, "transport", "ca_file"))
         kept = [i for i, _ in numbered]
@@ -243,6 +243,14 @@ class TableReader:
             return ModelRef("", "")
         values = self._table(table, _names(ModelRef), _names(ModelRef), path)
         return ModelRef(**{k: self._expanded(value, f"{path}.{k}", self.problems) for k, value in values.items()})
+
+    def _quota(self, table: object) -> QuotaConfig:
+        url = None
+        if isinstance(table, Mapping) and isinstance(table.get("url"), str):
+            self.holds_key |= "@" in _VARIABLE.sub("", table["url"])  # it may hold a password
+            url = Secret(self._text(table["url"], "quota.url", self.problems, secret=True))
+            table = {key: value for key, value in table.items() if key != "url"}
+        return QuotaConfig(**{**self._part(table, _names(QuotaConfig), "quota", "path"), **({"url": url} if url else {})})
 
     def _part(self, table: object, known: Collection[str], name: str, file: str) -> dict[str, Any]:
         """The settings of the table `name`, of which `file` names a file."""

@@ -52,9 +52,9 @@ class GuardedStore:
             self._spare.define(buckets, now)
         self._ask("define", (buckets, now), max_wait)
 
-    def headroom(self, keys: Sequence[str], now: float, max_wait: float | None = None) -> list[Headroom]:
-        """What is left in each bucket, in order."""
-        found: list[Headroom] = self._ask("headroom", (keys, now), max_wait)
+    def headroom(self, keys: Sequence[str], now: float, max_wait: float | None = None, max_age: float = 0.0) -> list[Headroom]:
+        """What is left in each bucket, in order; as it was `max_age` seconds ago at most, where a store saves a look by that."""
+        found: list[Headroom] = self._ask("headroom", (keys, now), max_wait, max_age)
         return found
 
     def limit_of(self, key: str, now: float) -> Limit | None:
@@ -64,10 +64,14 @@ class GuardedStore:
         except Exception:
             return None
 
-    def holds(self, now: float, keys: Sequence[str] | None = None, max_wait: float | None = None) -> dict[str, Hold]:
-        """The live holds by key; `keys` are those the caller looks at, None: all. There may be others with them."""
+    def holds(
+        self, now: float, keys: Sequence[str] | None = None, max_wait: float | None = None, max_age: float = 0.0
+    ) -> dict[str, Hold]:
+        """The live holds by key; `keys` are those the caller looks at, None: all. There may be others with them.
+
+        `max_age`: as for `headroom`."""
         facts = (now,) if keys is None or "keys" not in self._takes["holds"] else (now, keys)
-        found: dict[str, Hold] = self._ask("holds", facts, max_wait)
+        found: dict[str, Hold] = self._ask("holds", facts, max_wait, max_age)
         return found
 
     def reserve(
@@ -138,9 +142,12 @@ class GuardedStore:
             f'the quota store {kind} failed with {type(exc).__name__}: mend it, or set quota.on_store_error = "ignore"'
         ) from exc
 
-    def _ask(self, method: str, facts: tuple[Any, ...], max_wait: float | None) -> Any:
+    def _ask(self, method: str, facts: tuple[Any, ...], max_wait: float | None, max_age: float = 0.0) -> Any:
+        options = self._options(method, max_wait)
+        if max_age and "max_age" in self._takes[method]:
+            options["max_age"] = max_age
         try:
-            return getattr(self.store, method)(*facts, **self._options(method, max_wait))
+            return getattr(self.store, method)(*facts, **options)
         except Exception as exc:
             return getattr(self.fallback_or_raise(exc), method)(*facts)
 

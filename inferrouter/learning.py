@@ -52,9 +52,8 @@ class Learner:
         self._stated: dict[str, tuple[float, float]] = {}
         self._refused: dict[str, deque[float]] = {}
         self._ceilings: dict[str, tuple[Instant, Observation]] = {}
-        self._others: dict[
-            str, tuple[float, float, float]
-        ] = {}  # the window's end, what they used of it, what of that is charged
+        # By bucket: the end of the provider's window, what others used of it, and what of that is charged here.
+        self._others: dict[str, tuple[float, float, float]] = {}
 
     def answered(
         self, found: Candidate, wants: Sequence[tuple[str, float]], headers: Mapping[str, str], started: float, now: Instant
@@ -69,7 +68,8 @@ class Learner:
         try:
             for reading in read_headers(headers, now.wall, found.provider):
                 bucket = _bucket_of(found, reading)
-                if bucket is not None and reading.limit != 0:  # an answer under a limit of 0 says that there is none
+                # An answer under a limit of 0 says that there is none.
+                if bucket is not None and reading.limit != 0 and not _is_the_models(found, bucket, reading):
                     seen += self._worth_noting(bucket, reading, began, now.wall)
         except InferRouterError:  # of the store: the next reservation will say so
             return []
@@ -102,6 +102,9 @@ class Learner:
         for reading in readings:
             bucket = _bucket_of(found, reading)
             if bucket is None or reading.model not in ("", found.model):
+                continue
+            if _is_the_models(found, bucket, reading):
+                explained |= reading.remaining == 0
                 continue
             wait = reading.resets_in if reading.resets_in else error.retry_after
             limit = reading.limit if reading.limit else None
@@ -169,6 +172,7 @@ class Learner:
             for bucket in found.deployment.limits.values()
             if bucket.key in needed
             and bucket.limit.unit not in ("dollars", "parallel")
+            and not (error.scope == "model" and _is_shared(found, bucket))
             and shortest <= bucket.limit.span_s <= longest
         ]
         if not buckets:
@@ -217,6 +221,17 @@ class Learner:
         if not seen:
             return []
         return [each for each, changed in zip(seen, self._ledger.observe(seen, now), strict=True) if changed]
+
+
+def _is_shared(found: Candidate, bucket: Bucket) -> bool:
+    """Whether several models count in `bucket` here."""
+    own = f"{found.deployment.bound.scope}|{found.model}/"
+    return len(found.deployment.siblings) > 1 and not bucket.key.startswith(own)
+
+
+def _is_the_models(found: Candidate, bucket: Bucket, reading: Reading) -> bool:
+    """Whether a reading below what several models share is most likely about one of them alone: so most providers count."""
+    return reading.limit is not None and reading.limit < bucket.limit.amount and _is_shared(found, bucket)
 
 
 def _is_over(bucket: Bucket, began: float, now: float) -> bool:

@@ -86,6 +86,10 @@ class Ledger:
             then = "counting goes on from zero" if adopted else "each limit is refused until its window has passed"
             self.warn("emptied", f"{self.server} was found without its counts (begun anew {_moment(self._created)}): {then}")
 
+    def forked(self) -> None:
+        """In a forked child: no lock that a thread of the parent held."""
+        self._beginning = threading.Lock()
+
     def tell_gone(self, count: int) -> None:
         """Buckets were deleted on the server, by an eviction or by somebody."""
         self.warn(

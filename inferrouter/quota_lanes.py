@@ -1,9 +1,9 @@
 """Carries the verbs of a quota store to a server, many in one round trip, each answered in time.
 
 Strategy: a verb is queued as an `Operation`; a few threads ("lanes", started when first needed, gone when idle) take what is
-queued and send it as one batch. On a near server one lane is busy at a time, so that threads share a round trip; on a far one
-several are. Whoever asked waits for its answer until its own deadline, whatever the client library does. A batch that failed is
-sent again, as every operation is idempotent by its id; what may have been done for somebody who has given up is undone by it.
+queued and send it as one batch. One lane carries what all threads ask, so that they share a round trip; to a server that is
+far away several do. Whoever asked waits for its answer until its own deadline, whatever the client library does. A batch that
+failed is sent again, as every operation is idempotent by its id; what may have been done for one who has given up is undone.
 Must never know what an operation means, nor a client library.
 """
 
@@ -17,7 +17,7 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any, NoReturn, Protocol
+from typing import Any, Protocol
 
 from .errors import QuotaStoreError
 
@@ -26,12 +26,17 @@ LARGEST_BATCH = 48
 IDLE_S = 30.0
 """Seconds after which a lane without work ends."""
 NUDGE_S = 0.05
-"""Seconds that an operation waits for a busy lane before another lane is started for it."""
+"""Seconds after which whoever waits looks whether all lanes hang."""
+HUNG_S = 0.25
+"""Seconds without an answer, if that is less than a quarter of the timeout, after which another lane takes what is queued."""
 MOST_LANES = 24
 """Threads at most, those included that a silent server keeps waiting."""
 KEPT_UNDOS = 10_000
+_PATIENCE = 4.0
+"""Round trips that a settlement is given, however far away the server is."""
 _UNDO_PAUSE_S = 0.25
-_NEAR_S = 0.0006
+_GATHERING = 0.3
+"""Part of a round trip that a lane waits for those who were just answered, so that they travel together again."""
 
 
 class Operation:
@@ -71,8 +76,10 @@ class Carrier(Protocol):
 
 
 class Lanes:
-    """The queue and its lanes. `open_carrier` makes a way to the server, `explain` translates an exception of it: what to
-    tell, and whether to try again. `timeout`: seconds an operation may take in all. `most`: lanes busy at once.
+    """The queue and its lanes. `open_carrier` makes a way to the server, `explain` translates an exception of it: what to tell,
+    and whether to try again. `timeout`: seconds an operation may take in all. `most`: lanes busy at once. `far`: seconds of
+    a round trip for each of which another lane may be busy, as one that carries everybody's is the faster way to a near server.
+    `forked` is called in a forked child.
     """
 
     def __init__(
@@ -81,13 +88,17 @@ class Lanes:
         explain: Callable[[Exception], tuple[QuotaStoreError, bool]],
         timeout: float,
         most: int,
+        far: float,
+        forked: Callable[[], None] = lambda: None,
         monotonic: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
+        self._forked = forked
         self._open_carrier = open_carrier
         self._explain = explain
         self._timeout = timeout
         self._most = most
+        self._far = far
         self._monotonic = monotonic
         self._sleep = sleep
         self._closed = False
@@ -95,29 +106,50 @@ class Lanes:
         self._begin()
         _LANES.add(self)
 
-    def deadline(self, within: float | None = None) -> float:
-        """When a verb that begins now must have ended, on the monotonic clock. `within`: seconds, if less is left."""
-        return self._monotonic() + (self._timeout if within is None else max(0.0, min(within, self._timeout)))
+    def deadline(self, within: float | None = None, patient: bool = False) -> float:
+        """When a verb that begins now must have ended, on the monotonic clock. `within`: seconds, if less is left. `patient`: but
+        long enough for the way to the server, where giving up early would gain nothing."""
+        if within is None:
+            return self._monotonic() + self._timeout
+        least = _PATIENCE * self._nearest if patient else 0.0
+        return self._monotonic() + max(least, min(within, self._timeout))
 
     def ask(self, operation: Operation, deadline: float) -> str:
         """The answer. Raises QuotaStoreError that says why there is none by `deadline` (monotonic seconds): then the outcome is
         unknown, and what may have been reserved is given back."""
-        gate = operation.gate = threading.Lock()
-        gate.acquire()
-        operation.deadline = deadline
+        return self.ask_together((operation,), deadline)[0]
+
+    def ask_together(self, operations: Sequence[Operation], deadline: float) -> list[str]:
+        """The answers to several, which travel together; see `ask`."""
+        for operation in operations:
+            operation.gate = threading.Lock()
+            operation.gate.acquire()
+            operation.deadline = deadline
         with self._lock:
             self.check_open()
-            self._queue.append(operation)
+            self._queue.extend(operations)
             self._wake()
+        return [self._answer_to(operation, deadline) for operation in operations]
+
+    def _answer_to(self, operation: Operation, deadline: float) -> str:
+        gate = operation.gate
+        assert gate is not None
         left = deadline - self._monotonic()
-        while not gate.acquire(timeout=max(0.0, min(left, NUDGE_S))):
-            left = deadline - self._monotonic()
+        try:
+            while not gate.acquire(timeout=max(0.0, min(left, NUDGE_S))):
+                left = deadline - self._monotonic()
+                with self._lock:
+                    if operation.answer is not None or operation.error is not None:
+                        break
+                    if left <= 0:
+                        raise self._given_up(operation)
+                    self._nudge()
+        except QuotaStoreError:
+            raise
+        except BaseException:  # Ctrl-C, for one: nobody waits for it any more
             with self._lock:
-                if operation.answer is not None or operation.error is not None:
-                    break
-                if left <= 0:
-                    self._give_up(operation)
-                self._nudge()
+                self._given_up(operation)
+            raise
         if operation.error is not None:
             raise operation.error
         return operation.answer or ""
@@ -147,9 +179,10 @@ class Lanes:
         _INHERITED.append((self._carriers, self._queue, self._threads))
         self._carriers = set()
         self._begin()
+        self._forked()
 
     def _begin(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal handler's call may come in the middle of one
         self._condition = threading.Condition(self._lock)
         self._queue: deque[Operation] = deque()
         self._undos: deque[Operation] = deque()
@@ -162,13 +195,13 @@ class Lanes:
 
     def _wake(self) -> None:
         """Under the lock: see that somebody takes what is queued."""
-        wanted = 1 if self._nearest < _NEAR_S else min(self._most, 1 + int(self._nearest / _NEAR_S))
-        if self._busy < wanted:
+        if self._busy < min(self._most, 1 + int(self._nearest / self._far)):
             self._start_lane()
 
     def _nudge(self) -> None:
-        """Under the lock: what is queued has waited long, so another lane takes it, though others may hang."""
-        if self._queue:
+        """Under the lock: another lane takes what is queued, where all that are busy have heard nothing for long."""
+        hung = self._monotonic() - min(HUNG_S, self._timeout / 4)
+        if self._queue and all(began <= hung for began in self._threads.values() if began):
             self._start_lane()
 
     def _start_lane(self) -> None:
@@ -180,13 +213,15 @@ class Lanes:
             self._busy += 1  # from now on, so that nobody starts another one for the same work
             thread.start()
 
-    def _give_up(self, operation: Operation) -> NoReturn:
-        """Under the lock: nobody waits for it any more."""
+    def _given_up(self, operation: Operation) -> QuotaStoreError:
+        """Under the lock: nobody waits for it any more. Returns why there is no answer."""
         operation.given_up = True
         if operation.sent and operation.undo is not None:
             self._undos.append(operation.undo)
         cause = self._last_error or self._explain(TimeoutError("no answer in time"))[0]
-        raise QuotaStoreError(str(cause)) from cause
+        error = QuotaStoreError(str(cause))
+        error.__cause__ = cause
+        return error
 
     def _lane(self) -> None:
         carrier: Carrier | None = None
@@ -195,15 +230,27 @@ class Lanes:
             while True:
                 with self._lock:
                     self._busy -= 1
+                    self._threads[me] = 0.0
                     batch = self._next_batch()
                     if batch is None:
                         return
                     self._busy += 1
+                    self._threads[me] = self._monotonic()
                 carrier = self._carry(batch, carrier)
+                if len(batch) > 1 and self._nearest < self._far:
+                    self._gather(min(len(batch), LARGEST_BATCH))
         finally:
             self._let_go(carrier)
             with self._lock:
                 self._threads.pop(me, None)
+
+    def _gather(self, expected: int) -> None:
+        """Waits a little until as many are queued as were just answered."""
+        pause = self._nearest * _GATHERING / 4
+        for _ in range(4):
+            if len(self._queue) >= expected or self._closed:
+                return
+            self._sleep(pause)
 
     def _next_batch(self) -> list[Operation] | None:
         """Under the lock: what to send, None once there is nothing to do for long. Waits."""

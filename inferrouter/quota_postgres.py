@@ -49,7 +49,7 @@ class PostgresQuotaStore(RemoteQuotaStore):
         self._schema = schema
         self._made = False
         self._making = threading.Lock()
-        super().__init__("PostgreSQL", timeout, adopt_empty, most_lanes)
+        super().__init__("PostgreSQL", timeout, adopt_empty, most_lanes, _FAR_S)
 
     def _open_carrier(self) -> Carrier:
         opened = self._connect()
@@ -66,6 +66,10 @@ class PostgresQuotaStore(RemoteQuotaStore):
         raise QuotaStoreError(
             f"connect returned a {type(opened).__name__}, which is not a connection; return what psycopg.connect gives"
         )
+
+    def _forked(self) -> None:
+        super()._forked()
+        self._making = threading.Lock()
 
     def _ready(self, way: _Own | _Pooled) -> Carrier:
         try:
@@ -180,6 +184,8 @@ class _Pooled:
         """The pool is the caller's."""
 
 
+_FAR_S = 0.005
+"""Transactions that touch the same rows wait for each other's commits, so that fewer, larger ones are faster."""
 _LOCK = 0x49524C47
 """The advisory lock under which tables are made, as making them twice at once fails."""
 

@@ -7,6 +7,7 @@ verbs are `quota_remote`'s. Must never import a client library; what a client ra
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import inspect
 from collections.abc import Sequence
@@ -27,7 +28,7 @@ class RedisQuotaStore(RemoteQuotaStore):
     `client`: a synchronous client of redis-py or valkey-py (a cluster's or a Sentinel's too), `decode_responses` on or off; it
     stays the caller's to close. `prefix`: begins every key, so that several ledgers share a server. `timeout`: seconds a verb may
     take in all. `adopt_empty`: what happens if the server has lost its counts: False refuses each limit until its window has
-    passed, True goes on from zero. The server needs `maxmemory-policy noeviction`.
+    passed, True goes on from zero. The server (Redis 5 or newer) needs `maxmemory-policy noeviction`.
     Raises ConfigError for a wrong value. Connects with the first verb; each then raises QuotaStoreError naming server and remedy.
     """
 
@@ -43,8 +44,19 @@ class RedisQuotaStore(RemoteQuotaStore):
             raise ConfigError(["prefix: must not contain braces; the store puts its own around it, for clusters"])
         self._client = client
         self._prefix = "{" + prefix + "}:"
-        self._looked = False
-        super().__init__(f"Redis{_place(client)}", timeout, adopt_empty, most_lanes)
+        self._policy_seen = False
+        self._owned = False
+        super().__init__(f"Redis{_place(client)}", timeout, adopt_empty, most_lanes, _FAR_S)
+
+    def own_client(self) -> None:
+        """Closes the client with the store: nobody else has it."""
+        self._owned = True
+
+    def close(self) -> None:
+        super().close()
+        if self._owned:
+            with contextlib.suppress(Exception):
+                self._client.close()
 
     def _open_carrier(self) -> Carrier:
         return Exchange(self._ledger, self._call)
@@ -58,13 +70,13 @@ class RedisQuotaStore(RemoteQuotaStore):
             if type(exc).__name__ != "NoScriptError" and "NOSCRIPT" not in str(exc):
                 raise
             answer = self._client.eval(SCRIPT, len(keys), *keys, self._prefix, text)
-        if not self._looked:
+        if not self._policy_seen:
             self._look_at_policy()
         return answer
 
     def _look_at_policy(self) -> None:
         """Once, where the server lets it be seen: whether keys may be dropped when memory is short."""
-        self._looked = True
+        self._policy_seen = True
         try:
             found = self._client.info("memory")
             policies = {found.get("maxmemory_policy")} | {
@@ -87,6 +99,8 @@ class RedisQuotaStore(RemoteQuotaStore):
                 return server_error(self._ledger.server, exc, remedy), again
         return server_error(self._ledger.server, exc, "see that it is up and can be reached"), isinstance(exc, OSError)
 
+
+_FAR_S = 0.0015
 
 _REMEDIES = {
     "BusyLoading": ("it is loading its data; call again when it is done", True),

@@ -10,13 +10,14 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Self
 
-from .config import Config, QuotaConfig
+from .config import Config
 from .health import HealthConfig
 from .meter import Clock, Meter
 from .policy import Policy
 from .provider import Provider
 from .provider_factory import KNOWN_PROVIDERS
 from .quota import QuotaStore
+from .router_parts import quota_at
 from .transport_config import TransportConfig
 
 
@@ -102,7 +103,8 @@ class RouterMakers:
         default is "any".
 
         `env`: None: the process's own. `policy`: a name as in `Config` or an object, None: best_first. `store`: the path of an
-        SQLite file to count in, or a store; None: in memory. `auth_errors`: a refused key is passed over; "raise" stops at it.
+        SQLite file to count in, the URL of a Redis or PostgreSQL server, or a store; None: in memory. `auth_errors`: a refused
+        key is passed over; "raise" stops at it.
         The rest as in `Config` and the constructor. Raises `ConfigError` that names the variables if none is set, or lists what
         is wrong.
         """
@@ -122,7 +124,7 @@ class RouterMakers:
             idle_timeout=idle_timeout,
             auth_errors=auth_errors,
             on_store_error=on_store_error,
-            quota=None if path is None else QuotaConfig("sqlite", os.path.expanduser(path)),
+            quota=None if path is None else quota_at(path),
         )
         router = cls(
             config,

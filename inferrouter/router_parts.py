@@ -15,6 +15,7 @@ from .health import HealthConfig
 from .meter import is_meter, meters_in
 from .quota import QuotaStore
 from .quota_memory import MemoryQuotaStore
+from .secret import Secret
 from .transport import Transport
 from .transport_config import TransportConfig, transport_problems
 
@@ -71,10 +72,26 @@ def transport_for(config: TransportConfig) -> Transport:
     )
 
 
+def quota_at(place: str | os.PathLike[str]) -> QuotaConfig:
+    """Where to count, from the URL of a server or the path of an SQLite file."""
+    if isinstance(place, str) and "://" in place:
+        from .quota_url import kind_of_url
+
+        kind = kind_of_url(place)
+        if kind is not None:
+            return QuotaConfig(kind, url=place)
+    return QuotaConfig("sqlite", os.path.expanduser(place))
+
+
 def store_for(quota: QuotaConfig) -> QuotaStore:
-    """The store that a configuration names. Raises `QuotaStoreError` if it cannot be opened."""
+    """The store that a configuration names. Raises `QuotaStoreError` if it cannot be opened, `ConfigError` if its client library
+    is missing."""
     if quota.store == "sqlite" and quota.path is not None:
         from .quota_sqlite import SQLiteQuotaStore
 
         return SQLiteQuotaStore(quota.path)
+    if quota.store in ("redis", "postgres") and isinstance(quota.url, Secret):
+        from .quota_url import open_store
+
+        return open_store(quota.store, quota.url, quota.prefix, quota.adopt_empty)
     return MemoryQuotaStore()

@@ -57,6 +57,7 @@ class Deployment:
     """One model at one account. Keys come with their units; `price` is blended dollars per token, None if not stated.
 
     `limits`: of each unit and window (in seconds) the bucket that a provider means by it: the model's own before the account's.
+    `siblings`: the models that share the account's own buckets, as far as they were asked for.
     `allowance_key` is looked at by every call; `allowance` is that key with its unit, None while it counts no amount.
     `spends`: what is counted of its paid use in a day, with its units. `foreign`: allowances that hold for others alone.
     `answers`: how long its model's answers were; `token_ceiling`: the most tokens a call may need to fit into a whole limit.
@@ -77,6 +78,7 @@ class Deployment:
         "paid_buckets",
         "price",
         "prices",
+        "siblings",
         "spends",
         "token_ceiling",
     )
@@ -92,6 +94,7 @@ class Deployment:
     ) -> None:
         account = bound.account
         self.limits: Mapping[tuple[str, float], Bucket] = {}
+        self.siblings: set[str] = {model}
         self.bound = bound
         self.model = model
         self.foreign = foreign
@@ -176,6 +179,7 @@ class RouteTable:
         self.agreement = Agreement(ledger)
         self._routes: dict[str, Route] = {}
         self._deployments: dict[tuple[str, str], Deployment] = {}
+        self._models: dict[str, set[str]] = {}
         self._sizes = AnswerSizes()
         self._aliases = {mapping.alias: mapping.models for mapping in config.models}
         self.providers = dict(providers)
@@ -202,7 +206,7 @@ class RouteTable:
         if route is None:
             steps = self._steps(name)
             if len(self._deployments) > MAX_CACHED_NAMES:  # a provider that takes any name may be asked for ever new ones
-                self._routes, self._deployments, self._sizes = {}, {}, AnswerSizes()
+                self._routes, self._deployments, self._models, self._sizes = {}, {}, {}, AnswerSizes()
             deployments = [self._deployment(bound, model, now) for provider, model in steps for bound in self._at(provider)]
             route = self._routes.setdefault(name, route_over(name, deployments))  # of threads that come at once, the first one's
         return route
@@ -334,6 +338,8 @@ class RouteTable:
             answers = self._sizes.of(bound.account.provider, model)
             made = Deployment(bound, model, hard, self.agreement.foreign, answers, min(sizes, default=UNLIMITED))
             made.limits = _by_window(bound, made, buckets)
+            made.siblings = self._models.setdefault(bound.scope, set())
+            made.siblings.add(model)
             deployment = self._deployments.setdefault(key, made)
         return deployment
 

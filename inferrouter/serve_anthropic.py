@@ -38,7 +38,7 @@ EFFORTS = ((4096, "low"), (12288, "medium"))
 CARRIED = frozenset(
     (
         *("model", "messages", "max_tokens", "system", "tools", "tool_choice", "thinking", "stop_sequences", "stream"),
-        *("temperature", "top_p", "output_config", "output_format"),
+        *("temperature", "top_p", "output_config", "output_format", "metadata"),
     )
 )
 
@@ -68,6 +68,7 @@ class MessagesDialect:
             tool_choice=_choice(body.get("tool_choice")) if tools else None,
             response_format=_format((output or {}).get("format") or body.get("output_format")),
             reasoning_effort=(output or {}).get("effort") or _effort(body.get("thinking")),
+            session=_session(body.get("metadata")),
         )
         dropped = unknown_keys(body, CARRIED)
         built_in = ("tools",) if len(tools) < len(list_of(body, "tools")) else ()
@@ -271,6 +272,12 @@ def _effort(thinking: Any) -> str | None:
         return None
     budget = thinking.get("budget_tokens")
     return next((word for most, word in EFFORTS if isinstance(budget, int) and budget <= most), "high")
+
+
+def _session(metadata: Any) -> str | None:
+    """Whose conversation it is: agents such as Claude Code name it there, and a cached prompt is where it was cached."""
+    user = metadata.get("user_id") if isinstance(metadata, Mapping) else None
+    return user if isinstance(user, str) and user else None
 
 
 def _blocks(message: Message) -> list[Body]:

@@ -286,10 +286,11 @@ class _Streaming:
         self.service.log.routed(self.call, routing)
         fields = routing_fields(routing, self.asked.dropped)
         with self._lock:
-            if not self._open:
-                self._open = True
-                self.connection.begin((*EVENTS, *fields, *self.extra))
-        self._send(self.writer.start(routing))
+            begun, self._open = self._open, True
+            if not begun:
+                self.connection.begin((*EVENTS, *fields, *self.extra), self.writer.start(routing))
+        if begun:
+            self._send(self.writer.start(routing))
 
     def _send(self, data: bytes) -> None:
         self.connection.chunk(data)

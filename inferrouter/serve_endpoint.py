@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from .router import Router
 
 PORT = 8787
+PATIENCE_S = 60.0
 IDLE_S = 30.0
 """Seconds a connection may be kept open without a request."""
 BACKLOG = 128
@@ -53,9 +54,9 @@ class Serve:
 
     `host`: other than this machine's own needs a `token`; `port`: 0 takes a free one. `token`: what clients send as API key, None
     or "": none is asked for. `hosts`: names of this server besides localhost; `origins`: web pages that may ask.
-    `max_clients`: connections at a time; `max_wait`: seconds a request waits for a free slot unless its client says how long;
-    `max_body`: bytes. `grace`: seconds that answers under way may take when it stops. `metrics`: a meter that `router` has, for
-    `/metrics`; None: the endpoint counts its own calls.
+    `max_clients`: connections at a time; `max_wait`: seconds a request waits for a free slot unless its client says how long,
+    None: the configuration's, or 60; `max_body`: bytes. `grace`: seconds that answers under way may take when it stops.
+    `metrics`: a meter that `router` has, for `/metrics`; None: the endpoint counts its own calls.
     Raises `ConfigError` if the port is taken, or the address is open to others without a token.
     """
 
@@ -69,7 +70,7 @@ class Serve:
         hosts: Sequence[str] = (),
         origins: Sequence[str] = (),
         max_clients: int = 256,
-        max_wait: float = 60.0,
+        max_wait: float | None = None,
         max_body: int = 32 << 20,
         grace: float = 10.0,
         metrics: MetricsMeter | None = None,
@@ -91,7 +92,8 @@ class Serve:
         self._watch = Watch()
         self._log = CallLog(self._clock, metrics)
         self._stopping = threading.Event()
-        self._service = Service(router, self._clock, self._log, self._watch, max_wait, {}, self._stopping)
+        patience = (router.config.max_wait or PATIENCE_S) if max_wait is None else max_wait
+        self._service = Service(router, self._clock, self._log, self._watch, patience, {}, self._stopping)
         self._routes = Routes(self._service, Dashboard(self._service, needs_token=bool(secret)))
         self._slots = threading.Semaphore(max_clients)
         self._lock = threading.Lock()

@@ -112,15 +112,16 @@ class Connection:
         length = () if status == 204 else (("Content-Length", str(len(body))),)
         self._send(self._start(status, (*fields, *length)) + (b"" if bodiless else body))
 
-    def begin(self, fields: Fields) -> None:
-        """The head of a stream; its body follows by `chunk`. Raises `Gone`."""
+    def begin(self, fields: Fields, data: bytes = b"") -> None:
+        """The head of a stream with its first piece, in one write; the rest follows by `chunk`. Raises `Gone`."""
         head = self._head
         if head is not None and head.chunks:
             fields = (*fields, ("Transfer-Encoding", "chunked"))
         else:
             self._broken = True
         self.streaming = True
-        self._send(self._start(200, (*fields, ("Cache-Control", "no-cache"))))
+        start = self._start(200, (*fields, ("Cache-Control", "no-cache")))
+        self._send(start + self._framed(data) if data else start)
 
     def chunk(self, data: bytes) -> None:
         """A piece of a stream. Raises `Gone`."""

@@ -36,7 +36,17 @@ MOST_COPIES = 16
 CARRIED = frozenset(
     (
         *("model", "messages", "stream", "stream_options", "n", "max_tokens", "max_completion_tokens", "temperature", "top_p"),
-        *("stop", "seed", "tools", "tool_choice", "response_format", "reasoning_effort", "functions", "function_call"),
+        *(
+            "stop",
+            "seed",
+            "tools",
+            "tool_choice",
+            "response_format",
+            "reasoning_effort",
+            "functions",
+            "function_call",
+            "prompt_cache_key",
+        ),
     )
 )
 MESSAGE_KEYS = ("role", "content", "tool_calls", "tool_call_id", "name", "reasoning", "reasoning_content")
@@ -72,6 +82,7 @@ class ChatDialect:
             tool_choice=body.get("tool_choice") or _old_choice(body.get("function_call")),
             response_format=body.get("response_format"),
             reasoning_effort=body.get("reasoning_effort"),
+            session=text_of(body, "prompt_cache_key") or None,
         )
         notes = FrozenDict(usage=isinstance(options, dict) and bool(options.get("include_usage")))
         return Asked(request, model, flag_of(body, "stream"), copies, unknown_keys(body, CARRIED), notes)

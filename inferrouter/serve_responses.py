@@ -45,7 +45,16 @@ CARRIED = frozenset(
             "stream",
             "text",
         ),
-        *("reasoning", "store", "include", "stream_options", "parallel_tool_calls", "metadata", "previous_response_id"),
+        *(
+            "reasoning",
+            "store",
+            "include",
+            "stream_options",
+            "parallel_tool_calls",
+            "metadata",
+            "previous_response_id",
+            "prompt_cache_key",
+        ),
     )
 )
 ECHOED = ("instructions", "max_output_tokens", "temperature", "top_p", "metadata")
@@ -80,6 +89,7 @@ class ResponsesDialect:
             tool_choice=_choice(body.get("tool_choice")) if tools else None,
             response_format=_format(body.get("text")),
             reasoning_effort=(reasoning or {}).get("effort"),
+            session=text_of(body, "prompt_cache_key") or None,
         )
         dropped = (*unknown_keys(body, CARRIED), *(("tools",) if len(tools) < len(given) else ()))
         echoed: Body = {name: body.get(name) for name in ECHOED}

@@ -189,7 +189,8 @@ def router_status(
         )
         for bound in table.bound_accounts
     }
-    return RouterStatus(accounts, ledger.degraded, notices)
+    told: Sequence[str] = getattr(ledger.store, "warnings", ())  # of its server: a clock that differs, counts that were lost
+    return RouterStatus(accounts, ledger.degraded, (*notices, *told))
 
 
 def _state(

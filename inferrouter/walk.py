@@ -9,7 +9,7 @@ refused while free capacity is left. Must never know a wire format, nor sleep un
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 from .attempt import LiveAttempt, Operation, Runtime
 from .candidates import Assessment, Candidate, find_candidates, limit_rejection, outage_rejection
@@ -37,6 +37,7 @@ from .policy import OWN_POLICIES, Policy, sticky
 from .quota import Refusal
 from .routes import Route, route_over
 from .waiting_line import Place
+from .waiting_turn import WaitingTurn
 
 T = TypeVar("T")
 
@@ -47,7 +48,10 @@ HELD = (*LIMITS, ModelNotFoundError, AuthenticationError)
 """Errors after which others may be waited for: whoever failed with one is held meanwhile."""
 
 MAX_REFUSALS = 20
-"""How often one deployment is assessed again in a round, should other calls take its allowance and give it back each time."""
+"""How often one deployment is tried in a round, should other calls take what it has and give it back each time."""
+
+STALE_S = 0.05
+"""Seconds after which what was seen may be so no longer, as something waited meanwhile."""
 
 
 def walk(route: Route, operation: Operation[T], runtime: Runtime) -> T:
@@ -68,75 +72,25 @@ def walk(route: Route, operation: Operation[T], runtime: Runtime) -> T:
 
 
 def _walk(route: Route, operation: Operation[T], runtime: Runtime) -> T:
-    if operation.max_wait <= 0:
-        return _rounds(route, operation, runtime, None)
-    place = runtime.lines.place(route.name, _kind(operation), operation.needs.estimate.total)
-    try:
-        return _rounds(route, operation, runtime, place)
-    finally:
-        runtime.lines.leave(place)
-
-
-def _rounds(route: Route, operation: Operation[T], runtime: Runtime, place: Place | None) -> T:
-    """Round after round, and between them sleep in line, at `place`; None: without sleep."""
     attempts: list[Attempt] = []
-    waited = 0.0
-    while True:
-        runtime.waiting.check_open()
-        if place is not None:
-            waited += _wait_behind(operation, runtime, place, waited)
-        round_ = _Round(route, operation, runtime, attempts, place)
-        answer = round_.run()
-        if answer is not None:
-            return answer
-        pause = round_.pause(operation.max_wait - waited)
-        if pause is None:
-            raise round_.failure(operation.max_wait - waited)
-        waited += _sleep(operation, runtime, place, pause, round_.soonest_rejection(), waited)
-
-
-def _wait_behind(operation: Operation[Any], runtime: Runtime, place: Place, waited: float) -> float:
-    """Wait for those before `place`, in line for the same, as long as it may wait at all. Seconds that it took."""
-    slept = 0.0
-    while True:
-        leader = runtime.lines.leader(place)
-        left = min(operation.max_wait - waited - slept, operation.time_left(runtime.clock))
-        if leader is None or left <= 0 or (not waited and leader.due - runtime.clock.monotonic() > left):
-            return slept
-        runtime.lines.join(place, runtime.clock.monotonic() + left)
-        if runtime.lines.leader(place) is not None:  # else it has gone meanwhile, before it could ring
-            reason = Rejection("", "", "", "others came before", None, "line")
-            slept += _sleep(operation, runtime, place, left, reason, waited + slept, behind=True)
-
-
-def _sleep(
-    operation: Operation[Any],
-    runtime: Runtime,
-    place: Place | None,
-    pause: float,
-    reason: Rejection,
-    waited: float,
-    behind: bool = False,
-) -> float:
-    """Sleep in line for `pause` seconds, or until there is something to look for. Seconds that it took."""
-    clock, trace = runtime.clock, operation.trace
-    began = clock.monotonic()
-    if trace is not None:
-        trace.waits(pause, clock.time() + pause, reason)
-    if place is not None and not behind:
-        runtime.lines.join(place, began + pause)
-    runtime.waiting.sleep(pause, clock, operation.cancel, place, behind)
-    took = clock.monotonic() - began if behind or (place is not None and place.rung) else pause
-    if trace is not None:
-        trace.waited_s = waited + took
-    return max(took, 0.0)
-
-
-def _kind(operation: Operation[Any]) -> tuple[object, ...]:
-    """What a call needs beside tokens: calls of one kind are served by the same."""
-    needs, request = operation.needs, operation.needs.request
-    wishes = (bool(request.tools), request.require) if request is not None else ()
-    return (needs.allow_paid, needs.media, *wishes)
+    turn = WaitingTurn(route.name, operation, runtime)
+    try:
+        while True:
+            runtime.waiting.check_open()
+            turn.wait_for_turn()
+            round_ = _Round(route, operation, runtime, attempts, turn.place)
+            answer = round_.run()
+            if answer is not None:
+                return answer
+            pause = round_.pause(turn.left)
+            if pause is None:
+                answer = round_.run_again()
+                if answer is not None:
+                    return answer
+                raise round_.failure(turn.left)
+            turn.sleep(pause, round_.soonest_rejection())
+    finally:
+        turn.end()
 
 
 def ordered(policy: Policy, candidates: Sequence[Candidate], session: str | None = None) -> list[Candidate]:
@@ -195,8 +149,10 @@ class _Round(Generic[T]):
         self.only_limits = True
         self._held_until: dict[str, float] = {}
         self._resting: list[Rejection] = []
-        self._free_as_of = len(attempts)
         self._refusals: list[tuple[str, str]] = []
+        self._turned_down: dict[tuple[str, str], Refusal] = {}
+        self._before = len(attempts)
+        self._begun = self._as_of = self._moment()
 
     def run(self) -> T | None:
         """What `read` returned, or None when no candidate is left."""
@@ -204,10 +160,24 @@ class _Round(Generic[T]):
         found = self._look(self.route)
         self.queue = ordered(runtime.policy, found.candidates, self.operation.session)
         self.rejections += (*found.rejections, *left_out(found.candidates, self.queue))
-        failed = len(self.attempts)
-        while self.queue and self._time_left() > 0:
+        answer = self._serve()
+        if answer is None and self._moment()[0] > self._before:
+            return self.run_again()
+        return answer
+
+    def run_again(self) -> T | None:
+        """The same for those that may serve by now, where anything failed, was refused or waited since they were looked for."""
+        while self._time_left() > 0 and self._look_again():
+            answer = self._serve()
+            if answer is not None:
+                return answer
+        return None
+
+    def _serve(self) -> T | None:
+        while self._time_left() > 0 and self.queue:
             first = self.queue.pop(0)
-            candidate = first if len(self.attempts) == failed else self._in_turn(first)
+            old = self._changed(self._begun, refusals=not first.free)
+            candidate = self._in_turn(first) if old else first
             answer = self._try(candidate) if candidate is not None else None
             if answer is not None:
                 return answer
@@ -337,10 +307,15 @@ class _Round(Generic[T]):
         assessed_by = (deployment.allowance,) if candidate.free and deployment.allowance else deployment.spends
         place = (candidate.account_id, candidate.model)
         self._refusals.append(place)
-        if any(refusal.key == key for key, _ in assessed_by) and self._refusals.count(place) <= MAX_REFUSALS:
-            again = self._assessed_again(candidate)
-            if again is not None:
-                self._put_back(again)
+        self._turned_down[place] = refusal
+        if self._forestalled(candidate):
+            again = candidate.free and self._may_pay(candidate)
+        else:
+            again = any(refusal.key == key for key, _ in assessed_by)
+        if again:
+            found = self._assessed_again(candidate)
+            if found is not None:
+                self._put_back(found)
         else:
             estimate = deployment.expected(self.operation.needs.estimate)
             if refusal.retry_at is None and self._refusals.count(place) == 1 and _fits_smaller(refusal, estimate):
@@ -355,24 +330,69 @@ class _Round(Generic[T]):
         if any(self._held_until.get(key, 0.0) > now for key in candidate.deployment.hold_keys):
             return None
         again = self._assessed_again(candidate)
-        if again is None or again.free or self._free_as_of == len(self.attempts):
+        if again is None or again.free or not self._changed(self._as_of):
             return again
-        self._free_as_of = len(self.attempts)
-        self._put_back(again, *self._free_again())
+        failed = {(each.account_id, each.model) for each in self.attempts if not isinstance(each.error, LIMITS)}
+        self._put_back(again, *[each for each in self._found_besides(failed) if each.free])
         return None
 
-    def _free_again(self) -> list[Candidate]:
-        """What is free by now and not in the queue, apart from what failed by itself in this call."""
-        known = {(each.account_id, each.model) for each in self.queue}
-        known |= {(each.account_id, each.model) for each in self.attempts if not isinstance(each.error, LIMITS)}
-        found = self._look(self.route)
-        return [each for each in found.candidates if each.free and (each.account_id, each.model) not in known]
+    def _look_again(self) -> bool:
+        """Whether others may serve by now, when all that were found have failed or were refused: then they are in the queue."""
+        if not self._changed(self._as_of) or self._all_as_before():
+            return False
+        tried = {(each.account_id, each.model) for each in self.attempts[self._before :]}
+        self._put_back(*self._found_besides(tried))
+        return bool(self.queue)
+
+    def _found_besides(self, others: set[tuple[str, str]]) -> list[Candidate]:
+        """What may serve by now, and is neither in the queue nor one of `others`, nor refused as before."""
+        self._as_of = self._moment()
+        known = others | {(each.account_id, each.model) for each in self.queue}
+        found = [each for each in self._look(self.route).candidates if (each.account_id, each.model) not in known]
+        return [each for each in found if self._may_fit(each)]
+
+    def _all_as_before(self) -> bool:
+        """Whether nothing but refusals came since, and all of them still stand."""
+        return not self._changed(self._as_of, refusals=False) and not self._fit_now(list(self._turned_down.values()))
+
+    def _may_fit(self, candidate: Candidate) -> bool:
+        place = (candidate.account_id, candidate.model)
+        refusal = self._turned_down.get(place)
+        return refusal is None or (not self._forestalled(candidate) and self._fit_now([refusal]))
+
+    def _fit_now(self, refusals: list[Refusal]) -> bool:
+        """Whether what any of these did not get has been given back since."""
+        runtime = self.runtime
+        refusals = [each for each in refusals if each.retry_at is not None]
+        keys = tuple(dict.fromkeys(each.key for each in refusals))
+        wait = self.operation.store_wait(runtime.clock)
+        found = {each.key: each for each in runtime.ledger.headroom(keys, runtime.clock.time(), wait)} if keys else {}
+        return any(found[each.key].used + each.needed <= found[each.key].limit.ceiling for each in refusals)
+
+    def _moment(self) -> tuple[int, int, float]:
+        return len(self.attempts), len(self._refusals), self.runtime.clock.monotonic()
+
+    def _changed(self, since: tuple[int, int, float], refusals: bool = True) -> bool:
+        """Whether anything failed, waited or, if `refusals` count, was refused since that moment, so that what was seen then may
+        not be so any more."""
+        failed, refused, seconds = self._moment()
+        return failed != since[0] or seconds - since[2] > STALE_S or (refusals and refused != since[1])
 
     def _assessed_again(self, candidate: Candidate) -> Candidate | None:
         """`candidate` under the facts of this moment, or None: then its rejection is on record."""
         found = self._look(route_over(self.route.name, (candidate.deployment,)))
         self.rejections += found.rejections
-        return found.candidates[0]._replace(order=candidate.order) if found.candidates else None
+        if not found.candidates:
+            return None
+        again = found.candidates[0]._replace(order=candidate.order)
+        return again._replace(free=False) if again.free and self._forestalled(again) and self._may_pay(again) else again
+
+    def _forestalled(self, candidate: Candidate) -> bool:
+        """Whether other calls were faster so often that it is not tried for free any more."""
+        return self._refusals.count((candidate.account_id, candidate.model)) > MAX_REFUSALS
+
+    def _may_pay(self, candidate: Candidate) -> bool:
+        return candidate.deployment.bound.account.paid_enabled and self.operation.needs.allow_paid
 
     def _look(self, route: Route) -> Assessment:
         runtime, operation = self.runtime, self.operation

@@ -34,6 +34,11 @@ class Mutant(NamedTuple):
     tests: tuple[str, ...]
 
 
+BROWSERS = ("test_serve_guard.Browsers",)
+HEADS = ("test_serve_head",)
+LEAVES = ("test_serve.Waits",)
+GIVEN_UP = "        if stream is not None:\n            stream.close()\n"
+SIGNED = ("test_serve_dialects.GeminiBehind",)
 SWEEP = "test_secrets.Sweeping.test_no_trouble_shows_a_key"
 CUTS = "test_resources.Bounds.test_cut_at_every_byte"
 AS_TEXT = '[line.encode("latin-1") for line in (data.decode("latin-1") + "x").splitlines()]; lines[-1] = lines[-1][:-1]'
@@ -99,14 +104,14 @@ MUTANTS = (
     ),
     Mutant(
         "reads and writes in no transaction",
-        "quota_sqlite",
-        "result = work(db)",
-        'db.execute("COMMIT"); result = work(db); db.execute("BEGIN")',
+        "quota_session",
+        "result = work(self)",
+        'cursor.execute("COMMIT"); result = work(self); cursor.execute("BEGIN")',
         ("test_quota_processes", "test_concurrency"),
     ),
     Mutant(
         "others' writes are not read",
-        "quota_sqlite",
+        "quota_session",
         "if version != self._version:",
         "if False:",
         ("test_quota_sqlite", "test_quota_processes"),
@@ -250,8 +255,8 @@ MUTANTS = (
     Mutant(
         "one connection, no lock",
         "quota_sqlite",
-        "        with self._lock:\n            self._check_open()\n            while",
-        "        if True:\n            self._check_open()\n            while",
+        "            self._take(self._turn, holder, patience)\n",
+        "",
         ("test_quota_sqlite",),
     ),
     Mutant("negative counts", "wire_json", "if value > 0 else 0", "", ("test_hostile_bodies",)),
@@ -363,6 +368,29 @@ MUTANTS = (
     Mutant("nothing is learned of answers", "attempt", "if self._expected.open_answers:", "if False:", ("test_estimates",)),
     Mutant("true is a number", "shapes", "and not isinstance(data, bool)", "", ("test_chat",)),
     Mutant("missing fields are filled", "shapes", "    if missing:\n", "    if False:\n", ("test_chat",)),
+    Mutant(
+        "serve: a cut stream ends cleanly", "serve_chat", "self.connection.cut(", "self.connection.end(", ("test_serve.Streams",)
+    ),
+    Mutant("serve: any name is its own", "serve_guard", "if not self._own_host(head.host):", "if False:", BROWSERS),
+    Mutant("serve: any site may ask", "serve_guard", "self._check_origin(head)\n", "\n", BROWSERS),
+    Mutant("serve: a form may ask", "serve_guard", 'if head.method == "POST" and', "if False and", BROWSERS),
+    Mutant("serve: no token is asked for", "serve_guard", "if not self._rules.token:", "if True:", ("test_serve_guard.Tokens",)),
+    Mutant(
+        "serve: two lengths are one",
+        "serve_head",
+        "if length is not None:\n            raise",
+        "if False:\n            raise",
+        HEADS,
+    ),
+    Mutant(
+        "serve: whoever hangs up waits on",
+        "serve_chat",
+        "self.gone = True\n        self.cancel.cancel()",
+        "self.gone = True",
+        LEAVES,
+    ),
+    Mutant("serve: whoever leaves a stream pays on", "serve_chat", GIVEN_UP, "", ("test_serve.HangUps",)),
+    Mutant("serve: signatures are forgotten", "serve_turns", "return known if known", "return message if known", SIGNED),
 )
 
 

@@ -25,6 +25,9 @@ KINDS = (
     limits.Limit(300, "tokens", "month", zone="America/Los_Angeles"),
     limits.Limit(9, "requests", "day", rolling=True),
     limits.Limit(2.5, "dollars", "day", zone="Asia/Tokyo"),
+    limits.Limit(30, "tokens", "5h"),
+    limits.Limit(12, "requests", "90s"),
+    limits.Limit(90, "tokens", "week", zone="Europe/Berlin"),
 )
 STEPS = (0.01, 0.3, 0.9, 3, 20, 61, 130, 700, 9000, 100_000)
 
@@ -33,7 +36,7 @@ class Uncached(part("quota_memory").MemoryQuotaStore):  # type: ignore[misc]  # 
     """The memory store without what it has shown before, so that every headroom is counted anew."""
 
     def headroom(self, keys: Any, now: float) -> Any:
-        for state in self._states.values():
+        for state in self._look()[0].values():
             state.changed()
         return super().headroom(keys, now)
 

@@ -9,11 +9,11 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import os
-import pwd
 import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -77,6 +77,15 @@ class Server:
         return None
 
     def start(self) -> None:
+        """Starts it, again where what was killed has not quite gone."""
+        for _ in range(20):
+            self._start_once()
+            if self.process is not None and self.process.poll() is None:
+                return
+            time.sleep(0.1)
+        raise AssertionError(f"{self.command()[0]} ends at once: {(self.folder / 'log').read_text()[-2000:]}")
+
+    def _start_once(self) -> None:
         log = (self.folder / "log").open("ab")
         with log:
             self.process = subprocess.Popen(
@@ -89,9 +98,12 @@ class Server:
                 group=self.user(),
             )
         try:
-            wait_until(self.ready, f"the start of {self.command()[0]}")
+            wait_until(self._ready_or_over, f"the start of {self.command()[0]}")
         except AssertionError as exc:
             raise AssertionError(f"{exc}: {(self.folder / 'log').read_text()[-2000:]}") from None
+
+    def _ready_or_over(self) -> bool:
+        return self.ready() or (self.process is not None and self.process.poll() is not None)
 
     def kill(self) -> None:
         if self.process is not None:
@@ -156,7 +168,7 @@ class PostgresServer(Server):
     def user(self) -> str | None:
         if os.getuid() != 0:
             return None
-        return pwd.getpwnam("postgres").pw_name
+        return "postgres"
 
     def command(self) -> list[str]:
         fixed = ["-D", str(self.folder / "data"), "-p", str(self.port), "-c", "listen_addresses=127.0.0.1"]
@@ -169,6 +181,7 @@ class PostgresServer(Server):
     def kill(self) -> None:
         """SIGKILL for the postmaster and its children, as a machine's crash would."""
         if self.process is not None:
+            self.process.send_signal(signal.SIGSTOP)  # it shall make no more of them
             listed = subprocess.run(
                 ["ps", "-o", "pid=", "--ppid", str(self.process.pid)], capture_output=True, text=True, check=False
             )
@@ -300,3 +313,25 @@ def running(server: Any) -> Iterator[Any]:
         yield server
     finally:
         server.close()
+
+
+@contextlib.contextmanager
+def far_away(port: int, delay: float) -> Iterator[int]:
+    """The port of a proxy in a process of its own, which adds `delay` seconds each way and takes nothing of this one's time."""
+    command = [sys.executable, "-m", "tests.quota_servers", str(port), str(delay)]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert process.stdin is not None
+    assert process.stdout is not None
+    try:
+        yield int(process.stdout.readline())
+    finally:
+        process.stdin.close()
+        process.wait()
+        process.stdout.close()
+
+
+if __name__ == "__main__":
+    standing = Proxy(int(sys.argv[1]))
+    standing.delay = float(sys.argv[2])
+    print(standing.port, flush=True)
+    sys.stdin.read()

@@ -28,7 +28,8 @@ outside     catalog_providers catalog_models catalog_prices catalog
 outside     http_head connections http_opener transport policy outage health
 ledger      quota_blocks quota_learned quota quota_windows quota_counting quota_memory quota_file
 ledger      quota_schema quota_session quota_sqlite
-ledger      quota_raw quota_lanes quota_exchange quota_remote quota_redis_lua quota_redis quota_postgres_sql quota_postgres
+ledger      quota_raw quota_mirror quota_lanes quota_exchange quota_remote_buckets quota_remote
+ledger      quota_redis_lua quota_redis quota_postgres_sql quota_postgres quota_url
 ledger      guarded_store
 ledger      conformance_store conformance_clock conformance_learning conformance
 contract    wire_json provider error_body error_table rate_headers
@@ -37,7 +38,7 @@ dialects    gemini_request gemini_reply provider_gemini
 dialects    anthropic_request anthropic_reply provider_anthropic provider_mock
 dialects    openai_server anthropic_server responses_server
 who-may     provider_factory assumptions environment agreement routes candidates
-walk        redaction failure_table learning call_events waiting waiting_line attempt walk
+walk        redaction failure_table learning call_events waiting waiting_line attempt waiting_turn walk
 operations  calls stream_end stream
 jobs        map_errors map_pacing map_serving map_workers mapping capacity
 object      status resting router_parts misuse public_call router_makers router
@@ -58,7 +59,7 @@ HEAVY = {
     *("urllib.request", "http.client", "http.server", "ssl", "sqlite3", "tomllib", "argparse", "zoneinfo", "mimetypes"),
     *("unittest", "asyncio"),
 }
-REVEALERS = {"secret", "wire", "connections", "http_opener", "transport"}
+REVEALERS = {"secret", "quota_url", "wire", "connections", "http_opener", "transport"}
 STUBS = {"_typeshed"}  # exists for type checkers alone
 # Programs on the roof, which show real time to a person.
 OWN_CLOCKS = {"demo", "terminal", "cli_demo", "cli_init", "cli_models", "cli_probe", "cli_status", "cli_wait"}

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.commands import finish, run, start
+from tests.fakes import threads
 from tests.serving import HELLO, simulator
 
 CONFIG = """
@@ -95,6 +96,28 @@ class ServeTest(unittest.TestCase):
         with urllib.request.urlopen(url + "/status.json", timeout=5) as answer:
             found = json.load(answer)
         self.assertEqual(found["accounts"][0]["limits"][0]["used"], 1)
+
+    def test_several_over_one_ledger(self) -> None:
+        """Three endpoints, each a process, count in one file: of 60 calls at once exactly the limit's 40 are answered."""
+        self.config.write_text(CONFIG.format(url=self.sim.base_url).replace("rpd = 100", "rpd = 40"))
+        servers = [self.serve("--quiet", "--max-wait", "0") for _ in range(3)]
+        statuses: list[int] = []
+
+        def work(number: int) -> None:
+            for turn in range(10):
+                connection = http.client.HTTPConnection("127.0.0.1", int(servers[(number + turn) % 3][1].rpartition(":")[2]))
+                connection.request("POST", "/v1/chat/completions", json.dumps(HELLO), {"Content-Type": "application/json"})
+                statuses.append(connection.getresponse().status)
+                connection.close()
+
+        with threads(6, work):
+            pass
+        self.assertEqual((statuses.count(200), statuses.count(429)), (40, 20))
+        self.assertEqual(len(self.sim.log), 40)
+        for process, _ in servers:
+            process.send_signal(signal.SIGTERM)
+        for process, _ in servers:
+            self.assertEqual(finish(process).code, 0)
 
     def test_it_says_what_is_wrong(self) -> None:
         """A taken port, an open address without a token: one line, exit code 1."""

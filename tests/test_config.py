@@ -221,7 +221,7 @@ class Problems(unittest.TestCase):
             ("idle_timeout", {"idle_timeout": 0}),
             ("auth_errors", {"auth_errors": "ignore"}),
             ("quota", {"quota": "memory"}),
-            ("quota.store", {"quota": QuotaConfig("redis")}),
+            ("quota.store", {"quota": QuotaConfig("mongodb")}),
             ("quota.path", {"quota": QuotaConfig("sqlite")}),
             ("quota.path", {"quota": QuotaConfig("sqlite", "")}),
             ("quota.path", {"quota": QuotaConfig("sqlite", 5)}),

@@ -139,6 +139,20 @@ class FromAnswers(Learns):
         router.chat_completion(HI)
         self.assertEqual(self.limits(router)["allowance"].amount, 100)
 
+    def test_one_model_of_several(self) -> None:
+        """Where an account's limit is for several models, a lower one is one model's own, and cuts the others not short."""
+        spent = {**GROQ, "x-ratelimit-remaining-requests": "0"}
+        self.mock = ir.MockProvider("groq", [with_headers(spent), ir.MockReply(status=429, headers=spent), "hello"])
+        account = ir.AccountConfig("groq", "a", limits={"rpd": 500})
+        models = [ir.ModelMapping("chat", [ir.ModelRef("groq", "m")]), ir.ModelMapping("other", [ir.ModelRef("groq", "n")])]
+        with ir.Router(ir.Config([account], models), [self.mock], clock=self.clock) as router:
+            router.explain(ir.ChatRequest("hi", model="other"))
+            router.chat_completion(HI)
+            with self.assertRaises(ir.AllCandidatesFailedError):
+                router.chat_completion(HI)
+            found = self.limits(router)["rpd"]
+            self.assertEqual((found.amount, found.remaining, found.learned), (500, 498, ()))
+
     def test_no_window_of_that_kind(self) -> None:
         """What is said of a window that is not counted here changes nothing; a limit of 0 on an answer says nothing."""
         zero = {"x-ratelimit-limit-requests-day": "0", "x-ratelimit-remaining-requests-day": "0"}

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import threading
 import time
 import unittest
 from typing import Any
 
-from tests import ledger_model, part, quota_differential
+from tests import ir, ledger_model, part, quota_differential
+from tests.fakes import FakeClock
 from tests.quota_servers import Proxy, RedisServer, listens, needs_servers, wait_until
 
 conformance = part("conformance")
@@ -265,6 +267,84 @@ class RedisVerbs(RedisCase):
         self.assertEqual(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), 0)
         self.assertEqual(self.used(), 3)
 
+    def test_fork_under_load(self) -> None:
+        """Children that are forked while other threads reserve go on, and every charge is counted once."""
+        self.store.define([quota.Bucket("k", limits.Limit(1e6, "requests", "day"))], NOON)
+        counts, over = [], threading.Event()
+
+        def work() -> None:
+            while not over.is_set():
+                self.store.headroom(["k"], NOON, max_age=1.0)
+                counts.append(isinstance(self.store.reserve([("k", 1)], NOON), quota.Reservation))
+
+        threads = [threading.Thread(target=work) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for _ in range(8):
+            pid = os.fork()
+            if not pid:
+                code = 1
+                try:
+                    self.store.headroom(["k"], NOON, max_age=1.0)
+                    code = 0 if isinstance(self.store.reserve([("k", 1)], NOON), quota.Reservation) else 2
+                finally:
+                    os._exit(code)
+            self.assertEqual(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), 0)
+        over.set()
+        for thread in threads:
+            thread.join()
+        self.assertEqual(self.used(), len(counts) + 8)
+
+    def test_a_signal_in_the_middle(self) -> None:
+        """A signal handler that reserves on the same store never waits for what it interrupted, and every charge is counted."""
+        self.store.define([quota.Bucket("k", limits.Limit(1e6, "requests", "day"))], NOON)
+        made: list[bool] = []
+
+        def handler(*_: object) -> None:
+            self.store.headroom(["k"], NOON, max_age=1.0)
+            made.append(isinstance(self.store.reserve([("k", 1)], NOON), quota.Reservation))
+
+        before = signal.signal(signal.SIGALRM, handler)
+        try:
+            for turn in range(150):
+                signal.setitimer(signal.ITIMER_REAL, 0.0001 + turn * 0.00001)
+                self.store.headroom(["k"], NOON, max_age=1.0)
+                made.append(isinstance(self.store.reserve([("k", 1)], NOON), quota.Reservation))
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, before)
+        self.assertGreater(len(made), 150)
+        self.assertEqual(self.used(), len(made))
+
+    def test_ctrl_c_gives_back(self) -> None:
+        """What was reserved while the caller was interrupted is given back."""
+        proxy = Proxy(self.server.port)
+        store = self.through(proxy)
+        store.headroom(["k"], NOON)
+        proxy.delay = 0.2
+
+        def handler(*_: object) -> None:
+            raise KeyboardInterrupt
+
+        before = signal.signal(signal.SIGALRM, handler)
+        signal.setitimer(signal.ITIMER_REAL, 0.1)
+        try:
+            with self.assertRaises(KeyboardInterrupt):
+                store.reserve([("k", 2)], NOON)
+        finally:
+            signal.signal(signal.SIGALRM, before)
+        time.sleep(0.5)
+        wait_until(lambda: self.used() == 0, "giving back")
+
+    def test_a_settlement_over_a_long_way(self) -> None:
+        """A settlement that may wait shorter than the way to the server takes is made all the same, not given up each time."""
+        proxy = Proxy(self.server.port)
+        store = self.through(proxy)
+        proxy.delay = 0.06
+        taken = store.reserve([("k", 3)], NOON)
+        self.assertTrue(store.commit(taken, NOON, [1], max_wait=0.05))
+        self.assertEqual(self.used(), 1)
+
     def test_no_thread_is_left(self) -> None:
         """Making a store starts no thread, and closing it ends those it had."""
         before = threading.active_count()
@@ -285,6 +365,96 @@ class RedisVerbs(RedisCase):
             taken = store.reserve([("k", 2)], NOON)
             self.assertTrue(store.commit(taken, NOON, [1]))
         self.assertEqual(self.used(), 1)
+
+
+class RedisUnderARouter(RedisCase):
+    """What a call through a router costs and gets."""
+
+    def router(self, store: Any, **options: Any) -> Any:
+        accounts = [
+            ir.AccountConfig(
+                provider="mock", id=f"a{number}", daily_free=3, quota_unit="requests", limits={"rpm": 9, "tpm": 9000}
+            )
+            for number in range(3)
+        ]
+        built = ir.Config(accounts=accounts, default_model="mock/any", **options)
+        router = ir.Router(built, [ir.MockProvider("mock", ["hello"] * 99)], quota_store=store)
+        self.addCleanup(router.close)
+        return router
+
+    def store_at(self, port: int, **options: Any) -> Any:
+        store = quota_redis.RedisQuotaStore(self.client(port), **options)
+        self.addCleanup(store.close)
+        return store
+
+    def test_two_round_trips_a_call(self) -> None:
+        """A call costs two round trips more than with memory: one to reserve and one to settle; and one a second to look."""
+        self.client().flushall()
+        proxy = Proxy(self.server.port)
+        self.addCleanup(proxy.close)
+        router = self.router(self.store_at(proxy.port))
+        router.chat_completion(ir.ChatRequest("hi"))
+        started, before = time.monotonic(), proxy.requests
+        for _ in range(8):
+            router.chat_completion(ir.ChatRequest("hi"))
+        looks = 2 * (time.monotonic() - started + 1)
+        self.assertLessEqual(proxy.requests - before, 16 + looks)
+        with self.assertRaises(ir.NoCandidatesError):
+            router.chat_completion(ir.ChatRequest("hi"))
+
+    def test_two_routers_never_overrun(self) -> None:
+        """Two programs with the same accounts serve each free request once, whichever of them asks, and see it in status."""
+        self.client().flushall()
+        routers = [self.router(self.store_at(self.server.port)) for _ in range(2)]
+        served = 0
+        for turn in range(14):
+            try:
+                routers[turn % 2].chat_completion(ir.ChatRequest("hi"))
+                served += 1
+            except ir.NoCandidatesError:
+                pass
+        self.assertEqual(served, 9)
+        for router in routers:
+            self.assertEqual([account.remaining for account in router.status().values()], [0, 0, 0])
+
+    def test_no_call_without_an_answer_of_the_store(self) -> None:
+        """A server that is gone or silent: QuotaStoreError within the call's time and a tenth of a second, and no call is
+        placed; with on_store_error = "ignore" the calls go on."""
+        for fault in ("silent", "refusing"):
+            self.client().flushall()
+            proxy = Proxy(self.server.port)
+            self.addCleanup(proxy.close)
+            provider = ir.MockProvider("mock", ["hello"] * 9)
+            account = ir.AccountConfig(provider="mock", id="a", daily_free=9, quota_unit="requests")
+            for ignoring in (False, True):
+                built = ir.Config(accounts=[account], default_model="mock/any", on_store_error="ignore" if ignoring else "refuse")
+                with ir.Router(built, [provider], quota_store=self.store_at(proxy.port, timeout=0.4)) as router:
+                    setattr(proxy, fault, True)
+                    proxy.cut()
+                    started, placed = time.monotonic(), len(provider.calls)
+                    if ignoring:
+                        router.chat_completion(ir.ChatRequest("hi"))
+                        self.assertGreater(router.status().degraded, 0)
+                    else:
+                        with self.assertRaises(ir.QuotaStoreError):
+                            router.chat_completion(ir.ChatRequest("hi"), timeout=0.2)
+                        self.assertLess(time.monotonic() - started, 0.3)
+                        self.assertEqual(len(provider.calls), placed)
+                    setattr(proxy, fault, False)
+
+    def test_status_tells_a_clock_that_differs(self) -> None:
+        """A clock more than two seconds from the server's is in `status`."""
+        self.client().flushall()
+        router = self.router(self.store_at(self.server.port))
+        self.assertFalse([each for each in router.status().notices if "clock" in each])
+        slow = ir.Router(
+            ir.Config(accounts=[ir.AccountConfig(provider="mock", id="a")], default_model="mock/any"),
+            [ir.MockProvider("mock", ["hello"])],
+            quota_store=self.store_at(self.server.port),
+            clock=FakeClock(),
+        )
+        self.addCleanup(slow.close)
+        self.assertIn("NTP", " ".join(slow.status().notices))
 
 
 class RedisEmptied(RedisCase):

@@ -147,7 +147,13 @@ class ExamplesTest(unittest.TestCase):
             "stream.py": " tokens from gemini-free",
             "tools.py": "the model calls weather(",
         }
-        self.assertEqual(sorted(facts), sorted(path.name for path in EXAMPLES.glob("[!_]*.py")))
+        installing = dict.fromkeys(("dask_tasks.py", "queue_workers.py", "workers.py"), "this example needs")
+        self.assertEqual(sorted(facts | installing), sorted(path.name for path in EXAMPLES.glob("[!_]*.py")))
+        with mock.patch("importlib.util.find_spec", lambda name: None):  # with everything they run in tests of their own
+            for name, fact in installing.items():
+                with self.subTest(name), redirect_stdout(io.StringIO()) as out:
+                    runpy.run_path(str(EXAMPLES / name), run_name="__main__")
+                    self.assertIn(fact, out.getvalue())
         for name, fact in facts.items():
             with self.subTest(name), redirect_stdout(io.StringIO()) as out:
                 runpy.run_path(str(EXAMPLES / name), run_name="__main__")

@@ -391,6 +391,17 @@ class HangUps(Served):
                 self.until(lambda: self.router.status()["a"].in_flight == 0, "the attempt has ended")
         self.assertEqual(self.used(), 2)
 
+    def test_a_client_that_leaves_a_silent_stream(self) -> None:
+        """While the provider says nothing nothing is written, and still the stream is closed at once."""
+        self.sim.script([part("simulator_server").Fault("stall", after=4, seconds=8.0)])
+        with self.connect() as sock:
+            sock.sendall(post(json.dumps({**HELLO, "stream": True}).encode()))
+            seen = b""
+            while seen.count(b"word") < 3:
+                seen += sock.recv(4096)
+        self.until(lambda: not self.server.calls.under_way(), "the stream was given up", 2.0)
+        self.assertEqual(self.router.status()["a"].in_flight, 0)
+
     def test_stopping_lets_a_stream_end(self) -> None:
         """Within its grace a stream comes to its end; a second stop ends it at once, without a clean end."""
         sock = self.connect()

@@ -144,14 +144,25 @@ class Messages(Served):
 
     def test_whole(self) -> None:
         """A message in blocks, under the name that was asked for."""
-        reply = self.message("hello", system=[{"type": "text", "text": "be kind"}], metadata={"user_id": "u"})
+        reply = self.message(
+            "hello", system=[{"type": "text", "text": "be kind"}], service_tier="auto", metadata={"user_id": "u"}
+        )
         found = reply.json
         self.assertEqual(
             (found["type"], found["role"], found["model"], found["stop_reason"]), ("message", "assistant", "fast", "end_turn")
         )
         self.assertEqual(found["content"], [{"type": "text", "text": "Hello! How can I help you today?"}])
         self.assertGreater(found["usage"]["input_tokens"], 0)
-        self.assertEqual(reply.headers["x-inferrouter-dropped"], "metadata")
+        self.assertEqual(reply.headers["x-inferrouter-dropped"], "service_tier")
+
+    def test_conversations_have_names(self) -> None:
+        """What clients name a conversation or its cached prompt by keeps it on one account."""
+        body = {"messages": [{"role": "user", "content": "a"}], "max_tokens": 1, "metadata": {"user_id": "u_session_1"}}
+        self.assertEqual(anthropic.MessagesDialect().read(body).request.session, "u_session_1")
+        self.assertIsNone(anthropic.MessagesDialect().read({**body, "metadata": {"user_id": 7}}).request.session)
+        self.assertEqual(responses.ResponsesDialect().read({"input": "a", "prompt_cache_key": "k"}).request.session, "k")
+        chat = part("serve_openai").ChatDialect().read({**body, "prompt_cache_key": "k"})
+        self.assertEqual(chat.request.session, "k")
 
     def test_stream(self) -> None:
         """message_start, blocks that begin and end, message_delta with usage, message_stop."""

@@ -120,5 +120,98 @@ class OthersTake(unittest.TestCase):
         self.assertEqual(self.served(paid("z"), each_time=True).account_id, "z")
 
 
+class Lender(ir.MemoryQuotaStore):  # type: ignore[misc, name-defined]  # the package is a value here
+    """A store in which another call holds what is left of a hard limit; `give_back` ends it."""
+
+    lent: Any = None
+
+    def lend(self, key: str, amount: float, now: float) -> None:
+        self.lent = super().reserve([(key, amount)], now)
+
+    def give_back(self, now: float) -> None:
+        lent, self.lent = self.lent, None
+        if lent is not None:
+            self.commit(lent, now, [0.0])
+
+
+class Refused(unittest.TestCase):
+    """What was refused is tried again once it is there: nobody pays, or is refused, while it is."""
+
+    def test_given_back_between_refusal_and_second_look(self) -> None:
+        """A hard limit that another call gives back right after it refused this one admits it after all."""
+        for limits in ({"tpm": 2000}, {"rpm": 1}):
+
+            class Store(Lender):
+                def reserve(self, wants: Any, now: float) -> Any:
+                    answer = super().reserve(wants, now)
+                    self.give_back(now)
+                    return answer
+
+            clock, store = FakeClock(), Store()
+            account = ir.AccountConfig("pa", "a", limits=limits)
+            with router(clock, {"pa": ir.MockProvider("pa")}, account, quota_store=store) as it:
+                store.lend(f"a/{next(iter(limits))}", 1500.0 if "tpm" in limits else 1.0, clock.time())
+                self.assertEqual(it.chat_completion(ir.ChatRequest("hi", model=ALIAS, max_tokens=900)).routing.account_id, "a")
+
+    def test_given_back_during_an_attempt(self) -> None:
+        """An account that was refused is tried again before a call fails, or pays, once a slow attempt has taken time."""
+        for others in ((), (paid("z"),)):
+            clock, store = FakeClock(), Lender()
+
+            def late(body: Any, clock: FakeClock = clock, store: Any = store) -> Any:
+                clock.sleep(1)
+                store.give_back(clock.time())
+                return 503
+
+            providers = {"pa": ir.MockProvider("pa"), "pb": ir.MockProvider("pb", default=late), "pz": ir.MockProvider("pz")}
+            accounts = [ir.AccountConfig("pa", "a", limits={"rpm": 1}), free("b"), *others]
+            with router(clock, providers, *accounts, quota_store=store, policy=ir.DeclaredOrderPolicy()) as it:
+                store.lend("a/rpm", 1.0, clock.time())
+                routing = it.chat_completion(HELLO).routing
+                self.assertEqual((routing.account_id, routing.free, routing.attempts), ("a", True, 2), others)
+
+    def test_always_too_late(self) -> None:
+        """A call that others always forestall at a free allowance pays in the end, as it may; one that may not is refused."""
+
+        class Store(ir.MemoryQuotaStore):  # type: ignore[misc, name-defined]  # the package is a value here
+            def reserve(self, wants: Any, now: float) -> Any:
+                others = super().reserve([("a/allowance", 1000.0)], now) if wants[0][0] == "a/allowance" else None
+                answer = super().reserve(wants, now)
+                if others is not None:
+                    self.commit(others, now, [0.0])
+                return answer
+
+        for settings in ({"paid_enabled": True, **PRICES}, {}):
+            account = ir.AccountConfig("pa", "a", daily_free=1000, quota_unit="requests", **settings)
+            with router(FakeClock(), {"pa": ir.MockProvider("pa")}, account, quota_store=Store()) as it:
+                if settings:
+                    self.assertFalse(it.chat_completion(HELLO).routing.free)
+                else:
+                    with self.assertRaises(ir.NoCandidatesError):
+                        it.chat_completion(HELLO)
+
+    def test_a_wait_makes_what_was_seen_old(self) -> None:
+        """A candidate is assessed again in its turn when a refusal before it was waited for: a new day's allowance is found."""
+        clock = FakeClock(BEFORE_MIDNIGHT)
+
+        class Store(ir.MemoryQuotaStore):  # type: ignore[misc, name-defined]  # the package is a value here
+            def reserve(self, wants: Any, now: float) -> Any:
+                if wants[0][0] == "b/rpmonth":
+                    clock.sleep(120)  # as a locked file would
+                return super().reserve(wants, now)
+
+        providers = {name: ir.MockProvider(name) for name in ("pb", "pa")}
+        accounts = [
+            ir.AccountConfig("pb", "b", limits={"rpmonth": 1}),
+            ir.AccountConfig("pa", "a", daily_free=1, quota_unit="requests", paid_enabled=True, **PRICES),
+        ]
+        store = Store()
+        with router(clock, providers, *accounts, quota_store=store, policy=ir.DeclaredOrderPolicy()) as it:
+            it.chat_completion(ir.ChatRequest("hi", model="pa/m"))
+            ir.MemoryQuotaStore.reserve(store, [("b/rpmonth", 1.0)], clock.time())
+            routing = it.chat_completion(HELLO).routing
+            self.assertEqual((routing.account_id, routing.free), ("a", True))
+
+
 if __name__ == "__main__":
     unittest.main()

@@ -67,7 +67,10 @@ def body_of(text: str, stream: bool = False) -> bytes:
 
 def ask(connection: http.client.HTTPConnection, text: str, path: str = "/v1/chat/completions") -> Any:
     connection.request("POST", path, body_of(text), JSON)
-    return json.loads(connection.getresponse().read())
+    found = json.loads(connection.getresponse().read())
+    if "choices" not in found:
+        raise SystemExit(f"no answer: {found}")
+    return found
 
 
 def added_time(rounds: int, proxy: str) -> dict[str, float]:

@@ -29,7 +29,7 @@ from tests import ir, part
 from tests.cases import open_files, thread_count
 
 simulator = part("simulator")
-JSON = {"Content-Type": "application/json", "Authorization": "Bearer any"}
+JSON = {"Content-Type": "application/json", "Authorization": "Bearer sk-1"}
 
 
 @contextmanager

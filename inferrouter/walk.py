@@ -348,7 +348,7 @@ class _Round(Generic[T]):
         return bool(self.queue)
 
     def _found_besides(self, others: set[tuple[str, str]]) -> list[Candidate]:
-        """What may serve by now, and is neither in the queue nor one of `others`, left out by the policy, nor refused as before."""
+        """What may serve by now, and is not in the queue, nor one of `others`, left out by the policy, or refused as before."""
         self._as_of = self._moment()
         known = others | self._unwanted | {(each.account_id, each.model) for each in self.queue}
         found = [each for each in self._look(self.route).candidates if (each.account_id, each.model) not in known]

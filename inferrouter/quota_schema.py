@@ -33,7 +33,7 @@ _PAGE_BYTES = 2048
 _LOG_BYTES = 4_000_000
 _OLDEST_SQLITE = (3, 15, 0)
 _BUSY_CODES = (5, 6)
-_LOOKS, _LOOK_S = 100, 0.01  # how often, and how many seconds apart, a missing log is looked for
+_LOOKS, _LOOK_S = 50, 0.01  # how often, and how many seconds apart, a missing log is looked for
 
 
 def open_database(file: QuotaFile, synchronous: str, sleep: Callable[[float], None]) -> sqlite3.Connection:

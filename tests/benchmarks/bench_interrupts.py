@@ -1,7 +1,7 @@
 """Interrupts in the midst of calls, and what they leave behind. Run: python3 -m tests.benchmarks.bench_interrupts [COUNT]
 
 COUNT interrupts (default 1,000) for each row: at random bytecodes of a call, by a trace, and at random moments, by a timer. Rows:
-the store and the kind of call; every second call is the one probe of a half-open breaker. After each interrupt it looks for a call
+the store and the kind of call; every second call is the one probe of a half-open breaker. After each it looks for a call
 in flight, a transaction that is open, a probe that is lost (the next call is refused), and a next call that has to wait. All must
 be 0, or it ends with an error.
 """

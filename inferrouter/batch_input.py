@@ -13,6 +13,7 @@ import json
 import re
 from array import array
 from collections.abc import Iterator
+from functools import partial
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -151,7 +152,7 @@ class Lines(Source):
             with open(self.path, "rb") as file:
                 _check_encoding(self.path, file.read(4))
                 file.seek(0)
-                for number, line in enumerate(iter(lambda: file.readline(MAX_LINE), b""), 1):
+                for number, line in enumerate(iter(partial(file.readline, MAX_LINE), b""), 1):
                     data = line.removeprefix(_BOM) if number == 1 else line
                     if len(line) == MAX_LINE and not line.endswith(b"\n"):
                         rest = b""

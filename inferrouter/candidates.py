@@ -119,7 +119,7 @@ def find_candidates(
         ]
     if health.outages:
         results = [_unless_out(found, health, now) for found in results]
-    candidates = tuple([found for found in results if isinstance(found, Candidate)])
+    candidates = tuple([found for found in results if found.__class__ is Candidate])
     if len(candidates) == len(results):
         return Assessment(candidates, ())
     return Assessment(candidates, tuple([found for found in results if not isinstance(found, Candidate)]))

@@ -136,7 +136,7 @@ def _model_row(row: Row, now: float) -> tuple[str, str, str, str]:
 def _left(limit: LimitStatus) -> str:
     if limit.unit == "parallel":
         return f"{limit.remaining:,.0f} of {limit.amount:,.0f} {limit.counts}"
-    unit = "" if limit.unit == "requests" else f" {limit.unit}"
+    unit = "" if limit.unit == "requests" else " " + limit.unit.replace("_", " ")
     span = WINDOWS.get(limit.window, f"in {limit.window}")
     return f"{limit.remaining:,.0f} of {limit.amount:,.0f}{unit} {span}"
 

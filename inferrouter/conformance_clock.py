@@ -144,6 +144,17 @@ class ClockConformance(StoreCase):
             self.assertEqual(self.admitted("k", 1, now=NOON + 600 + flap * 70), 0)
             self.assertEqual(self.headroom("k", NOON + 20 * 120 + flap).used, 0)
 
+    def test_a_clock_that_goes_from_one_long_past_to_another(self) -> None:
+        """A look into one long past does not count as a look into another: each is let go by a whole window seen there."""
+        for rolling in (True, False):
+            key, length = f"rolling {rolling}", 86_400
+            self.define(key, Limit(2, "requests", "day", rolling))
+            for past in (NOON, NOON + 1000 * length):
+                for passed in range(20):
+                    self.assertEqual(self.admitted(key, 2, now=past + passed * 2 * length), 2)
+            for past in (NOON, NOON + 1000 * length):
+                self.assertEqual(self.admitted(key, 1, now=past + 11 * length), 0, key)
+
     def test_clock_back_and_holds(self) -> None:
         """After a step back a hold has no longer to go than when it was made."""
         self.store.hold("k", NOON + 60, "", NOON)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from operator import is_not
 from typing import Any, NamedTuple, Self, TypeVar
 
 from .cell import Cell, Version
@@ -32,6 +33,9 @@ from .quota_counting import (
 from .quota_learned import Learned, Observation
 
 T = TypeVar("T")
+MANY = 24
+"""Buckets from which on it pays to keep what was seen of them."""
+
 States = dict[str, BucketState]
 Holds = dict[str, tuple[Hold, float]]
 
@@ -42,6 +46,7 @@ class MemoryQuotaStore:
     def __init__(self) -> None:
         self._book = _Book()
         self._holds: Cell[Holds] = Cell({})
+        self._view: _View | None = None
         self._idents = itertools.count(1)
         self._closed = False
 
@@ -53,9 +58,16 @@ class MemoryQuotaStore:
         self._change([bucket.key for bucket in buckets], work)
 
     def headroom(self, keys: Sequence[str], now: float) -> list[Headroom]:
-        headrooms, to_note = headrooms_of(self._look()[0], keys, now)
+        states = self._look()[0]
+        view = self._view
+        if view is not None and view.keys is keys and view.since <= now < view.until:
+            self._view = view = view.renewed(states, now)
+            return view.headrooms
+        headrooms, to_note = headrooms_of(states, keys, now)
         if to_note:
             self._change(keys, lambda states: note(states, keys, now))
+        elif len(keys) >= MANY:
+            self._view = _view(keys, [states[key] for key in keys], headrooms)
         return headrooms
 
     def reserve(self, wants: Wants, now: float) -> Reservation | Refusal:
@@ -163,6 +175,41 @@ class MemoryQuotaStore:
             holds, seen = self._holds.look()
             if self._holds.replace(seen, {key: held for key, held in work(holds).items() if held is not None}):
                 return
+
+
+class _View(NamedTuple):
+    """The headroom of many buckets as it was seen last, which holds from `since` until `until` but for states that were replaced.
+
+    Never changed itself, so that threads may share it.
+    """
+
+    keys: Sequence[str]
+    states: Sequence[BucketState]
+    headrooms: list[Headroom]
+    since: float
+    until: float
+
+    def renewed(self, states: States, now: float) -> _View:
+        """The view of the same buckets now: only those are looked at whose state is another one."""
+        found = list(map(states.__getitem__, self.keys))  # in one step, as other threads may go on replacing them
+        places = list(itertools.compress(itertools.count(), map(is_not, self.states, found)))
+        if not places:
+            return self
+        headrooms = self.headrooms[:]
+        renewed = {found[place].key: found[place] for place in places}
+        for place, headroom in zip(places, headrooms_of(renewed, list(renewed), now)[0], strict=True):
+            headrooms[place] = headroom
+        since = max(self.since, *[state.shown_from for state in renewed.values()])
+        until = min(self.until, *[state.shown_until for state in renewed.values()])
+        return _View(self.keys, found, headrooms, since, until)
+
+
+def _view(keys: Sequence[str], states: Sequence[BucketState], headrooms: list[Headroom]) -> _View | None:
+    """The view of what was just seen; None if a state was replaced meanwhile, or a key stands twice."""
+    if len(set(keys)) < len(keys) or any(map(is_not, [state.shown for state in states], headrooms)):
+        return None
+    since, until = max(state.shown_from for state in states), min(state.shown_until for state in states)
+    return _View(keys, states, headrooms, since, until)
 
 
 class _Entry(NamedTuple):

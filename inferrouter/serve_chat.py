@@ -36,7 +36,7 @@ HOLD_BACK_S = 8.0
 PING_S = 10.0
 """Seconds of silence after which a stream is kept alive by a comment."""
 EXPLAINED = 16
-"""Accounts up to which each call notes who stood in line: 24 us for five (tests/benchmarks/bench_serve)."""
+"""Accounts up to which each call notes who stood in line, at 24 to 40 us for five of them."""
 MARGIN = 0.1
 """The share of a client's patience that is kept for the answer itself, at most 30 s of it."""
 JSON = ("Content-Type", "application/json")

@@ -70,7 +70,7 @@ class LimitStatus:
     @property
     def counts(self) -> str:
         """What it counts, in words: "requests per 5h", "calls at once"."""
-        return "calls at once" if UNITS[self.unit].held else f"{self.unit} per {self.window}"
+        return "calls at once" if UNITS[self.unit].held else f"{self.unit.replace('_', ' ')} per {self.window}"
 
 
 @frozen_value

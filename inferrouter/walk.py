@@ -149,6 +149,7 @@ class _Round(Generic[T]):
         self.only_limits = True
         self._held_until: dict[str, float] = {}
         self._resting: list[Rejection] = []
+        self._unwanted: set[tuple[str, str]] = set()
         self._refusals: list[tuple[str, str]] = []
         self._turned_down: dict[tuple[str, str], Refusal] = {}
         self._before = len(attempts)
@@ -159,7 +160,9 @@ class _Round(Generic[T]):
         runtime = self.runtime
         found = self._look(self.route)
         self.queue = ordered(runtime.policy, found.candidates, self.operation.session)
-        self.rejections += (*found.rejections, *left_out(found.candidates, self.queue))
+        unwanted = left_out(found.candidates, self.queue)
+        self._unwanted = {(each.account_id, each.model) for each in unwanted}
+        self.rejections += (*found.rejections, *unwanted)
         answer = self._serve()
         if answer is None and self._moment()[0] > self._before:
             return self.run_again()
@@ -345,9 +348,9 @@ class _Round(Generic[T]):
         return bool(self.queue)
 
     def _found_besides(self, others: set[tuple[str, str]]) -> list[Candidate]:
-        """What may serve by now, and is neither in the queue nor one of `others`, nor refused as before."""
+        """What may serve by now, and is not in the queue, nor one of `others`, left out by the policy, or refused as before."""
         self._as_of = self._moment()
-        known = others | {(each.account_id, each.model) for each in self.queue}
+        known = others | self._unwanted | {(each.account_id, each.model) for each in self.queue}
         found = [each for each in self._look(self.route).candidates if (each.account_id, each.model) not in known]
         return [each for each in found if self._may_fit(each)]
 

@@ -10,6 +10,9 @@ from types import ModuleType
 PACKAGE = os.environ.get("INFERROUTER_PACKAGE", "inferrouter")
 ir = importlib.import_module(PACKAGE)
 
+LONG = os.environ.get("INFERROUTER_LONG") == "1"
+"""Whether random and repeated tests take their long forms: the same claims over more rounds."""
+
 _shared = Path(__file__).resolve().parents[2] / "shared"
 SHARED: Path | None = _shared if _shared.is_dir() else None
 

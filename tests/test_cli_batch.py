@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from tests import ir, part
+from tests import LONG, ir, part
 from tests.commands import finish, run, start
 from tests.jobs import JobCase
 
@@ -142,7 +142,7 @@ class Commands(JobCase):
 class Killed(JobCase):
     def test_again_and_again(self) -> None:
         """Killed at random moments, each row is in the output exactly once, and few were asked twice."""
-        kills, workers, count = 3, 4, 60
+        kills, workers, count = (3, 4, 60) if LONG else (1, 4, 40)
         limits = simulator.KeyLimits(rpm=5000)
         keys = {f"sk-{at}": limits for at in range(3)}
         with simulator.Simulator(keys=keys, latency_s=0.02) as provider:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from tests import PACKAGE, part
+from tests import PACKAGE, ir, part
 from tests.commands import FOLDER, Ran, Terminal, finish, run, start
 
 simulator = part("simulator")
@@ -130,7 +130,9 @@ class Waiting(WithServer):
 
     def test_a_wait_is_seen(self) -> None:
         """Off a terminal one line says who is waited for, how long and why; on one a countdown passes and is taken away."""
-        self.assertRegex(self.asked(io.StringIO()), r"(?m)^waiting for local/desk small, free in \d s: .*429")
+        told, said = part("cli_wait").Countdown(part("terminal").Screen(said_to := io.StringIO())), said_to.getvalue
+        told.on_wait(ir.WaitEvent("id", "fast", "local", "desk", "small", 3.0, 1003.0, "held: RateLimited (429)", 1000.0))
+        self.assertEqual(said(), "waiting for local/desk small, free in 3 s: held: RateLimited (429)\n")
         shown = self.asked(Terminal())
         self.assertRegex(shown, r"\rwaiting 1 s for local/desk small|waiting 1 s for local/desk small")
         self.assertIn("\r", shown.rpartition("waiting")[2])

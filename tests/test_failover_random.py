@@ -14,7 +14,7 @@ import unittest
 from collections import Counter
 from typing import Any
 
-from tests import ir, part
+from tests import LONG, ir, part
 from tests.fakes import HELLO, FakeClock, ListMeter, account, alias_of, used
 
 Simulator = part("simulator").Simulator
@@ -107,17 +107,17 @@ class RandomFaults(unittest.TestCase):
 
     def test_exact(self) -> None:
         """Whatever goes wrong, only own errors come out, every attempt is settled, and the ledger is what the servers saw."""
-        self.play(seed=1, calls=300, early=False)
+        self.play(seed=1, calls=300 if LONG else 100, early=False)
 
     def test_with_early_stops(self) -> None:
         """The same with callers who stop streams wherever they like."""
-        self.play(seed=20, calls=120, early=True)
+        self.play(seed=20, calls=120 if LONG else 60, early=True)
 
     def test_leaves_nothing(self) -> None:
-        """After hundreds of failing calls there are as many open files and threads as before."""
+        """After many failing calls there are as many open files and threads as before."""
         gc.collect()
         before = self.resources()
-        self.play(seed=8, calls=120, early=True)
+        self.play(seed=8, calls=120 if LONG else 60, early=True)
         gc.collect()
         deadline = time.monotonic() + 2
         while self.resources() != before and time.monotonic() < deadline:

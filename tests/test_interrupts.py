@@ -16,11 +16,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tests import ir
+from tests import LONG, ir
 from tests.fakes import HELLO, FakeClock, account, alias_of, streamed, unary
 from tests.interrupts import Stepper, steps_of
 
-POINTS = 40
+POINTS = 40 if LONG else 12
 """How many points of each kind of call are tried here."""
 
 

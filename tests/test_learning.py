@@ -366,7 +366,7 @@ class Hostile(Learns):
         """
         chance = random.Random(11)
         limits = {"rpm": 20, "rpd": 1000, "tpm": 6000, "tpd": 10**6}
-        rounds = int(os.environ.get("INFERROUTER_FUZZ", "3000"))
+        rounds = int(os.environ.get("INFERROUTER_FUZZ", "1000"))
         learning, guarded, candidates = part("learning"), part("guarded_store"), part("candidates")
         router, noted = None, 0
         for number in range(rounds):

@@ -13,7 +13,7 @@ import unittest
 import warnings
 from pathlib import Path
 
-from tests import PACKAGE, ir, part
+from tests import LONG, PACKAGE, ir, part
 
 limits = part("limits")
 quota = part("quota")
@@ -102,13 +102,13 @@ class ProcessTest(unittest.TestCase):
 
     @unittest.skipUnless(hasattr(os, "fork"), "needs fork and kill")
     def test_kill_9(self) -> None:
-        """Through 40 rounds of kill -9 no acknowledged commit is lost, nothing is over-admitted, and the file stays sound."""
+        """Through rounds of kill -9 no acknowledged commit is lost, nothing is over-admitted, and the file stays sound."""
         self.defined(
             wide=limits.Limit(10**9, "tokens", "day"),
             tight=limits.Limit(500, "requests", "day"),
         )
         acknowledged, kills = "", 0
-        for turn in range(40):
+        for turn in range(40 if LONG else 10):
             children = [self.start_worker() for _ in range(4)]
             time.sleep(0.02 + turn % 5 * 0.01)
             for pid, _ in children:
@@ -120,7 +120,7 @@ class ProcessTest(unittest.TestCase):
                     acknowledged += stream.read().decode()
         commits, reserves, tight = (acknowledged.count(letter) for letter in "CRT")
         wide_used, tight_used = self.used("wide", "tight")
-        self.assertGreater(commits, 200, "the rounds must have done something")
+        self.assertGreater(commits, 200 if LONG else 40, "the rounds must have done something")
         self.assertGreaterEqual(wide_used, 5 * commits, "an acknowledged commit was lost")
         self.assertLessEqual(wide_used, 5 * commits + 7 * kills, "more was charged than calls in flight")
         self.assertLessEqual(tight, 500, "over-admitted")

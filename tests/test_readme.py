@@ -14,6 +14,7 @@ import sys
 import tempfile
 import unittest
 from contextlib import ExitStack, chdir, redirect_stdout
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -116,6 +117,14 @@ class BlocksTest(unittest.TestCase):
             self.assertIn(f"`{policy}`", section("Policies"))
         known = {name for row in part("catalog").PRESETS.values() for name in row.env}
         self.assertLessEqual(set(re.findall(r"\b[A-Z]+_API_KEY\b", text)), known)
+
+    def test_every_module_has_its_place_on_the_map(self) -> None:
+        """Each module is matched by a name in the map of the code, and each name there by a module."""
+        text = section("How the code is laid out")
+        names = set(re.findall(r"`([a-z_0-9*]+)`", text))
+        modules = {path.stem for path in Path(str(ir.__file__)).parent.glob("*.py")} - {"__init__", "__main__"}
+        self.assertEqual({each for each in modules if not any(fnmatch(each, name) for name in names)}, set())
+        self.assertEqual({name for name in names if not any(fnmatch(each, name) for each in modules)}, set())
 
     def test_commands_exist(self) -> None:
         """Every command line shown under Command line is one that the program takes."""

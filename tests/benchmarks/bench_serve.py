@@ -29,7 +29,7 @@ from tests import ir, part
 from tests.cases import open_files, thread_count
 
 simulator = part("simulator")
-JSON = {"Content-Type": "application/json", "Authorization": "Bearer any"}
+JSON = {"Content-Type": "application/json", "Authorization": "Bearer sk-1"}
 
 
 @contextmanager
@@ -67,7 +67,10 @@ def body_of(text: str, stream: bool = False) -> bytes:
 
 def ask(connection: http.client.HTTPConnection, text: str, path: str = "/v1/chat/completions") -> Any:
     connection.request("POST", path, body_of(text), JSON)
-    return json.loads(connection.getresponse().read())
+    found = json.loads(connection.getresponse().read())
+    if "choices" not in found:
+        raise SystemExit(f"no answer: {found}")
+    return found
 
 
 def added_time(rounds: int, proxy: str) -> dict[str, float]:

@@ -20,7 +20,8 @@ from tests import ir
 PACKAGE = Path(str(ir.__file__)).parent
 FIRST_CALL = """
 import {name} as ir
-accounts = [ir.AccountConfig("own", f"a{{i}}", auth=ir.Auth("sk-0123456789"), base_url="http://127.0.0.1:9/v1", dialect="openai")
+accounts = [ir.AccountConfig("own", f"a{{i}}", auth=ir.Auth("sk-0123456789"), dialect="openai",
+                             base_url=f"http://127.0.0.{{i + 1}}:9/v1")
             for i in range(3)]
 with ir.Router(ir.Config(accounts=accounts, default_model="own/m")) as router:
     try:

@@ -59,7 +59,7 @@ class Fleet(unittest.TestCase):
         clock.advance(777.0)
         meter.served.clear()
         meter.begin = clock.now // HOUR * HOUR
-        days = 1.5 if LONG else 0.3
+        days = 1.5 if LONG else 1.1
         found = router.capacity(days=days, tokens=400, output_tokens=100, reserved=1036)
         for _ in router.map(itertools.repeat(row), until=clock.now + days * 24 * HOUR):
             pass
@@ -71,7 +71,7 @@ class Fleet(unittest.TestCase):
                 foretold[name, hour] += requests
                 served[name, hour] += meter.served[account.account_id, hour]
         self.assertEqual(foretold, served)
-        self.assertGreater(found.requests, 500 if LONG else 100)
+        self.assertGreater(found.requests, 500 if LONG else 300)
 
     def test_held_and_unlimited(self) -> None:
         """A held account carries nothing until its hold ends; one without limits is named as such and counts nothing."""

@@ -8,10 +8,11 @@ or a message's text.
 
 from __future__ import annotations
 
-import threading
 import time as stdlib_time
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
+
+from .own_lock import OwnLock
 
 if TYPE_CHECKING:
     import logging
@@ -48,7 +49,7 @@ class Listeners:
     def __init__(self, meters: Iterable[object]) -> None:
         meters = tuple(meters)
         self._by_hook = {hook: tuple(meter for meter in meters if callable(getattr(meter, hook, None))) for hook in HOOKS}
-        self._lock = threading.Lock()
+        self._lock = OwnLock()
         self._holds: dict[str, HoldEvent] = {}
 
     def hears(self, hook: str) -> bool:

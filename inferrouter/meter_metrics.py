@@ -8,7 +8,6 @@ and the breakers know is read from `Router.status()` when it is handed in. Must 
 from __future__ import annotations
 
 import math
-import threading
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +21,7 @@ from .errors import (
 )
 from .events import CallEvent, HoldEvent, LimitEvent, ResultEvent
 from .frozen import shown_once_made
+from .own_lock import OwnLock
 
 if TYPE_CHECKING:
     from .errors import InferRouterError
@@ -66,7 +66,7 @@ class MetricsMeter:
     """Counters and histograms of this process. `text()` gives them to a scraper. Thread-safe."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = OwnLock()
         self._counts: dict[str, dict[Labels, float]] = {name: {} for name in COUNTERS}
         self._spans: dict[str, dict[Labels, list[float]]] = {name: {} for name in HISTOGRAMS}
 

@@ -8,13 +8,13 @@ conventions have no names for is under `inferrouter.`. Prompts and answers are n
 from __future__ import annotations
 
 import sys
-import threading
 from collections.abc import Mapping
 from typing import Any
 
 from .errors import ProviderError
 from .events import CallEvent, HoldEvent, LimitEvent, RefusalEvent, ResultEvent, RouteEvent, WaitEvent
 from .meter_metrics import SECONDS, outcome_of
+from .own_lock import OwnLock
 
 # https://github.com/open-telemetry/semantic-conventions/tree/v1.41.0/docs/gen-ai: later versions renamed the metrics.
 PROVIDERS: Mapping[str, str] = {
@@ -50,7 +50,7 @@ class OTelMeter:
 
     def __init__(self, tracer: Any = None, meter: Any = None) -> None:
         self._tracer = tracer
-        self._lock = threading.Lock()
+        self._lock = OwnLock()
         self._open: dict[str, list[Any]] = {}
         self._duration = self._tokens = self._first = None
         self._counters: dict[str, Any] = {}

@@ -71,6 +71,34 @@ class AmongThreads(unittest.TestCase):
         self.busy(lambda: router.chat_completion(HELLO))
         self.assertEqual({in_child(lambda: router.chat_completion(HELLO)) for _ in range(12)}, {0})
 
+    def test_a_meter_whose_lock_is_held(self) -> None:
+        """A child counts though a thread of its parent was in the midst of that, and so does a signal handler."""
+        meter = ir.MetricsMeter()
+        router = mock_router(meter=meter)
+        router.chat_completion(HELLO)
+        held, done = threading.Event(), threading.Event()
+
+        def hold() -> None:
+            with meter._lock:
+                held.set()
+                done.wait(20)
+
+        holder = threading.Thread(target=hold)
+        holder.start()
+        held.wait(5)
+        self.assertEqual(in_child(lambda: router.chat_completion(HELLO), 5), 0)
+        done.set()
+        holder.join()
+        with meter._lock:
+            router.chat_completion(HELLO)
+
+    def test_answers_are_learned_without_waiting(self) -> None:
+        """Nothing that keeps how long answers were holds a lock over a fork."""
+        router = mock_router()
+        request = ir.ChatRequest("hi", model=HELLO.model)
+        self.busy(lambda: router.chat_completion(request))
+        self.assertEqual({in_child(lambda: router.chat_completion(request), 5) for _ in range(25)}, {0})
+
     def test_calls_over_a_file(self) -> None:
         """The same over a file."""
         with ir.SQLiteQuotaStore(self.file()) as store:

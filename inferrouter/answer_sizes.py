@@ -7,7 +7,7 @@ concerned. Must never know a limit.
 
 from __future__ import annotations
 
-import threading
+import itertools
 from collections import deque
 
 from .costs import DEFAULT_OUTPUT_TOKENS
@@ -25,13 +25,12 @@ STEP = 16
 class AnswerSize:
     """The answers of one model. `reserve`: tokens to keep for the next one. Thread-safe."""
 
-    __slots__ = ("_lock", "_recent", "_table", "reserve")
+    __slots__ = ("_recent", "_table", "reserve")
 
     def __init__(self, table: AnswerSizes) -> None:
         self.reserve = DEFAULT_OUTPUT_TOKENS
         self._table = table
         self._recent: deque[int] = deque(maxlen=REMEMBERED)
-        self._lock = threading.Lock()
 
     @property
     def version(self) -> int:
@@ -42,14 +41,14 @@ class AnswerSize:
         """An answer had so many tokens."""
         if tokens <= 0:
             return
-        with self._lock:
-            self._recent.append(tokens)
-            margin = MARGINS[min(len(self._recent), len(MARGINS)) - 1]
-            needed = int(max(self._recent) * margin)
-            reserve = -(-needed // STEP) * STEP
-            if reserve != self.reserve:
-                self.reserve = reserve
-                self._table.version += 1
+        self._recent.append(tokens)
+        recent = list(self._recent)  # in one step, so that no lock is needed: a signal handler's call could never get it
+        margin = MARGINS[min(len(recent), len(MARGINS)) - 1]
+        reserve = -(-int(max(recent) * margin) // STEP) * STEP
+        if reserve != self.reserve:
+            self._table.changes()
+            self.reserve = reserve
+            self._table.changes()
 
 
 class AnswerSizes:
@@ -57,7 +56,12 @@ class AnswerSizes:
 
     def __init__(self) -> None:
         self.version = 0
+        self._versions = itertools.count(1)
         self._sizes: dict[tuple[str, str], AnswerSize] = {}
+
+    def changes(self) -> None:
+        """Called before and after a reserve changes: an interrupt between the two lets nobody keep what is old."""
+        self.version = next(self._versions)
 
     def of(self, provider: str, model: str) -> AnswerSize:
         """That model's, the same object each time."""

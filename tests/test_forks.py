@@ -66,10 +66,11 @@ class AmongThreads(unittest.TestCase):
 
     def test_calls_in_memory(self) -> None:
         """A child whose parent's threads are in calls is answered: neither store, breakers nor anything else keeps it waiting."""
-        router = mock_router()
-        router.chat_completion(HELLO)
-        self.busy(lambda: router.chat_completion(HELLO))
-        self.assertEqual({in_child(lambda: router.chat_completion(HELLO)) for _ in range(12)}, {0})
+        router = mock_router(meter=ir.MetricsMeter())
+        unbounded = ir.ChatRequest("Hello!", model="chat")
+        router.chat_completion(unbounded)
+        self.busy(lambda: router.chat_completion(unbounded))
+        self.assertEqual({in_child(lambda: router.chat_completion(unbounded)) for _ in range(12)}, {0})
 
     def test_calls_over_a_file(self) -> None:
         """The same over a file."""

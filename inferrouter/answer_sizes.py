@@ -42,12 +42,13 @@ class AnswerSize:
         if tokens <= 0:
             return
         self._recent.append(tokens)
-        recent = tuple(self._recent)  # in one step, as other threads may go on adding to it
-        needed = int(max(recent) * MARGINS[min(len(recent), len(MARGINS)) - 1])
-        reserve = -(-needed // STEP) * STEP
+        recent = list(self._recent)  # in one step, so that no lock is needed: a signal handler's call could never get it
+        margin = MARGINS[min(len(recent), len(MARGINS)) - 1]
+        reserve = -(-int(max(recent) * margin) // STEP) * STEP
         if reserve != self.reserve:
+            self._table.changes()
             self.reserve = reserve
-            self._table.changed()
+            self._table.changes()
 
 
 class AnswerSizes:
@@ -58,8 +59,8 @@ class AnswerSizes:
         self._versions = itertools.count(1)
         self._sizes: dict[tuple[str, str], AnswerSize] = {}
 
-    def changed(self) -> None:
-        """Give the table a version that it never had."""
+    def changes(self) -> None:
+        """Called before and after a reserve changes: an interrupt between the two lets nobody keep what is old."""
         self.version = next(self._versions)
 
     def of(self, provider: str, model: str) -> AnswerSize:

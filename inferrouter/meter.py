@@ -12,8 +12,6 @@ import time as stdlib_time
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
-from .own_lock import OwnLock
-
 if TYPE_CHECKING:
     import logging
 
@@ -49,7 +47,6 @@ class Listeners:
     def __init__(self, meters: Iterable[object]) -> None:
         meters = tuple(meters)
         self._by_hook = {hook: tuple(meter for meter in meters if callable(getattr(meter, hook, None))) for hook in HOOKS}
-        self._lock = OwnLock()
         self._holds: dict[str, HoldEvent] = {}
 
     def hears(self, hook: str) -> bool:
@@ -68,24 +65,24 @@ class Listeners:
         """Tell it now, and its end when `end_holds` finds it over."""
         if not self.hears("on_hold"):
             return
-        with self._lock:
-            self._holds.pop(event.key, None)
-            self._holds[event.key] = event
-            if len(self._holds) > MOST_HOLDS:
-                del self._holds[next(iter(self._holds))]
+        self._holds.pop(event.key, None)
+        self._holds[event.key] = event
+        for oldest in list(self._holds)[:-MOST_HOLDS]:
+            self._holds.pop(oldest, None)
         self.tell("on_hold", event)
 
     def end_holds(self, now: float) -> None:
         """Tell the end of every hold that was told and is over. `now`: epoch seconds."""
         if not self._holds:
             return
-        with self._lock:
-            over = [event for event in self._holds.values() if event.until <= now]
-            for event in over:
-                del self._holds[event.key]
-        for event in over:
+        for event in [event for event in list(self._holds.values()) if event.until <= now]:
             from .events import HoldEvent
 
+            found = self._holds.pop(event.key, None)  # whoever takes it off tells it
+            if found is not event:
+                if found is not None:  # another one has begun meanwhile
+                    self._holds.setdefault(event.key, found)
+                continue
             facts = (event.key, event.provider, event.account_id, event.model, event.until, event.reason)
             self.tell("on_hold", HoldEvent(*facts, begun=False, at=now))
 

@@ -21,7 +21,7 @@ from .errors import (
 )
 from .events import CallEvent, HoldEvent, LimitEvent, ResultEvent
 from .frozen import shown_once_made
-from .own_lock import OwnLock
+from .turn import Turn
 
 if TYPE_CHECKING:
     from .errors import InferRouterError
@@ -66,7 +66,7 @@ class MetricsMeter:
     """Counters and histograms of this process. `text()` gives them to a scraper. Thread-safe."""
 
     def __init__(self) -> None:
-        self._lock = OwnLock()
+        self._turn = Turn()  # not a lock: a signal handler or a forked child would wait for it for ever
         self._counts: dict[str, dict[Labels, float]] = {name: {} for name in COUNTERS}
         self._spans: dict[str, dict[Labels, list[float]]] = {name: {} for name in HISTOGRAMS}
 
@@ -80,7 +80,7 @@ class MetricsMeter:
         usage = event.usage
         tokens = {"input": usage.prompt_tokens, "output": usage.completion_tokens}
         tokens |= {"cached": usage.cached_tokens, "reasoning": usage.reasoning_tokens}
-        with self._lock:
+        with self._turn.had():
             self._add("inferrouter_attempts_total", (*place, outcome_of(event.error), free))
             for kind, count in tokens.items():
                 if count > 0:
@@ -93,7 +93,7 @@ class MetricsMeter:
 
     def on_call(self, event: CallEvent) -> None:
         """Count a call, and what it waited."""
-        with self._lock:
+        with self._turn.had():
             self._add("inferrouter_calls_total", (event.alias, event.outcome))
             if event.waited_s > 0:
                 self._add("inferrouter_waited_seconds_total", (event.alias,), event.waited_s)
@@ -101,14 +101,14 @@ class MetricsMeter:
     def on_hold(self, event: HoldEvent) -> None:
         """Count a hold that begins."""
         if event.begun:
-            with self._lock:
+            with self._turn.had():
                 self._add("inferrouter_holds_total", (event.provider, event.account_id))
 
     def on_limit(self, event: LimitEvent) -> None:
         """Count a limit that is less than configured."""
         if event.stated is None or event.configured is None or event.stated >= event.configured:
             return
-        with self._lock:
+        with self._turn.had():
             self._add("inferrouter_limits_learned_total", (event.provider, event.account_id))
 
     def text(self, status: Mapping[str, Any] | None = None) -> str:
@@ -116,7 +116,7 @@ class MetricsMeter:
 
         Counts are this process's own. The limits, where several processes share a store, are the same from each of them.
         """
-        with self._lock:
+        with self._turn.had():
             counts = {name: dict(rows) for name, rows in self._counts.items()}
             spans = {name: {labels: list(row) for labels, row in rows.items()} for name, rows in self._spans.items()}
         lines: list[str] = []
@@ -132,7 +132,7 @@ class MetricsMeter:
 
     @shown_once_made
     def __repr__(self) -> str:
-        with self._lock:
+        with self._turn.had():
             return f"<MetricsMeter: {sum(map(len, self._counts.values()))} counters>"
 
     def _add(self, name: str, labels: Labels, amount: float = 1) -> None:

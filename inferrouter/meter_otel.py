@@ -14,7 +14,7 @@ from typing import Any
 from .errors import ProviderError
 from .events import CallEvent, HoldEvent, LimitEvent, RefusalEvent, ResultEvent, RouteEvent, WaitEvent
 from .meter_metrics import SECONDS, outcome_of
-from .own_lock import OwnLock
+from .turn import Turn
 
 # https://github.com/open-telemetry/semantic-conventions/tree/v1.41.0/docs/gen-ai: later versions renamed the metrics.
 PROVIDERS: Mapping[str, str] = {
@@ -50,7 +50,7 @@ class OTelMeter:
 
     def __init__(self, tracer: Any = None, meter: Any = None) -> None:
         self._tracer = tracer
-        self._lock = OwnLock()
+        self._turn = Turn()  # not a lock: a signal handler or a forked child would wait for it for ever
         self._open: dict[str, list[Any]] = {}
         self._duration = self._tokens = self._first = None
         self._counters: dict[str, Any] = {}
@@ -87,7 +87,7 @@ class OTelMeter:
         """End an attempt's span, and record its metrics."""
         failed = {"error.type": _error_type(event.error)} if event.error is not None else {}
         usage = event.usage
-        with self._lock:
+        with self._turn.had():
             spans = self._open.get(event.call_id, [None, None])
             span, spans[1] = spans[1], None
         if span is not None:
@@ -145,7 +145,7 @@ class OTelMeter:
         if self._tracer is None:
             return
         span, attempt = self._spans(event.call_id, event.operation, event.alias)
-        with self._lock:
+        with self._turn.had():
             self._open.pop(event.call_id, None)
         if attempt is not None:  # interrupted from outside
             attempt.end()
@@ -158,7 +158,7 @@ class OTelMeter:
 
     def _spans(self, call_id: str, operation: str, alias: str) -> list[Any]:
         """The open spans of a call, [its own, its attempt's or None]; its own begins with the first event of it."""
-        with self._lock:
+        with self._turn.had():
             spans = self._open.get(call_id)
             oldest = self._open.pop(next(iter(self._open))) if spans is None and len(self._open) >= MOST_OPEN else []
         for span in oldest:
@@ -168,7 +168,7 @@ class OTelMeter:
             attributes = {"inferrouter.alias": alias, "inferrouter.call_id": call_id}
             span = self._tracer.start_span(f"inferrouter {operation} {alias}", **_kind("INTERNAL"), attributes=attributes)
             spans = [span, None]
-            with self._lock:
+            with self._turn.had():
                 self._open[call_id] = spans
         return spans
 

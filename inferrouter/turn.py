@@ -8,11 +8,13 @@ starts anew. Whoever has waited for long is next. Must never know what is done i
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 from weakref import ref
 
@@ -42,6 +44,16 @@ class Turn:
         self._clock = monotonic
         self._holder: Cell[ref[Holder] | None] = Cell(None)
         self._queue: deque[_Waiting] = deque()
+
+    @contextmanager
+    def had(self) -> Iterator[None]:
+        """Take it for a block, however long that waits. For steps that bear a signal handler's in the midst of them."""
+        holder = Holder()
+        try:
+            self.take(holder, math.inf)
+            yield
+        finally:
+            self.give(holder)
 
     def held_by(self, holder: Holder) -> bool:
         """Whether it is this one's."""

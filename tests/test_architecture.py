@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parents[1]
 # From the ground up; a module may import what stands before it, on its own floor or below.
 FLOORS = """
 ground      frozen cell turn moments errors escapes secret sse content tool shapes records responses
-tools       own_lock validation spelling costs answer_sizes limits notices events meter meter_metrics meter_otel
+tools       validation spelling costs answer_sizes limits notices events meter meter_metrics meter_otel
 outside     spend_caps limit_rows account wire transport_config config config_file
 outside     catalog_providers catalog_models catalog_prices catalog
 outside     http_head connections http_opener transport policy outage health
@@ -62,6 +62,17 @@ HEAVY = {
 REVEALERS = {"secret", "quota_url", "wire", "connections", "http_opener", "transport"}
 STUBS = {"_typeshed"}  # exists for type checkers alone
 # Programs on the roof, which show real time to a person.
+LOCKS = {
+    *("turn", "waiting"),  # bells: each is one sleeper's own
+    *(
+        "quota_lanes",
+        "quota_mirror",
+        "quota_exchange",
+        "quota_postgres",
+    ),  # stores with threads, and a rule for handlers, of their own
+    *("map_pacing", "map_workers", "batch"),  # work in threads of their own
+}
+"""What may have locks. A call takes none: a signal handler, a finalizer or a forked child would wait for it for ever."""
 OWN_CLOCKS = {"demo", "terminal", "cli_demo", "cli_init", "cli_models", "cli_probe", "cli_status", "cli_wait"}
 LONGEST = 460
 
@@ -129,6 +140,15 @@ def clock_reads(name: str) -> list[str]:
             if timing or dating:
                 found.append(f"{name}:{node.lineno}: {ast.unparse(node)}")
     return found
+
+
+class Locks(unittest.TestCase):
+    def test_a_call_takes_no_lock(self) -> None:
+        """Below the roof no module makes a lock, a condition or an event, but those that say why."""
+        roof = {name for line in FLOORS.strip().splitlines() if line.startswith("roof") for name in line.split()[1:]}
+        made = re.compile(r"\b(?:threading|multiprocessing)\.(?:R?Lock|Condition|Event|\w*Semaphore|Barrier)\(")
+        found = {name for name, source in sources().items() if made.search(source)}
+        self.assertEqual(found - roof - LOCKS, set())
 
 
 class Imports(unittest.TestCase):

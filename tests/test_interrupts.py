@@ -34,10 +34,22 @@ def stopped(router: Any) -> None:
         next(stream)
 
 
-WHOLE = ("unary", "embed")
+WHOLE = ("unary", "unbounded", "embed")
 """Calls that leave nothing with their caller: though all frames are kept, all is given back."""
 
-CALLS: dict[str, Callable[[Any], Any]] = {"unary": unary, "stream": streamed, "stopped": stopped, "embed": embed}
+
+def unbounded(router: Any) -> Any:
+    """A call that does not say how long its answer may be."""
+    return router.chat_completion(ir.ChatRequest("Hello!", model="chat"))
+
+
+CALLS: dict[str, Callable[[Any], Any]] = {
+    "unary": unary,
+    "unbounded": unbounded,
+    "stream": streamed,
+    "stopped": stopped,
+    "embed": embed,
+}
 
 
 def in_file(test: unittest.TestCase) -> Any:
@@ -169,7 +181,7 @@ class InTheMidst(unittest.TestCase):
 
             def nested(done: list[str] = done) -> None:
                 fixture.router.status()
-                done.append(fixture.router.chat_completion(HELLO).text)
+                done.append(unbounded(fixture.router).text)
 
             cut = Stepper(partial(call, fixture.router), at, nested)
             reached += bool(done)
@@ -179,9 +191,9 @@ class InTheMidst(unittest.TestCase):
         self.assertGreater(reached, POINTS // 2)
 
     def test_in_memory(self) -> None:
-        """A call in the midst of a call, at any bytecode of it, over the store in memory."""
+        """A call in the midst of a call, at any bytecode of it, over the store in memory and with a meter that counts."""
         for name in CALLS:
-            self.between(Fixture(), name)
+            self.between(Fixture(meter=ir.MetricsMeter()), name)
 
     def test_in_a_file(self) -> None:
         """The same over a file, in whose transaction it may come: that one is rolled back, and begun anew."""

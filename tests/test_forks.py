@@ -72,6 +72,13 @@ class AmongThreads(unittest.TestCase):
         self.busy(lambda: router.chat_completion(unbounded))
         self.assertEqual({in_child(lambda: router.chat_completion(unbounded)) for _ in range(12)}, {0})
 
+    def test_answers_are_learned_without_waiting(self) -> None:
+        """Nothing that keeps how long answers were holds a lock over a fork."""
+        router = mock_router()
+        request = ir.ChatRequest("hi", model=HELLO.model)
+        self.busy(lambda: router.chat_completion(request))
+        self.assertEqual({in_child(lambda: router.chat_completion(request), 5) for _ in range(25)}, {0})
+
     def test_calls_over_a_file(self) -> None:
         """The same over a file."""
         with ir.SQLiteQuotaStore(self.file()) as store:

@@ -37,12 +37,13 @@ class Agreement:
         self._defined: dict[str, Limit] = {}
         self._next_look: float | None = None
 
-    def define(self, buckets: Sequence[Bucket], now: float) -> list[str]:
+    def define(self, buckets: Sequence[Bucket], now: float, max_wait: float | None = None) -> list[str]:
         """Define `buckets`, but for those of no stated amount that the store has one for. A sentence for each that was counted
-        otherwise before. Raises `QuotaStoreError`."""
+        otherwise before. `max_wait`: seconds to wait for the store. Raises `QuotaStoreError`."""
         before = self._counted([bucket.key for bucket in buckets], now)
         said = []
-        self._ledger.define([bucket for bucket in buckets if not _is_silent(bucket.limit, before.get(bucket.key))], now)
+        stated = [bucket for bucket in buckets if not _is_silent(bucket.limit, before.get(bucket.key))]
+        self._ledger.define(stated, now, max_wait)
         for key, limit in [(bucket.key, bucket.limit) for bucket in buckets]:
             self._defined[key] = limit
             old = before.get(key)

@@ -156,7 +156,8 @@ class GuardedStore:
 
     def _settled(self, settlement: _Settlement, now: float) -> bool:
         pid, store, reservation, amounts = settlement
-        options = self._options("commit", SETTLE_WAIT_S) if store is self.store else {}
+        # Where one could not be made just now, the others wait for nothing: else their waits would add up.
+        options = self._options("commit", 0.0 if self._unsettled else SETTLE_WAIT_S) if store is self.store else {}
         try:
             if pid == os.getpid():  # else it is the parent's to settle
                 store.commit(reservation, now, amounts, **options)

@@ -15,9 +15,10 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from .errors import ConfigError
+from .errors import ConfigError, QuotaStoreError
 from .frozen import shown_once_made
 from .quota import FORGET_HOLDS_S, Bucket, Headroom, Hold, Refusal, Reservation, allowance_key
 from .quota_counting import (
@@ -49,6 +50,7 @@ _PRUNE_AT_MOST = 256
 _PRUNE_AFTER = 2 * 86400.0  # seconds by which a clock may step back and still find them
 _FEW_KEYS = 400  # of which holds are looked up one by one
 _CLOSE_WAIT_S = 1.0
+_TIDY_WAIT_S = 0.05
 _FORK_WAIT_S = 5.0
 
 
@@ -99,7 +101,7 @@ class SQLiteQuotaStore:
 
         headrooms, to_note = self._verb(work, "BEGIN", max_wait=max_wait)
         if to_note:
-            self._verb(lambda session: session.save(note(session.load(keys), keys, now)), max_wait=max_wait)
+            self._tidy(lambda session: session.save(note(session.load(keys), keys, now)))
         return headrooms
 
     def reserve(self, wants: Sequence[tuple[str, float]], now: float, *, max_wait: float | None = None) -> Reservation | Refusal:
@@ -164,7 +166,7 @@ class SQLiteQuotaStore:
         kept = self._verb(lambda session: _holds(session.cursor, keys), "BEGIN", max_wait=max_wait)
         live = {key: live_hold(*held, now) for key, held in kept.items()}
         if live != kept:  # what is over is over, and a clock's step back moves them for good
-            self._verb(work, max_wait=max_wait)
+            self._tidy(work)
         return {key: held[0] for key, held in live.items() if held is not None}
 
     def set_quota(self, account_id: str, amount: float, unit: str) -> None:
@@ -249,6 +251,11 @@ class SQLiteQuotaStore:
                     patience.nap(self._sleep)
         finally:
             self._leave(holder)  # once more, as an interrupt may have kept `_once` from it
+
+    def _tidy(self, work: Callable[[Session], object]) -> None:
+        """Write what reading found to be due, unless others keep the file busy: then the next look finds it again."""
+        with suppress(QuotaStoreError):
+            self._verb(work, max_wait=_TIDY_WAIT_S)
 
     def _once(self, holder: Holder, patience: _Patience, work: Callable[[Session], T], begin: str, looks: bool) -> T:
         gate = Holder()

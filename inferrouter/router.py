@@ -148,7 +148,7 @@ class Router(RouterMakers):
         `AllCandidatesFailedError`, `AuthenticationError`, `ContextWindowError`, `QuotaStoreError`.
         """
         needs, deadline, max_wait = self._prepared(request, timeout, max_wait, "chat_completion")
-        route = self._route(request.model)
+        route = self._route(request.model, deadline)
         operation = chat_operation(request, needs, deadline, max_wait, self._trace(request))
         return walk(route, operation if cancel is None else operation._replace(cancel=cancel), self._runtime)
 
@@ -165,7 +165,7 @@ class Router(RouterMakers):
         from .stream import stream_operation
 
         needs, deadline, max_wait = self._prepared(request, timeout, max_wait, "stream")
-        route = self._route(request.model)
+        route = self._route(request.model, deadline)
         idle = self._config.idle_timeout or self._config.attempt_timeout
         operation = stream_operation(request, needs, deadline, max_wait, idle, self._trace(request, True))
         return walk(route, operation if cancel is None else operation._replace(cancel=cancel), self._runtime)
@@ -182,7 +182,7 @@ class Router(RouterMakers):
         """Vectors for texts, all of one model. Parameters and errors as for `chat_completion`."""
         self._check(request, EmbedRequest, "embed")
         deadline, max_wait = self._bounds(timeout, max_wait)
-        route = self._route(request.model)
+        route = self._route(request.model, deadline)
         trace = self._trace(request)
         return embed_all(request, route, self._runtime, self._config.allow_paid, deadline, max_wait, trace, cancel)
 
@@ -380,12 +380,13 @@ class Router(RouterMakers):
             return [f"default_model: {error}"]
         return []
 
-    def _route(self, name: str) -> Route:
+    def _route(self, name: str, deadline: float | None = None) -> Route:
         self._routes.agreement.look(self._runtime.clock, self._runtime.say, LOOK_EVERY_S)
         known = self._routes.cached(name)
         if known is not None:
             return known
-        return self._routes.resolve(name, self._runtime.clock.time())
+        clock = self._runtime.clock
+        return self._routes.resolve(name, clock.time(), None if deadline is None else max(deadline - clock.monotonic(), 0.0))
 
     def _check(self, request: object, kind: type, name: str) -> None:
         if self._closed:

@@ -199,15 +199,20 @@ class RouteTable:
             if counted is not None:  # what `set_quota` said, for the store that takes over if this one fails
                 self._ledger.define((Bucket(key, counted),), now)
 
-    def resolve(self, name: str, now: float) -> Route:
-        """The route of an alias, a declared model, or provider/model; "" is the default model. Raises `UnknownModelError`."""
+    def resolve(self, name: str, now: float, max_wait: float | None = None) -> Route:
+        """The route of an alias, a declared model, or provider/model; "" is the default model.
+
+        `max_wait`: seconds to wait for the store, None: as it likes. Raises `UnknownModelError`, `QuotaStoreError`.
+        """
         name = name or self._config.default_model
         route = self.cached(name)
         if route is None:
             steps = self._steps(name)
             if len(self._deployments) > MAX_CACHED_NAMES:  # a provider that takes any name may be asked for ever new ones
                 self._routes, self._deployments, self._models, self._sizes = {}, {}, {}, AnswerSizes()
-            deployments = [self._deployment(bound, model, now) for provider, model in steps for bound in self._at(provider)]
+            deployments = [
+                self._deployment(bound, model, now, max_wait) for provider, model in steps for bound in self._at(provider)
+            ]
             route = self._routes.setdefault(name, route_over(name, deployments))  # of threads that come at once, the first one's
         return route
 
@@ -323,13 +328,13 @@ class RouteTable:
     def _at(self, provider: str) -> Iterable[BoundAccount]:
         return (bound for bound in self.bound_accounts if bound.account.provider == provider)
 
-    def _deployment(self, bound: BoundAccount, model: str, now: float) -> Deployment:
+    def _deployment(self, bound: BoundAccount, model: str, now: float, max_wait: float | None = None) -> Deployment:
         key = (bound.account.id, model)
         deployment = self._deployments.get(key)
         if deployment is None:
             buckets = _model_buckets(bound, model)
             if buckets:
-                self.agreement.define(buckets, now)
+                self.agreement.define(buckets, now, max_wait)
             own = _limit_buckets(bound, bound.account.limit_rows, bound.scope)
             hard = [(bucket.key, bucket.limit.unit) for bucket in (*own, *buckets)]
             sizes = [bucket.limit.amount for bucket in (*own, *buckets) if bucket.limit.unit == "tokens"]

@@ -56,6 +56,31 @@ class Locked(Folder):
         for wait in (0.0, 0.15):
             self.assertLess(self.took(lambda wait=wait: router.chat_completion(HELLO, timeout=wait or 0.01)), wait + LATE_S)
 
+    def test_a_model_that_is_new(self) -> None:
+        """The limits of a model that is asked for the first time are defined within the call's time, or not."""
+        config = ir.Config(accounts=[account("mock", model_limits={"*": {"rpd": 5}})])
+        with ir.Router(config, [ir.MockProvider()], quota_store=self.open()) as router:
+            self.lock()
+            request = ir.ChatRequest("Hello!", model="mock/new")
+            self.assertLess(self.took(lambda: router.chat_completion(request, timeout=0.15)), 0.15 + LATE_S)
+
+    def test_dropped_streams(self) -> None:
+        """Streams that were dropped while the file was locked delay the next call by one settlement's wait, not by each's."""
+        router = self.router()
+        streams = [router.stream(HELLO) for _ in range(40)]
+        self.lock()
+        streams.clear()
+        self.assertLess(self.took(lambda: router.chat_completion(HELLO, timeout=0.1)), 0.1 + LATE_S)
+
+    def test_what_reading_finds_to_be_done(self) -> None:
+        """A hold that is over is over, though nobody can write that down just now."""
+        store = self.open()
+        store.hold("a", NOON + 60, "", NOON)
+        self.lock()
+        began = time.monotonic()
+        self.assertEqual(store.holds(NOON + 61), {})
+        self.assertLess(time.monotonic() - began, LATE_S)
+
     def test_threads_wait_side_by_side(self) -> None:
         """Eight threads that wait for the file do so at the same time, not one after the other."""
         router = self.router()

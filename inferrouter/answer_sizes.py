@@ -59,6 +59,10 @@ class AnswerSizes:
         self._versions = itertools.count(1)
         self._sizes: dict[tuple[str, str], AnswerSize] = {}
 
+    def __reduce__(self) -> tuple[type[AnswerSizes], tuple[()]]:
+        """A copy begins anew: what was learned is this router's."""
+        return AnswerSizes, ()
+
     def changes(self) -> None:
         """Called before and after a reserve changes: an interrupt between the two lets nobody keep what is old."""
         self.version = next(self._versions)

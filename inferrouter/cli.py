@@ -43,6 +43,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         _forget_stdout()
         return FAILED
+    except OSError as error:
+        err.line(f"{PROGRAM}: the output cannot be written ({error.strerror}): look at where it goes")
+        _forget_stdout()
+        return FAILED
 
 
 def _run(argv: Sequence[str] | None, console: Console) -> int:

@@ -7,6 +7,7 @@ Must never know what is being said.
 
 from __future__ import annotations
 
+import io
 import os
 import shutil
 import textwrap
@@ -23,8 +24,9 @@ CONTROLS = {code: None for code in (*range(32), *range(127, 160)) if chr(code) n
 class Screen:
     """Writes to `out`. Colours and pauses on a terminal only; no colour if `env` (None: the process's) has NO_COLOR."""
 
-    def __init__(self, out: TextIO, env: Mapping[str, str] | None = None) -> None:
+    def __init__(self, out: TextIO | None, env: Mapping[str, str] | None = None) -> None:
         env = os.environ if env is None else env
+        out = io.StringIO() if out is None else out  # a program may be started without
         self._out = out
         self._encoding = getattr(out, "encoding", None) or "utf-8"
         self.terminal = out.isatty()

@@ -279,6 +279,29 @@ class Simulating(unittest.TestCase):
         self.assertEqual([row["dialect"] for row in json.loads(ran.out)], ["openai", "gemini", "anthropic"])
 
 
+class Writing(WithServer):
+    def test_nowhere_to_write(self) -> None:
+        """Without a stdout a command does its work all the same."""
+        with mock.patch.object(sys, "stdout", None), mock.patch.dict(os.environ, self.env):
+            self.assertEqual(part("cli").main(["status", "--config", self.file]), 0)
+
+    @unittest.skipUnless(os.path.exists("/dev/full"), "no full device here")
+    def test_a_full_disk(self) -> None:
+        """A full disk is one line that says so, and 1."""
+        with open("/dev/full", "w", encoding="utf-8") as full:
+            process = subprocess.run(
+                [sys.executable, "-m", PACKAGE, "providers"],
+                stdout=full,
+                stderr=subprocess.PIPE,
+                text=True,
+                env=dict(os.environ) | self.env | {"PYTHONPATH": str(FOLDER.parent)},
+                timeout=30,
+                check=False,
+            )
+        self.assertEqual((process.returncode, process.stderr.count("\n")), (1, 1), process.stderr)
+        self.assertIn("No space left", process.stderr)
+
+
 class Interrupting(unittest.TestCase):
     @unittest.skipIf(os.name != "posix", "signals as POSIX has them")
     def test_while_it_is_imported(self) -> None:

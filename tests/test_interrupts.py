@@ -20,7 +20,7 @@ from tests import LONG, ir
 from tests.fakes import HELLO, FakeClock, account, alias_of, streamed, unary
 from tests.interrupts import Stepper, steps_of
 
-POINTS = 40 if LONG else 12
+POINTS = 40 if LONG else 24
 """How many points of each kind of call are tried here."""
 
 

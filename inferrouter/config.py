@@ -20,7 +20,7 @@ from .errors import ConfigError
 from .frozen import freeze, frozen_value
 from .secret import Secret
 from .transport_config import TransportConfig, transport_problems
-from .validation import check_bool, check_choice, check_name, check_number, describe_type, did_you_mean
+from .validation import check_bool, check_choice, check_name, check_number, describe_type, did_you_mean, looks_like_url
 
 POLICIES = ("free_first", "cost_first", "least_busy", "declared_order", "best_first")
 MAX_PLAUSIBLE_PRICE = 0.01  # dollars; ten thousand a million is more than any model costs
@@ -162,6 +162,8 @@ def _quota_problems(quota: object) -> Iterator[tuple[str, str | None]]:
     yield "quota.on_store_error", check_choice(quota.on_store_error, ("refuse", "ignore"))
     if quota.path is not None and not isinstance(quota.path, (str, os.PathLike)):
         yield "quota.path", f"must be a string, not {describe_type(quota.path)}"
+    elif quota.path is not None and looks_like_url(os.fspath(quota.path)):
+        yield "quota.path", "is a URL, and a file is meant: the URL of a server goes into quota.url"
     elif quota.store == "sqlite" and not (quota.path and os.fspath(quota.path)):
         yield "quota.path", "is needed with the store 'sqlite': name the file to count in"
 

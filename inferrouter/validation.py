@@ -82,7 +82,14 @@ def check_path(value: object) -> str | None:
     name = os.fsdecode(value)
     if name in ("", ":memory:") or "\0" in name:
         return "names no file; to count in memory alone use the store 'memory'"
+    if looks_like_url(name):  # which may hold a password, so it is not repeated
+        return 'is a URL, and a file is meant: the URL of a server goes into quota.url, with store = "redis" or "postgres"'
     return None
+
+
+def looks_like_url(text: str) -> bool:
+    """Whether a URL's scheme stands in `text`, also after a folder that was put before it."""
+    return re.search(r"(?:^|[/\\])[A-Za-z][A-Za-z0-9+.-]+:/", text) is not None
 
 
 def check_choice(value: object, known: Sequence[str]) -> str | None:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from tests import part
+from tests import ir, part
 
 config = part("config")
 account_module = part("account")
@@ -531,6 +531,19 @@ class Tables(unittest.TestCase):
         self.assertEqual(table_problems(account(provider="gemini"), known=known), [])
         self.assertEqual(table_problems(account(base_url="https://x.example/v1"), known=known), [])
         self.assertEqual(table_problems(account()), [])
+
+
+class Urls(unittest.TestCase):
+    def test_a_url_for_a_path(self) -> None:
+        """A server's URL in the place of a file is told as such, and the password in it is not repeated."""
+        url = "redis://user:hunter2hunter2@host/0"
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder, "router.toml")
+            file.write_text(f'[quota]\nstore = "sqlite"\npath = "{url}"\n', "utf-8")
+            for make in (lambda: ir.Router.from_file(file), lambda: ir.SQLiteQuotaStore(url)):
+                with self.assertRaisesRegex(ir.ConfigError, "quota.path: is a URL, and a file is meant") as caught:
+                    make()
+                self.assertNotIn("hunter2", str(caught.exception))
 
 
 if __name__ == "__main__":

@@ -25,6 +25,8 @@ T = TypeVar("T")
 
 KEPT_SETTLEMENTS = 10_000
 METHODS = ("define", "headroom", "holds", "reserve", "commit", "hold", "observe")
+OPTIONS = frozenset(("max_wait", "max_age"))
+"""What a method may take besides: how long it may wait, how old a look may be."""
 SETTLE_WAIT_S = 0.05
 """How long a settlement or a hold may wait for a store that others keep busy. A settlement that fails then is made later."""
 CLOSING_TRIES = 10
@@ -44,7 +46,8 @@ class GuardedStore:
         self._spare = MemoryQuotaStore() if on_error == "ignore" else None
         self._unsettled: deque[_Settlement] = deque(maxlen=KEPT_SETTLEMENTS)
         self._replaying = Turn()
-        self._takes = {name: _parameters(store, name) for name in METHODS}
+        self._takes = {name: _parameters(store, name) & OPTIONS for name in METHODS}
+        self._holds_by_keys = "keys" in _parameters(store, "holds")
 
     def define(self, buckets: Sequence[Bucket], now: float, max_wait: float | None = None) -> None:
         """Make the buckets known."""
@@ -70,7 +73,7 @@ class GuardedStore:
         """The live holds by key; `keys` are those the caller looks at, None: all. There may be others with them.
 
         `max_age`: as for `headroom`."""
-        facts = (now,) if keys is None or "keys" not in self._takes["holds"] else (now, keys)
+        facts = (now, keys) if self._holds_by_keys and keys is not None else (now,)
         found: dict[str, Hold] = self._ask("holds", facts, max_wait, max_age)
         return found
 
@@ -82,7 +85,11 @@ class GuardedStore:
             self._replay(now, 1)
         store = self.store
         try:
-            answer = store.reserve(wants, now, **self._options("reserve", max_wait))
+            answer = (
+                store.reserve(wants, now, **self._options("reserve", max_wait))
+                if self._takes["reserve"]
+                else store.reserve(wants, now)
+            )
         except Exception as exc:
             store = self.fallback_or_raise(exc)
             answer = store.reserve(wants, now)
@@ -143,10 +150,13 @@ class GuardedStore:
         ) from exc
 
     def _ask(self, method: str, facts: tuple[Any, ...], max_wait: float | None, max_age: float = 0.0) -> Any:
-        options = self._options(method, max_wait)
-        if max_age and "max_age" in self._takes[method]:
-            options["max_age"] = max_age
+        takes = self._takes[method]
         try:
+            if not takes:
+                return getattr(self.store, method)(*facts)
+            options: dict[str, float] = {} if max_wait is None or "max_wait" not in takes else {"max_wait": max_wait}
+            if max_age and "max_age" in takes:
+                options["max_age"] = max_age
             return getattr(self.store, method)(*facts, **options)
         except Exception as exc:
             return getattr(self.fallback_or_raise(exc), method)(*facts)

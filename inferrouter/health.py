@@ -102,6 +102,8 @@ class Health:
         if breaker is None:
             return BreakerState.CLOSED, 0.0, 0
         circuit, _ = breaker.circuit.look()
+        if circuit.state is BreakerState.CLOSED:
+            return BreakerState.CLOSED, 0.0, len(breaker.in_flight())
         return circuit.state_at(now), circuit.wait(now), len(breaker.in_flight())
 
     def busy(self) -> frozenset[str]:
@@ -128,9 +130,10 @@ class Health:
         if breaker is None or not admitted._alive:
             return
         breaker.settle(admitted, verdict, now)
-        breaker.in_flight().discard(ref(admitted))
+        flight = breaker.in_flight()
+        flight.discard(ref(admitted))
         admitted._ended = True
-        if breaker.idle:
+        if not flight and breaker.idle:
             self._busy.discard(admitted.account_id)
             if not breaker.idle:  # another call was admitted in between
                 self._busy.add(admitted.account_id)

@@ -162,7 +162,7 @@ def _choice(choice: Any, position: int, provider: str) -> Choice:
     message = choice.get("message") if isinstance(choice, dict) else None
     if message is None and isinstance(choice, dict) and choice.get("finish_reason") == "content_filter":
         message = EMPTY  # Azure sends no message if its filter removed all of it
-    if not isinstance(message, Mapping):
+    if not isinstance(message, (dict, Mapping)):
         malformed(f"choices[{position}] holds no message")
     index = choice.get("index")
     text, reasoning = split_content(message.get("content"))

@@ -73,14 +73,14 @@ class MemoryQuotaStore:
     def reserve(self, wants: Wants, now: float) -> Reservation | Refusal:
         ident = next(self._idents)
         keys = [key for key, _ in wants]
-
-        def work(states: States) -> Reservation | Refusal:
-            answer = admit(states, wants, now, ident)
-            if isinstance(answer, Refusal):
-                note(states, keys, now)
-            return answer
-
-        return self._change(keys, work)
+        while True:
+            states, seen = self._look()
+            mine = _copied(states, keys)
+            answer = admit(mine, wants, now, ident)
+            if answer.__class__ is Refusal:
+                note(mine, keys, now)
+            if self._book.replace(seen, mine):
+                return answer
 
     def commit(self, reservation: Reservation, now: float, amounts: Sequence[float] | None = None) -> bool:
         while True:
@@ -89,7 +89,8 @@ class MemoryQuotaStore:
                 return False
             mine: States = {}
             if amounts is not None:
-                mine = _copied(states, reservation.keys)
+                changed = [key for (key, taken), amount in zip(reservation.wants, amounts, strict=False) if amount != taken]
+                mine = _copied(states, changed)
                 settle(mine, reservation, amounts)
             if self._book.replace(seen, mine, reservation):
                 return True
@@ -108,7 +109,8 @@ class MemoryQuotaStore:
         self._keep_holds(work)
 
     def holds(self, now: float, keys: Iterable[str] | None = None) -> dict[str, Hold]:
-        self._check_open()
+        if self._closed:
+            self._check_open()
         kept, _ = self._holds.look()
         if not kept:
             return {}
@@ -157,7 +159,8 @@ class MemoryQuotaStore:
             raise QuotaStoreError("the quota store is closed; make a new one")
 
     def _look(self) -> tuple[States, Version[Any]]:
-        self._check_open()
+        if self._closed:
+            self._check_open()
         return self._book.look()
 
     def _change(self, keys: Iterable[str], work: Callable[[States], T]) -> T:

@@ -77,7 +77,8 @@ def _walk(route: Route, operation: Operation[T], runtime: Runtime) -> T:
     try:
         while True:
             runtime.waiting.check_open()
-            turn.wait_for_turn()
+            if turn.place is not None:
+                turn.wait_for_turn()
             round_ = _Round(route, operation, runtime, attempts, turn.place)
             answer = round_.run()
             if answer is not None:
@@ -104,7 +105,7 @@ def ordered(policy: Policy, candidates: Sequence[Candidate], session: str | None
 
 def _selected(policy: Policy, candidates: Sequence[Candidate]) -> list[Candidate]:
     if type(policy) in OWN_POLICIES:
-        return list(policy.select(candidates))
+        return list(policy.select(candidates) if len(candidates) > 1 else candidates)
     try:
         answer = list(policy.select(list(candidates)))
         if len(answer) == 1 and answer[0] is candidates[0]:
@@ -161,7 +162,8 @@ class _Round(Generic[T]):
         found = self._look(self.route)
         self.queue = ordered(runtime.policy, found.candidates, self.operation.session)
         unwanted = left_out(found.candidates, self.queue)
-        self._unwanted = {(each.account_id, each.model) for each in unwanted}
+        if unwanted:
+            self._unwanted = {(each.account_id, each.model) for each in unwanted}
         self.rejections += (*found.rejections, *unwanted)
         answer = self._serve()
         if answer is None and self._moment()[0] > self._before:

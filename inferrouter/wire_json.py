@@ -157,7 +157,7 @@ def clean_text(text: str) -> str:
 def has_error(item: Any) -> bool:
     """Whether an answer is an object with an `error`, or a list that begins with one."""
     first = _first(item)
-    return isinstance(first, Mapping) and bool(first.get("error"))
+    return isinstance(first, (dict, Mapping)) and bool(first.get("error"))
 
 
 def embedded_status(item: Any, default: int) -> int:

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import cache
 from typing import TYPE_CHECKING
 
 from .candidates import Candidate, Instant
@@ -59,14 +60,13 @@ class Learner:
         self, found: Candidate, wants: Sequence[tuple[str, float]], headers: Mapping[str, str], started: float, now: Instant
     ) -> list[Observation]:
         """What the headers of an answer taught. `started`: when it was asked for, monotonic seconds. Never raises."""
-        from .rate_headers import read_headers
-
-        seen: list[Observation] = []
-        if self._ceilings:
-            seen += self._passed_after_all(wants, started)
+        readings = _header_reader()(headers, now.wall, found.provider)
+        if not readings and not self._ceilings:
+            return []
+        seen = list(self._passed_after_all(wants, started))
         began = now.wall - (now.mono - started)
         try:
-            for reading in read_headers(headers, now.wall, found.provider):
+            for reading in readings:
                 bucket = _bucket_of(found, reading)
                 # An answer under a limit of 0 says that there is none.
                 if bucket is not None and reading.limit != 0 and not _is_the_models(found, bucket, reading):
@@ -221,6 +221,13 @@ class Learner:
         if not seen:
             return []
         return [each for each, changed in zip(seen, self._ledger.observe(seen, now), strict=True) if changed]
+
+
+@cache
+def _header_reader() -> Callable[[Mapping[str, str], float, str], Sequence[Reading]]:
+    from .rate_headers import read_headers  # the first answer loads it
+
+    return read_headers
 
 
 def _is_shared(found: Candidate, bucket: Bucket) -> bool:

@@ -58,7 +58,9 @@ class MemoryQuotaStore:
         self._change([bucket.key for bucket in buckets], work)
 
     def headroom(self, keys: Sequence[str], now: float) -> list[Headroom]:
-        states = self._look()[0]
+        if self._closed:
+            self._check_open()
+        states = self._book.look()[0]
         view = self._view
         if view is not None and view.keys is keys and view.since <= now < view.until:
             self._view = view = view.renewed(states, now)
@@ -77,8 +79,8 @@ class MemoryQuotaStore:
             states, seen = self._look()
             mine = _copied(states, keys)
             answer = admit(mine, wants, now, ident)
-            if answer.__class__ is Refusal:
-                note(mine, keys, now)
+            if answer.__class__ is Refusal and not note(mine, keys, now):
+                return answer
             if self._book.replace(seen, mine):
                 return answer
 
@@ -215,11 +217,8 @@ def _view(keys: Sequence[str], states: Sequence[BucketState], headrooms: list[He
     return _View(keys, states, headrooms, since, until)
 
 
-class _Entry(NamedTuple):
-    """One change of a book: the new states, which can be taken from here once, and the reservation that it settles."""
-
-    states: Iterator[tuple[str, BucketState]]
-    settles: Reservation | None = None
+_Entry = tuple[Iterator[tuple[str, BucketState]], Reservation | None]
+"""One change of a book: the new states, which can be taken from here once, and the reservation that it settles."""
 
 
 class _Book:
@@ -231,26 +230,23 @@ class _Book:
 
     def __init__(self) -> None:
         self._states: States = {}
-        self._newest: Cell[_Entry] = Cell(_Entry(iter(())))
+        self._newest: Cell[_Entry] = Cell((iter(()), None))
 
     def look(self) -> tuple[States, Version[_Entry]]:
         """All states as they are now, and as of which version."""
         entry, seen = self._newest.look()
-        self._carry_out(entry)
+        self._states.update(entry[0])
+        if entry[1] is not None:
+            entry[1].settled = True
         return self._states, seen
 
     def replace(self, seen: Version[_Entry], changed: States, settles: Reservation | None = None) -> bool:
         """Put `changed` in the place of what was `seen`. False, changing nothing, if there is a newer version."""
-        entry = _Entry(iter(list(changed.items())), settles)
+        entry = iter(changed.items()), settles
         if not self._newest.replace(seen, entry):
             return False
-        self._carry_out(entry)
+        self.look()
         return True
-
-    def _carry_out(self, entry: _Entry) -> None:
-        self._states.update(entry.states)
-        if entry.settles is not None:
-            entry.settles.settled = True
 
 
 def _copied(states: States, keys: Iterable[str]) -> States:

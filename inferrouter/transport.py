@@ -220,6 +220,8 @@ class WireReply:
             if size > cap:
                 self.abort()
                 return WireFault("too_large", f"the answer is larger than {cap} bytes")
+            if self._left == 0:
+                break
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     def _piece(self) -> bytes | WireFault:
@@ -305,8 +307,8 @@ def _check_head(reply: WireReply) -> None:
 
 def _body_fault(headers: Mapping[str, str], response: Response) -> WireFault | None:
     """Why the body of an answer with these headers cannot be read, None if it can."""
-    encoding = headers.get("content-encoding", "identity").strip().lower()
-    if encoding not in ("identity", ""):
+    encoding = headers.get("content-encoding")
+    if encoding is not None and encoding.strip().lower() not in ("identity", ""):
         return WireFault("encoding", "the answer is compressed although identity was asked for")
     transfer = headers.get("transfer-encoding")
     if transfer is not None and not response.chunked:

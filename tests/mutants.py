@@ -201,7 +201,7 @@ MUTANTS = (
     Mutant("escapes are not read", "escapes", "READINGS = 4", "READINGS = 1", ("test_escapes",)),
     Mutant("halves of keys are kept", "redaction", "source = ()", "pass", ("test_key_leaks.Echoes",)),
     Mutant(
-        "one pool for all keys", "http_opener", "_replace(owner=hash(self._keys))", "_replace(owner=0)", ("test_transport.Pool",)
+        "one pool for all keys", "http_opener", "_replace(owner=hash(keys))", "_replace(owner=0)", ("test_transport.Pool",)
     ),
     Mutant(
         "a finish reason is believed in every chunk",

@@ -239,8 +239,8 @@ class LiveAttempt:
     def _learn(self, reply: WireReply) -> None:
         """What the answer's headers say of the limits."""
         headers = getattr(reply, "headers", None)  # a wire of the caller's own may have none
-        if headers.__class__ is dict or isinstance(headers, Mapping):
-            runtime = self.runtime
+        runtime = self.runtime
+        if isinstance(headers, (dict, Mapping)) and runtime.learner.hears(headers):
             seen = runtime.learner.answered(self.candidate, self.wants, headers, self._started, runtime.now())
             if seen and self.operation.trace is not None:
                 self.operation.trace.learned(self.candidate, seen)

@@ -133,9 +133,9 @@ class Health:
         flight = breaker.in_flight()
         flight.discard(ref(admitted))
         admitted._ended = True
-        if not flight and breaker.idle:
+        if not flight and breaker.closed:
             self._busy.discard(admitted.account_id)
-            if not breaker.idle:  # another call was admitted in between
+            if flight or not breaker.closed:  # another call was admitted in between
                 self._busy.add(admitted.account_id)
 
 
@@ -177,8 +177,8 @@ class _Breaker:
         self._flights: dict[int, set[ref[Permit]]] = {}
 
     @property
-    def idle(self) -> bool:
-        return not self.in_flight() and self.circuit.look()[0].state is BreakerState.CLOSED
+    def closed(self) -> bool:
+        return self.circuit.look()[0].state is BreakerState.CLOSED
 
     def in_flight(self) -> set[ref[Permit]]:
         """The permits under way in this process. Those of the parent, before a fork, are none of it."""

@@ -10,9 +10,8 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from functools import cache
 from typing import TYPE_CHECKING
 
 from .candidates import Candidate, Instant
@@ -40,6 +39,8 @@ SAME_S = 2.0
 """Seconds by which the ends of one window may differ, as answers come late and figures are rounded."""
 DAY_S = 86400.0
 HOUR_S = 3600.0
+TELLING = ("ratelimit", "call-")
+"""What the names of headers have in common that `rate_headers` reads."""
 NOT_A_WINDOW = ("concurren", "upstream", "shared_capacity", "overloaded")
 """Words of refusals that no count of calls in a window explains."""
 
@@ -60,9 +61,9 @@ class Learner:
         self, found: Candidate, wants: Sequence[tuple[str, float]], headers: Mapping[str, str], started: float, now: Instant
     ) -> list[Observation]:
         """What the headers of an answer taught. `started`: when it was asked for, monotonic seconds. Never raises."""
-        readings = _header_reader()(headers, now.wall, found.provider)
-        if not readings and not self._ceilings:
-            return []
+        from .rate_headers import read_headers
+
+        readings = read_headers(headers, now.wall, found.provider)
         seen = list(self._passed_after_all(wants, started))
         began = now.wall - (now.mono - started)
         try:
@@ -74,6 +75,10 @@ class Learner:
         except InferRouterError:  # of the store: the next reservation will say so
             return []
         return self._noted(seen, now.wall)
+
+    def hears(self, headers: Mapping[str, str]) -> bool:
+        """Whether an answer with these headers may teach anything: from most there is nothing to learn."""
+        return bool(self._ceilings) or tells_of_limits(headers)
 
     def refused(
         self,
@@ -223,11 +228,10 @@ class Learner:
         return [each for each, changed in zip(seen, self._ledger.observe(seen, now), strict=True) if changed]
 
 
-@cache
-def _header_reader() -> Callable[[Mapping[str, str], float, str], Sequence[Reading]]:
-    from .rate_headers import read_headers  # the first answer loads it
-
-    return read_headers
+def tells_of_limits(headers: Mapping[str, str]) -> bool:
+    """Whether there may be anything in `headers` that speaks of limits."""
+    names = " ".join(headers)
+    return any(word in names for word in TELLING)
 
 
 def _is_shared(found: Candidate, bucket: Bucket) -> bool:

@@ -100,9 +100,6 @@ class Reading:
 
 def read_headers(headers: Mapping[str, str], now: float, provider: str = "") -> tuple[Reading, ...]:
     """What `headers` (lower-case names) say; () where nothing. `now`: epoch seconds. Never raises."""
-    names = " ".join(headers)
-    if "ratelimit" not in names and "call-" not in names:  # as in most answers
-        return ()
     groups: dict[tuple[str, str, float], dict[str, str]] = {}
     for name in headers:
         place = _place(name)

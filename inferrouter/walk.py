@@ -62,16 +62,6 @@ def walk(route: Route, operation: Operation[T], runtime: Runtime) -> T:
     """
     if runtime.unsettled_streams:
         runtime.settle_dropped_streams()
-    if operation.trace is None:
-        return _walk(route, operation, runtime)
-    try:
-        return _walk(route, operation, runtime)
-    except BaseException as exc:
-        operation.trace.ends(exc)
-        raise
-
-
-def _walk(route: Route, operation: Operation[T], runtime: Runtime) -> T:
     attempts: list[Attempt] = []
     turn = WaitingTurn(route.name, operation, runtime)
     try:
@@ -90,6 +80,10 @@ def _walk(route: Route, operation: Operation[T], runtime: Runtime) -> T:
                     return answer
                 raise round_.failure(turn.left)
             turn.sleep(pause, round_.soonest_rejection())
+    except BaseException as exc:
+        if operation.trace is not None:
+            operation.trace.ends(exc)
+        raise
     finally:
         turn.end()
 

@@ -43,8 +43,8 @@ class AnswerSize:
         if tokens <= 0:
             return
         recent, longest = self._recent, self._longest
-        if tokens <= longest and len(recent) == REMEMBERED and recent[0] < longest:  # who goes and who comes change nothing
-            recent.append(tokens)
+        if tokens <= longest and len(recent) == REMEMBERED and (recent[0] < longest or tokens == longest):
+            recent.append(tokens)  # neither who comes nor who goes changes which is the longest
             return
         recent.append(tokens)
         answers = list(recent)  # in one step, so that no lock is needed: a signal handler's call could never get it

@@ -216,7 +216,9 @@ class LiveAttempt:
                 self.abandon()
                 return taken
             self._reservation = taken
-        self.budget = min(account.attempt_timeout or runtime.attempt_timeout, operation.time_left(runtime.clock))
+        self.budget = account.attempt_timeout or runtime.attempt_timeout
+        if operation.deadline is not None:
+            self.budget = min(self.budget, operation.time_left(runtime.clock))
         self._started = runtime.clock.monotonic()
         return None
 

@@ -118,7 +118,7 @@ def find_candidates(
     if len(route.deployments) >= MANY and not (needs.request is not None and needs.request.require):
         results = _kept_results(route, needs, headrooms, holds, health, now)
     else:
-        by_key = {headroom.key: headroom for headroom in headrooms}
+        by_key = dict(zip(route.bucket_keys, headrooms, strict=True))
         results = [
             assess(deployment, order, needs, by_key, holds, health, now) for order, deployment in enumerate(route.deployments)
         ]

@@ -97,9 +97,9 @@ class GuardedStore:
 
     def settle(self, held: tuple[QuotaStore, Reservation], amounts: Sequence[float] | None, now: float) -> None:
         """Charge `amounts` (None: as reserved). Never raises, and waits for nobody: a store that fails gets it again later."""
-        settlement = _Settlement(os.getpid(), *held, amounts)
-        if not self._settled(settlement, now):
-            self._unsettled.append(settlement)
+        store, reservation = held
+        if not self._settled(store, reservation, amounts, now):
+            self._unsettled.append(_Settlement(os.getpid(), store, reservation, amounts))
 
     def hold(self, key: str, until: float, reason: str, now: float) -> None:
         """Hold an account or a model. Never raises: a hold that is lost costs one more refused call."""
@@ -164,13 +164,14 @@ class GuardedStore:
     def _options(self, method: str, max_wait: float | None) -> dict[str, Any]:
         return {} if max_wait is None or "max_wait" not in self._takes[method] else {"max_wait": max_wait}
 
-    def _settled(self, settlement: _Settlement, now: float) -> bool:
-        pid, store, reservation, amounts = settlement
-        # Where one could not be made just now, the others wait for nothing: else their waits would add up.
-        options = self._options("commit", 0.0 if self._unsettled else SETTLE_WAIT_S) if store is self.store else {}
+    def _settled(self, store: QuotaStore, reservation: Reservation, amounts: Sequence[float] | None, now: float) -> bool:
         try:
-            if pid == os.getpid():  # else it is the parent's to settle
+            if store is self.store and self._takes["commit"]:
+                # Where one could not be made just now, the others wait for nothing: else their waits would add up.
+                options = self._options("commit", 0.0 if self._unsettled else SETTLE_WAIT_S)
                 store.commit(reservation, now, amounts, **options)
+            else:
+                store.commit(reservation, now, amounts)
         except Exception as exc:
             if not (isinstance(exc, (TypeError, ValueError)) or getattr(exc, "permanent", False)):
                 return False
@@ -184,7 +185,9 @@ class GuardedStore:
             if self._replaying.take(holder):
                 for _ in range(len(self._unsettled)):
                     settlement = self._unsettled[0]
-                    settled = self._settled(settlement, now)
+                    pid, store, reservation, amounts = settlement
+                    # Of a parent's, a forked child settles none.
+                    settled = pid != os.getpid() or self._settled(store, reservation, amounts, now)
                     if not settled:
                         failures -= 1
                         self._unsettled.append(

@@ -129,11 +129,11 @@ class Health:
         breaker = self._breakers.get(admitted.account_id)
         if breaker is None or not admitted._alive:
             return
-        breaker.settle(admitted, verdict, now)
+        closed = breaker.settle(admitted, verdict, now)
         flight = breaker.in_flight()
         flight.discard(ref(admitted))
         admitted._ended = True
-        if not flight and breaker.closed:
+        if not flight and closed:
             self._busy.discard(admitted.account_id)
             if flight or not breaker.closed:  # another call was admitted in between
                 self._busy.add(admitted.account_id)
@@ -200,24 +200,25 @@ class _Breaker:
             if self.circuit.replace(seen, circuit._replace(probe=ref(permit))):
                 return True
 
-    def settle(self, admitted: Permit, verdict: Verdict, now: float) -> None:
+    def settle(self, admitted: Permit, verdict: Verdict, now: float) -> bool:
+        """Count how a call ended; whether calls are let through now."""
         while True:
             circuit, seen = self.circuit.look()
             last = circuit.counted() if circuit.counted is not None else None
             if last is not None:
                 last._counted = True
             if admitted._counted:
-                return
+                return circuit.state is BreakerState.CLOSED
             after = self._after(circuit, admitted, verdict, now)
             if after is circuit or self.circuit.replace(seen, after._replace(counted=ref(admitted))):
-                return
+                return after.state is BreakerState.CLOSED
 
     def _after(self, circuit: _Circuit, admitted: Permit, verdict: Verdict, now: float) -> _Circuit:
+        if verdict is not Verdict.FAILURE and circuit.state is BreakerState.CLOSED:
+            return circuit  # nearly every call ends here
         if admitted._epoch != circuit.epoch or circuit.state is BreakerState.OPEN:  # nobody is admitted while it is open
             return circuit
         if circuit.state is BreakerState.CLOSED:
-            if verdict is not Verdict.FAILURE:
-                return circuit  # nearly every call ends here
             circuit = circuit._replace(failures=(*circuit.failures, now)[-self.config.failure_threshold :])
             recent = sum(now - moment <= self.config.failure_window for moment in circuit.failures)
             if recent < self.config.failure_threshold:

@@ -39,8 +39,8 @@ SAME_S = 2.0
 """Seconds by which the ends of one window may differ, as answers come late and figures are rounded."""
 DAY_S = 86400.0
 HOUR_S = 3600.0
-TELLING = ("ratelimit", "call-")
-"""What the names of headers have in common that `rate_headers` reads."""
+RATE_LIMIT, COHERES = "ratelimit", "call-"
+"""What the names of headers have in common that `rate_headers` reads: most providers', and Cohere's."""
 NOT_A_WINDOW = ("concurren", "upstream", "shared_capacity", "overloaded")
 """Words of refusals that no count of calls in a window explains."""
 
@@ -231,7 +231,7 @@ class Learner:
 def tells_of_limits(headers: Mapping[str, str]) -> bool:
     """Whether there may be anything in `headers` that speaks of limits."""
     names = " ".join(headers)
-    return any(word in names for word in TELLING)
+    return RATE_LIMIT in names or COHERES in names
 
 
 def _is_shared(found: Candidate, bucket: Bucket) -> bool:

@@ -8,6 +8,7 @@ refused while free capacity is left. Must never know a wire format, nor sleep un
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Generic, TypeVar
 
@@ -148,6 +149,7 @@ class _Round(Generic[T]):
         self._refusals: list[tuple[str, str]] = []
         self._turned_down: dict[tuple[str, str], Refusal] = {}
         self._before = len(attempts)
+        self._endless = operation.deadline is None
         self._begun = self._as_of = self._moment()
 
     def run(self) -> T | None:
@@ -173,7 +175,7 @@ class _Round(Generic[T]):
         return None
 
     def _serve(self) -> T | None:
-        while self._time_left() > 0 and self.queue:
+        while self.queue and (self._endless or self._time_left() > 0):
             first = self.queue.pop(0)
             old = self._changed(self._begun, refusals=not first.free)
             candidate = self._in_turn(first) if old else first
@@ -413,4 +415,4 @@ class _Round(Generic[T]):
         return min([each.retry_at for each in waiting if each.retry_at is not None], default=None)
 
     def _time_left(self) -> float:
-        return self.operation.time_left(self.runtime.clock)
+        return math.inf if self._endless else self.operation.time_left(self.runtime.clock)

@@ -22,7 +22,7 @@ from .guarded_store import GuardedStore
 from .health import BreakerState, Health
 from .limits import MAX_AMOUNT
 from .moments import moment_in_words
-from .quota import Headroom, Hold, Refusal
+from .quota import PLACE_WAIT_S, Headroom, Hold, Refusal
 from .records import ChatRequest
 from .routes import Deployment, Route
 from .spend_caps import DOLLARS
@@ -83,9 +83,6 @@ class CallNeeds(NamedTuple):
 
 LOOK_S = 1.0
 """Seconds that what other machines did may go unseen while candidates are chosen; a reservation sees everything."""
-
-PLACE_WAIT_S = 0.5
-"""Seconds until a call that found all places of a `parallel` limit taken looks again: no clock says when one is free."""
 
 MANY = 8
 """Deployments from which on it pays to keep assessments between calls."""
@@ -349,7 +346,7 @@ def fitting(
 def _unfit(candidate: Candidate, needs: CallNeeds, headrooms: Mapping[str, Headroom], now: float) -> Rejection | None:
     estimate = candidate.deployment.expected(needs.estimate)
     refusals = [
-        Refusal(key, headroom.limit, needed, headroom.remaining, headroom.resets_at if needed <= headroom.limit.ceiling else None)
+        Refusal(key, headroom.limit, needed, headroom.remaining, _frees(headroom, needed, now))
         for key, needed in amounts_needed(candidate, estimate)
         if (headroom := headrooms[key]).used + needed > headroom.limit.ceiling
     ]
@@ -357,6 +354,13 @@ def _unfit(candidate: Candidate, needs: CallNeeds, headrooms: Mapping[str, Headr
         return None
     last = max(refusals, key=lambda each: math.inf if each.retry_at is None else each.retry_at)
     return limit_rejection(candidate, last, estimate, now)
+
+
+def _frees(headroom: Headroom, needed: float, now: float) -> float | None:
+    limit = headroom.limit
+    if needed > limit.ceiling or headroom.resets_at is None:
+        return None
+    return min(headroom.resets_at, now + PLACE_WAIT_S) if UNITS[limit.unit].held else headroom.resets_at
 
 
 def limit_rejection(candidate: Candidate, refusal: Refusal, estimate: Estimate, now: float) -> Rejection:

@@ -22,7 +22,8 @@ from .guarded_store import GuardedStore
 from .health import BreakerState, Health
 from .limits import MAX_AMOUNT
 from .moments import moment_in_words
-from .quota import Headroom, Hold, Refusal
+from .outage import Outages, places_of
+from .quota import PLACE_WAIT_S, Headroom, Hold, Refusal
 from .records import ChatRequest
 from .routes import Deployment, Route
 from .spend_caps import DOLLARS
@@ -88,9 +89,6 @@ class CallNeeds(NamedTuple):
 
 LOOK_S = 1.0
 """Seconds that what other machines did may go unseen while candidates are chosen; a reservation sees everything."""
-
-PLACE_WAIT_S = 0.5
-"""Seconds until a call that found all places of a `parallel` limit taken looks again: no clock says when one is free."""
 
 MANY = 8
 """Deployments from which on it pays to keep assessments between calls."""
@@ -168,17 +166,24 @@ def assess(
     return Candidate(account.provider, account.id, deployment.model, free, share, deployment.price, in_flight, order, deployment)
 
 
-def outage_rejection(found: Candidate, wait: float, now: float) -> Rejection:
-    """Why `found` must not be tried while its whole provider rests for `wait` seconds from `now`, epoch seconds."""
-    reason = f"{found.provider} is out: it failed at several accounts, and rests"
-    return Rejection(found.provider, found.account_id, found.model, reason, now + wait, "outage")
+def outage_places(found: Candidate) -> tuple[str, str, str]:
+    """What may be out of all that `found` needs, as `Outages` names it."""
+    return places_of(found.deployment.bound.server, found.account_id, found.model)
+
+
+def outage_rejection(found: Candidate, outages: Outages, now: Instant, least: float = 0.0) -> Rejection:
+    """Why `found` must not be tried while its whole provider, or its model there, rests; for `least` seconds at least."""
+    wait = outages.rests(outage_places(found), now.mono)
+    whole = outages.wait(found.deployment.bound.server, now.mono) == wait
+    what = f"{found.provider} is out: it failed at several accounts" if whole else "the model is overloaded"
+    until = now.wall + max(wait, least)
+    return Rejection(found.provider, found.account_id, found.model, f"{what}, and rests", until, "outage")
 
 
 def _unless_out(found: Candidate | Rejection, health: Health, now: Instant) -> Candidate | Rejection:
-    if not isinstance(found, Candidate):
+    if not isinstance(found, Candidate) or not health.outages.rests(outage_places(found), now.mono):
         return found
-    wait = health.outages.wait(found.deployment.bound.server, now.mono)
-    return outage_rejection(found, wait, now.wall) if wait > 0 else found
+    return outage_rejection(found, health.outages, now)
 
 
 class _Kept(NamedTuple):
@@ -358,7 +363,7 @@ def fitting(
 def _unfit(candidate: Candidate, needs: CallNeeds, headrooms: Mapping[str, Headroom], now: float) -> Rejection | None:
     estimate = candidate.deployment.expected(needs.estimate)
     refusals = [
-        Refusal(key, headroom.limit, needed, headroom.remaining, headroom.resets_at if needed <= headroom.limit.ceiling else None)
+        Refusal(key, headroom.limit, needed, headroom.remaining, _frees(headroom, needed, now))
         for key, needed in amounts_needed(candidate, estimate)
         if (headroom := headrooms[key]).used + needed > headroom.limit.ceiling
     ]
@@ -366,6 +371,13 @@ def _unfit(candidate: Candidate, needs: CallNeeds, headrooms: Mapping[str, Headr
         return None
     last = max(refusals, key=lambda each: math.inf if each.retry_at is None else each.retry_at)
     return limit_rejection(candidate, last, estimate, now)
+
+
+def _frees(headroom: Headroom, needed: float, now: float) -> float | None:
+    limit = headroom.limit
+    if needed > limit.ceiling or headroom.resets_at is None:
+        return None
+    return min(headroom.resets_at, now + PLACE_WAIT_S) if UNITS[limit.unit].held else headroom.resets_at
 
 
 def limit_rejection(candidate: Candidate, refusal: Refusal, estimate: Estimate, now: float) -> Rejection:

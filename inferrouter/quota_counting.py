@@ -11,9 +11,10 @@ import dataclasses
 import math
 from collections.abc import Iterable, Mapping, Sequence
 
+from .costs import UNITS
 from .errors import QuotaStoreError
 from .limits import FARTHEST, MAX_AMOUNT, Limit, check_time
-from .quota import LONGEST_HOLD, Bucket, Headroom, Hold, Refusal, Reservation, Wants
+from .quota import LONGEST_HOLD, PLACE_WAIT_S, Bucket, Headroom, Hold, Refusal, Reservation, Wants
 from .quota_learned import MAX_SOURCE, NOTHING, Fact, Facts, Learned, Observation, allowed, check_observation, with_statement
 from .quota_windows import WindowCounter, counter_of
 
@@ -83,7 +84,7 @@ def admit(states: Mapping[str, BucketState], wants: Wants, now: float, ident: in
         if now >= state.firm_until:
             state.limit_at(now)
         if counter.used + amount > state.ceiling:
-            refused.append(_refusal(state, counter, amount))
+            refused.append(_refusal(state, counter, amount, now))
         taken[key] = state, counter, amount
     if len(taken) != len(wants):
         return _admit_sums(states, wants, now, ident)
@@ -285,9 +286,11 @@ def _admit_sums(states: Mapping[str, BucketState], wants: Wants, now: float, ide
     return Reservation(ident, tuple(wants), window_ids, limits)
 
 
-def _refusal(state: BucketState, counter: WindowCounter, amount: float) -> Refusal:
+def _refusal(state: BucketState, counter: WindowCounter, amount: float, now: float) -> Refusal:
     remaining = max(0.0, state.limit.amount - counter.used)
     retry_at = None if amount > state.ceiling else counter.frees_at(counter.used + amount - state.ceiling)
+    if retry_at is not None and UNITS[state.limit.unit].held:
+        retry_at = min(retry_at, now + PLACE_WAIT_S)
     return Refusal(state.key, state.limit, amount, remaining, retry_at)
 
 

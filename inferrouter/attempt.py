@@ -9,7 +9,6 @@ interrupt cut off. Must never decide which candidate comes next, nor know a wire
 from __future__ import annotations
 
 import math
-import os
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -27,6 +26,7 @@ from .learning import Learner
 from .limits import MAX_AMOUNT
 from .meter import Clock, Listeners
 from .notices import Notices
+from .own_process import PROCESS
 from .policy import Policy
 from .quota import QuotaStore, Refusal, Reservation
 from .records import ChatRequest, EmbedRequest, Routing, Usage
@@ -189,7 +189,7 @@ class LiveAttempt:
         self.budget = 0.0
         self.dropped = dropped
         self._permit = Permit(candidate.account_id)
-        self._pid = os.getpid()
+        self._pid = PROCESS.pid
         self._expected = operation.needs.estimate
         self.wants: Sequence[tuple[str, float]] = ()
         self._reservation: tuple[QuotaStore, Reservation] | None = None
@@ -299,7 +299,7 @@ class LiveAttempt:
         error: InferRouterError | None,
         answer: ChatResponse | EmbedResponse | None = None,
     ) -> None:
-        if self._ended or self._pid != os.getpid():
+        if self._ended or self._pid != PROCESS.pid:
             return
         runtime, trace = self.runtime, self.operation.trace
         amounts = self._places_freed(amounts)

@@ -8,7 +8,6 @@ amount is what it is.
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -16,6 +15,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from .errors import InferRouterError, QuotaStoreError, router_closed
 from .limits import Limit
+from .own_process import PROCESS
 from .quota import Bucket, Headroom, Hold, Learning, QuotaStore, Refusal, Reservation
 from .quota_learned import Learned, Observation
 from .quota_memory import MemoryQuotaStore
@@ -99,7 +99,7 @@ class GuardedStore:
         """Charge `amounts` (None: as reserved). Never raises, and waits for nobody: a store that fails gets it again later."""
         store, reservation = held
         if not self._settled(store, reservation, amounts, now):
-            self._unsettled.append(_Settlement(os.getpid(), store, reservation, amounts))
+            self._unsettled.append(_Settlement(PROCESS.pid, store, reservation, amounts))
 
     def hold(self, key: str, until: float, reason: str, now: float) -> None:
         """Hold an account or a model. Never raises: a hold that is lost costs one more refused call."""
@@ -187,7 +187,7 @@ class GuardedStore:
                     settlement = self._unsettled[0]
                     pid, store, reservation, amounts = settlement
                     # Of a parent's, a forked child settles none.
-                    settled = pid != os.getpid() or self._settled(store, reservation, amounts, now)
+                    settled = pid != PROCESS.pid or self._settled(store, reservation, amounts, now)
                     if not settled:
                         failures -= 1
                         self._unsettled.append(

@@ -9,7 +9,6 @@ failed.
 
 from __future__ import annotations
 
-import os
 from enum import Enum
 from typing import NamedTuple
 from weakref import ref
@@ -18,6 +17,7 @@ from .cell import Cell
 from .errors import ConfigError
 from .frozen import frozen_value
 from .outage import Outages
+from .own_process import PROCESS
 
 
 @frozen_value
@@ -77,14 +77,14 @@ class Permit:
 
     def __init__(self, account_id: str) -> None:
         self.account_id = account_id
-        self._pid = os.getpid()
+        self._pid = PROCESS.pid
         self._epoch = 0
         self._counted = False
         self._ended = False
 
     @property
     def _alive(self) -> bool:
-        return not self._ended and self._pid == os.getpid()
+        return not self._ended and self._pid == PROCESS.pid
 
 
 class Health:
@@ -182,7 +182,7 @@ class _Breaker:
 
     def in_flight(self) -> set[ref[Permit]]:
         """The permits under way in this process. Those of the parent, before a fork, are none of it."""
-        pid = os.getpid()
+        pid = PROCESS.pid
         found = self._flights.get(pid)
         return self._flights.setdefault(pid, set()) if found is None else found
 

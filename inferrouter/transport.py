@@ -8,12 +8,12 @@ request. Must never know providers, accounts or quota.
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
+from .own_process import PROCESS
 from .wire import RequestPhase, WireFault, WireRequest, fault_from
 
 if TYPE_CHECKING:
@@ -140,7 +140,7 @@ class WireReply:
         self._left: int | None = self._response.length
         self._open = True
         self._shut = False
-        self._pid = os.getpid()
+        self._pid = PROCESS.pid
         self.status: int = self._response.status
         self.headers: Mapping[str, str] = self._response.fields
 
@@ -182,7 +182,7 @@ class WireReply:
     def shutdown(self) -> None:
         """For another thread than the one that reads: a read under way fails at once, and the connection is not kept."""
         self._shut = True  # before the look whether it is open, see `_finish`: another call could have the connection already
-        if self._open and self._pid == os.getpid():
+        if self._open and self._pid == PROCESS.pid:
             self._sock.shutdown_both()
 
     def abort(self) -> None:
@@ -231,7 +231,7 @@ class WireReply:
             return self._body_fault
         if not self._open:
             return b"" if self._left == 0 else WireFault("cut", "the answer was closed before its end")
-        if self._pid != os.getpid():  # whoever reads takes it from the parent
+        if self._pid != PROCESS.pid:  # whoever reads takes it from the parent
             return WireFault("cut", "the answer belongs to the process that asked for it")
         try:
             return self._next()

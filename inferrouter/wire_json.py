@@ -211,6 +211,8 @@ _SCAN = _DECODER.scan_once  # type: ignore[attr-defined]  # documented for subcl
 
 # json.dumps would build an encoder for every call that is not all defaults.
 _COMPACT = json.JSONEncoder(separators=(",", ":"), allow_nan=False)
+
+
 def _encoder() -> Callable[[Any], str]:
     """What `_COMPACT.encode` does, which makes a C encoder anew for each body: a fifth of its time."""
     make = getattr(json.encoder, "c_make_encoder", None)

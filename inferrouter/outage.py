@@ -86,6 +86,10 @@ class Outages:
         until = self._until
         return max(max([until.get(place, now) for place in places]) - now, 0.0)
 
+    def places(self) -> list[str]:
+        """All that is out, or on probation."""
+        return list(self._until)
+
     def enter(self, server: str, now: float) -> bool:
         """Whether a call may go there: always while it is not out, never while it rests, then one of them as the probe."""
         until = self._until.get(server)

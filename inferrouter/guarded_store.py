@@ -57,6 +57,11 @@ class GuardedStore:
 
     def headroom(self, keys: Sequence[str], now: float, max_wait: float | None = None, max_age: float = 0.0) -> list[Headroom]:
         """What is left in each bucket, in order; as it was `max_age` seconds ago at most, where a store saves a look by that."""
+        if not self._takes["headroom"]:
+            try:
+                return self.store.headroom(keys, now)
+            except Exception as exc:
+                return self.fallback_or_raise(exc).headroom(keys, now)
         found: list[Headroom] = self._ask("headroom", (keys, now), max_wait, max_age)
         return found
 

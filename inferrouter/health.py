@@ -209,13 +209,13 @@ class _Breaker:
                 last._counted = True
             if admitted._counted:
                 return circuit.state is BreakerState.CLOSED
+            if verdict is not Verdict.FAILURE and circuit.state is BreakerState.CLOSED:
+                return True  # nearly every call ends here
             after = self._after(circuit, admitted, verdict, now)
             if after is circuit or self.circuit.replace(seen, after._replace(counted=ref(admitted))):
                 return after.state is BreakerState.CLOSED
 
     def _after(self, circuit: _Circuit, admitted: Permit, verdict: Verdict, now: float) -> _Circuit:
-        if verdict is not Verdict.FAILURE and circuit.state is BreakerState.CLOSED:
-            return circuit  # nearly every call ends here
         if admitted._epoch != circuit.epoch or circuit.state is BreakerState.OPEN:  # nobody is admitted while it is open
             return circuit
         if circuit.state is BreakerState.CLOSED:

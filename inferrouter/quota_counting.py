@@ -193,7 +193,8 @@ def _headroom(state: BucketState, now: float, to_note: list[str]) -> Headroom:
     used, amount = counter.used, limit.amount
     remaining = amount - used if amount > used else 0.0
     share = remaining / amount if remaining else 0.0
-    state.shown = shown = Headroom(state.key, limit, used, remaining, share, counter.frees_at(0.0))
+    # As `Headroom(...)` does it, in two thirds of the time: every look at every bucket makes one.
+    state.shown = shown = _made(Headroom, (state.key, limit, used, remaining, share, counter.frees_at(0.0)))
     state.shown_from = counter.begin
     state.shown_until = counter.end if counter.end < state.firm_until else state.firm_until
     if used <= 0 and counter.idle():  # it looks the same until something is charged
@@ -251,6 +252,7 @@ def live_hold(hold: Hold, made: float, now: float) -> tuple[Hold, float] | None:
 
 
 _NUMBERS = frozenset((int, float))
+_made = tuple.__new__
 
 
 def _relimited(known: BucketState | None, state: BucketState, now: float | None) -> BucketState:

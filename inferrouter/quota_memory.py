@@ -75,9 +75,11 @@ class MemoryQuotaStore:
     def reserve(self, wants: Wants, now: float) -> Reservation | Refusal:
         ident = next(self._idents)
         keys = [key for key, _ in wants]
+        if self._closed:
+            self._check_open()
         while True:
-            states, seen = self._look()
-            mine = _copied(states, keys)
+            states, seen = self._book.look()
+            mine = {key: states[key].copied() for key in keys if key in states}
             answer = admit(mine, wants, now, ident)
             if answer.__class__ is Refusal and not note(mine, keys, now):
                 return answer
@@ -85,8 +87,10 @@ class MemoryQuotaStore:
                 return answer
 
     def commit(self, reservation: Reservation, now: float, amounts: Sequence[float] | None = None) -> bool:
+        if self._closed:
+            self._check_open()
         while True:
-            states, seen = self._look()
+            states, seen = self._book.look()
             if reservation.settled:
                 return False
             mine: States = {}

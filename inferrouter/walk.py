@@ -104,13 +104,15 @@ def ordered(policy: Policy, candidates: Sequence[Candidate], session: str | None
 
     `session`: a conversation that is kept where it is, see `policy.sticky`.
     """
+    if len(candidates) < 2 and type(policy) in OWN_POLICIES:
+        return list(candidates)
     queue = _selected(policy, candidates) if candidates else []
     return queue if session is None or len(queue) < 2 else sticky(session, queue, policy)
 
 
 def _selected(policy: Policy, candidates: Sequence[Candidate]) -> list[Candidate]:
     if type(policy) in OWN_POLICIES:
-        return list(policy.select(candidates) if len(candidates) > 1 else candidates)
+        return list(policy.select(candidates))
     try:
         answer = list(policy.select(list(candidates)))
         if len(answer) == 1 and answer[0] is candidates[0]:
@@ -167,10 +169,11 @@ class _Round(Generic[T]):
         runtime = self.runtime
         found = self._look(self.route)
         self.queue = ordered(runtime.policy, found.candidates, self.operation.session)
-        unwanted = left_out(found.candidates, self.queue)
-        if unwanted:
+        self.rejections += found.rejections
+        if len(self.queue) != len(found.candidates):
+            unwanted = left_out(found.candidates, self.queue)
             self._unwanted = {(each.account_id, each.model) for each in unwanted}
-        self.rejections += (*found.rejections, *unwanted)
+            self.rejections += unwanted
         answer = self._serve()
         if answer is None and self._moment()[0] > self._before:
             return self.run_again()

@@ -22,6 +22,7 @@ from .guarded_store import GuardedStore
 from .health import BreakerState, Health
 from .limits import MAX_AMOUNT
 from .moments import moment_in_words
+from .outage import Outages, places_of
 from .quota import PLACE_WAIT_S, Headroom, Hold, Refusal
 from .records import ChatRequest
 from .routes import Deployment, Route
@@ -158,17 +159,24 @@ def assess(
     return Candidate(account.provider, account.id, deployment.model, free, share, deployment.price, in_flight, order, deployment)
 
 
-def outage_rejection(found: Candidate, wait: float, now: float) -> Rejection:
-    """Why `found` must not be tried while its whole provider rests for `wait` seconds from `now`, epoch seconds."""
-    reason = f"{found.provider} is out: it failed at several accounts, and rests"
-    return Rejection(found.provider, found.account_id, found.model, reason, now + wait, "outage")
+def outage_places(found: Candidate) -> tuple[str, str, str]:
+    """What may be out of all that `found` needs, as `Outages` names it."""
+    return places_of(found.deployment.bound.server, found.account_id, found.model)
+
+
+def outage_rejection(found: Candidate, outages: Outages, now: Instant, least: float = 0.0) -> Rejection:
+    """Why `found` must not be tried while its whole provider, or its model there, rests; for `least` seconds at least."""
+    wait = outages.rests(outage_places(found), now.mono)
+    whole = outages.wait(found.deployment.bound.server, now.mono) == wait
+    what = f"{found.provider} is out: it failed at several accounts" if whole else "the model is overloaded"
+    until = now.wall + max(wait, least)
+    return Rejection(found.provider, found.account_id, found.model, f"{what}, and rests", until, "outage")
 
 
 def _unless_out(found: Candidate | Rejection, health: Health, now: Instant) -> Candidate | Rejection:
-    if not isinstance(found, Candidate):
+    if not isinstance(found, Candidate) or not health.outages.rests(outage_places(found), now.mono):
         return found
-    wait = health.outages.wait(found.deployment.bound.server, now.mono)
-    return outage_rejection(found, wait, now.wall) if wait > 0 else found
+    return outage_rejection(found, health.outages, now)
 
 
 class _Kept(NamedTuple):

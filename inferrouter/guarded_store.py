@@ -99,6 +99,16 @@ class GuardedStore:
         with suppress(InferRouterError):
             self._ask("hold", (key, until, reason, now), SETTLE_WAIT_S)
 
+    def hold_as_wished(self, key: str, until: float, reason: str, now: float) -> bool:
+        """Hold by a person's wish, or release. Raises what keeps it from being made; False: it lasts only while the store fails,
+        as it is kept in memory."""
+        try:
+            self.store.hold(key, until, reason, now)
+        except Exception as exc:
+            self.fallback_or_raise(exc).hold(key, until, reason, now)
+            return False
+        return True
+
     def observe(self, observations: Sequence[Observation], now: float) -> Sequence[bool]:
         """Which of `observations` changed anything; none in a store that does not learn. Never raises: one that is lost costs
         one more refused call."""

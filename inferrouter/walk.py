@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Generic, TypeVar
 
 from .attempt import LiveAttempt, Operation, Runtime
-from .candidates import Assessment, Candidate, find_candidates, limit_rejection, outage_rejection
+from .candidates import Assessment, Candidate, find_candidates, limit_rejection, outage_places, outage_rejection
 from .costs import Estimate
 from .errors import (
     AllCandidatesFailedError,
@@ -31,7 +31,17 @@ from .errors import (
     RateLimitedError,
     Rejection,
 )
-from .failure_table import Failure, failure_of, hold_key, is_answer, is_outage, notice_of, reason_of
+from .failure_table import (
+    Failure,
+    failure_of,
+    hold_key,
+    is_answer,
+    is_outage,
+    is_overload,
+    notice_of,
+    overload_wait,
+    reason_of,
+)
 from .health import Verdict
 from .policy import OWN_POLICIES, Policy, sticky
 from .quota import Refusal
@@ -234,7 +244,7 @@ class _Round(Generic[T]):
             try:
                 answer: T = attempt.exchange(request, new_connection)
                 if outages.suspects:
-                    outages.answered(candidate.deployment.bound.server)
+                    outages.answered(*outage_places(candidate))
                 return answer
             except Exception as exc:
                 failure = failure_of(exc, candidate, self._auth_next(candidate))
@@ -258,13 +268,13 @@ class _Round(Generic[T]):
         """Settle a failed attempt, hold what must be held, and raise the error if nobody else may be tried."""
         candidate, runtime, (error, rule, _) = attempt.candidate, self.runtime, failure
         attempt.fail(error, rule)
-        self._note_outage(error, candidate)
+        rest = self._note_outage(error, candidate)
         if isinstance(error, LIMITS):
             seen = runtime.learner.refused(candidate, attempt.wants, error, attempt.said, runtime.now())
             if seen and self.operation.trace is not None:
                 self.operation.trace.learned(candidate, seen)
         if rule.hold is not None:
-            until = rule.hold(error, candidate, runtime.clock.time())
+            until = max(rule.hold(error, candidate, runtime.clock.time()), runtime.clock.time() + rest)
             key = hold_key(error, candidate)
             runtime.ledger.hold(key, until, reason_of(error), runtime.clock.time())
             if self.operation.trace is not None:
@@ -276,28 +286,31 @@ class _Round(Generic[T]):
                 self._resting.append(Rejection(*place, f"held: {reason_of(error)}", until, "held"))
         if rule.fatal:
             raise error
-        if not isinstance(error, HELD):
+        if not isinstance(error, HELD) and not is_overload(error):
             self.only_limits = False
         self.attempts.append(Attempt(candidate.provider, candidate.account_id, candidate.model, error))
 
     def _is_out(self, candidate: Candidate) -> bool:
-        """Whether its whole provider rests, or another call is the probe for it: then that is on record."""
-        outages, now = self.runtime.health.outages, self.runtime.now()
-        server = candidate.deployment.bound.server
-        if outages.enter(server, now.mono):
+        """Whether its whole provider or its model rests, or another call is the probe for it: then that is on record."""
+        outages, now, places = self.runtime.health.outages, self.runtime.now(), outage_places(candidate)
+        if not outages.rests(places, now.mono) and all(outages.enter(place, now.mono) for place in places):
             return False
-        self.rejections.append(outage_rejection(candidate, max(outages.wait(server, now.mono), 1.0), now.wall))
+        self.rejections.append(outage_rejection(candidate, outages, now, least=1.0))
         return True
 
-    def _note_outage(self, error: ProviderError, candidate: Candidate) -> None:
-        outages, server = self.runtime.health.outages, candidate.deployment.bound.server
+    def _note_outage(self, error: ProviderError, candidate: Candidate) -> float:
+        """Note what `error` says of the server, or of the model there. Seconds that the model rests at this account, 0: not."""
+        outages, places = self.runtime.health.outages, outage_places(candidate)
+        if is_overload(error):
+            return outages.overloaded(places, candidate.account_id, self.runtime.clock.monotonic(), overload_wait(error))
         if is_answer(error):
-            outages.answered(server)
+            outages.answered(*places)
         elif is_outage(error):
-            rest = outages.failed(server, candidate.account_id, self.runtime.clock.monotonic())
+            rest = outages.failed(places[-1], candidate.account_id, self.runtime.clock.monotonic())
             if rest is not None and self.operation.trace is not None:
                 until = self.runtime.clock.time() + rest
                 self.operation.trace.hold_begins(f"provider:{candidate.provider}", candidate, until, "the provider is out")
+        return 0.0
 
     def _auth_next(self, candidate: Candidate) -> bool:
         """Whether a refused key lets others be tried: never where there is no other account, and where nothing is configured only

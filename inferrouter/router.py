@@ -143,7 +143,7 @@ class Router(RouterMakers):
     ) -> ChatResponse:
         """One whole answer. `timeout`: seconds for everything; `max_wait`: seconds it may sleep until a candidate is free.
 
-        None: the configuration's. `cancel`: ends such a wait from another thread with a `CallCancelledError`.
+        None: the configuration's. `cancel`: ends the call from another thread with a `CallCancelledError`.
         Raises errors of the `InferRouterError` tree only: `InvalidRequestError`, `UnknownModelError`, `NoCandidatesError`,
         `AllCandidatesFailedError`, `AuthenticationError`, `ContextWindowError`, `QuotaStoreError`.
         """

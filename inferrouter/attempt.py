@@ -31,7 +31,7 @@ from .policy import Policy
 from .quota import QuotaStore, Refusal, Reservation
 from .records import ChatRequest, EmbedRequest, Routing, Usage
 from .redaction import attributed, strip_tracebacks
-from .transport import WireReply
+from .transport import Transport, WireReply
 from .waiting import WaitingRoom
 from .waiting_line import Lines
 from .wire import WireFault, WireRequest
@@ -228,8 +228,10 @@ class LiveAttempt:
         if trace is not None:
             trace.attempt_begins(self.candidate, self.number, self._expected.total, self.wants)
         bound = self.candidate.deployment.bound
-        allow_http = bound.account.allow_http
-        reply = bound.wire.send(request, timeout_s=self.budget, allow_http=allow_http, new_connection=new_connection)
+        limits: dict[str, Any] = {"timeout_s": self.budget, "allow_http": bound.account.allow_http}
+        if self.operation.cancel is not None and isinstance(bound.wire, Transport):  # a provider's own wire knows of no stop
+            limits["stop"] = self.operation.cancel
+        reply = bound.wire.send(request, new_connection=new_connection, **limits)
         if 200 <= reply.status < 300:
             self._learn(reply)
             return self.operation.read(self, reply)
@@ -287,9 +289,9 @@ class LiveAttempt:
             amounts = [amount if keeps else 0.0 for (_, amount), keeps in zip(self.wants, kept, strict=True)]
         self._end(rule.verdict, amounts, seen or Usage(), error)
 
-    def abandon(self) -> None:
-        """End without knowing how it went (an interrupt from outside): the reservation stays charged."""
-        self._end(Verdict.IGNORED, None, None, None)
+    def abandon(self, charged: bool = True) -> None:
+        """End without knowing how it went (an interrupt from outside): the reservation stays charged, unless nothing was sent."""
+        self._end(Verdict.IGNORED, None if charged else [0.0] * len(self.wants), None, None)
 
     def _end(
         self,

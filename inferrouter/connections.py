@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from .http_head import BodyReader, Response
 from .own_process import PROCESS
-from .wire import WireFault
+from .wire import Stop, WireFault
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer, WriteableBuffer
@@ -204,6 +204,13 @@ class TimedSocket(socket.socket):
             raise TimeoutError("the deadline is over")
         return min(seconds, _LONGEST_WAIT)
 
+    def cut_by(self, stop: Stop | None) -> None:
+        """Let `stop` end whatever blocks on this socket. Raises OSError if it has been thrown already."""
+        if stop is not None:
+            stop.cuts(self.shutdown_both)
+            if stop.cut:
+                raise ConnectionAbortedError("the call was given up")
+
     def recv_into(self, buffer: WriteableBuffer, nbytes: int | None = None, flags: int = 0) -> int:
         self._limit_wait(min(self.left(), self.idle))
         count = super().recv_into(buffer, nbytes or memoryview(buffer).nbytes, flags)
@@ -235,7 +242,9 @@ class TLSSocket(TimedSocket, ssl.SSLSocket):
     """The same over TLS."""
 
 
-def connect(host: str, port: int, deadline: float, clock: Callable[[], float] = time.monotonic) -> TimedSocket:
+def connect(
+    host: str, port: int, deadline: float, clock: Callable[[], float] = time.monotonic, stop: Stop | None = None
+) -> TimedSocket:
     """A connected socket with this deadline. Raises OSError; of several addresses' errors, the last."""
     # As bytes, since a host is plain ASCII here and a string would load the tables of IDNA.
     addresses = socket.getaddrinfo(host.encode("ascii"), port, 0, socket.SOCK_STREAM)
@@ -243,22 +252,25 @@ def connect(host: str, port: int, deadline: float, clock: Callable[[], float] = 
     for tried, address in enumerate(addresses):
         share = (deadline - clock()) / (len(addresses) - tried)
         try:
-            return _connect_one(address, deadline, share, clock)
+            return _connect_one(address, deadline, share, clock, stop)
         except OSError as exc:
             failure = exc
     raise failure
 
 
-def secure(sock: TimedSocket, context: ssl.SSLContext, host: str) -> TLSSocket:
+def secure(sock: TimedSocket, context: ssl.SSLContext, host: str, stop: Stop | None = None) -> TLSSocket:
     """`sock` wrapped in verified TLS for `host`, with the same deadline. Closes `sock` and raises OSError if it fails."""
+    wrapped = None
     try:
         sock.settimeout(sock.left())
-        wrapped = cast("TLSSocket", context.wrap_socket(sock, server_hostname=host))
+        wrapped = cast("TLSSocket", context.wrap_socket(sock, server_hostname=host, do_handshake_on_connect=False))
+        wrapped.clock = sock.clock
+        wrapped.deadline = sock.deadline
+        wrapped.cut_by(stop)
+        wrapped.do_handshake()
     except BaseException:
-        sock.close()
+        (wrapped or sock).close()
         raise
-    wrapped.clock = sock.clock
-    wrapped.deadline = sock.deadline
     return wrapped
 
 
@@ -285,12 +297,13 @@ def _trust(context: ssl.SSLContext, ca_file: str) -> None:
         raise WireFault("tls", "transport.ca_file holds no certificates that can be read", sent=False, lasting=True) from exc
 
 
-def _connect_one(address: _Address, deadline: float, share: float, clock: Callable[[], float]) -> TimedSocket:
+def _connect_one(address: _Address, deadline: float, share: float, clock: Callable[[], float], stop: Stop | None) -> TimedSocket:
     family, kind, protocol, _, place = address
     sock = TimedSocket(family, kind, protocol)
     try:
         sock.clock = clock
         sock.deadline = deadline
+        sock.cut_by(stop)
         sock.settimeout(min(sock.left(), share))
         sock.connect(place)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

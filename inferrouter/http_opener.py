@@ -21,7 +21,7 @@ from .connections import Connection, Destination, Pool, TimedSocket, connect, se
 from .http_head import BodyReader, Response
 from .secret import Secret
 from .validation import check_header_name, check_header_value, check_url, names_credential
-from .wire import Headers, RequestPhase, WireFault, WireRequest
+from .wire import Headers, RequestPhase, Stop, WireFault, WireRequest
 
 _DEFAULTS = {"User-agent": "inferrouter", "Accept-encoding": "identity"}  # some gateways refuse urllib's own user agent
 _RESERVED = frozenset({"connection", "content-length", "expect", "host", "transfer-encoding"})
@@ -54,7 +54,13 @@ class OutgoingRequest(urllib.request.Request):
     """
 
     def __init__(
-        self, parsed: ParsedUrl, request: WireRequest, checked: CheckedHeaders, deadline: float, new_connection: bool
+        self,
+        parsed: ParsedUrl,
+        request: WireRequest,
+        checked: CheckedHeaders,
+        deadline: float,
+        new_connection: bool,
+        stop: Stop | None = None,
     ) -> None:
         vars(self).update(vars(parsed))
         self.headers = {}
@@ -66,6 +72,7 @@ class OutgoingRequest(urllib.request.Request):
         self.body = request.body
         self.deadline = deadline
         self.new_connection = new_connection
+        self.stop = stop
         self.phase = RequestPhase(parsed.host)
         self.request = request
 
@@ -114,6 +121,8 @@ class PooledHandler(urllib.request.BaseHandler):
             connection = Connection(destination, self._dial(destination, outgoing, authorization))
         connection.sock.deadline = outgoing.deadline
         connection.sock.idle = math.inf
+        if outgoing.stop is not None:
+            _cut_by(connection, outgoing.stop)
         return _exchange(connection, outgoing)
 
     https_open = http_open
@@ -125,17 +134,17 @@ class PooledHandler(urllib.request.BaseHandler):
             self._tls()  # what is wrong with it is told before anything is opened
         if not destination.proxy:
             phase.phase = "connect"
-            sock = connect(destination.host, destination.port, outgoing.deadline, self._clock)
-            return secure(sock, self._tls(), destination.host) if destination.scheme == "https" else sock
+            sock = connect(destination.host, destination.port, outgoing.deadline, self._clock, outgoing.stop)
+            return secure(sock, self._tls(), destination.host, outgoing.stop) if destination.scheme == "https" else sock
         phase.phase = "proxy"
         kind, _, netloc = destination.proxy.partition(":")
         parts = urlsplit(f"//{netloc}")
-        sock = connect(parts.hostname or "", parts.port or _PORTS[kind], outgoing.deadline, self._clock)
+        sock = connect(parts.hostname or "", parts.port or _PORTS[kind], outgoing.deadline, self._clock, outgoing.stop)
         if destination.scheme == "https":
             _tunnel(sock, destination, authorization)
             phase.phase = "connect"
-            return secure(sock, self._tls(), destination.host)
-        return secure(sock, self._tls(), parts.hostname or "") if kind == "https" else sock
+            return secure(sock, self._tls(), destination.host, outgoing.stop)
+        return secure(sock, self._tls(), parts.hostname or "", outgoing.stop) if kind == "https" else sock
 
     def _tls(self) -> ssl.SSLContext:
         return self._context.get(None) or self._context.setdefault(None, tls_context(self._given, self._ca_file))
@@ -149,13 +158,15 @@ def build_opener(handler: PooledHandler) -> urllib.request.OpenerDirector:
     return opener
 
 
-def prepare(request: WireRequest, deadline: float, allow_http: bool, new_connection: bool) -> OutgoingRequest:
+def prepare(
+    request: WireRequest, deadline: float, allow_http: bool, new_connection: bool, stop: Stop | None = None
+) -> OutgoingRequest:
     """`request` in `urllib`'s terms. Raises `WireFault` "setup" if its URL, method or a header cannot be used."""
     if check_header_name(request.method):
         raise WireFault("setup", "the method is not an HTTP method", sent=False)
     parsed = _address(request.url, allow_http)
     checked = parsed.checked(request.headers)
-    outgoing = OutgoingRequest(parsed, request, checked, deadline, new_connection)
+    outgoing = OutgoingRequest(parsed, request, checked, deadline, new_connection, stop)
     outgoing.unredirected_hdrs = _plain_headers(checked, request, outgoing.netloc)
     return outgoing
 
@@ -210,6 +221,15 @@ def _destination(outgoing: OutgoingRequest) -> tuple[Destination, str]:
     if outgoing.carries_key:
         raise WireFault("proxy", "a key would pass the proxy in the clear; use https, or no_proxy", sent=False)
     return destination, ""
+
+
+def _cut_by(connection: Connection, stop: Stop) -> None:
+    """Let `stop` end what this connection carries next; closes it if that was thrown already."""
+    try:
+        connection.sock.cut_by(stop)
+    except OSError:
+        connection.close()
+        raise
 
 
 def _exchange(connection: Connection, outgoing: OutgoingRequest) -> OpenResponse:

@@ -29,6 +29,7 @@ from .redaction import provider_bug, redacted_partial
 from .responses import Assembler, ChatChunk, ChatResponse
 from .stream_end import StreamEnd
 from .transport import WireReply
+from .waiting import CallCancelledError
 from .wire import WireFault
 
 if TYPE_CHECKING:
@@ -61,6 +62,12 @@ def stream_operation(
             stream._ended = True
             reply.close()
             raise
+        cancel = attempt.operation.cancel
+        if cancel is not None:
+            cancel.cuts(None)  # from here on the stream is closed, not its connection
+            if cancel.cut:
+                stream.close()
+                raise CallCancelledError
         return stream
 
     return Operation(request, needs, read, deadline, max_wait, True, trace)

@@ -14,7 +14,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from .own_process import PROCESS
-from .wire import RequestPhase, WireFault, WireRequest, fault_from
+from .wire import RequestPhase, Stop, WireFault, WireRequest, fault_from
 
 if TYPE_CHECKING:
     import ssl
@@ -59,15 +59,22 @@ class Transport:
         self._closed = False
 
     def send(
-        self, request: WireRequest, *, timeout_s: float, allow_http: bool = False, new_connection: bool = False
+        self,
+        request: WireRequest,
+        *,
+        timeout_s: float,
+        allow_http: bool = False,
+        new_connection: bool = False,
+        stop: Stop | None = None,
     ) -> WireReply:
         """The reply to `request`, whatever its status, once its head is in. Redirects are faults.
 
         `timeout_s`: seconds for everything, the body included, until `WireReply.set_limits` says otherwise. `allow_http`: plain
-        http also to other machines. `new_connection`: never on a kept one. Raises `WireFault`.
+        http also to other machines. `new_connection`: never on a kept one. `stop`: ends it from another thread, until its body
+        is read. Raises `WireFault`.
         """
         deadline = self._clock() + timeout_s
-        return _or_raise(self._try(request, deadline, allow_http, new_connection))
+        return _or_raise(self._try(request, deadline, allow_http, new_connection, stop))
 
     def close(self) -> None:
         """Closes every idle connection. Open replies may be read to their end; their connections are then closed."""
@@ -79,12 +86,14 @@ class Transport:
     def _parts(self) -> _Parts | None:
         return self._loaded.get(None)
 
-    def _try(self, request: WireRequest, deadline: float, allow_http: bool, new_connection: bool) -> WireReply | WireFault:
+    def _try(
+        self, request: WireRequest, deadline: float, allow_http: bool, new_connection: bool, stop: Stop | None
+    ) -> WireReply | WireFault:
         """Faults are returned, not raised, so that they are raised where no foreign frame is in sight."""
         outgoing = None
         try:
             parts = self._parts or self._load()
-            outgoing = parts.prepare(request, deadline, allow_http, new_connection)
+            outgoing = parts.prepare(request, deadline, allow_http, new_connection, stop)
             return _open(parts, request, outgoing, self._stream_limit)
         except Exception as exc:
             return fault_from(exc, outgoing.phase if outgoing else RequestPhase(), request.headers)
@@ -122,13 +131,20 @@ class WireReply:
         "_sent_headers",
         "_shut",
         "_sock",
+        "_stop",
         "_stream_left",
         "headers",
         "status",
     )
 
     def __init__(
-        self, answer: OpenResponse, request: WireRequest, phase: RequestPhase, pool: Pool, stream_limit: int = STREAM_LIMIT
+        self,
+        answer: OpenResponse,
+        request: WireRequest,
+        phase: RequestPhase,
+        pool: Pool,
+        stream_limit: int = STREAM_LIMIT,
+        stop: Stop | None = None,
     ) -> None:
         self._response, self._connection = answer
         self._sock = self._connection.sock
@@ -143,6 +159,9 @@ class WireReply:
         self._pid = PROCESS.pid
         self.status: int = self._response.status
         self.headers: Mapping[str, str] = self._response.fields
+        self._stop = stop
+        if stop is not None:
+            stop.cuts(self.shutdown)
 
     def read(self, cap: int = 32 << 20) -> bytes:
         """The rest of the body, at most `cap` bytes. Raises `WireFault`."""
@@ -190,6 +209,7 @@ class WireReply:
         if self._open:
             self._open = False
             self._left = None
+            self._was_cut()
             try:
                 with suppress(RuntimeError):  # a signal handler in the midst of reading it: that read fails with its socket
                     self._response.close()
@@ -256,24 +276,31 @@ class WireReply:
         self._open = False  # before the look whether it was shut down, see `shutdown`: one of the two sees the other
         self._left = 0
         self._response.close()
-        if self._shut or self._response.will_close or self._connection.reader.out_of_sync:
+        if self._was_cut() or self._shut or self._response.will_close or self._connection.reader.out_of_sync:
             self._connection.close()
         else:
             self._connection.used = True
             self._pool.put(self._connection)
 
+    def _was_cut(self) -> bool:
+        """Whether the call was given up: then what ended it may still shut the connection down. It shall hold this no longer."""
+        stop, self._stop = self._stop, None
+        if stop is not None:
+            stop.cuts(None)
+        return stop is not None and stop.cut
+
 
 class _Parts(NamedTuple):
     """What loads with the first request."""
 
-    prepare: Callable[[WireRequest, float, bool, bool], OutgoingRequest]
+    prepare: Callable[[WireRequest, float, bool, bool, Stop | None], OutgoingRequest]
     opener: urllib.request.OpenerDirector
     pool: Pool
 
 
 def _open(parts: _Parts, request: WireRequest, outgoing: OutgoingRequest, stream_limit: int) -> WireReply:
     answer: OpenResponse = parts.opener.open(outgoing)
-    reply = WireReply(answer, request, outgoing.phase, parts.pool, stream_limit)
+    reply = WireReply(answer, request, outgoing.phase, parts.pool, stream_limit, outgoing.stop)
     try:
         reply._body_fault = _body_fault(reply.headers, answer.response)
         _check_head(reply)

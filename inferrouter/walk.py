@@ -47,6 +47,7 @@ from .health import Verdict
 from .policy import OWN_POLICIES, Policy, sticky
 from .quota import Refusal
 from .routes import Route, route_over
+from .waiting import CallCancelledError
 from .waiting_line import Place
 from .waiting_turn import WaitingTurn
 
@@ -224,6 +225,8 @@ class _Round(Generic[T]):
 
     def _try(self, candidate: Candidate, new_connection: bool = False) -> T | None:
         """The answer of one candidate, or None; then its failure or its rejection is on record."""
+        if self._hung_up():
+            raise CallCancelledError
         outages = self.runtime.health.outages
         if outages and self._is_out(candidate):
             return None
@@ -248,12 +251,19 @@ class _Round(Generic[T]):
                 failure = failure_of(exc, candidate, self._auth_next(candidate))
                 if failure is None:
                     raise
+                if self._hung_up() and failure.error.status is None:
+                    attempt.abandon(charged=failure.rule.charge != "nothing")
+                    raise CallCancelledError from None
             again = failure.reused and not new_connection
             self._record(attempt, failure._replace(rule=failure.rule._replace(verdict=Verdict.IGNORED)) if again else failure)
         except BaseException:
             attempt.abandon()
             raise
         return self._try(candidate, new_connection=True) if again and self._time_left() > 0 else None
+
+    def _hung_up(self) -> bool:
+        """Whether the caller gave the call up, wherever it is."""
+        return self.operation.cancel is not None and self.operation.cancel.cut
 
     def _record(self, attempt: LiveAttempt, failure: Failure) -> None:
         """Settle a failed attempt, hold what must be held, and raise the error if nobody else may be tried."""

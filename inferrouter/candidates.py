@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from .account import CATALOG
 from .agreement import UNLIMITED
-from .costs import UNITS, Estimate
+from .costs import UNITS, Estimate, Unit
 from .errors import Rejection
 from .guarded_store import GuardedStore
 from .health import BreakerState, Health
@@ -59,6 +59,11 @@ class Candidate(NamedTuple):
     def buckets(self) -> Sequence[tuple[str, str]]:
         """The buckets that its call is charged to, with their units."""
         return self.deployment.free_buckets if self.free else self.deployment.paid_buckets
+
+    @property
+    def charges(self) -> Sequence[tuple[str, Unit]]:
+        """The same with all that each unit says."""
+        return self.deployment.free_charges if self.free else self.deployment.paid_charges
 
     def __repr__(self) -> str:
         kind = "free" if self.free else "paid"
@@ -111,14 +116,14 @@ def find_candidates(
     if len(route.deployments) >= MANY and not (needs.request is not None and needs.request.require):
         results = _kept_results(route, needs, headrooms, holds, health, now)
     else:
-        by_key = {headroom.key: headroom for headroom in headrooms}
+        by_key = dict(zip(route.bucket_keys, headrooms, strict=True))
         results = [
             assess(deployment, order, needs, by_key, holds, health, now) for order, deployment in enumerate(route.deployments)
         ]
     if health.outages:
         results = [_unless_out(found, health, now) for found in results]
     candidates = tuple([found for found in results if found.__class__ is Candidate])
-    if len(candidates) == len(results):
+    if len(candidates) == len(results):  # as nearly always
         return Assessment(candidates, ())
     return Assessment(candidates, tuple([found for found in results if not isinstance(found, Candidate)]))
 
@@ -141,21 +146,23 @@ def assess(
             until = None if hold.reason.startswith("Authentication") else hold.until
             return _rejection(deployment, "held", f"held: {hold.reason}", until)
     state, wait, in_flight = health.peek(account.id, now.mono)
-    if state is not BreakerState.CLOSED and wait > 0:
+    if wait > 0 and state is not BreakerState.CLOSED:
         return _rejection(deployment, "breaker", "the breaker is open after repeated failures", now.wall + wait)
     unable = _unable(deployment, needs)
     if unable is not None:
         return unable
     deployment = deployment.with_allowance(headrooms[deployment.allowance_key].limit)
-    if needs.estimate.open_answers:
-        needs = needs._replace(estimate=deployment.expected(needs.estimate))
-    free, spent = _is_free(deployment, needs, headrooms)
+    estimate = deployment.expected(needs.estimate)
+    free, spent = _is_free(deployment, estimate, headrooms)
     if not free:
-        refused = _refused_paid(deployment, needs, headrooms, spent)
+        refused = _refused_paid(deployment, needs.allow_paid, estimate, headrooms, spent)
         if refused is not None:
             return refused
-    keys = deployment.free_buckets if free else deployment.paid_buckets
-    share = min([headrooms[key].share for key, _ in keys], default=1.0)
+    share = 1.0
+    for key, _ in deployment.free_buckets if free else deployment.paid_buckets:
+        found = headrooms[key].share
+        if found < share:
+            share = found
     return Candidate(account.provider, account.id, deployment.model, free, share, deployment.price, in_flight, order, deployment)
 
 
@@ -272,7 +279,9 @@ def _span(deployment: Deployment, total: int, found: Candidate | Rejection, allo
 
 def amounts_needed(candidate: Candidate, estimate: Estimate) -> tuple[tuple[str, float], ...]:
     """What the candidate's call must reserve: each bucket with its amount."""
-    return tuple([(key, amount_of(candidate.deployment, unit, estimate)) for key, unit in candidate.buckets])
+    prices = candidate.deployment.prices
+    wants = [(key, unit.needed(estimate, prices)) for key, unit in candidate.charges]
+    return tuple([want if want[1] <= MAX_AMOUNT else (want[0], MAX_AMOUNT) for want in wants])
 
 
 def amount_of(deployment: Deployment, unit: str, estimate: Estimate) -> float:
@@ -280,23 +289,23 @@ def amount_of(deployment: Deployment, unit: str, estimate: Estimate) -> float:
     return min(UNITS[unit].needed(estimate, deployment.prices), MAX_AMOUNT)
 
 
-def _is_free(deployment: Deployment, needs: CallNeeds, headrooms: Mapping[str, Headroom]) -> tuple[bool, Headroom | None]:
+def _is_free(deployment: Deployment, estimate: Estimate, headrooms: Mapping[str, Headroom]) -> tuple[bool, Headroom | None]:
     if deployment.allowance is None:
         return not deployment.bound.account.paid_enabled, None
     key, unit = deployment.allowance
     headroom = headrooms[key]
-    needed = amount_of(deployment, unit, needs.estimate)
+    needed = amount_of(deployment, unit, estimate)
     return headroom.used + needed <= headroom.limit.ceiling and headroom.remaining > 0, headroom
 
 
 def _refused_paid(
-    deployment: Deployment, needs: CallNeeds, headrooms: Mapping[str, Headroom], spent: Headroom | None
+    deployment: Deployment, allow_paid: bool, estimate: Estimate, headrooms: Mapping[str, Headroom], spent: Headroom | None
 ) -> Rejection | None:
     account = deployment.bound.account
-    if not (account.paid_enabled and needs.allow_paid):
-        what = _spent_words(spent, deployment, needs.estimate) if spent is not None else "it is a paid account"
+    if not (account.paid_enabled and allow_paid):
+        what = _spent_words(spent, deployment, estimate) if spent is not None else "it is a paid account"
         missing = "allow_paid is false" if account.paid_enabled else "paid_enabled is false"
-        found = _rejection(deployment, "paid_not_allowed", f"{what}, and {missing}", _comes_back(deployment, needs, spent))
+        found = _rejection(deployment, "paid_not_allowed", f"{what}, and {missing}", _comes_back(deployment, estimate, spent))
         return found if spent is None or spent.limit.rolling else replace(found, zone=spent.limit.zone)
     if not deployment.prices.has_price and account.prices == CATALOG and DOLLARS in account.spend_caps:
         reason = f"the catalog has no price of {deployment.model!r}, so max_daily_spend could not hold; state its price"
@@ -304,9 +313,9 @@ def _refused_paid(
     for key, unit in deployment.spends:
         headroom = headrooms[key]
         limit = headroom.limit
-        needed = amount_of(deployment, unit, needs.estimate)
+        needed = amount_of(deployment, unit, estimate)
         if headroom.used + needed > limit.ceiling or (headroom.remaining <= 0 and limit.amount != UNLIMITED):
-            reason = f"max_daily_spend reached: {_spend_words(headroom, needed)}{reserve_words(unit, needs.estimate)}"
+            reason = f"max_daily_spend reached: {_spend_words(headroom, needed)}{reserve_words(unit, estimate)}"
             fits_later = needed <= limit.ceiling and limit.amount > 0
             return _rejection(deployment, "spend_cap", reason, headroom.resets_at if fits_later else None)
     return None
@@ -389,10 +398,10 @@ def limit_rejection(candidate: Candidate, refusal: Refusal, estimate: Estimate, 
     return Rejection(*place, reason, retry_at, "limit", zone)
 
 
-def _comes_back(deployment: Deployment, needs: CallNeeds, spent: Headroom | None) -> float | None:
+def _comes_back(deployment: Deployment, estimate: Estimate, spent: Headroom | None) -> float | None:
     if spent is None or deployment.allowance is None:
         return None
-    fits = amount_of(deployment, deployment.allowance[1], needs.estimate) <= spent.limit.ceiling
+    fits = amount_of(deployment, deployment.allowance[1], estimate) <= spent.limit.ceiling
     return spent.resets_at if fits else None
 
 
@@ -401,7 +410,7 @@ def _unable(deployment: Deployment, needs: CallNeeds) -> Rejection | None:
     if request is None:
         return None
     provider = deployment.bound.provider
-    for kind in sorted(needs.media):
+    for kind in sorted(needs.media) if needs.media else ():
         if kind not in provider.media:
             return _rejection(deployment, "media", f"the {provider.dialect} wire format carries no {kind}")
         if deployment.capabilities is None or kind not in deployment.capabilities:

@@ -143,7 +143,7 @@ class Router(RouterMakers):
     ) -> ChatResponse:
         """One whole answer. `timeout`: seconds for everything; `max_wait`: seconds it may sleep until a candidate is free.
 
-        None: the configuration's. `cancel`: ends such a wait from another thread with a `CallCancelledError`.
+        None: the configuration's. `cancel`: ends the call from another thread with a `CallCancelledError`.
         Raises errors of the `InferRouterError` tree only: `InvalidRequestError`, `UnknownModelError`, `NoCandidatesError`,
         `AllCandidatesFailedError`, `AuthenticationError`, `ContextWindowError`, `QuotaStoreError`.
         """
@@ -186,6 +186,7 @@ class Router(RouterMakers):
         trace = self._trace(request)
         return embed_all(request, route, self._runtime, self._config.allow_paid, deadline, max_wait, trace, cancel)
 
+    @only_library_errors
     def map(
         self,
         requests: Iterable[Any],
@@ -213,6 +214,8 @@ class Router(RouterMakers):
         """
         from .mapping import run_map
 
+        if self._closed:
+            raise router_closed()
         return run_map(
             self,
             requests,

@@ -1,9 +1,9 @@
 """Runs one chat for a client: waits for its slot, sends the answer whole or as a stream, and ends it whichever way it goes.
 
-Strategy: the router is asked with the client's own patience; a watch on the socket gives the call up when its client hangs up, so
-that its place and its reservation are free again. A stream's head is held back until the answer begins, so that a refusal still
-has a status of its own; if that takes long it is sent, and comments keep the connection alive. A stream that a provider breaks
-off is told so and never ended cleanly. Must never know a wire format.
+Strategy: the router is asked with the client's own patience; a watch on the socket gives the call up when its client hangs up,
+wherever it is: waiting, or with a provider, whose connection is then closed. A stream's head is held back until the answer
+begins, so that a refusal still has a status of its own; if that takes long it is sent, and comments keep the connection alive. A
+stream that a provider breaks off is told so and never ended cleanly. Must never know a wire format.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ class CallGuard:
 
     def _left(self) -> None:
         self.gone = True
-        self.cancel.cancel()
+        self.cancel.hang_up()
         hook = self.on_gone
         if hook is not None:
             hook()
@@ -126,7 +126,7 @@ def serve_chat(service: Service, dialect: Dialect, request: Request, connection:
                 _whole(service, dialect, asked, connection, call, guard, request, extra)
     except CallCancelledError as exc:
         if guard.gone:
-            service.log.end(call, "left", 499, "the client hung up while it waited")
+            service.log.end(call, "left", 499, "the client hung up")
             raise Gone from exc
         refuse(service, dialect.error, connection, call, stopping_problem(), extra)
     except InferRouterError as exc:

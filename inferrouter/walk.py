@@ -8,6 +8,7 @@ refused while free capacity is left. Must never know a wire format, nor sleep un
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Generic, TypeVar
 
@@ -46,6 +47,7 @@ from .health import Verdict
 from .policy import OWN_POLICIES, Policy, sticky
 from .quota import Refusal
 from .routes import Route, route_over
+from .waiting import CallCancelledError
 from .waiting_line import Place
 from .waiting_turn import WaitingTurn
 
@@ -72,22 +74,13 @@ def walk(route: Route, operation: Operation[T], runtime: Runtime) -> T:
     """
     if runtime.unsettled_streams:
         runtime.settle_dropped_streams()
-    if operation.trace is None:
-        return _walk(route, operation, runtime)
-    try:
-        return _walk(route, operation, runtime)
-    except BaseException as exc:
-        operation.trace.ends(exc)
-        raise
-
-
-def _walk(route: Route, operation: Operation[T], runtime: Runtime) -> T:
     attempts: list[Attempt] = []
     turn = WaitingTurn(route.name, operation, runtime)
     try:
         while True:
             runtime.waiting.check_open()
-            turn.wait_for_turn()
+            if turn.place is not None:
+                turn.wait_for_turn()
             round_ = _Round(route, operation, runtime, attempts, turn.place)
             answer = round_.run()
             if answer is not None:
@@ -99,6 +92,10 @@ def _walk(route: Route, operation: Operation[T], runtime: Runtime) -> T:
                     return answer
                 raise round_.failure(turn.left)
             turn.sleep(pause, round_.soonest_rejection())
+    except BaseException as exc:
+        if operation.trace is not None:
+            operation.trace.ends(exc)
+        raise
     finally:
         turn.end()
 
@@ -108,6 +105,8 @@ def ordered(policy: Policy, candidates: Sequence[Candidate], session: str | None
 
     `session`: a conversation that is kept where it is, see `policy.sticky`.
     """
+    if len(candidates) < 2 and type(policy) in OWN_POLICIES:
+        return list(candidates)
     queue = _selected(policy, candidates) if candidates else []
     return queue if session is None or len(queue) < 2 else sticky(session, queue, policy)
 
@@ -163,6 +162,7 @@ class _Round(Generic[T]):
         self._refusals: list[tuple[str, str]] = []
         self._turned_down: dict[tuple[str, str], Refusal] = {}
         self._before = len(attempts)
+        self._endless = operation.deadline is None
         self._begun = self._as_of = self._moment()
 
     def run(self) -> T | None:
@@ -170,9 +170,11 @@ class _Round(Generic[T]):
         runtime = self.runtime
         found = self._look(self.route)
         self.queue = ordered(runtime.policy, found.candidates, self.operation.session)
-        unwanted = left_out(found.candidates, self.queue)
-        self._unwanted = {(each.account_id, each.model) for each in unwanted}
-        self.rejections += (*found.rejections, *unwanted)
+        self.rejections += found.rejections
+        if len(self.queue) != len(found.candidates):
+            unwanted = left_out(found.candidates, self.queue)
+            self._unwanted = {(each.account_id, each.model) for each in unwanted}
+            self.rejections += unwanted
         answer = self._serve()
         if answer is None and self._moment()[0] > self._before:
             return self.run_again()
@@ -187,7 +189,7 @@ class _Round(Generic[T]):
         return None
 
     def _serve(self) -> T | None:
-        while self._time_left() > 0 and self.queue:
+        while self.queue and (self._endless or self._time_left() > 0):
             first = self.queue.pop(0)
             old = self._changed(self._begun, refusals=not first.free)
             candidate = self._in_turn(first) if old else first
@@ -223,6 +225,8 @@ class _Round(Generic[T]):
 
     def _try(self, candidate: Candidate, new_connection: bool = False) -> T | None:
         """The answer of one candidate, or None; then its failure or its rejection is on record."""
+        if self._hung_up():
+            raise CallCancelledError
         outages = self.runtime.health.outages
         if outages and self._is_out(candidate):
             return None
@@ -247,12 +251,19 @@ class _Round(Generic[T]):
                 failure = failure_of(exc, candidate, self._auth_next(candidate))
                 if failure is None:
                     raise
+                if self._hung_up() and failure.error.status is None:
+                    attempt.abandon(charged=failure.rule.charge != "nothing")
+                    raise CallCancelledError from None
             again = failure.reused and not new_connection
             self._record(attempt, failure._replace(rule=failure.rule._replace(verdict=Verdict.IGNORED)) if again else failure)
         except BaseException:
             attempt.abandon()
             raise
         return self._try(candidate, new_connection=True) if again and self._time_left() > 0 else None
+
+    def _hung_up(self) -> bool:
+        """Whether the caller gave the call up, wherever it is."""
+        return self.operation.cancel is not None and self.operation.cancel.cut
 
     def _record(self, attempt: LiveAttempt, failure: Failure) -> None:
         """Settle a failed attempt, hold what must be held, and raise the error if nobody else may be tried."""
@@ -430,4 +441,4 @@ class _Round(Generic[T]):
         return min([each.retry_at for each in waiting if each.retry_at is not None], default=None)
 
     def _time_left(self) -> float:
-        return self.operation.time_left(self.runtime.clock)
+        return math.inf if self._endless else self.operation.time_left(self.runtime.clock)

@@ -206,6 +206,8 @@ class Errors(Served):
             {"model": 7},
             {"max_tokens": "many"},
             {"response_format": {"type": "poem"}},
+            {"response_format": {"type": {}}},
+            {"response_format": {"type": []}},
         ):
             reply = self.ask("POST", "/v1/chat/completions", {**HELLO, **change})
             self.said(reply, 400, "invalid_request_error", None)

@@ -14,7 +14,7 @@ from .agreement import LOOK_EVERY_S
 from .assumptions import Assumed, with_catalog
 from .attempt import Runtime
 from .calls import chat_operation, embed_all
-from .candidates import CallNeeds, find_candidates, fitting
+from .candidates import CallNeeds, find_candidates
 from .config import Config
 from .costs import estimate_chat
 from .errors import ConfigError, InvalidRequestError, UnknownModelError, router_closed
@@ -234,6 +234,7 @@ class Router(RouterMakers):
 
         Raises `UnknownModelError`, `InvalidRequestError`, `QuotaStoreError`, or `ConfigError` if the policy fails.
         """
+        from .dry_run import fitting
         from .status import Explanation
 
         needs, _, _ = self._prepared(request, None, None, "explain")

@@ -58,9 +58,8 @@ class Book:
     def replace(self, seen: Version[Entry], changed: States, settles: Reservation | None = None) -> bool:
         """Put `changed` in the place of what was `seen`. False, changing nothing, if there is a newer version."""
         last = seen.value
-        if not isinstance(last, Entry):  # there is one
-            return False
-        entry = Entry(iter(changed.items()), settles, last.number + 1, tuple(changed))
+        number = last.number + 1 if isinstance(last, Entry) else 0  # of a version that was replaced the value is gone
+        entry = Entry(iter(changed.items()), settles, number, tuple(changed))
         if not self._newest.replace(seen, entry):
             return False
         self._carry_out(entry)

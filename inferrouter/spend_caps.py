@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from .costs import COUNTED, UNITS
 from .frozen import EMPTY
 from .limits import MAX_AMOUNT
-from .validation import check_number, describe_type, did_you_mean
+from .validation import check_number, describe_type, did_you_mean, shown_name
 
 DOLLARS = "dollars"
 
@@ -56,7 +56,7 @@ def cap_problems(stated: object) -> Iterator[tuple[str, str | None]]:
             if unit in COUNTED:
                 yield f"{path}.{unit}", _amount_problem(unit, amount)
             else:
-                yield f"{path}.{unit}", f"unknown unit{did_you_mean(unit, COUNTED)}; known: {', '.join(COUNTED)}"
+                yield f"{path}.{shown_name(unit)}", f"unknown unit{did_you_mean(unit, COUNTED)}; known: {', '.join(COUNTED)}"
     elif isinstance(stated, bool) or not isinstance(stated, (int, float)):
         yield path, f"{_FORMS}, not {describe_type(stated)}"
     else:

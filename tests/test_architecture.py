@@ -94,6 +94,12 @@ def nodes(name: str) -> list[ast.AST]:
     return [node for node in ast.walk(tree(name)) if isinstance(node, kinds)]
 
 
+def tearDownModule() -> None:
+    """Lets the trees go: hundreds of thousands of objects, that every later `gc.collect()` would walk through."""
+    for kept in (nodes, tree, sources):
+        kept.cache_clear()
+
+
 def exported(name: str) -> list[str] | None:
     """The names in a module's `__all__`, None if it has none."""
     for node in tree(name).body:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import gc
 import json
 import re
 import shutil
@@ -94,10 +95,12 @@ def nodes(name: str) -> list[ast.AST]:
     return [node for node in ast.walk(tree(name)) if isinstance(node, kinds)]
 
 
-def tearDownModule() -> None:
-    """Lets the trees go: hundreds of thousands of objects, that every later `gc.collect()` would walk through."""
+def setUpModule() -> None:
+    """The trees are hundreds of thousands of objects, none of them garbage: looking for some would take longer than parsing."""
+    gc.disable()
+    unittest.addModuleCleanup(gc.enable)
     for kept in (nodes, tree, sources):
-        kept.cache_clear()
+        unittest.addModuleCleanup(kept.cache_clear)
 
 
 def exported(name: str) -> list[str] | None:

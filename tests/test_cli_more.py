@@ -299,7 +299,7 @@ class Writing(WithServer):
         """A full disk is one line that says so, and 1."""
         with open("/dev/full", "w", encoding="utf-8") as full:
             process = subprocess.run(
-                [sys.executable, "-m", PACKAGE, "providers"],
+                [sys.executable, "-S", "-m", PACKAGE, "providers"],
                 stdout=full,
                 stderr=subprocess.PIPE,
                 text=True,
@@ -323,7 +323,7 @@ class Interrupting(unittest.TestCase):
             f"builtins.__import__ = slow\nsys.argv = ['x']\nrunpy.run_module({PACKAGE!r}, run_name='__main__', alter_sys=True)"
         )
         done = subprocess.run(
-            [sys.executable, "-c", script], cwd=FOLDER.parent, capture_output=True, text=True, timeout=20, check=False
+            [sys.executable, "-S", "-c", script], cwd=FOLDER.parent, capture_output=True, text=True, timeout=20, check=False
         )
         self.assertEqual((done.returncode, done.stdout, done.stderr), (130, "", "\ninterrupted\n"))
 

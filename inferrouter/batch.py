@@ -38,6 +38,23 @@ REPORT_S = 0.1
 
 Reporter = Callable[[Progress], object]
 
+_PATH: tuple[tuple[type, ...], str] = ((str, os.PathLike), "a path")
+_TEXT: tuple[tuple[type, ...], str] = ((str, type(None)), "a text or None")
+_WORD: tuple[tuple[type, ...], str] = ((str,), "a text")
+_SWITCH: tuple[tuple[type, ...], str] = ((bool,), "True or False")
+
+TAKES: Mapping[str, tuple[tuple[type, ...], str]] = {
+    **dict.fromkeys(("input", "output"), _PATH),
+    **dict.fromkeys(("prompt", "system"), _TEXT),
+    **dict.fromkeys(("model", "kind", "shape"), _WORD),
+    **dict.fromkeys(("dedupe", "retry_failed", "fsync"), _SWITCH),
+    "schema": ((str, os.PathLike, Mapping, type(None)), "a JSON schema, its file, or None"),
+    "media": ((list, tuple), "a list of columns"),
+    "settings": ((Mapping, type(None)), "a mapping of fields of ChatRequest, or None"),
+    "max_spend": ((int, float, type(None)), "a number of dollars or None"),
+}
+"""What kinds of things the arguments of `Batch` are, and how that is said."""
+
 
 class Batch:
     """A job: every row of `input` asked, every answer in `output`. `run` does it, as often as it takes.
@@ -80,6 +97,11 @@ class Batch:
         fsync: bool = False,
         on_change: str = "refuse",
     ) -> None:
+        _check_kinds(
+            *(("input", input), ("output", output), ("prompt", prompt), ("system", system), ("model", model), ("schema", schema)),
+            *(("media", media), ("kind", kind), ("shape", shape), ("settings", settings), ("max_spend", max_spend)),
+            *(("dedupe", dedupe), ("retry_failed", retry_failed), ("fsync", fsync)),
+        )
         self._source: Source = source(os.fspath(input), kind)
         self.output = Path(os.fspath(output))
         self._shape = shape or ("csv" if self.output.suffix.lower() == ".csv" else "openai")
@@ -87,7 +109,7 @@ class Batch:
             raise ConfigError(f"shape: {shape!r} is not one of {', '.join(FORMATS)}")
         if on_change not in ON_CHANGE:
             raise ConfigError(f"on_change: {on_change!r} is not one of {', '.join(ON_CHANGE)}")
-        if shard is not None and not (len(shard) == 2 and 1 <= shard[0] <= shard[1]):
+        if shard is not None and not _is_shard(shard):
             raise ConfigError(f"shard: {shard!r} is not (i, n) with i from 1 to n")
         if max_spend is not None and not max_spend >= 0:
             raise ConfigError(f"max_spend: {max_spend!r} is not a number of dollars")
@@ -121,6 +143,10 @@ class Batch:
         `ConfigError`, or what no row could be served with; what is in the output then is whole, and the same call goes on.
         Ctrl-C once lets what is in flight finish and be written before it is raised.
         """
+        if not isinstance(router, Router):
+            raise ConfigError(f"router: run takes an ir.Router, not {type(router).__name__}")
+        if progress is not None and not callable(progress):
+            raise ConfigError("progress: must be a function that takes a Progress, or tqdm")
         self._stopping, self._interrupt = "", None
         state = JobState(self.output)
         state.take()
@@ -300,6 +326,20 @@ class Batch:
         return foretell
 
 
+def _check_kinds(*given: tuple[str, object]) -> None:
+    """Raise `ConfigError` for the first that is of another kind than `TAKES` says."""
+    for name, value in given:
+        kinds, what = TAKES[name]
+        if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
+            raise ConfigError(f"{name}: must be {what}, not {type(value).__name__}")
+
+
+def _is_shard(shard: object) -> bool:
+    if not isinstance(shard, (tuple, list)) or [type(number) for number in shard] != [int, int]:
+        return False
+    return bool(1 <= shard[0] <= shard[1])
+
+
 def _without_request(columns: Mapping[str, Any]) -> Mapping[str, Any]:
     """A row's columns without the request it holds, which the answer need not repeat."""
     left = ("body", "method", "url", "messages", "custom_id", "model")
@@ -311,8 +351,6 @@ def _reporter(progress: Any, total: int, before: int) -> Reporter:
     if progress is None:
         return lambda _: None
     if not hasattr(progress, "update"):
-        if not callable(progress):
-            raise ConfigError("progress: must be a function that takes a Progress, or tqdm")
         report: Reporter = progress
         return report
     bar = progress(total=total, initial=before, unit="row")

@@ -16,13 +16,14 @@ from typing import NamedTuple
 
 from .account import CATALOG
 from .agreement import UNLIMITED
-from .costs import UNITS, Estimate
+from .costs import UNITS, Estimate, Unit
 from .errors import Rejection
 from .guarded_store import GuardedStore
 from .health import BreakerState, Health
 from .limits import MAX_AMOUNT
 from .moments import moment_in_words
-from .quota import Headroom, Hold, Refusal
+from .outage import Outages, places_of
+from .quota import PLACE_WAIT_S, Headroom, Hold, Refusal
 from .records import ChatRequest
 from .routes import Deployment, Route
 from .spend_caps import DOLLARS
@@ -59,6 +60,11 @@ class Candidate(NamedTuple):
         """The buckets that its call is charged to, with their units."""
         return self.deployment.free_buckets if self.free else self.deployment.paid_buckets
 
+    @property
+    def charges(self) -> Sequence[tuple[str, Unit]]:
+        """The same with all that each unit says."""
+        return self.deployment.free_charges if self.free else self.deployment.paid_charges
+
     def __repr__(self) -> str:
         kind = "free" if self.free else "paid"
         where = f"{self.provider}/{self.account_id} {self.model}"
@@ -83,9 +89,6 @@ class CallNeeds(NamedTuple):
 
 LOOK_S = 1.0
 """Seconds that what other machines did may go unseen while candidates are chosen; a reservation sees everything."""
-
-PLACE_WAIT_S = 0.5
-"""Seconds until a call that found all places of a `parallel` limit taken looks again: no clock says when one is free."""
 
 MANY = 8
 """Deployments from which on it pays to keep assessments between calls."""
@@ -113,14 +116,14 @@ def find_candidates(
     if len(route.deployments) >= MANY and not (needs.request is not None and needs.request.require):
         results = _kept_results(route, needs, headrooms, holds, health, now)
     else:
-        by_key = {headroom.key: headroom for headroom in headrooms}
+        by_key = dict(zip(route.bucket_keys, headrooms, strict=True))
         results = [
             assess(deployment, order, needs, by_key, holds, health, now) for order, deployment in enumerate(route.deployments)
         ]
     if health.outages:
         results = [_unless_out(found, health, now) for found in results]
     candidates = tuple([found for found in results if found.__class__ is Candidate])
-    if len(candidates) == len(results):
+    if len(candidates) == len(results):  # as nearly always
         return Assessment(candidates, ())
     return Assessment(candidates, tuple([found for found in results if not isinstance(found, Candidate)]))
 
@@ -143,35 +146,44 @@ def assess(
             until = None if hold.reason.startswith("Authentication") else hold.until
             return _rejection(deployment, "held", f"held: {hold.reason}", until)
     state, wait, in_flight = health.peek(account.id, now.mono)
-    if state is not BreakerState.CLOSED and wait > 0:
+    if wait > 0 and state is not BreakerState.CLOSED:
         return _rejection(deployment, "breaker", "the breaker is open after repeated failures", now.wall + wait)
     unable = _unable(deployment, needs)
     if unable is not None:
         return unable
     deployment = deployment.with_allowance(headrooms[deployment.allowance_key].limit)
-    if needs.estimate.open_answers:
-        needs = needs._replace(estimate=deployment.expected(needs.estimate))
-    free, spent = _is_free(deployment, needs, headrooms)
+    estimate = deployment.expected(needs.estimate)
+    free, spent = _is_free(deployment, estimate, headrooms)
     if not free:
-        refused = _refused_paid(deployment, needs, headrooms, spent)
+        refused = _refused_paid(deployment, needs.allow_paid, estimate, headrooms, spent)
         if refused is not None:
             return refused
-    keys = deployment.free_buckets if free else deployment.paid_buckets
-    share = min([headrooms[key].share for key, _ in keys], default=1.0)
+    share = 1.0
+    for key, _ in deployment.free_buckets if free else deployment.paid_buckets:
+        found = headrooms[key].share
+        if found < share:
+            share = found
     return Candidate(account.provider, account.id, deployment.model, free, share, deployment.price, in_flight, order, deployment)
 
 
-def outage_rejection(found: Candidate, wait: float, now: float) -> Rejection:
-    """Why `found` must not be tried while its whole provider rests for `wait` seconds from `now`, epoch seconds."""
-    reason = f"{found.provider} is out: it failed at several accounts, and rests"
-    return Rejection(found.provider, found.account_id, found.model, reason, now + wait, "outage")
+def outage_places(found: Candidate) -> tuple[str, str, str]:
+    """What may be out of all that `found` needs, as `Outages` names it."""
+    return places_of(found.deployment.bound.server, found.account_id, found.model)
+
+
+def outage_rejection(found: Candidate, outages: Outages, now: Instant, least: float = 0.0) -> Rejection:
+    """Why `found` must not be tried while its whole provider, or its model there, rests; for `least` seconds at least."""
+    wait = outages.rests(outage_places(found), now.mono)
+    whole = outages.wait(found.deployment.bound.server, now.mono) == wait
+    what = f"{found.provider} is out: it failed at several accounts" if whole else "the model is overloaded"
+    until = now.wall + max(wait, least)
+    return Rejection(found.provider, found.account_id, found.model, f"{what}, and rests", until, "outage")
 
 
 def _unless_out(found: Candidate | Rejection, health: Health, now: Instant) -> Candidate | Rejection:
-    if not isinstance(found, Candidate):
+    if not isinstance(found, Candidate) or not health.outages.rests(outage_places(found), now.mono):
         return found
-    wait = health.outages.wait(found.deployment.bound.server, now.mono)
-    return outage_rejection(found, wait, now.wall) if wait > 0 else found
+    return outage_rejection(found, health.outages, now)
 
 
 class _Kept(NamedTuple):
@@ -267,7 +279,9 @@ def _span(deployment: Deployment, total: int, found: Candidate | Rejection, allo
 
 def amounts_needed(candidate: Candidate, estimate: Estimate) -> tuple[tuple[str, float], ...]:
     """What the candidate's call must reserve: each bucket with its amount."""
-    return tuple([(key, amount_of(candidate.deployment, unit, estimate)) for key, unit in candidate.buckets])
+    prices = candidate.deployment.prices
+    wants = [(key, unit.needed(estimate, prices)) for key, unit in candidate.charges]
+    return tuple([want if want[1] <= MAX_AMOUNT else (want[0], MAX_AMOUNT) for want in wants])
 
 
 def amount_of(deployment: Deployment, unit: str, estimate: Estimate) -> float:
@@ -275,23 +289,23 @@ def amount_of(deployment: Deployment, unit: str, estimate: Estimate) -> float:
     return min(UNITS[unit].needed(estimate, deployment.prices), MAX_AMOUNT)
 
 
-def _is_free(deployment: Deployment, needs: CallNeeds, headrooms: Mapping[str, Headroom]) -> tuple[bool, Headroom | None]:
+def _is_free(deployment: Deployment, estimate: Estimate, headrooms: Mapping[str, Headroom]) -> tuple[bool, Headroom | None]:
     if deployment.allowance is None:
         return not deployment.bound.account.paid_enabled, None
     key, unit = deployment.allowance
     headroom = headrooms[key]
-    needed = amount_of(deployment, unit, needs.estimate)
+    needed = amount_of(deployment, unit, estimate)
     return headroom.used + needed <= headroom.limit.ceiling and headroom.remaining > 0, headroom
 
 
 def _refused_paid(
-    deployment: Deployment, needs: CallNeeds, headrooms: Mapping[str, Headroom], spent: Headroom | None
+    deployment: Deployment, allow_paid: bool, estimate: Estimate, headrooms: Mapping[str, Headroom], spent: Headroom | None
 ) -> Rejection | None:
     account = deployment.bound.account
-    if not (account.paid_enabled and needs.allow_paid):
-        what = _spent_words(spent, deployment, needs.estimate) if spent is not None else "it is a paid account"
+    if not (account.paid_enabled and allow_paid):
+        what = _spent_words(spent, deployment, estimate) if spent is not None else "it is a paid account"
         missing = "allow_paid is false" if account.paid_enabled else "paid_enabled is false"
-        found = _rejection(deployment, "paid_not_allowed", f"{what}, and {missing}", _comes_back(deployment, needs, spent))
+        found = _rejection(deployment, "paid_not_allowed", f"{what}, and {missing}", _comes_back(deployment, estimate, spent))
         return found if spent is None or spent.limit.rolling else replace(found, zone=spent.limit.zone)
     if not deployment.prices.has_price and account.prices == CATALOG and DOLLARS in account.spend_caps:
         reason = f"the catalog has no price of {deployment.model!r}, so max_daily_spend could not hold; state its price"
@@ -299,9 +313,9 @@ def _refused_paid(
     for key, unit in deployment.spends:
         headroom = headrooms[key]
         limit = headroom.limit
-        needed = amount_of(deployment, unit, needs.estimate)
+        needed = amount_of(deployment, unit, estimate)
         if headroom.used + needed > limit.ceiling or (headroom.remaining <= 0 and limit.amount != UNLIMITED):
-            reason = f"max_daily_spend reached: {_spend_words(headroom, needed)}{reserve_words(unit, needs.estimate)}"
+            reason = f"max_daily_spend reached: {_spend_words(headroom, needed)}{reserve_words(unit, estimate)}"
             fits_later = needed <= limit.ceiling and limit.amount > 0
             return _rejection(deployment, "spend_cap", reason, headroom.resets_at if fits_later else None)
     return None
@@ -349,7 +363,7 @@ def fitting(
 def _unfit(candidate: Candidate, needs: CallNeeds, headrooms: Mapping[str, Headroom], now: float) -> Rejection | None:
     estimate = candidate.deployment.expected(needs.estimate)
     refusals = [
-        Refusal(key, headroom.limit, needed, headroom.remaining, headroom.resets_at if needed <= headroom.limit.ceiling else None)
+        Refusal(key, headroom.limit, needed, headroom.remaining, _frees(headroom, needed, now))
         for key, needed in amounts_needed(candidate, estimate)
         if (headroom := headrooms[key]).used + needed > headroom.limit.ceiling
     ]
@@ -357,6 +371,13 @@ def _unfit(candidate: Candidate, needs: CallNeeds, headrooms: Mapping[str, Headr
         return None
     last = max(refusals, key=lambda each: math.inf if each.retry_at is None else each.retry_at)
     return limit_rejection(candidate, last, estimate, now)
+
+
+def _frees(headroom: Headroom, needed: float, now: float) -> float | None:
+    limit = headroom.limit
+    if needed > limit.ceiling or headroom.resets_at is None:
+        return None
+    return min(headroom.resets_at, now + PLACE_WAIT_S) if UNITS[limit.unit].held else headroom.resets_at
 
 
 def limit_rejection(candidate: Candidate, refusal: Refusal, estimate: Estimate, now: float) -> Rejection:
@@ -377,10 +398,10 @@ def limit_rejection(candidate: Candidate, refusal: Refusal, estimate: Estimate, 
     return Rejection(*place, reason, retry_at, "limit", zone)
 
 
-def _comes_back(deployment: Deployment, needs: CallNeeds, spent: Headroom | None) -> float | None:
+def _comes_back(deployment: Deployment, estimate: Estimate, spent: Headroom | None) -> float | None:
     if spent is None or deployment.allowance is None:
         return None
-    fits = amount_of(deployment, deployment.allowance[1], needs.estimate) <= spent.limit.ceiling
+    fits = amount_of(deployment, deployment.allowance[1], estimate) <= spent.limit.ceiling
     return spent.resets_at if fits else None
 
 
@@ -389,7 +410,7 @@ def _unable(deployment: Deployment, needs: CallNeeds) -> Rejection | None:
     if request is None:
         return None
     provider = deployment.bound.provider
-    for kind in sorted(needs.media):
+    for kind in sorted(needs.media) if needs.media else ():
         if kind not in provider.media:
             return _rejection(deployment, "media", f"the {provider.dialect} wire format carries no {kind}")
         if deployment.capabilities is None or kind not in deployment.capabilities:

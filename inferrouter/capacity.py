@@ -28,6 +28,10 @@ from .routes import Deployment, RouteTable
 
 HOUR = 3600.0
 LONGEST_DAYS = 400
+MOST_TOKENS = 10**9
+"""Of a row."""
+MOST_ROWS = 10**12
+"""Of a job, far beyond what any will have."""
 SLOTS = 64
 """A rolling window is counted in so many slots and the running one, see `quota_counting`."""
 
@@ -154,9 +158,11 @@ def row_needs(tokens: int | None = None, output_tokens: int | None = None, reser
 
     `tokens` None: a short question and the answer that is reserved by default. Raises `InvalidRequestError`.
     """
+    for name, given in (("tokens", tokens), ("output_tokens", output_tokens), ("reserved", reserved)):
+        if given is not None and not _is_count(given, MOST_TOKENS):
+            message = f"{name} is a whole number of tokens from 0 to {MOST_TOKENS:,}, not {given!r}"
+            raise InvalidRequestError(message=message)
     total = DEFAULT_OUTPUT_TOKENS if tokens is None else tokens
-    if isinstance(total, bool) or not isinstance(total, int) or not 0 <= total <= 10**9:
-        raise InvalidRequestError(message=f"tokens is a whole number of tokens a request uses, not {tokens!r}")
     answer = min(total, total // 4 if output_tokens is None else output_tokens)
     held = max(total, reserved or 0)
     return RowNeeds(Usage(total - answer, answer, total), Estimate(held - answer, answer))
@@ -206,7 +212,14 @@ def finish_time(
     per_second: float = math.inf,
     days: float = 90.0,
 ) -> FinishTime:
-    """What `Router.finish_time` returns. `per_second`: rows that the workers can do at most; `days`: how far it looks."""
+    """What `Router.finish_time` returns. `per_second`: rows that the workers can do at most; `days`: how far it looks.
+
+    Raises `InvalidRequestError` for what cannot be so many rows, else as `capacity_of`.
+    """
+    if not _is_count(rows, MOST_ROWS):
+        raise InvalidRequestError(message=f"rows is a whole number from 0 to {MOST_ROWS:,}, not {rows!r}")
+    if isinstance(per_second, bool) or not isinstance(per_second, (int, float)) or not per_second > 0:
+        raise InvalidRequestError(message=f"per_second is a number of rows above 0, not {per_second!r}")
     deployments = _deployments(table, model, now, paid)
     begin, left, today = now, float(rows), 0.0
     finished: float | None = now if rows <= 0 else None
@@ -361,6 +374,10 @@ def _deployments(table: RouteTable, model: str, now: float, paid: bool) -> list[
         if paid or not _only_paid(each):
             seen.setdefault((each.bound.account.id, each.model), each)
     return list(seen.values())
+
+
+def _is_count(given: object, most: int) -> bool:
+    return isinstance(given, int) and not isinstance(given, bool) and 0 <= given <= most
 
 
 def _only_paid(deployment: Deployment) -> bool:

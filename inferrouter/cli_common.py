@@ -10,10 +10,10 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from .config import Config
 from .config_file import load_config, names_a_store
@@ -42,6 +42,9 @@ DONE, FAILED, MISUSED, INTERRUPTED = 0, 1, 2, 130
 """Exit codes. Failed: one line on stderr says what to do next."""
 
 
+N = TypeVar("N", int, float)
+
+
 class Console(NamedTuple):
     """Where a command writes: what was asked for, and what is said about it."""
 
@@ -66,6 +69,24 @@ def add_config(parser: ArgumentParser) -> None:
 def add_json(parser: ArgumentParser) -> None:
     """The option that every command has."""
     parser.add_argument("--json", action="store_true", help="print JSON, for programs")
+
+
+def bounded(kind: Callable[[str], N], least: N, most: N) -> Callable[[str], N]:
+    """What reads an option that is a number from `least` to `most`, `kind` int or float; argparse tells what it refuses."""
+
+    def read(text: str) -> N:
+        from argparse import ArgumentTypeError
+
+        try:
+            value = kind(text)
+            if least <= value <= most:
+                return value
+        except ValueError:
+            pass
+        what = "a whole number" if kind is int else "a number"
+        raise ArgumentTypeError(f"{text!r} is not {what} from {least:,} to {most:,}")
+
+    return read
 
 
 def found_config(given: str | None, env: Mapping[str, str] | None = None) -> Path | None:

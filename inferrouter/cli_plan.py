@@ -9,8 +9,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from .capacity import LONGEST_DAYS, MOST_ROWS, MOST_TOKENS
 from .chart import page, show_capacity, svg
-from .cli_common import DONE, FAILED, Console, add_config, add_json, open_router
+from .cli_common import DONE, FAILED, Console, add_config, add_json, bounded, open_router
 from .errors import BatchError
 from .moments import moment_in_words
 
@@ -21,9 +22,13 @@ if TYPE_CHECKING:
 def add(commands: _SubParsersAction[ArgumentParser]) -> None:
     """Add the parsers of this family."""
     parser = commands.add_parser("plan", help="what the accounts will carry, hour by hour, and when a job will be done")
-    parser.add_argument("--rows", type=int, metavar="N", help="when so many rows would be done")
-    parser.add_argument("--tokens", type=int, metavar="T", help="what a row uses, in and out; default: a short question")
-    parser.add_argument("--days", type=float, default=1.0, metavar="D", help="how far to look; default 1")
+    parser.add_argument("--rows", type=bounded(int, 0, MOST_ROWS), metavar="N", help="when so many rows would be done")
+    parser.add_argument(
+        "--tokens", type=bounded(int, 0, MOST_TOKENS), metavar="T", help="of a row, in and out; default: a short question"
+    )
+    parser.add_argument(
+        "--days", type=bounded(float, 0.01, LONGEST_DAYS), default=1.0, metavar="D", help="how far to look; default 1"
+    )
     parser.add_argument("--model", default="", help="an alias, a model, or provider/model; default: all that is configured")
     parser.add_argument("--paid", action="store_true", help="count accounts that cost money too")
     parser.add_argument("--chart", metavar="FILE", help="draw it into FILE, .svg or .html")

@@ -22,14 +22,15 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from .http_head import BodyReader, Response
-from .wire import WireFault
+from .own_process import PROCESS
+from .wire import Stop, WireFault
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer, WriteableBuffer
 
 _ONE_SEGMENT = 64 << 10  # bytes; a copy is cheaper than a second send, which costs 4 % of a small call
 _Address = tuple[Any, Any, int, str, Any]  # as getaddrinfo gives them
-_TOLERANCE = 0.001  # seconds that a deadline may be overrun to spare a system call
+_TOLERANCE = 0.001  # seconds that a deadline may be off to spare a system call
 _LONGEST_WAIT = 86_400.0  # seconds; an endless deadline still needs a number the operating system takes
 
 
@@ -57,7 +58,7 @@ class Connection:
         self.reader = BodyReader(sock)
         self.probe = _probe(sock)
         self.used = False
-        self.pid = os.getpid()
+        self.pid = PROCESS.pid
         self.idle_since = 0.0
 
     def transmit(self, head: bytes, body: bytes) -> None:
@@ -112,7 +113,7 @@ class Pool:
 
     def take(self, destination: Destination) -> Connection | None:
         """A live idle connection that is now the caller's alone, None if there is none."""
-        if self._pid != os.getpid():
+        if self._pid != PROCESS.pid:
             self._forget_parents()
         while True:
             try:
@@ -126,7 +127,7 @@ class Pool:
     def put(self, connection: Connection) -> None:
         """Takes back a connection whose last answer was read to its exact end; closes it if it cannot be kept."""
         now = connection.idle_since = self._clock()
-        if self._pid != os.getpid():
+        if self._pid != PROCESS.pid:
             self._forget_parents()
         if self._closed or connection.pid != self._pid or not self._per_host:
             connection.close()
@@ -142,7 +143,7 @@ class Pool:
 
     def close(self) -> None:
         """Closes every idle connection; what comes back later is closed too."""
-        if self._pid != os.getpid():
+        if self._pid != PROCESS.pid:
             self._forget_parents()
         self._closed = True
         for stack in list(self._idle.values()):
@@ -152,7 +153,7 @@ class Pool:
     def _start(self) -> None:
         self._idle = {}
         self._next_sweep = 0.0
-        self._pid = os.getpid()
+        self._pid = PROCESS.pid
 
     def _forget_parents(self) -> None:
         """After a fork the sockets are the parent's: start anew."""
@@ -203,6 +204,13 @@ class TimedSocket(socket.socket):
             raise TimeoutError("the deadline is over")
         return min(seconds, _LONGEST_WAIT)
 
+    def cut_by(self, stop: Stop | None) -> None:
+        """Let `stop` end whatever blocks on this socket. Raises OSError if it has been thrown already."""
+        if stop is not None:
+            stop.cuts(self.shutdown_both)
+            if stop.cut:
+                raise ConnectionAbortedError("the call was given up")
+
     def recv_into(self, buffer: WriteableBuffer, nbytes: int | None = None, flags: int = 0) -> int:
         self._limit_wait(min(self.left(), self.idle))
         count = super().recv_into(buffer, nbytes or memoryview(buffer).nbytes, flags)
@@ -224,7 +232,8 @@ class TimedSocket(socket.socket):
 
     def _limit_wait(self, seconds: float) -> None:
         """Sets how long the next call may block, which is a call of the system's, so not for a millisecond's difference."""
-        if not seconds <= self._timeout_set <= seconds + _TOLERANCE:
+        near = abs(seconds - self._timeout_set) <= _TOLERANCE and seconds and self._timeout_set  # 0 means not to block at all
+        if not near:
             self.settimeout(seconds)
             self._timeout_set = seconds
 
@@ -233,7 +242,9 @@ class TLSSocket(TimedSocket, ssl.SSLSocket):
     """The same over TLS."""
 
 
-def connect(host: str, port: int, deadline: float, clock: Callable[[], float] = time.monotonic) -> TimedSocket:
+def connect(
+    host: str, port: int, deadline: float, clock: Callable[[], float] = time.monotonic, stop: Stop | None = None
+) -> TimedSocket:
     """A connected socket with this deadline. Raises OSError; of several addresses' errors, the last."""
     # As bytes, since a host is plain ASCII here and a string would load the tables of IDNA.
     addresses = socket.getaddrinfo(host.encode("ascii"), port, 0, socket.SOCK_STREAM)
@@ -241,22 +252,25 @@ def connect(host: str, port: int, deadline: float, clock: Callable[[], float] = 
     for tried, address in enumerate(addresses):
         share = (deadline - clock()) / (len(addresses) - tried)
         try:
-            return _connect_one(address, deadline, share, clock)
+            return _connect_one(address, deadline, share, clock, stop)
         except OSError as exc:
             failure = exc
     raise failure
 
 
-def secure(sock: TimedSocket, context: ssl.SSLContext, host: str) -> TLSSocket:
+def secure(sock: TimedSocket, context: ssl.SSLContext, host: str, stop: Stop | None = None) -> TLSSocket:
     """`sock` wrapped in verified TLS for `host`, with the same deadline. Closes `sock` and raises OSError if it fails."""
+    wrapped = None
     try:
         sock.settimeout(sock.left())
-        wrapped = cast("TLSSocket", context.wrap_socket(sock, server_hostname=host))
+        wrapped = cast("TLSSocket", context.wrap_socket(sock, server_hostname=host, do_handshake_on_connect=False))
+        wrapped.clock = sock.clock
+        wrapped.deadline = sock.deadline
+        wrapped.cut_by(stop)
+        wrapped.do_handshake()
     except BaseException:
-        sock.close()
+        (wrapped or sock).close()
         raise
-    wrapped.clock = sock.clock
-    wrapped.deadline = sock.deadline
     return wrapped
 
 
@@ -283,12 +297,13 @@ def _trust(context: ssl.SSLContext, ca_file: str) -> None:
         raise WireFault("tls", "transport.ca_file holds no certificates that can be read", sent=False, lasting=True) from exc
 
 
-def _connect_one(address: _Address, deadline: float, share: float, clock: Callable[[], float]) -> TimedSocket:
+def _connect_one(address: _Address, deadline: float, share: float, clock: Callable[[], float], stop: Stop | None) -> TimedSocket:
     family, kind, protocol, _, place = address
     sock = TimedSocket(family, kind, protocol)
     try:
         sock.clock = clock
         sock.deadline = deadline
+        sock.cut_by(stop)
         sock.settimeout(min(sock.left(), share))
         sock.connect(place)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

@@ -110,6 +110,13 @@ MODEL = re.compile(
 )
 MODERATION = re.compile(r"moderation|\bflagged\b", re.IGNORECASE)
 CAPACITY = re.compile(r"service tier capacity exceeded", re.IGNORECASE)
+OVERLOADED_MODEL = re.compile(
+    r"\bmodel\b(?:[^.!?]|\.(?=\S)){0,120}\b(?:overloaded|(?:over|at) (?:\w+ )?capacity|high (?:demand|load|traffic)"
+    r"|too busy|is (?:\w+ )?(?:busy|loading)|(?:temporarily|currently) (?:unavailable|loading))"
+    r"|^\S{1,120} is (?:currently |temporarily )?(?:over|at) capacity",
+    re.IGNORECASE,
+)
+"""What Gemini, Groq, xAI, Hugging Face and others say while one model is too busy, and the rest of the account is not."""
 
 
 def classify(status: int, headers: Mapping[str, str], body: bytes, now: float, *, provider: str = "") -> ProviderError:
@@ -124,7 +131,7 @@ def classify(status: int, headers: Mapping[str, str], body: bytes, now: float, *
     facts: dict[str, Any] = {
         "message": error_body.message[:500],
         "request_id": _request_id(headers, error_body),
-        "scope": "model" if kind is ModelNotFoundError or PER_MODEL.search(error_body.text) else "account",
+        "scope": "model" if _is_of_one_model(kind, effective, error_body) else "account",
     }
     if kind is QuotaExceededError:
         facts.update(_quota(effective, headers, error_body, now))
@@ -164,6 +171,15 @@ def _kind(status: int, error_body: ErrorBody) -> type[ProviderError]:
     if status in (408, 409, 498) or status >= 500:
         return ProviderUnavailableError
     return InvalidRequestError if status else MalformedResponseError
+
+
+def _is_of_one_model(kind: type[ProviderError], status: int, error_body: ErrorBody) -> bool:
+    """Whether the refusal concerns the one model that was asked for."""
+    if kind is ModelNotFoundError:
+        return True
+    found = OVERLOADED_MODEL.search(error_body.message) or PER_MODEL.search(error_body.text)
+    sure = kind is not ProviderUnavailableError or status in (503, 529) or CAPACITY.search(error_body.message)
+    return bool(found and sure)
 
 
 def _kind_by_body(status: int, error_body: ErrorBody) -> type[ProviderError]:

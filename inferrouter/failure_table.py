@@ -78,6 +78,8 @@ def rule_for(error: ProviderError, auth_next: bool) -> FailureRule:
         return _AUTH._replace(fatal=not auth_next)
     if isinstance(error, ProviderUnavailableError) and error.status is None:
         return UNKNOWN_OUTCOME
+    if is_overload(error):
+        return _OVERLOAD
     return next(rule for kind, rule in _RULES if isinstance(error, kind))
 
 
@@ -118,7 +120,18 @@ def is_outage(error: ProviderError) -> bool:
     cause = error.__cause__
     if isinstance(cause, WireFault):
         return cause.kind in ("refused", "dns")
-    return error.status in (503, 529)
+    return error.status in (503, 529) and not is_overload(error)
+
+
+def is_overload(error: ProviderError) -> bool:
+    """Whether `error` says that one model is too busy, while the account's others may serve."""
+    return isinstance(error, ProviderUnavailableError) and error.scope == "model" and error.status is not None
+
+
+def overload_wait(error: ProviderError) -> float | None:
+    """Seconds that the provider of an overloaded model asked to wait, None if it did not say."""
+    least, _, most = RATE_HOLD_S
+    return min(max(least, error.retry_after), most) if error.retry_after else None
 
 
 def is_answer(error: ProviderError) -> bool:
@@ -129,7 +142,8 @@ def is_answer(error: ProviderError) -> bool:
 def hold_key(error: ProviderError, candidate: Candidate) -> str:
     """What is held: the account, everything that shares its quota, or one model there."""
     bound = candidate.deployment.bound
-    owner = bound.account.id if isinstance(error, (AuthenticationError, ModelNotFoundError)) else bound.scope
+    own = isinstance(error, (AuthenticationError, ModelNotFoundError, ProviderUnavailableError))
+    owner = bound.account.id if own else bound.scope
     model_only = error.scope == "model" or isinstance(error, ModelNotFoundError)
     return f"{owner}|{candidate.model}" if model_only else owner
 
@@ -137,6 +151,8 @@ def hold_key(error: ProviderError, candidate: Candidate) -> str:
 def reason_of(error: ProviderError) -> str:
     """`error` in two words, for a hold; a refused key with what to do about it."""
     status = f" ({error.status})" if error.status else ""
+    if is_overload(error):
+        return f"the model is overloaded{status}"
     mend = ", check auth.api_key" if isinstance(error, AuthenticationError) else ""
     return f"{type(error).__name__.removesuffix('Error')}{status}{mend}"
 
@@ -190,6 +206,7 @@ _AUTH = FailureRule("nothing", Verdict.IGNORED, True, lambda error, candidate, n
 
 
 UNKNOWN_OUTCOME = FailureRule("reservation", Verdict.FAILURE, False)
+_OVERLOAD = FailureRule("request", Verdict.IGNORED, False, lambda error, candidate, now: now + (overload_wait(error) or 0.0))
 _NOT_SENT = FailureRule("nothing", Verdict.FAILURE, False)
 
 

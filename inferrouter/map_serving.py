@@ -39,6 +39,7 @@ class Serves(Protocol):
     def chat_completion(self, request: ChatRequest, *, timeout: float | None = None, max_wait: float | None = None) -> Any: ...
     def embed(self, request: EmbedRequest, *, timeout: float | None = None, max_wait: float | None = None) -> Any: ...
     def explain(self, request: ChatRequest) -> Any: ...
+    def model_names(self) -> tuple[str, ...]: ...
 
 
 @frozen_value
@@ -152,7 +153,7 @@ class RowServer:
     def _judged(self, row: Row, error: InferRouterError) -> Judgement:
         found = judge(error, row.own_model, self._served)
         if found.meaning is Meaning.PROBE:
-            return Judgement(Meaning.ROW if self._another_would_do(row, error) else Meaning.JOB)
+            return Judgement(Meaning.ROW if self._another_would_do(row) else Meaning.JOB)
         if found.meaning is Meaning.STORE:
             with self._lock:
                 self._store_failures += 1
@@ -166,13 +167,19 @@ class RowServer:
                     return Judgement(Meaning.JOB)
         return found
 
-    def _another_would_do(self, row: Row, error: InferRouterError) -> bool:
-        """Whether the smallest request of that model could be served, now or later: then it is this row that cannot."""
+    def _another_would_do(self, row: Row) -> bool:
+        """Whether the smallest request to its model could be served, now or later: then it is this row that cannot. A row with a
+        model of its own says nothing of those to others."""
         assert row.request is not None
-        if isinstance(row.request, EmbedRequest) or row.own_model:
+        if self._could_serve(row.request.model):
             return True
+        if not row.own_model and not isinstance(row.request, EmbedRequest):
+            return False
+        return self._served or any(map(self._could_serve, self._router.model_names()))
+
+    def _could_serve(self, model: str) -> bool:
         try:
-            found = self._router.explain(ChatRequest("?", row.request.model, max_tokens=1))
+            found = self._router.explain(ChatRequest("?", model, max_tokens=1))
         except InferRouterError:
             return False
         return bool(found.candidates) or any(each.retry_at is not None for each in found.rejections)

@@ -7,8 +7,9 @@ Must never know files or prompts, nor use more of a router than a program could.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
+from math import inf
 from types import TracebackType
 from typing import Any, Self
 
@@ -161,12 +162,15 @@ def run_map(
     until: float | datetime | None = None,
     stop_when_spent: bool | float = False,
 ) -> MapRun:
-    """What `Router.map` returns. Raises `InvalidRequestError` for a wrong setting."""
+    """What `Router.map` returns. Raises `InvalidRequestError` for a wrong setting; nothing of `requests` is read before."""
     settings = job_settings(workers, timeout, tries, until, stop_when_spent)
-    if isinstance(requests, (str, bytes)) or not isinstance(requests, Iterable):
+    if not isinstance(model, str):
+        raise InvalidRequestError(message=f'model is a name, "" for the default, not {model!r}')
+    if not isinstance(ordered, bool):
+        raise InvalidRequestError(message=f"ordered is True or False, not {ordered!r}")
+    if isinstance(requests, (str, bytes, Mapping)) or not isinstance(requests, Iterable):
         raise InvalidRequestError(message=f"map takes an iterable of prompts or requests, not {type(requests).__name__}")
-    rows: Iterator[Row] = (row_of(index, item, model) for index, item in enumerate(requests))
-    return MapRun(Workers(router, rows, settings), ordered)
+    return MapRun(Workers(router, _rows(requests, model), settings), ordered)
 
 
 def job_settings(
@@ -180,10 +184,35 @@ def job_settings(
     for name, count, most in (("workers", workers, MAX_WORKERS), ("tries", tries, 1000)):
         if isinstance(count, bool) or not isinstance(count, int) or not 1 <= count <= most:
             raise InvalidRequestError(message=f"{name} is a whole number from 1 to {most}, not {count!r}")
-    if isinstance(until, datetime):
-        until = until.timestamp()
-    for name, seconds in (("timeout", timeout), ("until", until), ("stop_when_spent", stop_when_spent)):
-        if seconds is not None and (not isinstance(seconds, (int, float)) or not seconds >= 0):
-            raise InvalidRequestError(message=f"{name} is a number of seconds of at least 0, not {seconds!r}")
-    spent = None if stop_when_spent is False else SPENT_S if stop_when_spent is True else float(stop_when_spent)
-    return JobSettings(workers, max(4 * workers, 16), timeout, tries, None if until is None else float(until), spent)
+    spent = SPENT_S if stop_when_spent is True else None
+    if not isinstance(stop_when_spent, bool):
+        spent = _number("stop_when_spent", stop_when_spent, "True, False or a number of seconds of at least 0")
+    limit = None if timeout is None else _number("timeout", timeout, "a number of seconds of at least 0, or None")
+    return JobSettings(workers, max(4 * workers, 16), limit, tries, None if until is None else _moment(until), spent)
+
+
+def _rows(requests: Iterable[Any], model: str) -> Iterator[Row]:
+    for index, item in enumerate(requests):
+        yield row_of(index, item, model)
+
+
+def _moment(until: float | datetime) -> float:
+    """Epoch seconds of `until`."""
+    what = "a datetime after 1970 or epoch seconds, or None"
+    if not isinstance(until, datetime):
+        return _number("until", until, what)
+    try:
+        return _number("until", until.timestamp(), what)
+    except (ValueError, OverflowError, OSError):  # outside of what this platform's clock and zones can say
+        if until.year > 9000:
+            return inf
+        raise InvalidRequestError(message=f"until is {what}, not {until!r}") from None
+
+
+def _number(name: str, given: float, what: str) -> float:
+    if isinstance(given, bool) or not isinstance(given, (int, float)) or not given >= 0:
+        raise InvalidRequestError(message=f"{name} is {what}, not {given!r}")
+    try:
+        return float(given)
+    except OverflowError:
+        raise InvalidRequestError(message=f"{name} is {what}, and not so large a number") from None

@@ -2,11 +2,14 @@
 
 Strategy: a failure that says the server is not there or not serving, at two accounts within a minute, is an outage of that
 server, not of the accounts. It rests for a short time; then one call is let through as a probe, and the next one only after
-another rest. Any answer ends it. Each step is one operation of a dict, so that no lock is held and nobody waits. Times are
-monotonic seconds, passed in. Must never know why a call failed, nor who waits.
+another rest. Any answer ends it. A model that is overloaded rests likewise: at once for the account that was told so, for all of
+them after two. Each step is one operation of a dict, so that no lock is held and nobody waits. Times are monotonic seconds,
+passed in. Must never know why a call failed, nor who waits.
 """
 
 from __future__ import annotations
+
+import math
 
 ACCOUNTS = 2
 """At so many accounts of one server a failure makes an outage."""
@@ -14,15 +17,25 @@ WITHIN_S = 60.0
 """Seconds between the first and the last of those failures."""
 REST_S = 15.0
 """Seconds a server that is out is left alone before each probe."""
+OVERLOAD_S = (5.0, 300.0)
+"""Seconds an overloaded model rests at an account: at first, and at most after rests that each doubled."""
+FORGET_S = 600.0
+"""Seconds after a rest from which on the next one is a first one again."""
+
+
+def places_of(server: str, account_id: str, model: str) -> tuple[str, str, str]:
+    """What may be out where a deployment is concerned, narrowest first: the model there, the model anywhere, the server."""
+    return f"{account_id}|{model}", f"{server}|{model}", server
 
 
 class Outages:
-    """Which servers are out. A server is named by a key, mostly of its provider and address."""
+    """Which servers are out. A server is named by a key, mostly of its provider and address; a model there: see `places_of`."""
 
     def __init__(self) -> None:
         self._failed: dict[str, dict[str, float]] = {}
         self._until: dict[str, float] = {}
         self._probes: dict[tuple[str, float], object] = {}
+        self._overloads: dict[str, tuple[int, float]] = {}
 
     def __bool__(self) -> bool:
         """Whether any server is out, or on probation: without that nobody need ask."""
@@ -43,14 +56,39 @@ class Outages:
         self._until[server] = now + REST_S
         return REST_S
 
-    def answered(self, server: str) -> bool:
-        """The server answered: it is not out. Whether it was."""
-        self._failed.pop(server, None)
-        return self._until.pop(server, None) is not None
+    def overloaded(self, places: tuple[str, str, str], account_id: str, now: float, asked: float | None = None) -> float:
+        """The model at `places` was too busy for an account. Seconds it rests there: `asked`, or longer each time in a row."""
+        own, anywhere, _ = places
+        self.failed(anywhere, account_id, now)
+        self._failed.setdefault(own, {})[account_id] = now
+        times, until = self._overloads.get(own, (0, -math.inf))
+        if now >= until:  # else it was under way with the one that was told first
+            least, most = OVERLOAD_S
+            times = 0 if now - until > FORGET_S else times
+            until = now + (asked or min(least * 2.0 ** min(times, 20), most))
+            self._overloads[own] = times + 1, until
+        self._until[own] = until
+        return until - now
+
+    def answered(self, *servers: str) -> bool:
+        """Each of `servers` answered: it is not out. Whether one was."""
+        for server in servers:
+            self._failed.pop(server, None)
+            self._overloads.pop(server, None)
+        return [self._until.pop(server, None) for server in servers] != [None] * len(servers)
 
     def wait(self, server: str, now: float) -> float:
         """Seconds until a call may be let through, 0: now."""
         return max(self._until.get(server, now) - now, 0.0)
+
+    def rests(self, places: tuple[str, str, str], now: float) -> float:
+        """Seconds until a call may be let through at `places`, 0: now."""
+        until = self._until
+        return max(max([until.get(place, now) for place in places]) - now, 0.0)
+
+    def places(self) -> list[str]:
+        """All that is out, or on probation."""
+        return list(self._until)
 
     def enter(self, server: str, now: float) -> bool:
         """Whether a call may go there: always while it is not out, never while it rests, then one of them as the probe."""

@@ -24,6 +24,9 @@ LONGEST_HOLD = 35 * 86400.0
 FORGET_HOLDS_S = 2 * 86400.0
 """Seconds after which a store may forget a hold that is over: a clock may step back by as much and still find it."""
 
+PLACE_WAIT_S = 0.5
+"""Seconds until a call that found all places of a `parallel` limit taken looks again: no clock says when one is free."""
+
 Wants = Sequence[tuple[str, float]]
 
 
@@ -52,7 +55,8 @@ class Headroom(NamedTuple):
 
 @frozen_value
 class Refusal:
-    """The bucket that refused a reservation; where several did, the one that frees last.
+    """The bucket that refused a reservation; where several did, the one that frees last. Places of calls under way may be free
+    at any moment, so they count as free after `PLACE_WAIT_S`.
 
     `needed` and `remaining` are in the limit's unit. `retry_at`: epoch seconds when it will fit if nothing else is
     taken; None means never, as it is larger than the whole bucket.

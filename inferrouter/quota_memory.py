@@ -58,7 +58,9 @@ class MemoryQuotaStore:
         self._change([bucket.key for bucket in buckets], work)
 
     def headroom(self, keys: Sequence[str], now: float) -> list[Headroom]:
-        states = self._look()[0]
+        if self._closed:
+            self._check_open()
+        states = self._book.look()[0]
         view = self._view
         if view is not None and view.keys is keys and view.since <= now < view.until:
             self._view = view = view.renewed(states, now)
@@ -73,23 +75,28 @@ class MemoryQuotaStore:
     def reserve(self, wants: Wants, now: float) -> Reservation | Refusal:
         ident = next(self._idents)
         keys = [key for key, _ in wants]
-
-        def work(states: States) -> Reservation | Refusal:
-            answer = admit(states, wants, now, ident)
-            if isinstance(answer, Refusal):
-                note(states, keys, now)
-            return answer
-
-        return self._change(keys, work)
+        if self._closed:
+            self._check_open()
+        while True:
+            states, seen = self._book.look()
+            mine = {key: states[key].copied() for key in keys if key in states}
+            answer = admit(mine, wants, now, ident)
+            if answer.__class__ is Refusal and not note(mine, keys, now):
+                return answer
+            if self._book.replace(seen, mine):
+                return answer
 
     def commit(self, reservation: Reservation, now: float, amounts: Sequence[float] | None = None) -> bool:
+        if self._closed:
+            self._check_open()
         while True:
-            states, seen = self._look()
+            states, seen = self._book.look()
             if reservation.settled:
                 return False
             mine: States = {}
             if amounts is not None:
-                mine = _copied(states, reservation.keys)
+                changed = [key for (key, taken), amount in zip(reservation.wants, amounts, strict=False) if amount != taken]
+                mine = _copied(states, changed)
                 settle(mine, reservation, amounts)
             if self._book.replace(seen, mine, reservation):
                 return True
@@ -108,7 +115,8 @@ class MemoryQuotaStore:
         self._keep_holds(work)
 
     def holds(self, now: float, keys: Iterable[str] | None = None) -> dict[str, Hold]:
-        self._check_open()
+        if self._closed:
+            self._check_open()
         kept, _ = self._holds.look()
         if not kept:
             return {}
@@ -157,7 +165,8 @@ class MemoryQuotaStore:
             raise QuotaStoreError("the quota store is closed; make a new one")
 
     def _look(self) -> tuple[States, Version[Any]]:
-        self._check_open()
+        if self._closed:
+            self._check_open()
         return self._book.look()
 
     def _change(self, keys: Iterable[str], work: Callable[[States], T]) -> T:
@@ -212,11 +221,8 @@ def _view(keys: Sequence[str], states: Sequence[BucketState], headrooms: list[He
     return _View(keys, states, headrooms, since, until)
 
 
-class _Entry(NamedTuple):
-    """One change of a book: the new states, which can be taken from here once, and the reservation that it settles."""
-
-    states: Iterator[tuple[str, BucketState]]
-    settles: Reservation | None = None
+_Entry = tuple[Iterator[tuple[str, BucketState]], Reservation | None]
+"""One change of a book: the new states, which can be taken from here once, and the reservation that it settles."""
 
 
 class _Book:
@@ -228,26 +234,23 @@ class _Book:
 
     def __init__(self) -> None:
         self._states: States = {}
-        self._newest: Cell[_Entry] = Cell(_Entry(iter(())))
+        self._newest: Cell[_Entry] = Cell((iter(()), None))
 
     def look(self) -> tuple[States, Version[_Entry]]:
         """All states as they are now, and as of which version."""
         entry, seen = self._newest.look()
-        self._carry_out(entry)
+        self._states.update(entry[0])
+        if entry[1] is not None:
+            entry[1].settled = True
         return self._states, seen
 
     def replace(self, seen: Version[_Entry], changed: States, settles: Reservation | None = None) -> bool:
         """Put `changed` in the place of what was `seen`. False, changing nothing, if there is a newer version."""
-        entry = _Entry(iter(list(changed.items())), settles)
+        entry = iter(changed.items()), settles
         if not self._newest.replace(seen, entry):
             return False
-        self._carry_out(entry)
+        self.look()
         return True
-
-    def _carry_out(self, entry: _Entry) -> None:
-        self._states.update(entry.states)
-        if entry.settles is not None:
-            entry.settles.settled = True
 
 
 def _copied(states: States, keys: Iterable[str]) -> States:

@@ -436,17 +436,15 @@ def _tool_choice(choice: Any) -> Any:
 def _response_format(form: Any) -> Any:
     if isinstance(form, str):
         form = {"type": form}
-    elif isinstance(form, type) or (isinstance(form, Mapping) and form.get("type") not in FORMATS):
-        from .shapes import format_of_class, format_of_schema, is_schema, is_shape
+    elif not isinstance(form, Mapping) or form.get("type") not in FORMATS:
+        from .shapes import format_of_class, format_of_schema, is_schema, is_shape, not_a_shape
 
         if isinstance(form, Mapping) and is_schema(form):
             return format_of_schema(form)
         if is_shape(form):
             return format_of_class(form)
-        if isinstance(form, type):
-            raise InvalidRequestError(
-                message=f"response_format takes a dataclass, a TypedDict, a pydantic model or a JSON schema, not {form.__name__}"
-            )
+        if not isinstance(form, Mapping):
+            raise not_a_shape(form)
     kind = form.get("type") if isinstance(form, Mapping) else None
     if kind == "json_schema":
         inner = form.get("json_schema")

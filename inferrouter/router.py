@@ -17,7 +17,7 @@ from .calls import chat_operation, embed_all
 from .candidates import CallNeeds, find_candidates, fitting
 from .config import Config
 from .costs import estimate_chat
-from .errors import ConfigError, UnknownModelError, router_closed
+from .errors import ConfigError, InvalidRequestError, UnknownModelError, router_closed
 from .guarded_store import GuardedStore
 from .health import Health, HealthConfig
 from .meter import Clock, Meter, SystemClock, listeners_for
@@ -143,7 +143,7 @@ class Router(RouterMakers):
     ) -> ChatResponse:
         """One whole answer. `timeout`: seconds for everything; `max_wait`: seconds it may sleep until a candidate is free.
 
-        None: the configuration's. `cancel`: ends such a wait from another thread with a `CallCancelledError`.
+        None: the configuration's. `cancel`: ends the call from another thread with a `CallCancelledError`.
         Raises errors of the `InferRouterError` tree only: `InvalidRequestError`, `UnknownModelError`, `NoCandidatesError`,
         `AllCandidatesFailedError`, `AuthenticationError`, `ContextWindowError`, `QuotaStoreError`.
         """
@@ -186,6 +186,7 @@ class Router(RouterMakers):
         trace = self._trace(request)
         return embed_all(request, route, self._runtime, self._config.allow_paid, deadline, max_wait, trace, cancel)
 
+    @only_library_errors
     def map(
         self,
         requests: Iterable[Any],
@@ -213,6 +214,8 @@ class Router(RouterMakers):
         """
         from .mapping import run_map
 
+        if self._closed:
+            raise router_closed()
         return run_map(
             self,
             requests,
@@ -256,12 +259,21 @@ class Router(RouterMakers):
     def rest(self, account_id: str, seconds: float, reason: str = "rested by hand") -> None:
         """Hold an account for so many seconds, at most 35 days; 0 ends every hold of it and of its models.
 
-        Raises `ConfigError` for an account that is not configured, `InvalidRequestError` for a wrong number.
+        Raises `ConfigError` for an account that is not configured, `InvalidRequestError` for a wrong number, `QuotaStoreError`
+        where the store could not carry it out.
         """
-        from .resting import rest_account
+        from .resting import forget_overloads, rest_account
 
-        now = self._runtime.clock.time()
-        rest_account(self._routes, self._ledger, account_id, as_seconds("seconds", seconds), reason, now)
+        if self._closed:
+            raise router_closed()
+        if not isinstance(reason, str):
+            raise InvalidRequestError(message=f"reason is a text, not {type(reason).__name__}")
+        seconds = as_seconds("seconds", seconds)
+        said = rest_account(self._routes, self._ledger, account_id, seconds, reason, self._runtime.clock.time())
+        if said:
+            self._runtime.say(f"rest {account_id}", said, ("", account_id, ""))
+        if not seconds:
+            forget_overloads(self._runtime.health.outages, account_id)
 
     @only_library_errors
     def status(self) -> RouterStatus:

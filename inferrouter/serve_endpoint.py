@@ -42,7 +42,7 @@ IDLE_S = 30.0
 """Seconds a connection may be kept open without a request."""
 BACKLOG = 128
 LAST_S = 2.0
-"""Seconds that threads have to end once their clients are gone; one that still waits for its provider is left to itself."""
+"""Seconds that threads have to end once their clients are gone; one whose provider cannot be hung up on is left to itself."""
 SPARED_S = 1.0
 """Seconds a connection must have been idle before it has to give way to a newcomer."""
 log = logging.getLogger("inferrouter.serve")

@@ -139,7 +139,7 @@ class Routes:
             if not guard.gone:
                 refuse(service, lambda problem: self.problem("", problem), connection, call, stopping_problem(), extra)
                 return call.status
-            service.log.end(call, "left", 499, "the client hung up while it waited")
+            service.log.end(call, "left", 499, "the client hung up")
             raise Gone from exc
         except InferRouterError as exc:
             problem = problem_of(exc, service.clock.time())

@@ -1,8 +1,9 @@
 """Watches the sockets of calls under way: gives a call up when its client hangs up, and keeps a silent stream alive.
 
-Strategy: one thread looks every tenth of a second, and only while there are calls, at all sockets in one poll; a socket that is
-readable without a byte to read has been closed by its client. What happens then, and what keeps a stream alive, are callbacks.
-A call that is quicker than a tick costs two dictionary operations. Must never know HTTP, nor what a call is.
+Strategy: one thread looks every tenth of a second, and only while there are calls, at all sockets in one poll; a socket whose
+other end is shut, or that is readable without a byte to read, has been closed by its client. What happens then, and what keeps a
+stream alive, are callbacks. A call that is quicker than a tick costs two dictionary operations. Must never know HTTP, nor what a
+call is.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from typing import NamedTuple
 
 TICK_S = 0.1
 """Seconds between two looks."""
+_RDHUP = getattr(select, "POLLRDHUP", 0)  # Linux tells of an end behind bytes that nobody has read yet
+_LEFT = _RDHUP | getattr(select, "POLLHUP", 0) | getattr(select, "POLLERR", 0)
 
 
 class Watched(NamedTuple):
@@ -83,18 +86,20 @@ class Watch:
 
 
 def _hung_up(calls: dict[int, Watched]) -> set[int]:
-    """Those whose client has closed its end."""
+    """Those whose client has closed its end, or whose connection broke."""
     by_file = {call.sock.fileno(): number for number, call in calls.items()}
-    return {by_file[file] for file in _readable(file for file in by_file if file >= 0) if _at_end(calls[by_file[file]].sock)}
+    found = _events(file for file in by_file if file >= 0)
+    return {by_file[file] for file, event in found if event & _LEFT or _at_end(calls[by_file[file]].sock)}
 
 
-def _readable(files: Iterable[int]) -> list[int]:
-    if hasattr(select, "poll"):
-        poll = select.poll()
-        for file in files:
-            poll.register(file, select.POLLIN)
-        return [file for file, _ in poll.poll(0)]
-    return select.select(list(files), [], [], 0)[0]
+def _events(files: Iterable[int]) -> list[tuple[int, int]]:
+    """Those of `files` that are readable, each with what the system says of it."""
+    if not hasattr(select, "poll"):
+        return [(file, 0) for file in select.select(list(files), [], [], 0)[0]]
+    poll = select.poll()
+    for file in files:
+        poll.register(file, select.POLLIN | _RDHUP)
+    return poll.poll(0)
 
 
 def _at_end(sock: socket.socket) -> bool:

@@ -7,6 +7,7 @@ Must never know what is being said.
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import shutil
@@ -31,6 +32,7 @@ class Screen:
         self._encoding = getattr(out, "encoding", None) or "utf-8"
         self.terminal = out.isatty()
         self._colour = self.terminal and not env.get("NO_COLOR") and env.get("TERM") != "dumb"
+        self._erases = self.terminal and env.get("TERM") != "dumb"
         self._rule = SIDE if self.shown(SIDE) == SIDE else "-"
         self._blocks = (FULL, EMPTY) if self.shown(FULL + EMPTY) == FULL + EMPTY else ("#", ".")
         self._passing = 0
@@ -38,7 +40,7 @@ class Screen:
     @property
     def width(self) -> int:
         """Columns a line may take: the terminal's, at least 40; off a terminal `WIDTH`."""
-        return max(40, shutil.get_terminal_size((WIDTH, 24)).columns - 1) if self.terminal else WIDTH
+        return max(40, self._columns()) if self.terminal else WIDTH
 
     def line(self, text: str = "", style: str = "") -> None:
         """One line, or several if `text` has line breaks. `style`: bold, dim, red, green, yellow or ""."""
@@ -57,9 +59,11 @@ class Screen:
         """A line that the next one takes the place of, on a terminal; elsewhere nothing. "" takes it away."""
         if not self.terminal or (not text and not self._passing):
             return
-        shown = text[: self.width]
-        self.piece("\r", raw=True)
-        self.piece(shown.ljust(self._passing), "dim")
+        columns = self._columns()  # anew each time: a line that is longer than the terminal leaves a part of itself behind
+        shown = text[:columns]
+        narrowed = self._passing > columns  # what stood there has wrapped into the lines below
+        self.piece("\r\x1b[J" if narrowed and self._erases else "\r", raw=True)
+        self.piece(shown.ljust(min(self._passing, columns)), "dim")
         self.piece("\r", raw=True)
         self._passing = len(shown)
 
@@ -96,3 +100,10 @@ class Screen:
     def shown(self, text: str) -> str:
         """`text` as this stream can show it."""
         return text.translate(CONTROLS).encode(self._encoding, "replace").decode(self._encoding)
+
+    def _columns(self) -> int:
+        """Columns of the terminal that this stream goes to, without the last one, in which some terminals wrap."""
+        with contextlib.suppress(OSError, ValueError, AttributeError):  # no descriptor, or no terminal behind it
+            if not os.environ.get("COLUMNS"):
+                return max(1, os.get_terminal_size(self._out.fileno()).columns - 1)
+        return max(1, shutil.get_terminal_size((WIDTH, 24)).columns - 1)

@@ -8,13 +8,13 @@ request. Must never know providers, accounts or quota.
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
-from .wire import RequestPhase, WireFault, WireRequest, fault_from
+from .own_process import PROCESS
+from .wire import RequestPhase, Stop, WireFault, WireRequest, fault_from
 
 if TYPE_CHECKING:
     import ssl
@@ -59,15 +59,22 @@ class Transport:
         self._closed = False
 
     def send(
-        self, request: WireRequest, *, timeout_s: float, allow_http: bool = False, new_connection: bool = False
+        self,
+        request: WireRequest,
+        *,
+        timeout_s: float,
+        allow_http: bool = False,
+        new_connection: bool = False,
+        stop: Stop | None = None,
     ) -> WireReply:
         """The reply to `request`, whatever its status, once its head is in. Redirects are faults.
 
         `timeout_s`: seconds for everything, the body included, until `WireReply.set_limits` says otherwise. `allow_http`: plain
-        http also to other machines. `new_connection`: never on a kept one. Raises `WireFault`.
+        http also to other machines. `new_connection`: never on a kept one. `stop`: ends it from another thread, until its body
+        is read. Raises `WireFault`.
         """
         deadline = self._clock() + timeout_s
-        return _or_raise(self._try(request, deadline, allow_http, new_connection))
+        return _or_raise(self._try(request, deadline, allow_http, new_connection, stop))
 
     def close(self) -> None:
         """Closes every idle connection. Open replies may be read to their end; their connections are then closed."""
@@ -79,12 +86,14 @@ class Transport:
     def _parts(self) -> _Parts | None:
         return self._loaded.get(None)
 
-    def _try(self, request: WireRequest, deadline: float, allow_http: bool, new_connection: bool) -> WireReply | WireFault:
+    def _try(
+        self, request: WireRequest, deadline: float, allow_http: bool, new_connection: bool, stop: Stop | None
+    ) -> WireReply | WireFault:
         """Faults are returned, not raised, so that they are raised where no foreign frame is in sight."""
         outgoing = None
         try:
             parts = self._parts or self._load()
-            outgoing = parts.prepare(request, deadline, allow_http, new_connection)
+            outgoing = parts.prepare(request, deadline, allow_http, new_connection, stop)
             return _open(parts, request, outgoing, self._stream_limit)
         except Exception as exc:
             return fault_from(exc, outgoing.phase if outgoing else RequestPhase(), request.headers)
@@ -122,13 +131,20 @@ class WireReply:
         "_sent_headers",
         "_shut",
         "_sock",
+        "_stop",
         "_stream_left",
         "headers",
         "status",
     )
 
     def __init__(
-        self, answer: OpenResponse, request: WireRequest, phase: RequestPhase, pool: Pool, stream_limit: int = STREAM_LIMIT
+        self,
+        answer: OpenResponse,
+        request: WireRequest,
+        phase: RequestPhase,
+        pool: Pool,
+        stream_limit: int = STREAM_LIMIT,
+        stop: Stop | None = None,
     ) -> None:
         self._response, self._connection = answer
         self._sock = self._connection.sock
@@ -140,9 +156,12 @@ class WireReply:
         self._left: int | None = self._response.length
         self._open = True
         self._shut = False
-        self._pid = os.getpid()
+        self._pid = PROCESS.pid
         self.status: int = self._response.status
         self.headers: Mapping[str, str] = self._response.fields
+        self._stop = stop
+        if stop is not None:
+            stop.cuts(self.shutdown)
 
     def read(self, cap: int = 32 << 20) -> bytes:
         """The rest of the body, at most `cap` bytes. Raises `WireFault`."""
@@ -182,7 +201,7 @@ class WireReply:
     def shutdown(self) -> None:
         """For another thread than the one that reads: a read under way fails at once, and the connection is not kept."""
         self._shut = True  # before the look whether it is open, see `_finish`: another call could have the connection already
-        if self._open and self._pid == os.getpid():
+        if self._open and self._pid == PROCESS.pid:
             self._sock.shutdown_both()
 
     def abort(self) -> None:
@@ -190,6 +209,7 @@ class WireReply:
         if self._open:
             self._open = False
             self._left = None
+            self._was_cut()
             try:
                 with suppress(RuntimeError):  # a signal handler in the midst of reading it: that read fails with its socket
                     self._response.close()
@@ -220,6 +240,8 @@ class WireReply:
             if size > cap:
                 self.abort()
                 return WireFault("too_large", f"the answer is larger than {cap} bytes")
+            if self._left == 0:
+                break
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     def _piece(self) -> bytes | WireFault:
@@ -229,7 +251,7 @@ class WireReply:
             return self._body_fault
         if not self._open:
             return b"" if self._left == 0 else WireFault("cut", "the answer was closed before its end")
-        if self._pid != os.getpid():  # whoever reads takes it from the parent
+        if self._pid != PROCESS.pid:  # whoever reads takes it from the parent
             return WireFault("cut", "the answer belongs to the process that asked for it")
         try:
             return self._next()
@@ -254,24 +276,31 @@ class WireReply:
         self._open = False  # before the look whether it was shut down, see `shutdown`: one of the two sees the other
         self._left = 0
         self._response.close()
-        if self._shut or self._response.will_close or self._connection.reader.out_of_sync:
+        if self._was_cut() or self._shut or self._response.will_close or self._connection.reader.out_of_sync:
             self._connection.close()
         else:
             self._connection.used = True
             self._pool.put(self._connection)
 
+    def _was_cut(self) -> bool:
+        """Whether the call was given up: then what ended it may still shut the connection down. It shall hold this no longer."""
+        stop, self._stop = self._stop, None
+        if stop is not None:
+            stop.cuts(None)
+        return stop is not None and stop.cut
+
 
 class _Parts(NamedTuple):
     """What loads with the first request."""
 
-    prepare: Callable[[WireRequest, float, bool, bool], OutgoingRequest]
+    prepare: Callable[[WireRequest, float, bool, bool, Stop | None], OutgoingRequest]
     opener: urllib.request.OpenerDirector
     pool: Pool
 
 
 def _open(parts: _Parts, request: WireRequest, outgoing: OutgoingRequest, stream_limit: int) -> WireReply:
     answer: OpenResponse = parts.opener.open(outgoing)
-    reply = WireReply(answer, request, outgoing.phase, parts.pool, stream_limit)
+    reply = WireReply(answer, request, outgoing.phase, parts.pool, stream_limit, outgoing.stop)
     try:
         reply._body_fault = _body_fault(reply.headers, answer.response)
         _check_head(reply)
@@ -305,8 +334,8 @@ def _check_head(reply: WireReply) -> None:
 
 def _body_fault(headers: Mapping[str, str], response: Response) -> WireFault | None:
     """Why the body of an answer with these headers cannot be read, None if it can."""
-    encoding = headers.get("content-encoding", "identity").strip().lower()
-    if encoding not in ("identity", ""):
+    encoding = headers.get("content-encoding")
+    if encoding is not None and encoding.strip().lower() not in ("identity", ""):
         return WireFault("encoding", "the answer is compressed although identity was asked for")
     transfer = headers.get("transfer-encoding")
     if transfer is not None and not response.chunked:

@@ -2,35 +2,62 @@
 
 Strategy: each sleeper waits on a lock of its own that nobody else takes, so that waking needs no lock: a signal handler or a
 finalizer may do it at any point. A clock of the caller's own sleeps by itself, which cannot be cut short: the closing is noticed
-after it. A call that is with a provider already is not disturbed, since its tokens are spent either way. Must never know what is
-waited for, nor for whom.
+after it. A call that is with a provider already is disturbed only if its caller hangs up. Must never know what is waited for, nor
+for whom.
 """
 
 from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
-from .errors import InferRouterError, router_closed
+from .errors import InferRouterError, Rejection, router_closed
 from .meter import Clock
+
+if TYPE_CHECKING:
+    from .candidates import Candidate
 
 
 class CallCancelledError(InferRouterError):
-    """The call was given up by its caller while it waited; nothing of it is reserved."""
+    """The call was given up by its caller before its answer came. One that a provider had begun on by then stays charged."""
 
     def __str__(self) -> str:
-        return "the call was cancelled while it waited for a free slot: ask again if the answer is still wanted"
+        return "the call was cancelled before its answer came: ask again if the answer is still wanted"
 
 
 class Cancel:
-    """Gives up one call from another thread, while it waits for a free slot: the call takes it as `cancel`. For one call."""
+    """Gives up one call from another thread: the call takes it as `cancel`. For one call.
 
-    def __init__(self) -> None:
+    `cancelled`: it was given up; `cut`: also if a provider is at work on it. `on_line`: told, each time the call has looked for a
+    slot, who stands in line for it and who was passed over; it must be quick and change neither.
+    """
+
+    def __init__(self, on_line: Callable[[Sequence[Candidate], Sequence[Rejection]], None] | None = None) -> None:
+        self.on_line = on_line
         self.cancelled = False
+        self.cut = False
         self._bell: threading.Lock | None = None
+        self._shut: Callable[[], None] | None = None
+
+    def hang_up(self) -> None:
+        """Give the call up wherever it is: its connection to a provider is closed, and what it reserved there stays charged.
+
+        A stream that is open already ends by its own `close`. May be called again, from anywhere.
+        """
+        self.cut = True  # before the look at what to shut, see `cuts`
+        shut = self._shut
+        if shut is not None:
+            shut()
+        self.cancel()
+
+    def cuts(self, shut: Callable[[], None] | None) -> None:
+        """What closes the call's connection, None if it has none. Who gives it looks at `cut` next: it may have been too late."""
+        self._shut = shut
 
     def cancel(self) -> None:
-        """Give the call up. May be called again, from anywhere."""
+        """Give the call up if it waits for a free slot, now or later. May be called again, from anywhere."""
         self.cancelled = True
         bell = self._bell
         if bell is not None:

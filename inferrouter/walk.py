@@ -8,11 +8,12 @@ refused while free capacity is left. Must never know a wire format, nor sleep un
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Generic, TypeVar
 
 from .attempt import LiveAttempt, Operation, Runtime
-from .candidates import Assessment, Candidate, find_candidates, limit_rejection, outage_rejection
+from .candidates import Assessment, Candidate, find_candidates, limit_rejection, outage_places, outage_rejection
 from .costs import Estimate
 from .errors import (
     AllCandidatesFailedError,
@@ -31,11 +32,22 @@ from .errors import (
     RateLimitedError,
     Rejection,
 )
-from .failure_table import Failure, failure_of, hold_key, is_answer, is_outage, notice_of, reason_of
+from .failure_table import (
+    Failure,
+    failure_of,
+    hold_key,
+    is_answer,
+    is_outage,
+    is_overload,
+    notice_of,
+    overload_wait,
+    reason_of,
+)
 from .health import Verdict
 from .policy import OWN_POLICIES, Policy, sticky
 from .quota import Refusal
 from .routes import Route, route_over
+from .waiting import CallCancelledError
 from .waiting_line import Place
 from .waiting_turn import WaitingTurn
 
@@ -62,22 +74,13 @@ def walk(route: Route, operation: Operation[T], runtime: Runtime) -> T:
     """
     if runtime.unsettled_streams:
         runtime.settle_dropped_streams()
-    if operation.trace is None:
-        return _walk(route, operation, runtime)
-    try:
-        return _walk(route, operation, runtime)
-    except BaseException as exc:
-        operation.trace.ends(exc)
-        raise
-
-
-def _walk(route: Route, operation: Operation[T], runtime: Runtime) -> T:
     attempts: list[Attempt] = []
     turn = WaitingTurn(route.name, operation, runtime)
     try:
         while True:
             runtime.waiting.check_open()
-            turn.wait_for_turn()
+            if turn.place is not None:
+                turn.wait_for_turn()
             round_ = _Round(route, operation, runtime, attempts, turn.place)
             answer = round_.run()
             if answer is not None:
@@ -89,6 +92,10 @@ def _walk(route: Route, operation: Operation[T], runtime: Runtime) -> T:
                     return answer
                 raise round_.failure(turn.left)
             turn.sleep(pause, round_.soonest_rejection())
+    except BaseException as exc:
+        if operation.trace is not None:
+            operation.trace.ends(exc)
+        raise
     finally:
         turn.end()
 
@@ -98,6 +105,8 @@ def ordered(policy: Policy, candidates: Sequence[Candidate], session: str | None
 
     `session`: a conversation that is kept where it is, see `policy.sticky`.
     """
+    if len(candidates) < 2 and type(policy) in OWN_POLICIES:
+        return list(candidates)
     queue = _selected(policy, candidates) if candidates else []
     return queue if session is None or len(queue) < 2 else sticky(session, queue, policy)
 
@@ -153,6 +162,7 @@ class _Round(Generic[T]):
         self._refusals: list[tuple[str, str]] = []
         self._turned_down: dict[tuple[str, str], Refusal] = {}
         self._before = len(attempts)
+        self._endless = operation.deadline is None
         self._begun = self._as_of = self._moment()
 
     def run(self) -> T | None:
@@ -160,9 +170,13 @@ class _Round(Generic[T]):
         runtime = self.runtime
         found = self._look(self.route)
         self.queue = ordered(runtime.policy, found.candidates, self.operation.session)
-        unwanted = left_out(found.candidates, self.queue)
-        self._unwanted = {(each.account_id, each.model) for each in unwanted}
-        self.rejections += (*found.rejections, *unwanted)
+        self.rejections += found.rejections
+        if len(self.queue) != len(found.candidates):
+            unwanted = left_out(found.candidates, self.queue)
+            self._unwanted = {(each.account_id, each.model) for each in unwanted}
+            self.rejections += unwanted
+        if self.operation.cancel is not None and self.operation.cancel.on_line is not None:
+            self.operation.cancel.on_line(self.queue, self.rejections)
         answer = self._serve()
         if answer is None and self._moment()[0] > self._before:
             return self.run_again()
@@ -177,7 +191,7 @@ class _Round(Generic[T]):
         return None
 
     def _serve(self) -> T | None:
-        while self._time_left() > 0 and self.queue:
+        while self.queue and (self._endless or self._time_left() > 0):
             first = self.queue.pop(0)
             old = self._changed(self._begun, refusals=not first.free)
             candidate = self._in_turn(first) if old else first
@@ -213,6 +227,8 @@ class _Round(Generic[T]):
 
     def _try(self, candidate: Candidate, new_connection: bool = False) -> T | None:
         """The answer of one candidate, or None; then its failure or its rejection is on record."""
+        if self._hung_up():
+            raise CallCancelledError
         outages = self.runtime.health.outages
         if outages and self._is_out(candidate):
             return None
@@ -231,12 +247,15 @@ class _Round(Generic[T]):
             try:
                 answer: T = attempt.exchange(request, new_connection)
                 if outages.suspects:
-                    outages.answered(candidate.deployment.bound.server)
+                    outages.answered(*outage_places(candidate))
                 return answer
             except Exception as exc:
                 failure = failure_of(exc, candidate, self._auth_next(candidate))
                 if failure is None:
                     raise
+                if self._hung_up() and failure.error.status is None:
+                    attempt.abandon(charged=failure.rule.charge != "nothing")
+                    raise CallCancelledError from None
             again = failure.reused and not new_connection
             self._record(attempt, failure._replace(rule=failure.rule._replace(verdict=Verdict.IGNORED)) if again else failure)
         except BaseException:
@@ -244,17 +263,21 @@ class _Round(Generic[T]):
             raise
         return self._try(candidate, new_connection=True) if again and self._time_left() > 0 else None
 
+    def _hung_up(self) -> bool:
+        """Whether the caller gave the call up, wherever it is."""
+        return self.operation.cancel is not None and self.operation.cancel.cut
+
     def _record(self, attempt: LiveAttempt, failure: Failure) -> None:
         """Settle a failed attempt, hold what must be held, and raise the error if nobody else may be tried."""
         candidate, runtime, (error, rule, _) = attempt.candidate, self.runtime, failure
         attempt.fail(error, rule)
-        self._note_outage(error, candidate)
+        rest = self._note_outage(error, candidate)
         if isinstance(error, LIMITS):
             seen = runtime.learner.refused(candidate, attempt.wants, error, attempt.said, runtime.now())
             if seen and self.operation.trace is not None:
                 self.operation.trace.learned(candidate, seen)
         if rule.hold is not None:
-            until = rule.hold(error, candidate, runtime.clock.time())
+            until = max(rule.hold(error, candidate, runtime.clock.time()), runtime.clock.time() + rest)
             key = hold_key(error, candidate)
             runtime.ledger.hold(key, until, reason_of(error), runtime.clock.time())
             if self.operation.trace is not None:
@@ -266,28 +289,31 @@ class _Round(Generic[T]):
                 self._resting.append(Rejection(*place, f"held: {reason_of(error)}", until, "held"))
         if rule.fatal:
             raise error
-        if not isinstance(error, HELD):
+        if not isinstance(error, HELD) and not is_overload(error):
             self.only_limits = False
         self.attempts.append(Attempt(candidate.provider, candidate.account_id, candidate.model, error))
 
     def _is_out(self, candidate: Candidate) -> bool:
-        """Whether its whole provider rests, or another call is the probe for it: then that is on record."""
-        outages, now = self.runtime.health.outages, self.runtime.now()
-        server = candidate.deployment.bound.server
-        if outages.enter(server, now.mono):
+        """Whether its whole provider or its model rests, or another call is the probe for it: then that is on record."""
+        outages, now, places = self.runtime.health.outages, self.runtime.now(), outage_places(candidate)
+        if not outages.rests(places, now.mono) and all(outages.enter(place, now.mono) for place in places):
             return False
-        self.rejections.append(outage_rejection(candidate, max(outages.wait(server, now.mono), 1.0), now.wall))
+        self.rejections.append(outage_rejection(candidate, outages, now, least=1.0))
         return True
 
-    def _note_outage(self, error: ProviderError, candidate: Candidate) -> None:
-        outages, server = self.runtime.health.outages, candidate.deployment.bound.server
+    def _note_outage(self, error: ProviderError, candidate: Candidate) -> float:
+        """Note what `error` says of the server, or of the model there. Seconds that the model rests at this account, 0: not."""
+        outages, places = self.runtime.health.outages, outage_places(candidate)
+        if is_overload(error):
+            return outages.overloaded(places, candidate.account_id, self.runtime.clock.monotonic(), overload_wait(error))
         if is_answer(error):
-            outages.answered(server)
+            outages.answered(*places)
         elif is_outage(error):
-            rest = outages.failed(server, candidate.account_id, self.runtime.clock.monotonic())
+            rest = outages.failed(places[-1], candidate.account_id, self.runtime.clock.monotonic())
             if rest is not None and self.operation.trace is not None:
                 until = self.runtime.clock.time() + rest
                 self.operation.trace.hold_begins(f"provider:{candidate.provider}", candidate, until, "the provider is out")
+        return 0.0
 
     def _auth_next(self, candidate: Candidate) -> bool:
         """Whether a refused key lets others be tried: never where there is no other account, and where nothing is configured only
@@ -417,4 +443,4 @@ class _Round(Generic[T]):
         return min([each.retry_at for each in waiting if each.retry_at is not None], default=None)
 
     def _time_left(self) -> float:
-        return self.operation.time_left(self.runtime.clock)
+        return math.inf if self._endless else self.operation.time_left(self.runtime.clock)

@@ -7,7 +7,8 @@ headers in the clear, and drops a cause that would quote a key. Must never know 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import Protocol
 
 from .frozen import frozen_value, shown_once_made
 from .secret import Secret
@@ -33,6 +34,15 @@ class WireRequest:
     def __repr__(self) -> str:
         address = self.url.partition("?")[0] if check_url(self.url, allow_http=True) is None else "(unusable URL)"
         return f"WireRequest({self.method} {address}, {len(self.headers)} headers, {len(self.body)} bytes)"
+
+
+class Stop(Protocol):
+    """Ends one exchange from another thread. `cut`: it was ended; true before what `cuts` was last given is called."""
+
+    cut: bool
+
+    def cuts(self, shut: Callable[[], None] | None) -> None:
+        """What ends the exchange in its present state, None: nothing does. Whoever gives it looks at `cut` after that."""
 
 
 class WireFault(Exception):  # noqa: N818  a fault of the transport, which the walk turns into an error of the tree

@@ -4,8 +4,17 @@ from __future__ import annotations
 
 import importlib
 import os
+import sys
+import threading
+from functools import partial
 from pathlib import Path
 from types import ModuleType
+
+# A tool that measures coverage has a lock of its own: a child forked while another thread holds it would wait for ever, before
+# its first line. Children end by `os._exit`, so nothing of them was measured anyway. First of all, as hooks run in this order.
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=partial(sys.settrace, None))
+    os.register_at_fork(after_in_child=partial(threading.settrace, None))
 
 PACKAGE = os.environ.get("INFERROUTER_PACKAGE", "inferrouter")
 ir = importlib.import_module(PACKAGE)

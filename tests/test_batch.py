@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import csv
+import datetime
 import errno
 import io
 import itertools
@@ -346,6 +347,46 @@ class Ending(JobCase):
             self.assertEqual((bars[0].n, bars[0].total, bars[0].closed), (30, 30, True))
             with self.assertRaisesRegex(ir.ConfigError, "progress"):
                 self.job(source, "out3.jsonl").run(router, 7)
+
+
+class WrongSettings(JobCase):
+    def test_are_said_at_once(self) -> None:
+        """A setting that cannot be is refused in words that name it, before a file is made."""
+        source = self.file("in.txt", "a\n")
+        wrong: dict[str, tuple[Any, ...]] = {
+            "prompt": (3, b"x"),
+            "system": (3,),
+            "model": (None, 3),
+            "schema": (3, ["a"]),
+            "media": ("column", None),
+            "kind": ("xml", None),
+            "shape": ("xml", 3),
+            "settings": ("max_tokens=3",),
+            "workers": (0, "8", None),
+            "tries": (0,),
+            "timeout": (-1, "1"),
+            "until": ("18:00", -1, datetime.datetime(1, 1, 1)),
+            "stop_when_spent": (None, -1),
+            "max_spend": (-1, "1", True, float("nan")),
+            "dedupe": (None, 3),
+            "retry_failed": ("yes",),
+            "shard": (3, (1, 2, 3), (0, 2), (3, 2), ("1", "2"), "1/2", (True, 2)),
+            "fsync": (1,),
+            "on_change": ("keep it", None),
+        }
+        for name, values in wrong.items():
+            for value in values:
+                with self.subTest(name=name, value=value), self.assertRaisesRegex(ir.InferRouterError, name) as raised:
+                    self.job(source, **{name: value})
+                self.assertIsInstance(raised.exception, (ir.ConfigError, ir.InvalidRequestError))
+        for path in (None, 3, b"in.txt"):
+            with self.subTest(path=path), self.assertRaisesRegex(ir.ConfigError, "put"):
+                part("batch").Batch(path, self.folder / "out.jsonl")
+            with self.subTest(path=path), self.assertRaisesRegex(ir.ConfigError, "put"):
+                part("batch").Batch(source, path)
+        with self.assertRaisesRegex(ir.ConfigError, r"run takes an ir\.Router, not str"):
+            self.job(source).run("router")
+        self.assertEqual([path.name for path in self.folder.iterdir()], ["in.txt"])
 
 
 class BadInput(JobCase):

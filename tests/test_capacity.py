@@ -114,6 +114,16 @@ class Fleet(unittest.TestCase):
             with self.assertRaisesRegex(ir.InvalidRequestError, "days"):
                 router.capacity(days=days)
 
+    def test_what_is_no_number_of_rows(self) -> None:
+        """A count that cannot be is refused by its name, before anything is worked out."""
+        router, _, _ = self.fleet({"limits": {"rpd": 10}})
+        for name, wrong in (("rows", -1), ("rows", 2.5), ("rows", True), ("per_second", 0), ("per_second", "1")):
+            with self.subTest(name=name, wrong=wrong), self.assertRaisesRegex(ir.InvalidRequestError, f"{name} is a"):
+                router.finish_time(**{"rows": 5, name: wrong})
+        for name, wrong in (("tokens", -1), ("output_tokens", -1), ("reserved", "9"), ("tokens", 1.0)):
+            with self.subTest(name=name, wrong=wrong), self.assertRaisesRegex(ir.InvalidRequestError, f"{name} is a"):
+                router.capacity(**{name: wrong})
+
     def test_when_a_job_is_done(self) -> None:
         """So many rows are done at the moment the last of them is really served, or never where nothing will carry them."""
         router, clock, _ = self.fleet({"limits": {"rpm": 5, "rpd": 20}}, {"limits": {"rpd": 10}})

@@ -127,6 +127,20 @@ class Commands(JobCase):
         never = self.config("{ rpd = 0 }")
         self.assertEqual(run("plan", "--rows", "5", "--config", never).code, 1)
 
+    def test_a_plan_that_cannot_be(self) -> None:
+        """A number out of its range is misuse, 2, in words that name the option and the range."""
+        config = self.config()
+        for option, wrong in (
+            *(("--rows", text) for text in ("-1", "1.5", "many", str(10**13))),
+            *(("--tokens", text) for text in ("-1", str(10**10))),
+            *(("--days", text) for text in ("0", "-1", "nan", "inf", "401")),
+        ):
+            with self.subTest(option=option, wrong=wrong):
+                ran = run("plan", option, wrong, "--config", config)
+                self.assertEqual((ran.code, ran.out), (2, ""))
+                self.assertRegex(ran.err, rf"argument {option}: '{wrong}' is not a (whole )?number from [\d.]+ to [\d,]+\n$")
+        self.assertEqual(run("plan", "--rows", "0", "--tokens", "0", "--days", "400", "--config", config).code, 0)
+
     def test_until_times(self) -> None:
         """The ways a time is written, and words that are none."""
         until = part("cli_batch").until_time
@@ -215,6 +229,27 @@ class Display(unittest.TestCase):
         )
         self.assertRegex(text, r"waits for gemini/a m in 5 min")
         self.assertTrue(text.endswith("\r"))
+
+    def test_a_terminal_made_narrower(self) -> None:
+        """What a bar leaves on the screen, whatever becomes of the terminal's width meanwhile, is nothing."""
+        from tests.commands import Terminal
+
+        for term in ("xterm", "dumb"):
+            for widths in ((140, 60, 30), (140, 20, 100), (60, 140, 41)):
+                screen = Terminal()
+                with mock.patch.dict(os.environ, {"TERM": term}):
+                    shown = part("terminal").Screen(screen)
+                    for columns in widths:
+                        with mock.patch.dict(os.environ, {"COLUMNS": str(columns)}):
+                            before = len(screen.getvalue())
+                            shown.passing("x" * 200)
+                            drawn = re.sub(r"\x1b\[\d*[mJ]|\r", "", screen.getvalue()[before:])
+                            self.assertEqual(drawn, "x" * (columns - 1))  # one more would make a line of its own
+                            shown.passing("y" * (columns // 2))
+                            last = re.sub(r"\x1b\[\d*[mJ]", "", screen.getvalue()).split("\r")[-2]
+                            self.assertEqual(last, "y" * (columns // 2) + " " * (columns - 1 - columns // 2))
+                            shown.passing("z" * 200)
+                    self.assertEqual("\x1b[J" in screen.getvalue(), term == "xterm")
 
     def test_in_a_pipe(self) -> None:
         """Whole lines, one in thirty seconds, and one when a wait begins or ends."""

@@ -38,6 +38,8 @@ class Table(unittest.TestCase):
             (errors.ModelNotFoundError(status=404), "nothing", IGNORED, False, True),
             (errors.RateLimitedError(status=429), "request", IGNORED, False, True),
             (errors.ProviderUnavailableError(status=503), "request", FAILURE, False, False),
+            (errors.ProviderUnavailableError(status=503, scope="model"), "request", IGNORED, False, True),
+            (errors.ProviderUnavailableError(scope="model"), "reservation", FAILURE, False, False),
             (errors.AttemptTimeoutError(status=504), "request", FAILURE, False, False),
             (errors.ProviderUnavailableError(), "reservation", FAILURE, False, False),
             (errors.AttemptTimeoutError(), "reservation", FAILURE, False, False),

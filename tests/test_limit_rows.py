@@ -279,6 +279,24 @@ class Calls(unittest.TestCase):
         self.assertEqual(self.used(router)["parallel"], 0)
         self.assertEqual(self.served(router, 3), 3)
 
+    def test_places_and_a_window_are_full(self) -> None:
+        """Where all places are taken and a minute is spent, the minute's end is named: a place may be free at any moment."""
+        clock = FakeClock()
+        router = self.router(clock=clock, limits={"parallel": 1, "rpm": 1})
+        with router.stream(HELLO) as stream:
+            next(iter(stream))
+            frees = clock.now + 60
+            with self.assertRaises(ir.NoCandidatesError) as caught:
+                router.chat_completion(HELLO)
+            self.assertAlmostEqual(caught.exception.retry_at, frees, delta=1)
+            (found,) = router.explain(HELLO).rejections
+            self.assertAlmostEqual(found.retry_at, frees, delta=1)
+            with self.assertRaises(ir.NoCandidatesError):
+                router.chat_completion(HELLO, max_wait=30)
+            self.assertEqual(clock.slept, [])
+        self.assertTrue(router.chat_completion(HELLO, max_wait=90).text)
+        self.assertEqual(len(clock.slept), 1)
+
     def test_a_crash_heals(self) -> None:
         """The place of a call whose process died is free again after ten minutes, or after what `per` says."""
         for stated, lease in (({"parallel": 1}, 600), ({"parallel": 1, "per": "60s"}, 60)):

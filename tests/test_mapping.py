@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import itertools
 import threading
 import time
@@ -88,14 +89,35 @@ class Results(unittest.TestCase):
         self.assertEqual(len(found[0].response.embeddings), 2)
 
     def test_wrong_settings(self) -> None:
-        """A wrong setting is said at once."""
+        """A wrong setting is said at once, by its name, and before anything of the input is read."""
         router, _ = mock_router({"rpd": 100})
+        read: list[int] = []
+        wrong: list[dict[str, Any]] = [
+            *({"workers": value} for value in (0, True, 257, 1.0, "8", None)),
+            *({"tries": value} for value in (0, True, None, 10**9)),
+            *({"until": value} for value in (-1, True, "18:00", float("nan"), datetime.datetime(1, 1, 1), 10**400)),
+            *({"timeout": value} for value in ("1", -1, True, float("nan"))),
+            *({"stop_when_spent": value} for value in (None, "yes", -1, float("nan"))),
+            *({"ordered": value} for value in (3, None, "no")),
+            *({"model": value} for value in (None, 3, ["m"])),
+            {"worker": 8},
+            {"stream": True},
+        ]
         with router:
-            for wrong in ({"workers": 0}, {"workers": True}, {"tries": 0}, {"until": -1}, {"timeout": "1"}):
-                with self.subTest(wrong), self.assertRaisesRegex(ir.InvalidRequestError, next(iter(wrong))):
-                    router.map(["a"], **wrong)
-            with self.assertRaisesRegex(ir.InvalidRequestError, "iterable"):
-                router.map("one string")
+            for settings in wrong:
+                with self.subTest(settings), self.assertRaisesRegex(ir.InvalidRequestError, next(iter(settings))):
+                    router.map((read.append(at) for at in range(9)), **settings)
+            for requests in ("one string", b"bytes", {"messages": []}, ir.ChatRequest("x"), 3, None):
+                with self.subTest(requests), self.assertRaisesRegex(ir.InvalidRequestError, "map takes an iterable"):
+                    router.map(requests)
+            for arguments in ((), (["a"], 8)):
+                with self.subTest(arguments), self.assertRaises(ir.InvalidRequestError):
+                    router.map(*arguments)
+            fine = router.map(["a"], until=datetime.datetime.max, stop_when_spent=float("inf"), timeout=float("inf"))
+            self.assertEqual([result.ok for result in fine], [True])
+        with self.assertRaisesRegex(ir.InferRouterError, "router is closed"):
+            router.map(read.append(at) for at in range(9))
+        self.assertEqual(read, [])
 
 
 class Pacing(unittest.TestCase):
@@ -314,6 +336,28 @@ class Errors(unittest.TestCase):
         paid = ir.Config(accounts=[ir.AccountConfig("mock", "a", paid_enabled=True)], default_model="m")
         with ir.Router(paid, [provider]) as router, self.assertRaisesRegex(ir.NoCandidatesError, "allow_paid"):
             list(router.map(["a"] * 10))
+
+    def test_nothing_that_can_ever_serve(self) -> None:
+        """A limit of nothing ends the job with the first row, of whatever kind; a row that alone fits no limit does not, nor one
+        that names a model of its own that nobody serves while others are served."""
+        kinds: list[Any] = ["a", ir.ChatRequest("a", model="m"), ir.EmbedRequest(["a"], model="m"), ir.EmbedRequest(["a"])]
+        for limits in ({"rpd": 0}, {"tpm": 0}, {"rpm": 0, "rpd": 5}):
+            for row in kinds:
+                router, provider = mock_router(limits)
+                read: list[Any] = []
+                with (
+                    self.subTest(limits=limits, row=row),
+                    router,
+                    self.assertRaisesRegex(ir.NoCandidatesError, "whole limit of 0"),
+                ):
+                    list(router.map((read.append(row) or row for _ in range(1000)), workers=2))
+                self.assertLess(len(read), 20)
+                self.assertFalse(provider.calls)
+        provider = ir.MockProvider("mock", models=["m", "n"])
+        account = ir.AccountConfig("mock", "a", model_limits={"m": {"rpd": 100, "tpm": 2000}, "n": {"rpd": 0}})
+        mixed = [ir.ChatRequest("x", model="n"), ir.ChatRequest("x" * 9000, model="m"), ir.ChatRequest("x", model="m")]
+        with ir.Router(ir.Config(accounts=[account]), [provider], clock=FakeClock()) as router:
+            self.assertEqual([result.ok for result in router.map(mixed * 20, workers=2)], [False, False, True] * 20)
 
     def test_a_store_that_fails(self) -> None:
         """A quota store that fails now and then is asked again; one that stays down ends the job."""

@@ -172,5 +172,152 @@ class Down(RouterCase):
         self.assertEqual(router.chat_completion(HELLO).routing.account_id, "c")
 
 
+OVERLOADED = ir.MockReply(
+    body='{"error": {"code": 503, "message": "The model is overloaded.", "status": "UNAVAILABLE"}}', status=503
+)
+FIRST = outage.OVERLOAD_S[0]
+
+
+class Overloaded(unittest.TestCase):
+    """Models "big" and "small", in this order, at accounts of one provider; each answers what `self.says` holds for it."""
+
+    def setUp(self) -> None:
+        self.clock, self.meter = FakeClock(), EveryHook()
+        self.says: dict[str, Any] = {"big": OVERLOADED}
+
+    def router(self, names: str = "a", models: tuple[str, ...] = ("big", "small"), **settings: Any) -> Any:
+        provider = ir.MockProvider("sim", default=lambda body: self.says.get(body["model"], "served"))
+        alias = ir.ModelMapping("chat", [ir.ModelRef("sim", model) for model in models])
+        config = ir.Config([account(name, provider="sim", **settings) for name in names], [alias], policy="best_first")
+        router = ir.Router(config, [provider], clock=self.clock, meter=self.meter)
+        self.addCleanup(router.close)
+        return router
+
+    def asked(self) -> list[str]:
+        found = [event.account_id + " " + event.model for event in self.meter.routes]
+        self.meter.events.clear()
+        return found
+
+    def test_the_accounts_other_models_serve(self) -> None:
+        """An overloaded model rests by itself: the account's breaker stays closed, and its other models answer every call."""
+        for method in METHODS.values():
+            self.clock, self.meter = FakeClock(), EveryHook()
+            router = self.router()
+            for _ in range(10):
+                self.assertEqual(method(router).routing.model, "small")
+            self.assertEqual(self.asked(), ["a big"] + ["a small"] * 10)
+            state = router.status()["a"]
+            self.assertEqual(state.breaker, "closed")
+            (hold,) = state.holds
+            self.assertEqual((hold.key, hold.until), ("a|big", self.clock.now + FIRST))
+            self.assertIn("overloaded (503)", hold.reason)
+            self.assertEqual(used(router, "a")["rpd"], 11)
+
+    def test_it_rests_longer_each_time(self) -> None:
+        """Every rest is twice the one before, to a limit; an answer, or long silence, makes the next a first one."""
+        router = self.router()
+        rests = []
+        for _ in range(9):
+            router.chat_completion(HELLO)
+            (hold,) = router.status()["a"].holds
+            rests.append(hold.until - self.clock.now)
+            self.clock.now = hold.until
+        self.assertEqual(rests, [5, 10, 20, 40, 80, 160, 300, 300, 300])
+        self.says["big"] = "at last"
+        self.assertEqual(router.chat_completion(HELLO).text, "at last")
+        self.assertFalse(router._runtime.health.outages)
+        self.assertFalse(router._runtime.health.outages.suspects)
+        self.says["big"] = OVERLOADED
+        for pause in (FIRST, outage.FORGET_S + 11):
+            router.chat_completion(HELLO)
+            (hold,) = router.status()["a"].holds
+            self.clock.advance(pause)
+        router.chat_completion(HELLO)
+        (hold,) = router.status()["a"].holds
+        self.assertEqual(hold.until - self.clock.now, FIRST)
+
+    def test_the_provider_says_how_long(self) -> None:
+        """A Retry-After counts instead."""
+        self.says["big"] = ir.MockReply(status=503, body="The model is overloaded", headers={"retry-after": "77"})
+        router = self.router()
+        for _ in range(3):
+            router.chat_completion(HELLO)
+            (hold,) = router.status()["a"].holds
+            self.assertEqual(hold.until - self.clock.now, 77)
+            self.clock.now = hold.until
+
+    def test_one_call_probes_it(self) -> None:
+        """After the rest one call asks the model, and those that come while it does go elsewhere."""
+        router = self.router()
+        router.chat_completion(HELLO)
+        self.clock.advance(FIRST)
+        inner: list[str] = []
+
+        def answer(body: Any) -> str:
+            inner.extend(router.chat_completion(HELLO).routing.model for _ in range(3))
+            return "back"
+
+        self.says["big"] = answer
+        self.asked()
+        self.assertEqual(router.chat_completion(HELLO).text, "back")
+        self.assertEqual(inner, ["small"] * 3)
+        self.assertEqual(self.asked(), ["a big"] + ["a small"] * 3)
+        self.says["big"] = "back"
+        self.assertEqual(router.chat_completion(HELLO).routing.model, "big")
+
+    def test_two_accounts_tell_of_all(self) -> None:
+        """A model that is overloaded at two accounts is not asked for at the others, while their other models are."""
+        router = self.router("abcdef")
+        self.assertEqual(router.chat_completion(HELLO).routing.model, "small")
+        self.assertEqual(self.asked(), ["a big", "b big", "a small"])
+        rejected = {(each.account_id, each.code) for each in router.explain(HELLO).rejections}
+        self.assertEqual(rejected, {("a", "held"), ("b", "held"), *((name, "outage") for name in "cdef")})
+        self.assertIn("the model is overloaded, and rests", str(router.explain(HELLO)))
+        self.assertEqual({state.breaker for state in router.status().values()}, {"closed"})
+        self.clock.advance(REST)
+        router.chat_completion(HELLO)
+        self.assertEqual([each[2:] for each in self.asked()], ["big", "small"])
+        self.clock.advance(REST)
+        self.says["big"] = "back"
+        for _ in range(6):
+            self.assertEqual(router.chat_completion(HELLO).routing.model, "big")
+
+    def test_waiting_for_it(self) -> None:
+        """Where there is nothing else the error says when it may serve again, and max_wait waits for that."""
+        router = self.router(models=("big",))
+        with self.assertRaises(ir.AllCandidatesFailedError) as caught:
+            router.chat_completion(HELLO)
+        self.assertEqual(caught.exception.retry_at, self.clock.now + FIRST)
+        with self.assertRaises(ir.NoCandidatesError) as refused:
+            router.chat_completion(HELLO)
+        self.assertEqual(refused.exception.retry_at, self.clock.now + FIRST)
+        answers = iter([OVERLOADED, "back"])
+        self.says["big"] = lambda body: next(answers)
+        self.assertEqual(router.chat_completion(HELLO, max_wait=60).text, "back")
+        self.assertEqual(self.clock.slept, [FIRST, 2 * FIRST])
+
+    def test_a_caller_at_fault_is_no_overload(self) -> None:
+        """A probe that is refused for what it asked leaves the model to the next call."""
+        router = self.router(models=("big",))
+        with self.assertRaises(ir.AllCandidatesFailedError):
+            router.chat_completion(HELLO)
+        self.clock.advance(FIRST)
+        self.says["big"] = ir.MockReply(status=400, body="no")
+        with self.assertRaises(ir.InvalidRequestError):
+            router.chat_completion(HELLO)
+        self.says["big"] = "fine"
+        self.assertEqual(router.chat_completion(HELLO).text, "fine")
+
+    def test_a_plain_503(self) -> None:
+        """One that does not speak of a model is the account's failure, as a 500 is whatever it says."""
+        for status, said in ((503, "Service unavailable"), (500, "The model is overloaded")):
+            self.says["big"] = ir.MockReply(status=status, body=said)
+            router = self.router(models=("big",))
+            for _ in range(3):
+                with self.assertRaises(ir.AllCandidatesFailedError):
+                    router.chat_completion(HELLO)
+            self.assertEqual(router.status()["a"].breaker, "open")
+
+
 if __name__ == "__main__":
     unittest.main()

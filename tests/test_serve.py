@@ -206,6 +206,8 @@ class Errors(Served):
             {"model": 7},
             {"max_tokens": "many"},
             {"response_format": {"type": "poem"}},
+            {"response_format": {"type": {}}},
+            {"response_format": {"type": []}},
         ):
             reply = self.ask("POST", "/v1/chat/completions", {**HELLO, **change})
             self.said(reply, 400, "invalid_request_error", None)
@@ -505,23 +507,29 @@ class Bounds(Served):
 
 class SlowProviders(unittest.TestCase):
     def test_stopping_waits_for_no_provider(self) -> None:
-        """A call whose provider does not answer keeps nobody from stopping."""
-        with ScriptedServer(lambda peer: peer.wait(20) if peer.request() else None) as stuck:
-            account = ir.AccountConfig("stuck", "s", base_url=stuck.url, auth=ir.Auth("k"))
-            router = ir.Router(ir.Config(accounts=[account]), [ir.OpenAICompatProvider("stuck", stuck.url)])
+        """A call whose provider does not answer, and whose wire is its own and cannot be shut, keeps nobody from stopping."""
+        asked, over = threading.Event(), threading.Event()
+
+        class Deaf:
+            def send(self, *_: object, **settings: object) -> None:
+                asked.set()
+                over.wait(20)
+                raise part("wire").WireFault("cut", "over")
+
+        provider: Any = ir.OpenAICompatProvider("stuck", "http://127.0.0.1:1")
+        provider.wire = Deaf()
+        with ir.Router(ir.Config(accounts=[ir.AccountConfig("stuck", "s", auth=ir.Auth("k"))]), [provider]) as router:
             server = ir.serve(router, port=0)
             with socket.create_connection(("127.0.0.1", server.port)) as hanging:
                 hanging.sendall(post(json.dumps({**HELLO, "model": "stuck/m"}).encode()))
-                while not stuck.requests:
-                    time.sleep(0.01)
+                self.assertTrue(asked.wait(5))
                 began = time.monotonic()
                 with unittest.mock.patch.object(part("serve_endpoint"), "LAST_S", 0.2):
                     server.stop(0.1)
                 self.assertLess(time.monotonic() - began, 3.0)
             thread = next(iter(server._open.values()))
-            stuck.stopped.set()
+            over.set()
             thread.join(10)
-            router.close()
         self.assertFalse(thread.is_alive())
 
     def test_an_answer_that_never_comes_holds_nobody_else(self) -> None:

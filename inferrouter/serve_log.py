@@ -9,17 +9,23 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 from .events import CallEvent, ResultEvent
 from .frozen import frozen_value
 from .meter import Clock
 from .meter_metrics import MetricsMeter
 from .records import Routing, Usage
-from .status import Explanation
+
+if TYPE_CHECKING:
+    from .candidates import Candidate
+    from .errors import Rejection
 
 KEPT = 2000
 """Calls that are remembered at most."""
+KEPT_LINE = 8
+"""Accounts that a call remembers of those that stood in line, and of the others."""
 KEPT_S = 3600.0
 """Seconds for which they are."""
 OUTCOMES = {"done": "ok", "left": "abandoned"}
@@ -34,7 +40,7 @@ class Call:
 
     __slots__ = (
         *("number", "path", "model", "stream", "client", "state", "began_at", "began", "first_s", "took_s", "status"),
-        *("routing", "usage", "error", "ranking"),
+        *("routing", "usage", "error", "line", "passed_over"),
     )
 
     def __init__(self, number: int, path: str, client: str, wall: float, mono: float) -> None:
@@ -52,7 +58,12 @@ class Call:
         self.routing: Routing | None = None
         self.usage = Usage()
         self.error = ""
-        self.ranking: Explanation | None = None
+        self.line: tuple[Candidate, ...] = ()
+        self.passed_over: tuple[Rejection, ...] = ()
+
+    def lined_up(self, line: Sequence[Candidate], passed_over: Sequence[Rejection]) -> None:
+        """Who stood in line when it was last looked for a slot, and who did not: those that are shown."""
+        self.line, self.passed_over = tuple(line[:KEPT_LINE]), tuple(passed_over[:KEPT_LINE])
 
     def shown(self, now: float) -> dict[str, Any]:
         """The call as JSON. `now`: monotonic seconds."""
@@ -82,12 +93,10 @@ class Call:
 
     def _choice(self) -> dict[str, Any]:
         """Why the one that answered was chosen, who stood behind it, and why each other was passed over."""
-        ranking, who = self.ranking, self.routing.account_id if self.routing else None
-        if ranking is None:
-            return {"why": "", "behind": [], "passed_over": []}
-        chosen = next((each.reason for each in ranking.candidates if each.account_id == who), "")
-        behind = [f"{each.account_id}: {each.reason}" for each in ranking.candidates if each.account_id != who]
-        return {"why": chosen, "behind": behind[:4], "passed_over": [str(each) for each in ranking.rejections[:6]]}
+        who = self.routing.account_id if self.routing else None
+        chosen = next((each.reason for each in self.line if each.account_id == who), "")
+        behind = [f"{each.account_id}: {each.reason}" for each in self.line if each.account_id != who]
+        return {"why": chosen, "behind": behind[:4], "passed_over": [str(each) for each in self.passed_over[:6]]}
 
 
 @frozen_value

@@ -176,6 +176,8 @@ class _Round(Generic[T]):
             unwanted = left_out(found.candidates, self.queue)
             self._unwanted = {(each.account_id, each.model) for each in unwanted}
             self.rejections += unwanted
+        if self.operation.cancel is not None and self.operation.cancel.on_line is not None:
+            self.operation.cancel.on_line(self.queue, self.rejections)
         answer = self._serve()
         if answer is None and self._moment()[0] > self._before:
             return self.run_again()

@@ -47,7 +47,7 @@ from .health import Verdict
 from .policy import OWN_POLICIES, Policy, sticky
 from .quota import Refusal
 from .routes import Route, route_over
-from .spend_caps import DOLLARS
+from .spend_caps import void_cap
 from .waiting import CallCancelledError
 from .waiting_line import Place
 from .waiting_turn import WaitingTurn
@@ -334,15 +334,10 @@ class _Round(Generic[T]):
 
     def _say_void_cap(self, candidate: Candidate, wants: Sequence[tuple[str, float]]) -> None:
         """Tell the meter and `Router.warnings`, the first time, of a paid call that no cap of its account counts."""
-        spends = candidate.deployment.spends
-        units = [unit.replace("_", " ") for _, unit in spends]
-        if DOLLARS not in units and not any(amount for _, amount in wants[-len(spends) :]):
-            who = f"{candidate.provider}/{candidate.account_id}"
-            text = (
-                f"accounts: max_daily_spend of {who} counts {' and '.join(units)} alone, of which calls of {candidate.model!r} "
-                "have none, so that it does not bound them: cap requests or dollars as well"
-            )
-            self.runtime.say(f"cap {candidate.account_id}", text, (candidate.provider, candidate.account_id, candidate.model))
+        place = (candidate.provider, candidate.account_id, candidate.model)
+        text = void_cap(*place, candidate.deployment.spends, wants)
+        if text:
+            self.runtime.say(f"cap {candidate.account_id}", text, place)
 
     def _refused(self, candidate: Candidate, refusal: Refusal) -> None:
         """The store had too little left. If other calls took what `candidate` was assessed by, it is assessed again: it may serve

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import gc
 import json
 import re
 import shutil
@@ -92,6 +93,14 @@ def nodes(name: str) -> list[ast.AST]:
     """Every statement and expression of a module that these tests look at."""
     kinds = (ast.ImportFrom, ast.Import, ast.Call, ast.Attribute)
     return [node for node in ast.walk(tree(name)) if isinstance(node, kinds)]
+
+
+def setUpModule() -> None:
+    """The trees are hundreds of thousands of objects, none of them garbage: looking for some would take longer than parsing."""
+    gc.disable()
+    unittest.addModuleCleanup(gc.enable)
+    for kept in (nodes, tree, sources):
+        unittest.addModuleCleanup(kept.cache_clear)
 
 
 def exported(name: str) -> list[str] | None:

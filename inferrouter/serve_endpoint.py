@@ -248,7 +248,10 @@ class Serve:
             self._inner_error(connection, line[1], exc)
         finally:
             if status:
-                log.info("%s %s %s %d %.3f s", address, line[0], plain(line[1][:200]), status, self._clock.monotonic() - began)
+                self._log.count()
+                if log.isEnabledFor(logging.INFO):
+                    took = self._clock.monotonic() - began
+                    log.info("%s %s %s %d %.3f s", address, line[0], plain(line[1][:200]), status, took)
         return True
 
     def _refused(self, connection: Connection, address: str, line: Sequence[str], problem: Problem) -> int:

@@ -13,6 +13,7 @@ import struct
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from email.utils import formatdate
+from functools import lru_cache
 from http import HTTPStatus
 
 from .frozen import frozen_value
@@ -187,8 +188,11 @@ class Connection:
     def _start(self, status: int, fields: Fields) -> bytes:
         head = self._head
         keeps = self.keeps
-        lines = [f"HTTP/1.1 {status} {_PHRASES.get(status, 'Unknown')}", f"Date: {formatdate(self._clock.time(), usegmt=True)}"]
-        lines += [f"{name}: {plain(value)}" for name, value in fields]
+        lines = [f"HTTP/1.1 {status} {_PHRASES.get(status, 'Unknown')}", _date(int(self._clock.time()))]
+        told = "".join([value for _, value in fields])
+        if not (told.isascii() and told.isprintable()):
+            fields = [(name, plain(value)) for name, value in fields]
+        lines += [f"{name}: {value}" for name, value in fields]
         if not keeps:
             lines.append("Connection: close")
         elif head is not None and not head.chunks:
@@ -277,6 +281,11 @@ class Connection:
         except (OSError, ValueError) as exc:
             self._broken = True
             raise Gone from exc
+
+
+@lru_cache(maxsize=4)
+def _date(second: int) -> str:
+    return f"Date: {formatdate(second, usegmt=True)}"
 
 
 def plain(value: str) -> str:

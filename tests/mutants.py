@@ -267,11 +267,13 @@ MUTANTS = (
     Mutant("a cut transaction stays", "quota_session", 'self.cursor.execute("ROLLBACK")', "pass", ("test_interrupts",)),
     Mutant(
         "a step between look and change",
-        "quota_memory",
+        "quota_book",
         "if not self._newest.replace(seen, entry):",
         "if not self._newest.replace(self._newest.look()[1], entry):",
         ("test_interrupts", "test_quota"),
     ),
+    Mutant("changes are not passed on", "quota_book", "keys.update(self._changed[number])", "pass", ("test_quota_book",)),
+    Mutant("looks of other times", "quota_book", " or earlier._origin is not self._origin", "", ("test_quota_book",)),
     Mutant("a child settles", "attempt", "if self._ended or self._pid != PROCESS.pid:", "if self._ended:", ("test_forks",)),
     Mutant("a child reads", "transport", "if self._pid != PROCESS.pid:  # whoever", "if False:  # whoever", ("test_forks",)),
     Mutant(

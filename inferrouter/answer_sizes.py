@@ -25,12 +25,13 @@ STEP = 16
 class AnswerSize:
     """The answers of one model. `reserve`: tokens to keep for the next one. Thread-safe."""
 
-    __slots__ = ("_recent", "_table", "reserve")
+    __slots__ = ("_longest", "_recent", "_table", "reserve")
 
     def __init__(self, table: AnswerSizes) -> None:
         self.reserve = DEFAULT_OUTPUT_TOKENS
         self._table = table
         self._recent: deque[int] = deque(maxlen=REMEMBERED)
+        self._longest = 0
 
     @property
     def version(self) -> int:
@@ -41,10 +42,15 @@ class AnswerSize:
         """An answer had so many tokens."""
         if tokens <= 0:
             return
-        self._recent.append(tokens)
-        recent = list(self._recent)  # in one step, so that no lock is needed: a signal handler's call could never get it
-        margin = MARGINS[min(len(recent), len(MARGINS)) - 1]
-        reserve = -(-int(max(recent) * margin) // STEP) * STEP
+        recent, longest = self._recent, self._longest
+        if tokens <= longest and len(recent) == REMEMBERED and (recent[0] < longest or tokens == longest):
+            recent.append(tokens)  # neither who comes nor who goes changes which is the longest
+            return
+        recent.append(tokens)
+        answers = list(recent)  # in one step, so that no lock is needed: a signal handler's call could never get it
+        margin = MARGINS[min(len(answers), len(MARGINS)) - 1]
+        self._longest = longest = max(answers)
+        reserve = -(-int(longest * margin) // STEP) * STEP
         if reserve != self.reserve:
             self._table.changes()
             self.reserve = reserve

@@ -9,7 +9,6 @@ interrupt cut off. Must never decide which candidate comes next, nor know a wire
 from __future__ import annotations
 
 import math
-import os
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -17,7 +16,7 @@ from dataclasses import field
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 from .candidates import CallNeeds, Candidate, Instant, amounts_needed
-from .costs import UNITS, cost_of, with_media
+from .costs import cost_of, with_media
 from .errors import InferRouterError, InvalidRequestError, Rejection
 from .failure_table import FailureRule
 from .frozen import frozen_value
@@ -27,6 +26,7 @@ from .learning import Learner
 from .limits import MAX_AMOUNT
 from .meter import Clock, Listeners
 from .notices import Notices
+from .own_process import PROCESS
 from .policy import Policy
 from .quota import QuotaStore, Refusal, Reservation
 from .records import ChatRequest, EmbedRequest, Routing, Usage
@@ -189,7 +189,7 @@ class LiveAttempt:
         self.budget = 0.0
         self.dropped = dropped
         self._permit = Permit(candidate.account_id)
-        self._pid = os.getpid()
+        self._pid = PROCESS.pid
         self._expected = operation.needs.estimate
         self.wants: Sequence[tuple[str, float]] = ()
         self._reservation: tuple[QuotaStore, Reservation] | None = None
@@ -216,7 +216,9 @@ class LiveAttempt:
                 self.abandon()
                 return taken
             self._reservation = taken
-        self.budget = min(account.attempt_timeout or runtime.attempt_timeout, operation.time_left(runtime.clock))
+        self.budget = account.attempt_timeout or runtime.attempt_timeout
+        if operation.deadline is not None:
+            self.budget = min(self.budget, operation.time_left(runtime.clock))
         self._started = runtime.clock.monotonic()
         return None
 
@@ -241,8 +243,8 @@ class LiveAttempt:
     def _learn(self, reply: WireReply) -> None:
         """What the answer's headers say of the limits."""
         headers = getattr(reply, "headers", None)  # a wire of the caller's own may have none
-        if isinstance(headers, Mapping):
-            runtime = self.runtime
+        runtime = self.runtime
+        if isinstance(headers, (dict, Mapping)) and runtime.learner.hears(headers):
             seen = runtime.learner.answered(self.candidate, self.wants, headers, self._started, runtime.now())
             if seen and self.operation.trace is not None:
                 self.operation.trace.learned(self.candidate, seen)
@@ -283,7 +285,7 @@ class LiveAttempt:
             amounts = None
         else:
             refused = rule.charge == "request"
-            kept = [refused and UNITS[unit].kept for _, unit in self.candidate.buckets]
+            kept = [refused and unit.kept for _, unit in self.candidate.charges]
             amounts = [amount if keeps else 0.0 for (_, amount), keeps in zip(self.wants, kept, strict=True)]
         self._end(rule.verdict, amounts, seen or Usage(), error)
 
@@ -299,7 +301,7 @@ class LiveAttempt:
         error: InferRouterError | None,
         answer: ChatResponse | EmbedResponse | None = None,
     ) -> None:
-        if self._ended or self._pid != os.getpid():
+        if self._ended or self._pid != PROCESS.pid:
             return
         runtime, trace = self.runtime, self.operation.trace
         amounts = self._places_freed(amounts)
@@ -308,7 +310,7 @@ class LiveAttempt:
         runtime.health.release(self._permit, verdict, now.mono)
         if self._reservation is not None:
             runtime.ledger.settle(self._reservation, amounts, now.wall)
-            if amounts is not None and any(amount < taken for (_, taken), amount in zip(self.wants, amounts, strict=True)):
+            if amounts is not None and runtime.lines.joined and _gives_back(self.wants, amounts):
                 runtime.lines.freed()
         if usage is not None and trace is not None and self._ending.setdefault("told", told := object()) is told:
             took, cost, first = now.mono - self._started, self.cost(usage), self._first_chunk_s
@@ -319,23 +321,28 @@ class LiveAttempt:
     def _amounts(self, usage: Usage) -> list[float]:
         prices, usage = self.candidate.deployment.prices, self._with_media(usage)
         amounts = []
-        for (_, unit), (_, reserved) in zip(self.candidate.buckets, self.wants, strict=True):
-            used = UNITS[unit].used
-            amount = reserved if used is None else used(usage, prices)
-            # A provider of the user's own may say anything: what is not a count stays as it was reserved.
-            amounts.append(min(amount, MAX_AMOUNT) if amount >= 0 else reserved)
+        for (_, unit), (_, reserved) in zip(self.candidate.charges, self.wants, strict=True):
+            amount = reserved if unit.used is None else unit.used(usage, prices)
+            if not amount >= 0:  # a provider of the user's own may say anything: what is not a count stays as it was reserved
+                amount = reserved
+            amounts.append(amount if amount <= MAX_AMOUNT else MAX_AMOUNT)
         return amounts
 
     def _places_freed(self, amounts: list[float] | None) -> list[float] | None:
         """`amounts` without what was used only while the call was under way."""
-        units = [UNITS[unit] for _, unit in self.candidate.buckets]
-        if not any(unit.held for unit in units):
+        if not self.candidate.deployment.holds_places:
             return amounts
         kept = [amount for _, amount in self.wants] if amounts is None else amounts
-        return [0.0 if unit.held else amount for unit, amount in zip(units, kept, strict=True)]
+        return [0.0 if unit.held else amount for (_, unit), amount in zip(self.candidate.charges, kept, strict=True)]
 
     def _with_media(self, usage: Usage) -> Usage:
-        return with_media(usage, self.operation.needs.estimate, self.candidate.deployment.prices)
+        estimate = self.operation.needs.estimate
+        return with_media(usage, estimate, self.candidate.deployment.prices) if estimate.media else usage
+
+
+def _gives_back(wants: Sequence[tuple[str, float]], amounts: Sequence[float]) -> bool:
+    """Whether a settlement leaves more than there was while the call was under way."""
+    return any(amount < taken for (_, taken), amount in zip(wants, amounts, strict=True))
 
 
 def _beginning(reply: WireReply) -> bytes:

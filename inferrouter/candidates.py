@@ -12,11 +12,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import compress, count
 from operator import is_not
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 from .account import CATALOG
 from .agreement import UNLIMITED
-from .costs import UNITS, Estimate
+from .costs import UNITS, Estimate, Unit
 from .errors import Rejection
 from .guarded_store import GuardedStore
 from .health import BreakerState, Health
@@ -59,6 +59,11 @@ class Candidate(NamedTuple):
     def buckets(self) -> Sequence[tuple[str, str]]:
         """The buckets that its call is charged to, with their units."""
         return self.deployment.free_buckets if self.free else self.deployment.paid_buckets
+
+    @property
+    def charges(self) -> Sequence[tuple[str, Unit]]:
+        """The same with all that each unit says."""
+        return self.deployment.free_charges if self.free else self.deployment.paid_charges
 
     def __repr__(self) -> str:
         kind = "free" if self.free else "paid"
@@ -109,16 +114,19 @@ def find_candidates(
     headrooms = ledger.headroom(route.bucket_keys, now.wall, max_wait, LOOK_S) if route.bucket_keys else []
     holds = ledger.holds(now.wall, route.hold_keys, max_wait, LOOK_S)
     if len(route.deployments) >= MANY and not (needs.request is not None and needs.request.require):
-        results = _kept_results(route, needs, headrooms, holds, health, now)
+        kept = _kept_results(route, needs, headrooms, holds, health, now)
+        if not kept.rejected and not health.outages:
+            return Assessment(cast("tuple[Candidate, ...]", tuple(kept.results)), ())
+        results = kept.results
     else:
-        by_key = {headroom.key: headroom for headroom in headrooms}
+        by_key = dict(zip(route.bucket_keys, headrooms, strict=True))
         results = [
             assess(deployment, order, needs, by_key, holds, health, now) for order, deployment in enumerate(route.deployments)
         ]
     if health.outages:
         results = [_unless_out(found, health, now) for found in results]
     candidates = tuple([found for found in results if found.__class__ is Candidate])
-    if len(candidates) == len(results):
+    if len(candidates) == len(results):  # as nearly always
         return Assessment(candidates, ())
     return Assessment(candidates, tuple([found for found in results if not isinstance(found, Candidate)]))
 
@@ -141,21 +149,23 @@ def assess(
             until = None if hold.reason.startswith("Authentication") else hold.until
             return _rejection(deployment, "held", f"held: {hold.reason}", until)
     state, wait, in_flight = health.peek(account.id, now.mono)
-    if state is not BreakerState.CLOSED and wait > 0:
+    if wait > 0 and state is not BreakerState.CLOSED:
         return _rejection(deployment, "breaker", "the breaker is open after repeated failures", now.wall + wait)
     unable = _unable(deployment, needs)
     if unable is not None:
         return unable
     deployment = deployment.with_allowance(headrooms[deployment.allowance_key].limit)
-    if needs.estimate.open_answers:
-        needs = needs._replace(estimate=deployment.expected(needs.estimate))
-    free, spent = _is_free(deployment, needs, headrooms)
+    estimate = deployment.expected(needs.estimate)
+    free, spent = _is_free(deployment, estimate, headrooms)
     if not free:
-        refused = _refused_paid(deployment, needs, headrooms, spent)
+        refused = _refused_paid(deployment, needs.allow_paid, estimate, headrooms, spent)
         if refused is not None:
             return refused
-    keys = deployment.free_buckets if free else deployment.paid_buckets
-    share = min([headrooms[key].share for key, _ in keys], default=1.0)
+    share = 1.0
+    for key, _ in deployment.free_buckets if free else deployment.paid_buckets:
+        found = headrooms[key].share
+        if found < share:
+            share = found
     return Candidate(account.provider, account.id, deployment.model, free, share, deployment.price, in_flight, order, deployment)
 
 
@@ -182,7 +192,8 @@ def _unless_out(found: Candidate | Rejection, health: Health, now: Instant) -> C
 class _Kept(NamedTuple):
     """What one look at a route found, for the next one. Never changed, so that threads may share it without a lock.
 
-    `spans`: of each result, from and up to which total of estimated tokens it holds; `busy`: the accounts it was not idle at.
+    `least`, `most`: of each result, from and up to which total of estimated tokens it holds, and `lowest`, `highest` what all of
+    them have in common; `busy`: the accounts it was not idle at; `rejected`: how many are rejections.
     """
 
     headrooms: Sequence[Headroom]
@@ -191,7 +202,10 @@ class _Kept(NamedTuple):
     results: list[Candidate | Rejection]
     least: list[float]
     most: list[float]
+    lowest: float
+    highest: float
     sizes: int
+    rejected: int
 
 
 def _kept_results(
@@ -201,7 +215,7 @@ def _kept_results(
     holds: Mapping[str, Hold],
     health: Health,
     now: Instant,
-) -> list[Candidate | Rejection]:
+) -> _Kept:
     """The result of each deployment, taken over from the last look at `route` for calls of this kind where nothing changed.
 
     What a result depends on: its buckets' headroom, its holds, its account's breaker and calls in flight, what the request
@@ -220,9 +234,10 @@ def _kept_results(
         again: Iterable[int] = range(len(deployments))
         results: list[Candidate | Rejection] = [_NOT_YET] * len(deployments)
         least, most = [0.0] * len(deployments), [0.0] * len(deployments)
+        lowest, highest, rejected = -math.inf, math.inf, len(deployments)
     else:
         changed: set[int] = set()
-        for place in compress(count(), map(is_not, kept.headrooms, headrooms)):
+        for place in _changed_places(kept.headrooms, headrooms):
             changed.update(route.users[route.bucket_keys[place]])
         for account_id in busy | kept.busy:
             changed.update(route.users.get(account_id, ()))
@@ -230,28 +245,47 @@ def _kept_results(
             for key in {*holds, *kept.holds}:
                 if holds.get(key) != kept.holds.get(key):
                     changed.update(route.users.get(key, ()))
-        if not max(kept.least) <= total <= min(kept.most):
+        if not kept.lowest <= total <= kept.highest:
             changed.update(
                 at for at, (low, high) in enumerate(zip(kept.least, kept.most, strict=True)) if not low <= total <= high
             )
         if not changed:
-            return kept.results
+            return kept
         again = changed
         results, least, most = kept.results[:], kept.least[:], kept.most[:]
-    by_key = dict(zip(route.bucket_keys, headrooms, strict=True))
+        lowest, highest, rejected = kept.lowest, kept.highest, kept.rejected
     not_idle = set(busy)
+    outgrown = False
     for at in again:
         deployment = deployments[at]
+        by_key = {key: headrooms[route.places[key]] for key in deployment.bucket_keys}
+        rejected -= results[at].__class__ is Rejection
         found = results[at] = assess(deployment, at, needs, by_key, holds, health, now)
+        rejected += found.__class__ is Rejection
         reserve = deployment.expected(needs.estimate).output_tokens if open_answers else 0
         low, high = _span(deployment, total + reserve, found, by_key[deployment.allowance_key])
-        least[at], most[at] = low - reserve, high - reserve
+        low, high = low - reserve, high - reserve
+        outgrown = outgrown or (least[at] == lowest > low) or (most[at] == highest < high)
+        least[at], most[at] = low, high
+        lowest, highest = max(lowest, least[at]), min(highest, most[at])
         if found.in_flight if isinstance(found, Candidate) else found.code == "breaker":
             not_idle.add(found.account_id)  # perhaps only since `busy` was asked
     if len(route.memo) >= KINDS:
         route.memo.clear()
-    route.memo[kind] = _Kept(headrooms, holds, frozenset(not_idle), results, least, most, sizes)
-    return results
+    if outgrown:  # one of those that bounded the others may do so no more
+        lowest, highest = max(least), min(most)
+    made = _Kept(headrooms, holds, frozenset(not_idle), results, least, most, lowest, highest, sizes, rejected)
+    route.memo[kind] = made
+    return made
+
+
+def _changed_places(before: Sequence[Headroom], headrooms: Sequence[Headroom]) -> Iterable[int]:
+    """Where the headroom is another object than before. Stores may know that, see `quota_book.Seen`."""
+    tell = getattr(headrooms, "changed_since", None)
+    places: list[int] | None = tell(before) if tell is not None else None
+    if places is None:
+        return compress(count(), map(is_not, before, headrooms))
+    return [place for place in places if before[place] is not headrooms[place]]
 
 
 def _span(deployment: Deployment, total: int, found: Candidate | Rejection, allowance: Headroom) -> tuple[float, float]:
@@ -272,7 +306,9 @@ def _span(deployment: Deployment, total: int, found: Candidate | Rejection, allo
 
 def amounts_needed(candidate: Candidate, estimate: Estimate) -> tuple[tuple[str, float], ...]:
     """What the candidate's call must reserve: each bucket with its amount."""
-    return tuple([(key, amount_of(candidate.deployment, unit, estimate)) for key, unit in candidate.buckets])
+    prices = candidate.deployment.prices
+    wants = [(key, unit.needed(estimate, prices)) for key, unit in candidate.charges]
+    return tuple([want if want[1] <= MAX_AMOUNT else (want[0], MAX_AMOUNT) for want in wants])
 
 
 def amount_of(deployment: Deployment, unit: str, estimate: Estimate) -> float:
@@ -280,23 +316,23 @@ def amount_of(deployment: Deployment, unit: str, estimate: Estimate) -> float:
     return min(UNITS[unit].needed(estimate, deployment.prices), MAX_AMOUNT)
 
 
-def _is_free(deployment: Deployment, needs: CallNeeds, headrooms: Mapping[str, Headroom]) -> tuple[bool, Headroom | None]:
+def _is_free(deployment: Deployment, estimate: Estimate, headrooms: Mapping[str, Headroom]) -> tuple[bool, Headroom | None]:
     if deployment.allowance is None:
         return not deployment.bound.account.paid_enabled, None
     key, unit = deployment.allowance
     headroom = headrooms[key]
-    needed = amount_of(deployment, unit, needs.estimate)
+    needed = amount_of(deployment, unit, estimate)
     return headroom.used + needed <= headroom.limit.ceiling and headroom.remaining > 0, headroom
 
 
 def _refused_paid(
-    deployment: Deployment, needs: CallNeeds, headrooms: Mapping[str, Headroom], spent: Headroom | None
+    deployment: Deployment, allow_paid: bool, estimate: Estimate, headrooms: Mapping[str, Headroom], spent: Headroom | None
 ) -> Rejection | None:
     account = deployment.bound.account
-    if not (account.paid_enabled and needs.allow_paid):
-        what = _spent_words(spent, deployment, needs.estimate) if spent is not None else "it is a paid account"
+    if not (account.paid_enabled and allow_paid):
+        what = _spent_words(spent, deployment, estimate) if spent is not None else "it is a paid account"
         missing = "allow_paid is false" if account.paid_enabled else "paid_enabled is false"
-        found = _rejection(deployment, "paid_not_allowed", f"{what}, and {missing}", _comes_back(deployment, needs, spent))
+        found = _rejection(deployment, "paid_not_allowed", f"{what}, and {missing}", _comes_back(deployment, estimate, spent))
         return found if spent is None or spent.limit.rolling else replace(found, zone=spent.limit.zone)
     if not deployment.prices.has_price and account.prices == CATALOG and DOLLARS in account.spend_caps:
         reason = f"the catalog has no price of {deployment.model!r}, so max_daily_spend could not hold; state its price"
@@ -304,9 +340,9 @@ def _refused_paid(
     for key, unit in deployment.spends:
         headroom = headrooms[key]
         limit = headroom.limit
-        needed = amount_of(deployment, unit, needs.estimate)
+        needed = amount_of(deployment, unit, estimate)
         if headroom.used + needed > limit.ceiling or (headroom.remaining <= 0 and limit.amount != UNLIMITED):
-            reason = f"max_daily_spend reached: {_spend_words(headroom, needed)}{reserve_words(unit, needs.estimate)}"
+            reason = f"max_daily_spend reached: {_spend_words(headroom, needed)}{reserve_words(unit, estimate)}"
             fits_later = needed <= limit.ceiling and limit.amount > 0
             return _rejection(deployment, "spend_cap", reason, headroom.resets_at if fits_later else None)
     return None
@@ -338,39 +374,6 @@ def reserve_words(unit: str, estimate: Estimate) -> str:
     return f", {kept} kept for the answer (max_tokens= changes that)"
 
 
-def fitting(
-    queue: Sequence[Candidate], needs: CallNeeds, ledger: GuardedStore, now: float
-) -> tuple[list[Candidate], list[Rejection]]:
-    """For a dry run: those of `queue` that the limits have room for now, and why each other has not. Raises `QuotaStoreError`.
-
-    `now`: epoch seconds.
-    """
-    keys = tuple(dict.fromkeys(key for candidate in queue for key, _ in candidate.buckets))
-    headrooms = {headroom.key: headroom for headroom in ledger.headroom(keys, now)} if keys else {}
-    found = [(candidate, _unfit(candidate, needs, headrooms, now)) for candidate in queue]
-    return [candidate for candidate, why in found if why is None], [why for _, why in found if why is not None]
-
-
-def _unfit(candidate: Candidate, needs: CallNeeds, headrooms: Mapping[str, Headroom], now: float) -> Rejection | None:
-    estimate = candidate.deployment.expected(needs.estimate)
-    refusals = [
-        Refusal(key, headroom.limit, needed, headroom.remaining, _frees(headroom, needed, now))
-        for key, needed in amounts_needed(candidate, estimate)
-        if (headroom := headrooms[key]).used + needed > headroom.limit.ceiling
-    ]
-    if not refusals:
-        return None
-    last = max(refusals, key=lambda each: math.inf if each.retry_at is None else each.retry_at)
-    return limit_rejection(candidate, last, estimate, now)
-
-
-def _frees(headroom: Headroom, needed: float, now: float) -> float | None:
-    limit = headroom.limit
-    if needed > limit.ceiling or headroom.resets_at is None:
-        return None
-    return min(headroom.resets_at, now + PLACE_WAIT_S) if UNITS[limit.unit].held else headroom.resets_at
-
-
 def limit_rejection(candidate: Candidate, refusal: Refusal, estimate: Estimate, now: float) -> Rejection:
     """The rejection of a candidate whose limit has too little left, in words."""
     limit = refusal.limit
@@ -389,10 +392,10 @@ def limit_rejection(candidate: Candidate, refusal: Refusal, estimate: Estimate, 
     return Rejection(*place, reason, retry_at, "limit", zone)
 
 
-def _comes_back(deployment: Deployment, needs: CallNeeds, spent: Headroom | None) -> float | None:
+def _comes_back(deployment: Deployment, estimate: Estimate, spent: Headroom | None) -> float | None:
     if spent is None or deployment.allowance is None:
         return None
-    fits = amount_of(deployment, deployment.allowance[1], needs.estimate) <= spent.limit.ceiling
+    fits = amount_of(deployment, deployment.allowance[1], estimate) <= spent.limit.ceiling
     return spent.resets_at if fits else None
 
 
@@ -401,7 +404,7 @@ def _unable(deployment: Deployment, needs: CallNeeds) -> Rejection | None:
     if request is None:
         return None
     provider = deployment.bound.provider
-    for kind in sorted(needs.media):
+    for kind in sorted(needs.media) if needs.media else ():
         if kind not in provider.media:
             return _rejection(deployment, "media", f"the {provider.dialect} wire format carries no {kind}")
         if deployment.capabilities is None or kind not in deployment.capabilities:

@@ -33,13 +33,16 @@ class Cell(Generic[T]):
 
     def look(self) -> tuple[T, Version[T]]:
         """The value as it is now, and which version that is."""
+        version = self._newest
         while True:
-            version = self._newest
-            while version.after:
-                version = version.after[None]
+            after = version.after
+            if after:
+                version = after[None]
+                continue
             value = version.value
             if value is not _GONE:
                 return value, version
+            version = self._newest
 
     def replace(self, seen: Version[T], value: T) -> bool:
         """Put `value` in the place of the version that was `seen`. False, changing nothing, if that was replaced since."""

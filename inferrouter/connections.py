@@ -22,6 +22,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from .http_head import BodyReader, Response
+from .own_process import PROCESS
 from .wire import Stop, WireFault
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
 _ONE_SEGMENT = 64 << 10  # bytes; a copy is cheaper than a second send, which costs 4 % of a small call
 _Address = tuple[Any, Any, int, str, Any]  # as getaddrinfo gives them
-_TOLERANCE = 0.001  # seconds that a deadline may be overrun to spare a system call
+_TOLERANCE = 0.001  # seconds that a deadline may be off to spare a system call
 _LONGEST_WAIT = 86_400.0  # seconds; an endless deadline still needs a number the operating system takes
 
 
@@ -57,7 +58,7 @@ class Connection:
         self.reader = BodyReader(sock)
         self.probe = _probe(sock)
         self.used = False
-        self.pid = os.getpid()
+        self.pid = PROCESS.pid
         self.idle_since = 0.0
 
     def transmit(self, head: bytes, body: bytes) -> None:
@@ -112,7 +113,7 @@ class Pool:
 
     def take(self, destination: Destination) -> Connection | None:
         """A live idle connection that is now the caller's alone, None if there is none."""
-        if self._pid != os.getpid():
+        if self._pid != PROCESS.pid:
             self._forget_parents()
         while True:
             try:
@@ -126,7 +127,7 @@ class Pool:
     def put(self, connection: Connection) -> None:
         """Takes back a connection whose last answer was read to its exact end; closes it if it cannot be kept."""
         now = connection.idle_since = self._clock()
-        if self._pid != os.getpid():
+        if self._pid != PROCESS.pid:
             self._forget_parents()
         if self._closed or connection.pid != self._pid or not self._per_host:
             connection.close()
@@ -142,7 +143,7 @@ class Pool:
 
     def close(self) -> None:
         """Closes every idle connection; what comes back later is closed too."""
-        if self._pid != os.getpid():
+        if self._pid != PROCESS.pid:
             self._forget_parents()
         self._closed = True
         for stack in list(self._idle.values()):
@@ -152,7 +153,7 @@ class Pool:
     def _start(self) -> None:
         self._idle = {}
         self._next_sweep = 0.0
-        self._pid = os.getpid()
+        self._pid = PROCESS.pid
 
     def _forget_parents(self) -> None:
         """After a fork the sockets are the parent's: start anew."""
@@ -231,7 +232,8 @@ class TimedSocket(socket.socket):
 
     def _limit_wait(self, seconds: float) -> None:
         """Sets how long the next call may block, which is a call of the system's, so not for a millisecond's difference."""
-        if not seconds <= self._timeout_set <= seconds + _TOLERANCE:
+        near = abs(seconds - self._timeout_set) <= _TOLERANCE and seconds and self._timeout_set  # 0 means not to block at all
+        if not near:
             self.settimeout(seconds)
             self._timeout_set = seconds
 

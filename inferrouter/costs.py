@@ -104,22 +104,25 @@ class Unit:
 
 def estimate_chat(request: ChatRequest) -> Estimate:
     """Input tokens by size, output tokens by `max_tokens` or the default, for each answer. Raises `InvalidRequestError`."""
-    count = 3
+    count, rich = 3, False
     for message in request.messages:
         if isinstance(message, Message):
             count += _message_tokens(message)
+            rich = rich or type(message.content) is not str
     if request.tools:
         count += sum(_json_tokens(tool.to_dict(), f"tool {tool.name!r}") for tool in request.tools)
     if request.response_format is not None:
         count += _json_tokens(request.response_format, "response_format")
     wanted, answers = output_wanted(request), answers_wanted(request)
     output = min(wanted or DEFAULT_OUTPUT_TOKENS, MOST_TOKENS)
-    return Estimate(count, output * answers, *_media(request), 0 if wanted else answers)
+    return Estimate(count, output * answers, *(_media(request) if rich else _NO_MEDIA), 0 if wanted else answers)
 
 
 def output_wanted(request: ChatRequest) -> int | None:
     """The longest answer that is asked for, in tokens: `max_tokens`, or what `extra` puts in its place; None for no bound."""
-    extra = request.extra or {}
+    extra = request.extra
+    if not extra:
+        return request.max_tokens
     config = extra.get("generationConfig")
     inner = [config.get("maxOutputTokens")] if isinstance(config, Mapping) else []
     wanted = [request.max_tokens, *inner, *[extra.get(name) for name in OUTPUT_KEYS]]
@@ -128,7 +131,9 @@ def output_wanted(request: ChatRequest) -> int | None:
 
 def answers_wanted(request: ChatRequest) -> int:
     """How many answers `extra` asks for: OpenAI's `n`, or `candidateCount` in Gemini's `generationConfig`; 1 by default."""
-    extra = request.extra or {}
+    extra = request.extra
+    if not extra:
+        return 1
     config = extra.get("generationConfig")
     wanted = [extra.get("n"), *((config.get("candidateCount"),) if isinstance(config, Mapping) else ())]
     return max((count for count in wanted if type(count) is int and 1 <= count <= MOST_ANSWERS), default=1)
@@ -222,6 +227,9 @@ def _media(request: ChatRequest) -> tuple[Mapping[str, int], int, int, float]:
                 images += part.kind == "image"
                 seconds += audio_seconds(part) if part.kind == "audio" else 0.0
     return found or EMPTY, 0, images, seconds
+
+
+_NO_MEDIA: tuple[Mapping[str, int], int, int, float] = (EMPTY, 0, 0, 0.0)
 
 
 def audio_seconds(part: Part) -> float:

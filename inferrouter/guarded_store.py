@@ -8,7 +8,6 @@ amount is what it is.
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -16,6 +15,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from .errors import InferRouterError, QuotaStoreError, router_closed
 from .limits import Limit
+from .own_process import PROCESS
 from .quota import Bucket, Headroom, Hold, Learning, QuotaStore, Refusal, Reservation
 from .quota_learned import Learned, Observation
 from .quota_memory import MemoryQuotaStore
@@ -25,6 +25,8 @@ T = TypeVar("T")
 
 KEPT_SETTLEMENTS = 10_000
 METHODS = ("define", "headroom", "holds", "reserve", "commit", "hold", "observe")
+OPTIONS = frozenset(("max_wait", "max_age"))
+"""What a method may take besides: how long it may wait, how old a look may be."""
 SETTLE_WAIT_S = 0.05
 """How long a settlement or a hold may wait for a store that others keep busy. A settlement that fails then is made later."""
 CLOSING_TRIES = 10
@@ -44,7 +46,8 @@ class GuardedStore:
         self._spare = MemoryQuotaStore() if on_error == "ignore" else None
         self._unsettled: deque[_Settlement] = deque(maxlen=KEPT_SETTLEMENTS)
         self._replaying = Turn()
-        self._takes = {name: _parameters(store, name) for name in METHODS}
+        self._takes = {name: _parameters(store, name) & OPTIONS for name in METHODS}
+        self._holds_by_keys = "keys" in _parameters(store, "holds")
 
     def define(self, buckets: Sequence[Bucket], now: float, max_wait: float | None = None) -> None:
         """Make the buckets known."""
@@ -54,6 +57,11 @@ class GuardedStore:
 
     def headroom(self, keys: Sequence[str], now: float, max_wait: float | None = None, max_age: float = 0.0) -> list[Headroom]:
         """What is left in each bucket, in order; as it was `max_age` seconds ago at most, where a store saves a look by that."""
+        if not self._takes["headroom"]:
+            try:
+                return self.store.headroom(keys, now)
+            except Exception as exc:
+                return self.fallback_or_raise(exc).headroom(keys, now)
         found: list[Headroom] = self._ask("headroom", (keys, now), max_wait, max_age)
         return found
 
@@ -70,7 +78,7 @@ class GuardedStore:
         """The live holds by key; `keys` are those the caller looks at, None: all. There may be others with them.
 
         `max_age`: as for `headroom`."""
-        facts = (now,) if keys is None or "keys" not in self._takes["holds"] else (now, keys)
+        facts = (now, keys) if self._holds_by_keys and keys is not None else (now,)
         found: dict[str, Hold] = self._ask("holds", facts, max_wait, max_age)
         return found
 
@@ -82,7 +90,11 @@ class GuardedStore:
             self._replay(now, 1)
         store = self.store
         try:
-            answer = store.reserve(wants, now, **self._options("reserve", max_wait))
+            answer = (
+                store.reserve(wants, now, **self._options("reserve", max_wait))
+                if self._takes["reserve"]
+                else store.reserve(wants, now)
+            )
         except Exception as exc:
             store = self.fallback_or_raise(exc)
             answer = store.reserve(wants, now)
@@ -90,9 +102,9 @@ class GuardedStore:
 
     def settle(self, held: tuple[QuotaStore, Reservation], amounts: Sequence[float] | None, now: float) -> None:
         """Charge `amounts` (None: as reserved). Never raises, and waits for nobody: a store that fails gets it again later."""
-        settlement = _Settlement(os.getpid(), *held, amounts)
-        if not self._settled(settlement, now):
-            self._unsettled.append(settlement)
+        store, reservation = held
+        if not self._settled(store, reservation, amounts, now):
+            self._unsettled.append(_Settlement(PROCESS.pid, store, reservation, amounts))
 
     def hold(self, key: str, until: float, reason: str, now: float) -> None:
         """Hold an account or a model. Never raises: a hold that is lost costs one more refused call."""
@@ -153,10 +165,13 @@ class GuardedStore:
         ) from exc
 
     def _ask(self, method: str, facts: tuple[Any, ...], max_wait: float | None, max_age: float = 0.0) -> Any:
-        options = self._options(method, max_wait)
-        if max_age and "max_age" in self._takes[method]:
-            options["max_age"] = max_age
+        takes = self._takes[method]
         try:
+            if not takes:
+                return getattr(self.store, method)(*facts)
+            options: dict[str, float] = {} if max_wait is None or "max_wait" not in takes else {"max_wait": max_wait}
+            if max_age and "max_age" in takes:
+                options["max_age"] = max_age
             return getattr(self.store, method)(*facts, **options)
         except Exception as exc:
             return getattr(self.fallback_or_raise(exc), method)(*facts)
@@ -164,13 +179,14 @@ class GuardedStore:
     def _options(self, method: str, max_wait: float | None) -> dict[str, Any]:
         return {} if max_wait is None or "max_wait" not in self._takes[method] else {"max_wait": max_wait}
 
-    def _settled(self, settlement: _Settlement, now: float) -> bool:
-        pid, store, reservation, amounts = settlement
-        # Where one could not be made just now, the others wait for nothing: else their waits would add up.
-        options = self._options("commit", 0.0 if self._unsettled else SETTLE_WAIT_S) if store is self.store else {}
+    def _settled(self, store: QuotaStore, reservation: Reservation, amounts: Sequence[float] | None, now: float) -> bool:
         try:
-            if pid == os.getpid():  # else it is the parent's to settle
+            if store is self.store and self._takes["commit"]:
+                # Where one could not be made just now, the others wait for nothing: else their waits would add up.
+                options = self._options("commit", 0.0 if self._unsettled else SETTLE_WAIT_S)
                 store.commit(reservation, now, amounts, **options)
+            else:
+                store.commit(reservation, now, amounts)
         except Exception as exc:
             if not (isinstance(exc, (TypeError, ValueError)) or getattr(exc, "permanent", False)):
                 return False
@@ -184,7 +200,9 @@ class GuardedStore:
             if self._replaying.take(holder):
                 for _ in range(len(self._unsettled)):
                     settlement = self._unsettled[0]
-                    settled = self._settled(settlement, now)
+                    pid, store, reservation, amounts = settlement
+                    # Of a parent's, a forked child settles none.
+                    settled = pid != PROCESS.pid or self._settled(store, reservation, amounts, now)
                     if not settled:
                         failures -= 1
                         self._unsettled.append(

@@ -9,7 +9,6 @@ failed.
 
 from __future__ import annotations
 
-import os
 from enum import Enum
 from typing import NamedTuple
 from weakref import ref
@@ -18,6 +17,7 @@ from .cell import Cell
 from .errors import ConfigError
 from .frozen import frozen_value
 from .outage import Outages
+from .own_process import PROCESS
 
 
 @frozen_value
@@ -77,14 +77,14 @@ class Permit:
 
     def __init__(self, account_id: str) -> None:
         self.account_id = account_id
-        self._pid = os.getpid()
+        self._pid = PROCESS.pid
         self._epoch = 0
         self._counted = False
         self._ended = False
 
     @property
     def _alive(self) -> bool:
-        return not self._ended and self._pid == os.getpid()
+        return not self._ended and self._pid == PROCESS.pid
 
 
 class Health:
@@ -102,6 +102,8 @@ class Health:
         if breaker is None:
             return BreakerState.CLOSED, 0.0, 0
         circuit, _ = breaker.circuit.look()
+        if circuit.state is BreakerState.CLOSED:
+            return BreakerState.CLOSED, 0.0, len(breaker.in_flight())
         return circuit.state_at(now), circuit.wait(now), len(breaker.in_flight())
 
     def busy(self) -> frozenset[str]:
@@ -127,12 +129,13 @@ class Health:
         breaker = self._breakers.get(admitted.account_id)
         if breaker is None or not admitted._alive:
             return
-        breaker.settle(admitted, verdict, now)
-        breaker.in_flight().discard(ref(admitted))
+        closed = breaker.settle(admitted, verdict, now)
+        flight = breaker.in_flight()
+        flight.discard(ref(admitted))
         admitted._ended = True
-        if breaker.idle:
+        if not flight and closed:
             self._busy.discard(admitted.account_id)
-            if not breaker.idle:  # another call was admitted in between
+            if flight or not breaker.closed:  # another call was admitted in between
                 self._busy.add(admitted.account_id)
 
 
@@ -174,12 +177,12 @@ class _Breaker:
         self._flights: dict[int, set[ref[Permit]]] = {}
 
     @property
-    def idle(self) -> bool:
-        return not self.in_flight() and self.circuit.look()[0].state is BreakerState.CLOSED
+    def closed(self) -> bool:
+        return self.circuit.look()[0].state is BreakerState.CLOSED
 
     def in_flight(self) -> set[ref[Permit]]:
         """The permits under way in this process. Those of the parent, before a fork, are none of it."""
-        pid = os.getpid()
+        pid = PROCESS.pid
         found = self._flights.get(pid)
         return self._flights.setdefault(pid, set()) if found is None else found
 
@@ -197,24 +200,25 @@ class _Breaker:
             if self.circuit.replace(seen, circuit._replace(probe=ref(permit))):
                 return True
 
-    def settle(self, admitted: Permit, verdict: Verdict, now: float) -> None:
+    def settle(self, admitted: Permit, verdict: Verdict, now: float) -> bool:
+        """Count how a call ended; whether calls are let through now."""
         while True:
             circuit, seen = self.circuit.look()
             last = circuit.counted() if circuit.counted is not None else None
             if last is not None:
                 last._counted = True
             if admitted._counted:
-                return
+                return circuit.state is BreakerState.CLOSED
+            if verdict is not Verdict.FAILURE and circuit.state is BreakerState.CLOSED:
+                return True  # nearly every call ends here
             after = self._after(circuit, admitted, verdict, now)
             if after is circuit or self.circuit.replace(seen, after._replace(counted=ref(admitted))):
-                return
+                return after.state is BreakerState.CLOSED
 
     def _after(self, circuit: _Circuit, admitted: Permit, verdict: Verdict, now: float) -> _Circuit:
         if admitted._epoch != circuit.epoch or circuit.state is BreakerState.OPEN:  # nobody is admitted while it is open
             return circuit
         if circuit.state is BreakerState.CLOSED:
-            if verdict is not Verdict.FAILURE:
-                return circuit  # nearly every call ends here
             circuit = circuit._replace(failures=(*circuit.failures, now)[-self.config.failure_threshold :])
             recent = sum(now - moment <= self.config.failure_window for moment in circuit.failures)
             if recent < self.config.failure_threshold:

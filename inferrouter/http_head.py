@@ -28,6 +28,7 @@ _STATUS_LINE = re.compile(r"HTTP/1\.([0-9])[ \t]+([1-9][0-9]{2})(?:[ \t][^\r\n]*
 _FIELD = re.compile(r"^([!-9;-~]++):([^\r\n\0]*+)\r?\n", re.MULTILINE)
 _FOLD = re.compile(r"\r?\n[ \t]+")
 _CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,16})[ \t]*(?:;[^\n]*)?\r?\n")
+_HEAD_END = re.compile(rb"\n\r?\n")
 _BLANK = (b"\r\n", b"\n")
 _NO_BODY = frozenset({204, 304})
 
@@ -49,8 +50,7 @@ class Response(HTTPResponse):
     def begin(self) -> None:
         """Reads the head. Raises OSError or HTTPException, IncompleteRead if the connection ends within, WireFault in a flood."""
         for _ in range(_MAX_INTERIM + 1):
-            minor, status = self._status()
-            fields = self._fields()
+            minor, status, fields = self._head()
             if status >= 200 or status == 101:
                 break
         else:
@@ -90,16 +90,23 @@ class Response(HTTPResponse):
             return True
         return "close" in connection or (self.version == 10 and "keep-alive" not in connection)
 
-    def _status(self) -> tuple[str, int]:
-        line = self.fp.readline(_MAX_LINE).decode("latin-1")
-        if not line:
-            raise RemoteDisconnected("no answer")
-        match = _STATUS_LINE.fullmatch(line)
-        if match is None:
-            raise BadStatusLine(line)
-        if line[-1] != "\n":
-            raise IncompleteRead(b"")
-        return match[1], int(match[2])
+    def _head(self) -> tuple[str, int, dict[str, str]]:
+        """The minor version, the status and the fields of the next head: out of the buffer if all of it came with one read, as
+        nearly always, which takes half the time; else line by line."""
+        end = _HEAD_END.search(self.fp.peek(1))
+        if end is None:
+            line = self.fp.readline(_MAX_LINE).decode("latin-1")
+            if not line:
+                raise RemoteDisconnected("no answer")
+            return *_status(line), self._fields()
+        head = self.fp.read(end.end()).decode("latin-1")
+        begin = head.index("\n") + 1
+        minor, status = _status(head[:begin])
+        text = head[begin : -2 if head.endswith("\r\n") else -1]
+        lines = text.count("\n")
+        if lines > _MAX_FIELDS:
+            raise HTTPException(f"more than {_MAX_FIELDS} headers")
+        return minor, status, _parsed(text, lines)
 
     def _fields(self) -> dict[str, str]:
         lines: list[bytes] = []
@@ -164,6 +171,16 @@ class SocketReader(io.RawIOBase):
         except BaseException:
             self.lost = True
             raise
+
+
+def _status(line: str) -> tuple[str, int]:
+    """The minor version and the status that a status line says."""
+    match = _STATUS_LINE.fullmatch(line)
+    if match is None:
+        raise BadStatusLine(line)
+    if line[-1] != "\n":
+        raise IncompleteRead(b"")
+    return match[1], int(match[2])
 
 
 def _parsed(text: str, lines: int) -> dict[str, str]:

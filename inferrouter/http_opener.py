@@ -21,11 +21,12 @@ from .connections import Connection, Destination, Pool, TimedSocket, connect, se
 from .http_head import BodyReader, Response
 from .secret import Secret
 from .validation import check_header_name, check_header_value, check_url, names_credential
-from .wire import RequestPhase, Stop, WireFault, WireRequest
+from .wire import Headers, RequestPhase, Stop, WireFault, WireRequest
 
 _DEFAULTS = {"User-agent": "inferrouter", "Accept-encoding": "identity"}  # some gateways refuse urllib's own user agent
 _RESERVED = frozenset({"connection", "content-length", "expect", "host", "transfer-encoding"})
 _PORTS = {"http": 80, "https": 443}
+_MOST_CHECKED = 4096  # sets of headers that are kept for one URL
 _EARLY_ANSWER_S = 0.05  # how long to look for an answer after the server stopped taking the request
 
 
@@ -36,6 +37,16 @@ class OpenResponse(NamedTuple):
     connection: Connection
 
 
+class CheckedHeaders(NamedTuple):
+    """Headers that can be sent, by names spelled as urllib spells them. `destination`: where requests with them go, which the
+    keys among them decide too; `carries_key`: whether one is a secret, or named like one."""
+
+    given: Headers
+    spelled: tuple[tuple[str, str | Secret], ...]
+    destination: Destination
+    carries_key: bool
+
+
 class OutgoingRequest(urllib.request.Request):
     """A `WireRequest` on its way. `deadline`: seconds on the transport's clock.
 
@@ -43,13 +54,19 @@ class OutgoingRequest(urllib.request.Request):
     """
 
     def __init__(
-        self, parsed: ParsedUrl, request: WireRequest, deadline: float, new_connection: bool, stop: Stop | None = None
+        self,
+        parsed: ParsedUrl,
+        request: WireRequest,
+        checked: CheckedHeaders,
+        deadline: float,
+        new_connection: bool,
+        stop: Stop | None = None,
     ) -> None:
         vars(self).update(vars(parsed))
         self.headers = {}
         self.unredirected_hdrs: dict[str, str] = {}
-        self._keys = tuple(value for name, value in request.headers if isinstance(value, Secret) or names_credential(name))
-        self.destination = parsed.destination._replace(owner=hash(self._keys))
+        self.carries_key = checked.carries_key
+        self.destination = checked.destination
         self.netloc = parsed.host
         self.method: str = request.method
         self.body = request.body
@@ -59,19 +76,26 @@ class OutgoingRequest(urllib.request.Request):
         self.phase = RequestPhase(parsed.host)
         self.request = request
 
-    @property
-    def carries_key(self) -> bool:
-        """Whether one of its headers is a secret, or named like one."""
-        return bool(self._keys)
-
 
 class ParsedUrl(urllib.request.Request):
-    """A URL that was checked and parsed, kept for later requests to it."""
+    """A URL that was checked and parsed, kept for later requests to it, with the headers that were checked for it."""
 
     def __init__(self, url: str) -> None:
         super().__init__(url)
         parts = urlsplit(url)
         self.destination = Destination(parts.scheme, parts.hostname or "", parts.port or _PORTS[parts.scheme])
+        self._checked: dict[int, CheckedHeaders] = {}
+
+    def checked(self, headers: Headers) -> CheckedHeaders:
+        """`headers`, checked once as long as they are the same object. Raises `WireFault` "setup"."""
+        if headers.__class__ is not tuple:  # a provider of the user's own may hand in a list, and change it
+            return _checked(headers, self.destination)
+        known = self._checked.get(id(headers))
+        if known is None or known.given is not headers:
+            if len(self._checked) >= _MOST_CHECKED:
+                self._checked.clear()
+            known = self._checked[id(headers)] = _checked(headers, self.destination)
+        return known
 
 
 class PooledHandler(urllib.request.BaseHandler):
@@ -140,21 +164,31 @@ def prepare(
     """`request` in `urllib`'s terms. Raises `WireFault` "setup" if its URL, method or a header cannot be used."""
     if check_header_name(request.method):
         raise WireFault("setup", "the method is not an HTTP method", sent=False)
-    outgoing = OutgoingRequest(_address(request.url, allow_http), request, deadline, new_connection, stop)
-    outgoing.unredirected_hdrs = _plain_headers(request, outgoing.netloc)
+    parsed = _address(request.url, allow_http)
+    checked = parsed.checked(request.headers)
+    outgoing = OutgoingRequest(parsed, request, checked, deadline, new_connection, stop)
+    outgoing.unredirected_hdrs = _plain_headers(checked, request, outgoing.netloc)
     return outgoing
 
 
-def _plain_headers(request: WireRequest, host: str) -> dict[str, str]:
-    """The headers as they go over the wire, by names that are spelled as urllib spells them."""
-    plain = dict(_DEFAULTS)
-    for name, value in request.headers:
-        spelled, problem = _spelled(name)
+def _checked(headers: Headers, destination: Destination) -> CheckedHeaders:
+    spelled = []
+    for name, value in headers:
+        word, problem = _spelled(name)
         # The value is checked in the clear, with its prefix: as it goes over the wire.
-        plain[spelled] = value.reveal() if isinstance(value, Secret) else value
-        problem = problem or check_header_value(plain[spelled])
+        problem = problem or check_header_value(value.reveal() if isinstance(value, Secret) else value)
         if problem is not None:
             raise WireFault("setup", f"the header {name!a} {problem}", sent=False)
+        spelled.append((word, value))
+    keys = tuple(value for name, value in headers if isinstance(value, Secret) or names_credential(name))
+    return CheckedHeaders(headers, tuple(spelled), destination._replace(owner=hash(keys)), bool(keys))
+
+
+def _plain_headers(checked: CheckedHeaders, request: WireRequest, host: str) -> dict[str, str]:
+    """The headers as they go over the wire."""
+    plain = dict(_DEFAULTS)
+    for spelled, value in checked.spelled:
+        plain[spelled] = value.reveal() if isinstance(value, Secret) else value
     plain["Host"] = host
     if request.body or request.method != "GET":
         plain["Content-length"] = str(len(request.body))

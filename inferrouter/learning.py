@@ -39,6 +39,8 @@ SAME_S = 2.0
 """Seconds by which the ends of one window may differ, as answers come late and figures are rounded."""
 DAY_S = 86400.0
 HOUR_S = 3600.0
+RATE_LIMIT, COHERES = "ratelimit", "call-"
+"""What the names of headers have in common that `rate_headers` reads: most providers', and Cohere's."""
 NOT_A_WINDOW = ("concurren", "upstream", "shared_capacity", "overloaded")
 """Words of refusals that no count of calls in a window explains."""
 
@@ -61,12 +63,11 @@ class Learner:
         """What the headers of an answer taught. `started`: when it was asked for, monotonic seconds. Never raises."""
         from .rate_headers import read_headers
 
-        seen: list[Observation] = []
-        if self._ceilings:
-            seen += self._passed_after_all(wants, started)
+        readings = read_headers(headers, now.wall, found.provider)
+        seen = list(self._passed_after_all(wants, started))
         began = now.wall - (now.mono - started)
         try:
-            for reading in read_headers(headers, now.wall, found.provider):
+            for reading in readings:
                 bucket = _bucket_of(found, reading)
                 # An answer under a limit of 0 says that there is none.
                 if bucket is not None and reading.limit != 0 and not _is_the_models(found, bucket, reading):
@@ -74,6 +75,10 @@ class Learner:
         except InferRouterError:  # of the store: the next reservation will say so
             return []
         return self._noted(seen, now.wall)
+
+    def hears(self, headers: Mapping[str, str]) -> bool:
+        """Whether an answer with these headers may teach anything: from most there is nothing to learn."""
+        return bool(self._ceilings) or tells_of_limits(headers)
 
     def refused(
         self,
@@ -221,6 +226,12 @@ class Learner:
         if not seen:
             return []
         return [each for each, changed in zip(seen, self._ledger.observe(seen, now), strict=True) if changed]
+
+
+def tells_of_limits(headers: Mapping[str, str]) -> bool:
+    """Whether there may be anything in `headers` that speaks of limits."""
+    names = " ".join(headers)
+    return RATE_LIMIT in names or COHERES in names
 
 
 def _is_shared(found: Candidate, bucket: Bucket) -> bool:

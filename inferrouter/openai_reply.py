@@ -23,6 +23,8 @@ from .wire_json import NO_REASON, clean_text, dump_json, malformed, read_vector,
 KEPT = ("reasoning_details", "extra_content")
 """What a server wants back unchanged on the assistant turn it came with."""
 KEPT_KEYS = frozenset(KEPT)
+CACHED = frozenset(("prompt_cache_hit_tokens", "cached_tokens", "num_cached_tokens"))
+"""What servers call the cached part of the input where they do not say it in the details."""
 
 
 def read_answer(item: Any, source: str, provider: str, audio_in_total: bool) -> ChatResponse:
@@ -86,8 +88,8 @@ def read_usage(usage: Mapping[str, Any], audio_in_total: bool = False) -> Usage:
 
     `audio_in_total`: the server counts spoken input in the total only.
     """
-    prompt = tokens(usage.get("prompt_tokens", usage.get("input_tokens")))
-    completion = tokens(usage.get("completion_tokens", usage.get("output_tokens")))
+    prompt = tokens(usage["prompt_tokens"] if "prompt_tokens" in usage else usage.get("input_tokens"))
+    completion = tokens(usage["completion_tokens"] if "completion_tokens" in usage else usage.get("output_tokens"))
     total = tokens(usage.get("total_tokens")) or prompt + completion
     if total > prompt + completion and not (audio_in_total or tokens(usage.get("prompt_audio_seconds"))):
         completion = total - prompt
@@ -97,11 +99,11 @@ def read_usage(usage: Mapping[str, Any], audio_in_total: bool = False) -> Usage:
     if isinstance(details, dict):
         cached = tokens(details.get("cached_tokens"))
         breakdown = _breakdown(details, prompt)
-    if not cached:
+    if not cached and not CACHED.isdisjoint(usage):
         cached = tokens(usage.get("prompt_cache_hit_tokens") or usage.get("cached_tokens") or usage.get("num_cached_tokens"))
     details = usage.get("completion_tokens_details")
-    reasoning = tokens((details if isinstance(details, dict) else usage).get("reasoning_tokens"))
-    return Usage(prompt, completion, total, min(cached, prompt), reasoning, breakdown)
+    thought = (details if isinstance(details, dict) else usage).get("reasoning_tokens")
+    return Usage(prompt, completion, total, min(cached, prompt) if cached else 0, tokens(thought) if thought else 0, breakdown)
 
 
 def split_content(content: Any) -> tuple[str, str]:
@@ -162,12 +164,15 @@ def _choice(choice: Any, position: int, provider: str) -> Choice:
     message = choice.get("message") if isinstance(choice, dict) else None
     if message is None and isinstance(choice, dict) and choice.get("finish_reason") == "content_filter":
         message = EMPTY  # Azure sends no message if its filter removed all of it
-    if not isinstance(message, Mapping):
+    if not isinstance(message, (dict, Mapping)):
         malformed(f"choices[{position}] holds no message")
     index = choice.get("index")
     text, reasoning = split_content(message.get("content"))
-    reasoning += text_or_empty(message.get("reasoning") or message.get("reasoning_content"))
-    calls = _calls(message.get("tool_calls"))
+    thought = message.get("reasoning") or message.get("reasoning_content")
+    if thought:
+        reasoning += text_or_empty(thought)
+    raw_calls = message.get("tool_calls")
+    calls = _calls(raw_calls) if raw_calls else ()
     native = _native(message, text, calls, provider)
     made = Message("assistant", text, calls, reasoning=reasoning, native=native)
     return Choice(index if type(index) is int else position, made, finish_of(choice.get("finish_reason")))

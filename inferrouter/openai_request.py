@@ -44,6 +44,8 @@ class ServerQuirks:
     holds signed bytes.
     """
 
+    __eq__, __hash__ = object.__eq__, object.__hash__  # each is one row of a table, and a key of caches that every call asks
+
     media: frozenset[str] = USUAL
     refuses: Mapping[str, tuple[str, ...]] = field(default=EMPTY)
     effort_models: tuple[str, ...] = ("*",)

@@ -18,7 +18,7 @@ from .records import ChatRequest, EmbedRequest, NativeTurn
 from .secret import Secret
 from .sse import Event, Reader, SSETooLarge
 from .validation import check_base_url, matches
-from .wire import WireRequest
+from .wire import Headers, WireRequest
 from .wire_json import clean_text, embedded_status, has_error, load_json
 
 if TYPE_CHECKING:
@@ -36,6 +36,8 @@ class Endpoint:
     base_url: str
     key: Secret
     headers: Mapping[str, str | Secret] = field(default=EMPTY)
+    sealed: dict[tuple[str, str], Headers] = field(default_factory=dict, repr=False, compare=False)
+    """What `json_headers` made of it."""
 
 
 class Provider(Protocol):
@@ -231,12 +233,18 @@ def matches_any(models: Sequence[str], *names: str) -> bool | None:
     return any(matches(name, pattern) for pattern in models for name in names)
 
 
-def json_headers(endpoint: Endpoint, key_header: str, prefix: str = "") -> list[tuple[str, str | Secret]]:
-    """Content type, the key with `prefix` under `key_header` unless it is empty, and the account's own headers."""
+def json_headers(endpoint: Endpoint, key_header: str, prefix: str = "", also: Headers = ()) -> Headers:
+    """Content type, the key with `prefix` under `key_header` unless it is empty, the account's own headers, and those of `also`
+    that it has none of. Of one endpoint the same object each time, so that the transport need not look at it again."""
+    known = endpoint.sealed.get((key_header, prefix))
+    if known is not None:
+        return known
     headers: list[tuple[str, str | Secret]] = [("Content-Type", "application/json"), *endpoint.headers.items()]
     if endpoint.key:
         headers.append((key_header, endpoint.key.prefixed(prefix) if prefix else endpoint.key))
-    return headers
+    own = {name.lower() for name in endpoint.headers}
+    headers += [header for header in also if header[0].lower() not in own]
+    return endpoint.sealed.setdefault((key_header, prefix), tuple(headers))
 
 
 def decode_answer(provider: Provider, body: bytes, read: Callable[[Any, str], T]) -> T:

@@ -57,10 +57,8 @@ class AnthropicProvider:
     def encode(self, request: ChatRequest, model: str, endpoint: Endpoint, stream: bool) -> WireRequest:
         """See `Provider.encode`; an account's own anthropic-version header wins over ours."""
         body, dropped = anthropic_request.chat_body(request, model, stream)
-        headers = json_headers(endpoint, "x-api-key")
-        if not any(name.lower() == VERSION[0] for name in endpoint.headers):
-            headers.append(VERSION)
-        return WireRequest(endpoint.base_url + "/messages", write_json(body), tuple(headers), dropped=dropped)
+        headers = json_headers(endpoint, "x-api-key", also=(VERSION,))
+        return WireRequest(endpoint.base_url + "/messages", write_json(body), headers, dropped=dropped)
 
     def decode(self, body: bytes, model: str) -> ChatResponse:
         """See `Provider.decode`."""

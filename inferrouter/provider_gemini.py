@@ -93,8 +93,7 @@ class GeminiProvider:
 
 
 def _request(endpoint: Endpoint, path: str, body: Mapping[str, Any], dropped: tuple[str, ...]) -> WireRequest:
-    headers = tuple(json_headers(endpoint, "x-goog-api-key"))
-    return WireRequest(endpoint.base_url + path, write_json(body), headers, dropped=dropped)
+    return WireRequest(endpoint.base_url + path, write_json(body), json_headers(endpoint, "x-goog-api-key"), dropped=dropped)
 
 
 @lru_cache(256)

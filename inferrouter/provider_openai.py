@@ -7,7 +7,8 @@ plural, quota or retries.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from .catalog import preset
@@ -16,8 +17,7 @@ from .frozen import shown_once_made
 from .openai_request import chat_body, embed_body, server, unsupported
 from .provider import Endpoint, StreamDecoder, decode_answer, json_headers, matches_any, validated_args
 from .records import ChatRequest, EmbedRequest
-from .secret import Secret
-from .wire import WireRequest
+from .wire import Headers, WireRequest
 from .wire_json import dump_json, embedded_status, write_json
 
 if TYPE_CHECKING:
@@ -113,16 +113,22 @@ class OpenAICompatProvider:
         return decode_answer(self, body, lambda item, source: read_vectors(item, source, self._server.int8_vectors))
 
     def _read(self, item: Any, source: str) -> ChatResponse:
-        from .openai_reply import embedded_error, read_answer  # the first answer loads it
-
+        embedded_error, read_answer = _answer_readers()
         failure = embedded_error(item)
         if failure is not None:
             raise self.error(embedded_status(failure, 200), {}, dump_json(failure).encode("utf-8", "replace"), 0.0)
         return read_answer(item, source, self.name, self._server.audio_in_total)
 
-    def _headers(self, endpoint: Endpoint) -> tuple[tuple[str, str | Secret], ...]:
+    def _headers(self, endpoint: Endpoint) -> Headers:
         header = self._server.key_header
-        return tuple(json_headers(endpoint, header, "Bearer " if header == "Authorization" else ""))
+        return json_headers(endpoint, header, "Bearer " if header == "Authorization" else "")
+
+
+@cache
+def _answer_readers() -> tuple[Callable[[Any], dict[str, Any] | None], Callable[[Any, str, str, bool], ChatResponse]]:
+    from .openai_reply import embedded_error, read_answer  # the first answer loads it
+
+    return embedded_error, read_answer
 
 
 def _url(base_url: str, path: str) -> str:

@@ -13,9 +13,10 @@ from typing import Any, ParamSpec, TypeVar
 from .errors import InferRouterError, InvalidRequestError
 from .records import ChatRequest
 from .redaction import strip_tracebacks
+from .waiting import Cancel
 
-BOUNDS = ("timeout", "max_wait")
-"""What bounds a call, in seconds."""
+BOUNDS = ("timeout", "max_wait", "cancel")
+"""What bounds a call: seconds, and what gives it up."""
 
 LONGEST = 1e9
 """Seconds; no call and no wait is longer, infinite ones included."""
@@ -62,6 +63,13 @@ def chat_request(messages: Any, options: Mapping[str, Any]) -> ChatRequest:
 
         raise unknown_field(strange)
     return ChatRequest(messages, **options)
+
+
+def as_cancel(value: Cancel | None) -> Cancel | None:
+    """`value`. Raises `InvalidRequestError` for what gives no call up."""
+    if value is not None and not isinstance(value, Cancel):
+        raise InvalidRequestError(message=f"cancel is an ir.Cancel, not {type(value).__name__}")
+    return value
 
 
 def as_seconds(name: str, value: float) -> float:

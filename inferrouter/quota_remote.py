@@ -17,6 +17,7 @@ from typing import Self
 
 from .errors import ConfigError, QuotaStoreError
 from .limits import MAX_AMOUNT, check_time
+from .own_process import PROCESS
 from .quota import Bucket, Headroom, Hold, Refusal, Reservation, Wants, allowance_key
 from .quota_counting import (
     BucketState,
@@ -244,9 +245,9 @@ class RemoteQuotaStore:
 
     def _number(self) -> int:
         """A number that no other process gives out: counted from a random one."""
-        if self._pid != os.getpid():
+        if self._pid != PROCESS.pid:
             self._numbers = itertools.count(int.from_bytes(os.urandom(7), "big"))
-            self._pid = os.getpid()  # last, as other threads may be here, too
+            self._pid = PROCESS.pid  # last, as other threads may be here, too
         return next(self._numbers)
 
     def _looked(self, keys: Sequence[str], now: float, max_wait: float | None, ask: Ask) -> tuple[dict[str, BucketState], str]:

@@ -8,11 +8,11 @@ wait.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import TYPE_CHECKING, TypeVar
 
+from .own_process import PROCESS
 from .quota_counting import BucketState
 from .quota_file import Companions, QuotaFile
 from .quota_learned import packed
@@ -32,7 +32,7 @@ class Session:
     def __init__(self, db: sqlite3.Connection, file: QuotaFile, companions: Companions | None = None) -> None:
         self.db = db
         self.cursor = db.cursor()
-        self.pid = os.getpid()
+        self.pid = PROCESS.pid
         self.busy = False
         self.states: dict[str, BucketState] = {}
         self._file = file

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from .errors import ConfigError, QuotaStoreError
 from .frozen import shown_once_made
+from .own_process import PROCESS
 from .quota import FORGET_HOLDS_S, Bucket, Headroom, Hold, Refusal, Reservation, allowance_key
 from .quota_counting import (
     admit,
@@ -83,7 +84,7 @@ class SQLiteQuotaStore:
         self._turn = Turn(monotonic)
         self._session: Session | None = None
         self._closed = False
-        self._idents = os.getpid(), _idents()
+        self._idents = PROCESS.pid, _idents()
         self._held = itertools.count()
         _STORES.add(self)
         self._verb(lambda session: None)
@@ -290,7 +291,7 @@ class SQLiteQuotaStore:
     def _usable(self) -> Session | None:
         """The open connection, if there is one of this process."""
         session = self._session
-        if session is not None and session.pid != os.getpid():
+        if session is not None and session.pid != PROCESS.pid:
             # The parent's: it is not closed, which would free the parent's locks.
             _INHERITED.append(session)
             session = self._session = None
@@ -320,9 +321,9 @@ class SQLiteQuotaStore:
     def _ident(self) -> int:
         """A number that no other process gives out."""
         pid, numbers = self._idents
-        if pid != os.getpid():
+        if pid != PROCESS.pid:
             numbers = _idents()
-            self._idents = os.getpid(), numbers
+            self._idents = PROCESS.pid, numbers
         return next(numbers)
 
 

@@ -24,10 +24,11 @@ if TYPE_CHECKING:
     FormatLike: TypeAlias = str | type[Any] | Mapping[str, Any]
 
     class ChatOptions(TypedDict, total=False):
-        """What `Router.chat` takes by name: its bounds in seconds, and the fields of a `ChatRequest`."""
+        """What `Router.chat` takes by name: bounds in seconds, the `Cancel` that gives it up, and a `ChatRequest`'s fields."""
 
         timeout: float | None
         max_wait: float | None
+        cancel: Any
         model: str
         temperature: float | None
         max_tokens: int | None
@@ -436,17 +437,15 @@ def _tool_choice(choice: Any) -> Any:
 def _response_format(form: Any) -> Any:
     if isinstance(form, str):
         form = {"type": form}
-    elif isinstance(form, type) or (isinstance(form, Mapping) and form.get("type") not in FORMATS):
-        from .shapes import format_of_class, format_of_schema, is_schema, is_shape
+    elif not isinstance(form, Mapping) or form.get("type") not in FORMATS:
+        from .shapes import format_of_class, format_of_schema, is_schema, is_shape, not_a_shape
 
         if isinstance(form, Mapping) and is_schema(form):
             return format_of_schema(form)
         if is_shape(form):
             return format_of_class(form)
-        if isinstance(form, type):
-            raise InvalidRequestError(
-                message=f"response_format takes a dataclass, a TypedDict, a pydantic model or a JSON schema, not {form.__name__}"
-            )
+        if not isinstance(form, Mapping):
+            raise not_a_shape(form)
     kind = form.get("type") if isinstance(form, Mapping) else None
     if kind == "json_schema":
         inner = form.get("json_schema")

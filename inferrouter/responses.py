@@ -111,13 +111,13 @@ class ChatResponse:
         data = self.json()
         if self.shape is None:
             return data
-        from .shapes import built
+        from .shapes import built, name_of
 
         try:
             return built(self.shape, data)
         except Exception as exc:
             where = self.routing
-            message = f"the answer does not fit {self.shape.__name__}: {_first_line(exc)}. Ask again, or read .json()"
+            message = f"the answer does not fit {name_of(self.shape)}: {_first_line(exc)}. Ask again, or read .json()"
             place = (where.provider, where.account_id, where.model)
             raise MalformedResponseError(*place, body=self.text[:2048], message=message) from exc
 

@@ -20,7 +20,7 @@ from .catalog import capabilities as known_capabilities
 from .catalog_prices import list_price
 from .config import Config
 from .content import MEDIA_KINDS
-from .costs import Estimate, Prices, blended_price
+from .costs import UNITS, Estimate, Prices, Unit, blended_price
 from .errors import ConfigError, UnknownModelError
 from .frozen import EMPTY, frozen_value
 from .guarded_store import GuardedStore
@@ -61,9 +61,12 @@ class Deployment:
     `allowance_key` is looked at by every call; `allowance` is that key with its unit, None while it counts no amount.
     `spends`: what is counted of its paid use in a day, with its units. `foreign`: allowances that hold for others alone.
     `answers`: how long its model's answers were; `token_ceiling`: the most tokens a call may need to fit into a whole limit.
+    `free_charges`, `paid_charges`: the buckets of such calls, each with all that its unit says; `holds_places`: whether one of
+    them counts calls under way.
     """
 
     __slots__ = (
+        "_expected",
         "allowance",
         "allowance_key",
         "answers",
@@ -72,10 +75,13 @@ class Deployment:
         "capabilities",
         "foreign",
         "free_buckets",
+        "free_charges",
         "hold_keys",
+        "holds_places",
         "limits",
         "model",
         "paid_buckets",
+        "paid_charges",
         "price",
         "prices",
         "siblings",
@@ -102,7 +108,10 @@ class Deployment:
         self.allowance = None if account.daily_free is None else (self.allowance_key, account.quota_unit)
         self.spends = tuple([(bucket.key, bucket.limit.unit) for bucket in _spend_buckets(bound)])
         self.paid_buckets = (*hard, *self.spends)
+        self.paid_charges = _charges(self.paid_buckets)
+        self.holds_places = any(unit.held for _, unit in self.paid_charges)
         self.free_buckets = (*((self.allowance,) if self.allowance else ()), *hard)
+        self.free_charges = _charges(self.free_buckets)
         self.bucket_keys = tuple(dict.fromkeys((self.allowance_key, *(key for key, _ in self.paid_buckets))))
         ids = dict.fromkeys((account.id, bound.scope))
         self.hold_keys = (*ids, *(f"{name}|{model}" for name in ids))
@@ -111,6 +120,7 @@ class Deployment:
         self.capabilities = _capabilities(account, model)
         self.answers = answers or AnswerSizes().of(account.provider, model)
         self.token_ceiling = token_ceiling
+        self._expected: tuple[Estimate, float, float, Estimate] | None = None
 
     @property
     def tier(self) -> int | None:
@@ -122,17 +132,22 @@ class Deployment:
         """`estimate` for this model: where nobody bounds the answer, what its answers use, within what its limits allow."""
         if not estimate.open_answers:
             return estimate
-        reserve = self.answers.reserve * estimate.open_answers
-        room = self.token_ceiling - estimate.input_tokens
-        output = int(max(min(reserve, room), 1))
+        reserve, ceiling = self.answers.reserve, self.token_ceiling
+        last = self._expected  # one call asks twice or more
+        if last is not None and last[0] is estimate and last[1] == reserve and last[2] == ceiling:
+            return last[3]
+        room = ceiling - estimate.input_tokens
+        output = int(max(min(reserve * estimate.open_answers, room), 1))
         counted = (estimate.media, estimate.inputs, estimate.images, estimate.audio_s, estimate.open_answers)
-        return Estimate(estimate.input_tokens, output, *counted)
+        made = Estimate(estimate.input_tokens, output, *counted)
+        self._expected = estimate, reserve, ceiling, made
+        return made
 
     def with_allowance(self, allowed: Limit) -> Deployment:
         """This deployment under the allowance that the store counts now, which `set_quota` may have changed: mostly itself."""
         ignored = allowed.amount == UNLIMITED or (self.foreign and self.foreign.get(self.allowance_key) == allowed)
         unit = None if ignored else allowed.unit
-        if unit == (self.allowance and self.allowance[1]):
+        if unit == (self.allowance[1] if self.allowance else None):
             return self
         other = copy.copy(self)
         other.allowance = None if unit is None else (self.allowance_key, unit)
@@ -140,6 +155,8 @@ class Deployment:
             other.token_ceiling = min(self.token_ceiling, allowed.amount)
         hard = self.free_buckets[1:] if self.allowance else self.free_buckets
         other.free_buckets = (*((other.allowance,) if other.allowance else ()), *hard)
+        other.free_charges = _charges(other.free_buckets)
+        other._expected = None
         return other
 
 
@@ -147,7 +164,8 @@ class Deployment:
 class Route:
     """What serves a name: deployments in declared order, and every bucket and hold they look at, each once.
 
-    `users`: which deployments, by place, look at a bucket, a hold or an account of that name. `memo`: what `candidates` keeps.
+    `users`: which deployments, by place, look at a bucket, a hold or an account of that name. `places`: of each bucket in
+    `bucket_keys`. `memo`: what `candidates` keeps.
     """
 
     name: str
@@ -155,6 +173,7 @@ class Route:
     bucket_keys: tuple[str, ...]
     hold_keys: tuple[str, ...] = field(repr=False, compare=False)
     users: Mapping[str, tuple[int, ...]] = field(repr=False, compare=False)
+    places: Mapping[str, int] = field(repr=False, compare=False)
     memo: dict[Any, Any] = field(default_factory=dict, repr=False, compare=False)
 
 
@@ -167,7 +186,8 @@ def route_over(name: str, deployments: Iterable[Deployment]) -> Route:
             users.setdefault(key, []).append(place)
     keys = tuple(dict.fromkeys(key for deployment in chosen for key in deployment.bucket_keys))
     hold_keys = tuple(dict.fromkeys(key for deployment in chosen for key in deployment.hold_keys))
-    return Route(name, chosen, keys, hold_keys, {key: tuple(places) for key, places in users.items()})
+    by_name = {key: tuple(places) for key, places in users.items()}
+    return Route(name, chosen, keys, hold_keys, by_name, dict(zip(keys, range(len(keys)), strict=True)))
 
 
 class RouteTable:
@@ -347,6 +367,10 @@ class RouteTable:
             made.siblings.add(model)
             deployment = self._deployments.setdefault(key, made)
         return deployment
+
+
+def _charges(buckets: Iterable[tuple[str, str]]) -> tuple[tuple[str, Unit], ...]:
+    return tuple([(key, UNITS[unit]) for key, unit in buckets])
 
 
 def _by_window(bound: BoundAccount, made: Deployment, own: Sequence[Bucket]) -> dict[tuple[str, float], Bucket]:

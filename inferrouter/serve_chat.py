@@ -35,8 +35,6 @@ HOLD_BACK_S = 8.0
 """Seconds for which a stream's head is held back, so that a refusal can still be a status."""
 PING_S = 10.0
 """Seconds of silence after which a stream is kept alive by a comment."""
-EXPLAINED = 16
-"""Accounts up to which each call notes who stood in line, at 24 to 40 us for five of them."""
 MARGIN = 0.1
 """The share of a client's patience that is kept for the answer itself, at most 30 s of it."""
 JSON = ("Content-Type", "application/json")
@@ -77,7 +75,7 @@ class CallGuard:
     """Watches one call's client: throws `cancel` when it hangs up, and tells `on_gone`. A context manager."""
 
     def __init__(self, service: Service, connection: Connection, call: Call) -> None:
-        self.cancel = Cancel()
+        self.cancel = Cancel(call.lined_up)
         self.gone = False
         self.on_gone: Callable[[], None] | None = None
         self.tick: Callable[[], None] | None = None
@@ -116,7 +114,6 @@ def serve_chat(service: Service, dialect: Dialect, request: Request, connection:
     try:
         asked = dialect.read(parse_body(request.body))
         call.model, call.stream = asked.model, asked.stream
-        rank(service, call, asked.request)
         with CallGuard(service, connection, call) as guard:
             if asked.stream:
                 _Streaming(service, dialect, asked, connection, call, guard, extra).run(
@@ -131,15 +128,6 @@ def serve_chat(service: Service, dialect: Dialect, request: Request, connection:
         refuse(service, dialect.error, connection, call, stopping_problem(), extra)
     except InferRouterError as exc:
         refuse(service, dialect.error, connection, call, problem_of(exc, service.clock.time()), extra)
-
-
-def rank(service: Service, call: Call, request: ChatRequest) -> None:
-    """Note who would answer and why not the others, where that is quickly told; the call itself raises what is wrong."""
-    if len(service.router.config.accounts) <= EXPLAINED:
-        try:
-            call.ranking = service.router.explain(request)
-        except InferRouterError:
-            return
 
 
 def refuse(

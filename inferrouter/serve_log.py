@@ -9,17 +9,23 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 from .events import CallEvent, ResultEvent
 from .frozen import frozen_value
 from .meter import Clock
 from .meter_metrics import MetricsMeter
 from .records import Routing, Usage
-from .status import Explanation
+
+if TYPE_CHECKING:
+    from .candidates import Candidate
+    from .errors import Rejection
 
 KEPT = 2000
 """Calls that are remembered at most."""
+KEPT_LINE = 8
+"""Accounts that a call remembers of those that stood in line, and of the others."""
 KEPT_S = 3600.0
 """Seconds for which they are."""
 OUTCOMES = {"done": "ok", "left": "abandoned"}
@@ -34,7 +40,7 @@ class Call:
 
     __slots__ = (
         *("number", "path", "model", "stream", "client", "state", "began_at", "began", "first_s", "took_s", "status"),
-        *("routing", "usage", "error", "ranking"),
+        *("routing", "usage", "error", "line", "passed_over"),
     )
 
     def __init__(self, number: int, path: str, client: str, wall: float, mono: float) -> None:
@@ -52,7 +58,12 @@ class Call:
         self.routing: Routing | None = None
         self.usage = Usage()
         self.error = ""
-        self.ranking: Explanation | None = None
+        self.line: tuple[Candidate, ...] = ()
+        self.passed_over: tuple[Rejection, ...] = ()
+
+    def lined_up(self, line: Sequence[Candidate], passed_over: Sequence[Rejection]) -> None:
+        """Who stood in line when it was last looked for a slot, and who did not: those that are shown."""
+        self.line, self.passed_over = tuple(line[:KEPT_LINE]), tuple(passed_over[:KEPT_LINE])
 
     def shown(self, now: float) -> dict[str, Any]:
         """The call as JSON. `now`: monotonic seconds."""
@@ -82,12 +93,10 @@ class Call:
 
     def _choice(self) -> dict[str, Any]:
         """Why the one that answered was chosen, who stood behind it, and why each other was passed over."""
-        ranking, who = self.ranking, self.routing.account_id if self.routing else None
-        if ranking is None:
-            return {"why": "", "behind": [], "passed_over": []}
-        chosen = next((each.reason for each in ranking.candidates if each.account_id == who), "")
-        behind = [f"{each.account_id}: {each.reason}" for each in ranking.candidates if each.account_id != who]
-        return {"why": chosen, "behind": behind[:4], "passed_over": [str(each) for each in ranking.rejections[:6]]}
+        who = self.routing.account_id if self.routing else None
+        chosen = next((each.reason for each in self.line if each.account_id == who), "")
+        behind = [f"{each.account_id}: {each.reason}" for each in self.line if each.account_id != who]
+        return {"why": chosen, "behind": behind[:4], "passed_over": [str(each) for each in self.passed_over[:6]]}
 
 
 @frozen_value
@@ -114,8 +123,11 @@ class CallLog:
         self._open: dict[int, Call] = {}
         self._past: deque[Call] = deque(maxlen=KEPT)
         self._today = Today(0)
+        self._viewers = 0
         self._told = metrics is not None
-        self.metrics = metrics or MetricsMeter()
+        self._metrics = metrics or MetricsMeter()
+        self._uncounted: deque[Call] = deque()
+        self._counting = threading.Lock()
 
     def begin(self, path: str, client: str) -> Call:
         """A call that has come."""
@@ -145,7 +157,19 @@ class CallLog:
                 self._add(routing, call.usage)
             self._tell()
         if not self._told:
-            self._count(call)
+            self._uncounted.append(call)
+
+    def count(self) -> None:
+        """Tell the meter of the calls that have ended. For after their answers: a client need not wait for it."""
+        with self._counting:
+            while self._uncounted:
+                self._count(self._uncounted.popleft())
+
+    @property
+    def metrics(self) -> MetricsMeter:
+        """The meter that counts the calls, all that have ended being counted."""
+        self.count()
+        return self._metrics
 
     def touch(self) -> None:
         """Something else has changed: whoever looks is told."""
@@ -156,7 +180,11 @@ class CallLog:
         """The number of the latest change, as soon as it is not `since` or after so many seconds."""
         with self._changed:
             if self._version == since:
-                self._changed.wait(seconds)
+                self._viewers += 1
+                try:
+                    self._changed.wait(seconds)
+                finally:
+                    self._viewers -= 1
             return self._version
 
     def under_way(self) -> list[Call]:
@@ -199,15 +227,16 @@ class CallLog:
         routing, took = call.routing, call.took_s or 0.0
         kind, attempts = ("embeddings" if call.path == "/embeddings" else "chat"), routing.attempts if routing else 0
         outcome = OUTCOMES.get(call.state, "refused" if call.status == 429 else "failed")
-        self.metrics.on_call(CallEvent("", call.model, kind, call.stream, outcome, attempts, 0.0, took))
+        self._metrics.on_call(CallEvent("", call.model, kind, call.stream, outcome, attempts, 0.0, took))
         if routing is not None and call.state == "done":
             place = (routing.provider, routing.account_id, routing.model, routing.free)
             first = call.first_s if call.stream else None
-            self.metrics.on_result(ResultEvent(*place, True, took, call.usage, routing.cost, first_chunk_s=first))
+            self._metrics.on_result(ResultEvent(*place, True, took, call.usage, routing.cost, first_chunk_s=first))
 
     def _tell(self) -> None:
         self._version += 1
-        self._changed.notify_all()
+        if self._viewers:
+            self._changed.notify_all()
 
 
 def _rounded(seconds: float | None) -> float | None:

@@ -8,7 +8,6 @@ that `close` carries out what an interrupt cut off; and it is its own process's 
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import suppress
 from math import inf
@@ -23,6 +22,7 @@ from .costs import Estimate, answers_wanted, estimate_text
 from .errors import InferRouterError, MalformedResponseError, ProviderError, StreamInterruptedError
 from .failure_table import UNKNOWN_OUTCOME, error_from_fault, failure_of
 from .frozen import shown_once_made
+from .own_process import PROCESS
 from .provider import StreamDecoder
 from .records import ChatRequest, Routing, Usage
 from .redaction import provider_bug, redacted_partial
@@ -94,7 +94,7 @@ class ChatStream:
         self._stopped = False
         self._reader = 0  # the thread that waits for the next chunk
         self._closer: dict[None, int] = {}  # the thread that closes the reply
-        self._pid = os.getpid()
+        self._pid = PROCESS.pid
         self._attempt = attempt
         self._reply = reply
         self._decoder = decoder
@@ -139,7 +139,7 @@ class ChatStream:
         While another thread waits for the next chunk, that thread stops waiting and ends the stream, without an error. In a
         forked child it does nothing at all.
         """
-        if self._ended or self._pid != os.getpid():
+        if self._ended or self._pid != PROCESS.pid:
             return
         self._stopped = True  # before the look at who reads, see `_more`
         if self._reader not in (0, get_ident()):
@@ -148,7 +148,7 @@ class ChatStream:
             self._stop()
 
     def _stop(self) -> None:
-        if self._ended or self._pid != os.getpid():
+        if self._ended or self._pid != PROCESS.pid:
             return
         if self._reader == get_ident():  # cut off in the middle of reading, or called by a signal handler in the midst of it
             self._reply.abort()
@@ -166,7 +166,7 @@ class ChatStream:
         self.close()
 
     def __del__(self) -> None:
-        if self._ended or self._pid != os.getpid():
+        if self._ended or self._pid != PROCESS.pid:
             return
         # A finalizer may run anywhere, inside a store too: it frees the socket, and leaves the settlement to the next call.
         self._reply.abort()
@@ -215,7 +215,7 @@ class ChatStream:
         return None if deadline is None else max(deadline - self._attempt.runtime.clock.monotonic(), 0.0)
 
     def _more(self) -> None:
-        if self._pid != os.getpid():
+        if self._pid != PROCESS.pid:
             raise InferRouterError(
                 "this stream belongs to the process that opened it: iterate it there, or make a call of your own"
             )

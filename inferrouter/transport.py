@@ -8,12 +8,12 @@ request. Must never know providers, accounts or quota.
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
+from .own_process import PROCESS
 from .wire import RequestPhase, Stop, WireFault, WireRequest, fault_from
 
 if TYPE_CHECKING:
@@ -156,7 +156,7 @@ class WireReply:
         self._left: int | None = self._response.length
         self._open = True
         self._shut = False
-        self._pid = os.getpid()
+        self._pid = PROCESS.pid
         self.status: int = self._response.status
         self.headers: Mapping[str, str] = self._response.fields
         self._stop = stop
@@ -201,7 +201,7 @@ class WireReply:
     def shutdown(self) -> None:
         """For another thread than the one that reads: a read under way fails at once, and the connection is not kept."""
         self._shut = True  # before the look whether it is open, see `_finish`: another call could have the connection already
-        if self._open and self._pid == os.getpid():
+        if self._open and self._pid == PROCESS.pid:
             self._sock.shutdown_both()
 
     def abort(self) -> None:
@@ -240,6 +240,8 @@ class WireReply:
             if size > cap:
                 self.abort()
                 return WireFault("too_large", f"the answer is larger than {cap} bytes")
+            if self._left == 0:
+                break
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     def _piece(self) -> bytes | WireFault:
@@ -249,7 +251,7 @@ class WireReply:
             return self._body_fault
         if not self._open:
             return b"" if self._left == 0 else WireFault("cut", "the answer was closed before its end")
-        if self._pid != os.getpid():  # whoever reads takes it from the parent
+        if self._pid != PROCESS.pid:  # whoever reads takes it from the parent
             return WireFault("cut", "the answer belongs to the process that asked for it")
         try:
             return self._next()
@@ -332,8 +334,8 @@ def _check_head(reply: WireReply) -> None:
 
 def _body_fault(headers: Mapping[str, str], response: Response) -> WireFault | None:
     """Why the body of an answer with these headers cannot be read, None if it can."""
-    encoding = headers.get("content-encoding", "identity").strip().lower()
-    if encoding not in ("identity", ""):
+    encoding = headers.get("content-encoding")
+    if encoding is not None and encoding.strip().lower() not in ("identity", ""):
         return WireFault("encoding", "the answer is compressed although identity was asked for")
     transfer = headers.get("transfer-encoding")
     if transfer is not None and not response.chunked:

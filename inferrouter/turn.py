@@ -9,7 +9,6 @@ starts anew. Whoever has waited for long is next. Must never know what is done i
 from __future__ import annotations
 
 import math
-import os
 import threading
 import time
 from collections import deque
@@ -19,6 +18,7 @@ from typing import NamedTuple
 from weakref import ref
 
 from .cell import Cell
+from .own_process import PROCESS
 
 LONG_S = 0.01
 """Whoever has waited so long is given the turn; until then the fastest takes it, which keeps the others' threads asleep."""
@@ -33,7 +33,7 @@ class Holder:
 
     def __init__(self) -> None:
         self.cut = self.took_over = False
-        self.pid = os.getpid()
+        self.pid = PROCESS.pid
         self.thread = threading.get_ident()
 
 
@@ -111,7 +111,7 @@ class Turn:
             except IndexError:
                 return None
             holder = first.holder()
-            if holder is not None and holder.pid == os.getpid():
+            if holder is not None and holder.pid == PROCESS.pid:
                 return first
             self._dismiss(first)
 

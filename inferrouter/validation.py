@@ -15,7 +15,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from urllib.parse import SplitResult, urlsplit
 
-from .secret import Secret
+from .secret import MASK, Secret
 
 _WILD = frozenset("?[")
 
@@ -109,6 +109,13 @@ def did_you_mean(word: object, known: Iterable[str]) -> str:
     return f" (did you mean {close[0]!r}?)" if close else ""
 
 
+def shown_name(name: object) -> str:
+    """What stands in the place of a setting's name, to be repeated in a problem; masked where it may be a key, or a URL, which
+    may hold a password."""
+    text = str(name)
+    return MASK if _SECRET_NAME.search(text) else text
+
+
 def describe_type(value: object) -> str:
     """What `value` is, in the words of a config file and never showing it, apart from true, false and nothing."""
     if value is None:
@@ -129,6 +136,11 @@ _KINDS: tuple[tuple[tuple[type, ...], str], ...] = (
 )
 
 
+_SECRET_NAME = re.compile(
+    r"[:@]/?/?\S*@|://|\b(?:bearer|basic|token) \S|(?:sk|pk|rk|gsk|csk|xai|hf|nvapi|pplx|api|key)[-_][A-Za-z0-9_-]{8,}|AIza"
+    r"|(?=[A-Za-z_/+=-]*[0-9])(?=[0-9_/+=-]*[A-Za-z])[A-Za-z0-9_/+=-]{20,}",
+    re.IGNORECASE,
+)
 _BAD_HOST = "has no valid host name, or a port outside 1 to 65535"
 _VISIBLE = re.compile(r"[!-~]+")
 _TEXT = re.compile(r"(?:[!-~](?:[ -~]*[!-~])?)?")

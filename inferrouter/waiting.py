@@ -10,10 +10,14 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
-from .errors import InferRouterError, router_closed
+from .errors import InferRouterError, Rejection, router_closed
 from .meter import Clock
+
+if TYPE_CHECKING:
+    from .candidates import Candidate
 
 
 class CallCancelledError(InferRouterError):
@@ -26,10 +30,12 @@ class CallCancelledError(InferRouterError):
 class Cancel:
     """Gives up one call from another thread: the call takes it as `cancel`. For one call.
 
-    `cancelled`: it was given up; `cut`: also if a provider is at work on it.
+    `cancelled`: it was given up; `cut`: also if a provider is at work on it. `on_line`: told, each time the call has looked for a
+    slot, who stands in line for it and who was passed over; it must be quick and change neither.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, on_line: Callable[[Sequence[Candidate], Sequence[Rejection]], None] | None = None) -> None:
+        self.on_line = on_line
         self.cancelled = False
         self.cut = False
         self._bell: threading.Lock | None = None

@@ -29,9 +29,10 @@ class Place(Alarm):
 
 
 class Lines:
-    """The lines of a router, one for each route."""
+    """The lines of a router, one for each route. `joined`: somebody has ever stood in one."""
 
     def __init__(self) -> None:
+        self.joined = False
         self._lines: dict[str, dict[int, Place]] = {}
         self._numbers = count(1)
 
@@ -43,6 +44,7 @@ class Lines:
         """Stand in line, by one's number, to look at `due` unless somebody is before."""
         place.due = due
         place.rung = False
+        self.joined = True
         self._lines.setdefault(place.line, {})[place.number] = place
 
     def leave(self, place: Place) -> None:

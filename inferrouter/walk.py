@@ -8,6 +8,7 @@ refused while free capacity is left. Must never know a wire format, nor sleep un
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Generic, TypeVar
 
@@ -46,6 +47,7 @@ from .health import Verdict
 from .policy import OWN_POLICIES, Policy, sticky
 from .quota import Refusal
 from .routes import Route, route_over
+from .spend_caps import void_cap
 from .waiting import CallCancelledError
 from .waiting_line import Place
 from .waiting_turn import WaitingTurn
@@ -73,22 +75,13 @@ def walk(route: Route, operation: Operation[T], runtime: Runtime) -> T:
     """
     if runtime.unsettled_streams:
         runtime.settle_dropped_streams()
-    if operation.trace is None:
-        return _walk(route, operation, runtime)
-    try:
-        return _walk(route, operation, runtime)
-    except BaseException as exc:
-        operation.trace.ends(exc)
-        raise
-
-
-def _walk(route: Route, operation: Operation[T], runtime: Runtime) -> T:
     attempts: list[Attempt] = []
     turn = WaitingTurn(route.name, operation, runtime)
     try:
         while True:
             runtime.waiting.check_open()
-            turn.wait_for_turn()
+            if turn.place is not None:
+                turn.wait_for_turn()
             round_ = _Round(route, operation, runtime, attempts, turn.place)
             answer = round_.run()
             if answer is not None:
@@ -100,6 +93,10 @@ def _walk(route: Route, operation: Operation[T], runtime: Runtime) -> T:
                     return answer
                 raise round_.failure(turn.left)
             turn.sleep(pause, round_.soonest_rejection())
+    except BaseException as exc:
+        if operation.trace is not None:
+            operation.trace.ends(exc)
+        raise
     finally:
         turn.end()
 
@@ -109,6 +106,8 @@ def ordered(policy: Policy, candidates: Sequence[Candidate], session: str | None
 
     `session`: a conversation that is kept where it is, see `policy.sticky`.
     """
+    if len(candidates) < 2 and type(policy) in OWN_POLICIES:
+        return list(candidates)
     queue = _selected(policy, candidates) if candidates else []
     return queue if session is None or len(queue) < 2 else sticky(session, queue, policy)
 
@@ -164,6 +163,7 @@ class _Round(Generic[T]):
         self._refusals: list[tuple[str, str]] = []
         self._turned_down: dict[tuple[str, str], Refusal] = {}
         self._before = len(attempts)
+        self._endless = operation.deadline is None
         self._begun = self._as_of = self._moment()
 
     def run(self) -> T | None:
@@ -171,9 +171,13 @@ class _Round(Generic[T]):
         runtime = self.runtime
         found = self._look(self.route)
         self.queue = ordered(runtime.policy, found.candidates, self.operation.session)
-        unwanted = left_out(found.candidates, self.queue)
-        self._unwanted = {(each.account_id, each.model) for each in unwanted}
-        self.rejections += (*found.rejections, *unwanted)
+        self.rejections += found.rejections
+        if len(self.queue) != len(found.candidates):
+            unwanted = left_out(found.candidates, self.queue)
+            self._unwanted = {(each.account_id, each.model) for each in unwanted}
+            self.rejections += unwanted
+        if self.operation.cancel is not None and self.operation.cancel.on_line is not None:
+            self.operation.cancel.on_line(self.queue, self.rejections)
         answer = self._serve()
         if answer is None and self._moment()[0] > self._before:
             return self.run_again()
@@ -188,7 +192,7 @@ class _Round(Generic[T]):
         return None
 
     def _serve(self) -> T | None:
-        while self._time_left() > 0 and self.queue:
+        while self.queue and (self._endless or self._time_left() > 0):
             first = self.queue.pop(0)
             old = self._changed(self._begun, refusals=not first.free)
             candidate = self._in_turn(first) if old else first
@@ -239,6 +243,8 @@ class _Round(Generic[T]):
             if refused is not None:
                 self.rejections.append(refused)
                 return None
+            if not candidate.free and candidate.deployment.spends:
+                self._say_void_cap(candidate, attempt.wants)
             if self.place is not None:
                 self.runtime.lines.leave(self.place)
             try:
@@ -325,6 +331,13 @@ class _Round(Generic[T]):
         text = notice_of(error, candidate, self.route.name)
         if text:
             self.runtime.say(key, text, (candidate.provider, candidate.account_id, candidate.model))
+
+    def _say_void_cap(self, candidate: Candidate, wants: Sequence[tuple[str, float]]) -> None:
+        """Tell the meter and `Router.warnings`, the first time, of a paid call that no cap of its account counts."""
+        place = (candidate.provider, candidate.account_id, candidate.model)
+        text = void_cap(*place, candidate.deployment.spends, wants)
+        if text:
+            self.runtime.say(f"cap {candidate.account_id}", text, place)
 
     def _refused(self, candidate: Candidate, refusal: Refusal) -> None:
         """The store had too little left. If other calls took what `candidate` was assessed by, it is assessed again: it may serve
@@ -440,4 +453,4 @@ class _Round(Generic[T]):
         return min([each.retry_at for each in waiting if each.retry_at is not None], default=None)
 
     def _time_left(self) -> float:
-        return self.operation.time_left(self.runtime.clock)
+        return math.inf if self._endless else self.operation.time_left(self.runtime.clock)

@@ -42,10 +42,11 @@ def run(*argv: str, stdin: str = "", env: Mapping[str, str] | None = None) -> Ra
 
 
 def start(*argv: str, package: str = PACKAGE, folder: Path = FOLDER.parent, **env: str) -> subprocess.Popen[str]:
-    """The same as a process, every warning an error."""
+    """The same as a process, every warning an error. It starts without site-packages, unless its coverage is measured."""
+    bare = () if "COVERAGE_PROCESS_START" in os.environ else ("-S",)
     known = {name: os.environ[name] for name in ("PATH", "SYSTEMROOT", "COVERAGE_PROCESS_START") if name in os.environ}
     return subprocess.Popen(
-        [sys.executable, "-W", "error", "-m", package, *argv],
+        [sys.executable, *bare, "-W", "error", "-m", package, *argv],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

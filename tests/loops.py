@@ -159,9 +159,9 @@ class Overshoot:
 
 
 def overshoot() -> Overshoot:
-    """Whole and streamed calls with a timeout to every slow server, a few at a time."""
+    """Whole and streamed calls with a timeout to every slow server, half of them at a time."""
     done = Overshoot()
-    with environment(), ExitStack() as stack, ThreadPoolExecutor(4) as pool:
+    with environment(), ExitStack() as stack, ThreadPoolExecutor(9) as pool:
         runs = []
         for name, script in SLOW:
             fault_server = stack.enter_context(FaultServer())

@@ -167,7 +167,7 @@ MUTANTS = (
     Mutant(
         "no pid check in the pool",
         "connections",
-        "        if self._pid != os.getpid():\n            self._forget_parents()\n        while True:",
+        "        if self._pid != PROCESS.pid:\n            self._forget_parents()\n        while True:",
         "        while True:",
         ("test_transport.Pool",),
     ),
@@ -200,9 +200,7 @@ MUTANTS = (
     Mutant("cut keys are not masked", "secret", "SHORTEST if cut else 0", "0", (SWEEP,)),
     Mutant("escapes are not read", "escapes", "READINGS = 4", "READINGS = 1", ("test_escapes",)),
     Mutant("halves of keys are kept", "redaction", "source = ()", "pass", ("test_key_leaks.Echoes",)),
-    Mutant(
-        "one pool for all keys", "http_opener", "_replace(owner=hash(self._keys))", "_replace(owner=0)", ("test_transport.Pool",)
-    ),
+    Mutant("one pool for all keys", "http_opener", "_replace(owner=hash(keys))", "_replace(owner=0)", ("test_transport.Pool",)),
     Mutant(
         "a finish reason is believed in every chunk",
         "stream_end",
@@ -269,13 +267,15 @@ MUTANTS = (
     Mutant("a cut transaction stays", "quota_session", 'self.cursor.execute("ROLLBACK")', "pass", ("test_interrupts",)),
     Mutant(
         "a step between look and change",
-        "quota_memory",
+        "quota_book",
         "if not self._newest.replace(seen, entry):",
         "if not self._newest.replace(self._newest.look()[1], entry):",
         ("test_interrupts", "test_quota"),
     ),
-    Mutant("a child settles", "attempt", "if self._ended or self._pid != os.getpid():", "if self._ended:", ("test_forks",)),
-    Mutant("a child reads", "transport", "if self._pid != os.getpid():  # whoever", "if False:  # whoever", ("test_forks",)),
+    Mutant("changes are not passed on", "quota_book", "keys.update(self._changed[number])", "pass", ("test_quota_book",)),
+    Mutant("looks of other times", "quota_book", " or earlier._origin is not self._origin", "", ("test_quota_book",)),
+    Mutant("a child settles", "attempt", "if self._ended or self._pid != PROCESS.pid:", "if self._ended:", ("test_forks",)),
+    Mutant("a child reads", "transport", "if self._pid != PROCESS.pid:  # whoever", "if False:  # whoever", ("test_forks",)),
     Mutant(
         "deleted logs are not missed",
         "quota_session",
@@ -433,6 +433,20 @@ MUTANTS = (
         "self._was_cut() or self._shut",
         "self._shut",
         ("test_serve_hangups.Cancels",),
+    ),
+    Mutant(
+        "serve: a body's room is never given back",
+        "serve_http",
+        "self._bodies.give(self._room)",
+        "pass",
+        ("test_serve_bodies.Full",),
+    ),
+    Mutant(
+        "serve: bodies in chunks take no room",
+        "serve_http",
+        "self._make_room(min(2 * total, self._max_body))",
+        "pass",
+        ("test_serve_bodies.Full",),
     ),
     Mutant("serve: whoever leaves a stream pays on", "serve_chat", GIVEN_UP, "", ("test_serve.HangUps",)),
     Mutant("serve: signatures are forgotten", "serve_turns", "return known if known", "return message if known", SIGNED),

@@ -9,6 +9,7 @@ import threading
 import time
 import unittest
 from typing import Any
+from unittest import mock
 
 from tests import ir, part
 from tests.servers import Reply
@@ -28,6 +29,7 @@ class Served(unittest.TestCase):
     simulated: dict[str, Any] = {}  # noqa: RUF012  # as above
 
     def setUp(self) -> None:
+        self.enterContext(mock.patch.object(part("serve_watch"), "TICK_S", 0.02))
         self.sim = simulator.Simulator(self.dialect, keys=self.keys, **self.simulated).start()
         self.addCleanup(self.sim.stop)
         self.router = self.make_router()
@@ -78,7 +80,7 @@ class Served(unittest.TestCase):
         while not true():
             if time.monotonic() > end:
                 self.fail(f"never happened: {what}")
-            pause.wait(0.01)
+            pause.wait(0.002)
 
 
 class Named:

@@ -10,6 +10,8 @@ import time
 import unittest
 import warnings
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from itertools import product
 from typing import Any
 from unittest.mock import patch
 
@@ -213,37 +215,42 @@ class BadAnswers(unittest.TestCase):
 
     def test_what_follows_the_answer_prolongs_nothing(self) -> None:
         """After its finish reason a stream ends by the call's deadline or soon, even if comments or empty events trickle on."""
-        for name, trickle in {"comments": b": still here\n\n", "events": b'data: {"choices": []}\n\n'}.items():
-            for whole_at_once in (True, False):
 
-                def script(peer: Peer, trickle: bytes = trickle, at_once: bool = whole_at_once) -> None:
-                    if peer.request() is not None:
-                        head = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n"
-                        peer.send(head + b"".join(EVENTS) if at_once else head + EVENTS[0])
-                        time.sleep(0.05)
-                        peer.send(b"" if at_once else EVENTS[1])
-                        peer.drip(trickle * 100, 0.002)
+        def read(trickle: bytes, at_once: bool) -> tuple[str, str, float]:
+            def script(peer: Peer) -> None:
+                if peer.request() is not None:
+                    head = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n"
+                    peer.send(head + b"".join(EVENTS) if at_once else head + EVENTS[0])
+                    time.sleep(0.05)
+                    peer.send(b"" if at_once else EVENTS[1])
+                    peer.drip(trickle * 100, 0.002)
 
-                with self.subTest(name, whole_at_once=whole_at_once), ScriptedServer(script) as server:
-                    with make_router({"a": server.url}) as router:
-                        began = time.monotonic()
-                        with router.stream(HELLO, timeout=0.3) as stream:
-                            text = "".join(chunk.text for chunk in stream)
-                        self.assertEqual((text, stream.response.finish_reason), ("fine", "stop"))
-                        self.assertLess(time.monotonic() - began, 0.6)
+            with ScriptedServer(script) as server, make_router({"a": server.url}) as router:
+                began = time.monotonic()
+                with router.stream(HELLO, timeout=0.3) as stream:
+                    text = "".join(chunk.text for chunk in stream)
+                return text, stream.response.finish_reason, time.monotonic() - began
+
+        trickles = (b": still here\n\n", b'data: {"choices": []}\n\n')
+        with ThreadPoolExecutor(4) as pool:
+            runs = [(each, pool.submit(read, *each)) for each in product(trickles, (True, False))]
+        for each, run in runs:
+            with self.subTest(each):
+                text, reason, seconds = run.result()
+                self.assertEqual((text, reason), ("fine", "stop"))
+                self.assertLess(seconds, 0.6)
 
     def test_a_choice_that_begins_late(self) -> None:
         """A second choice that begins after the first has ended has all the time of a stream, not that of its tail."""
 
         def script(peer: Peer) -> None:
             if peer.request() is not None:
-                peer.send(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n" + b"".join(EVENTS))
-                time.sleep(0.02)
-                peer.send(EVENTS[0].replace(b'"index": 0', b'"index": 1'))
-                time.sleep(0.4)
+                late = EVENTS[0].replace(b'"index": 0', b'"index": 1')
+                peer.send(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n" + b"".join(EVENTS) + late)
+                time.sleep(0.15)
                 peer.send(EVENTS[1].replace(b'"index": 0', b'"index": 1'))
 
-        with patch.object(part("stream_end"), "TAIL_S", 0.2), ScriptedServer(script) as server:
+        with patch.object(part("stream_end"), "TAIL_S", 0.05), ScriptedServer(script) as server:
             with make_router({"a": server.url}) as router:
                 response = streamed(router)
         self.assertEqual([choice.message.text for choice in response.choices], ["fine", "fine"])

@@ -86,7 +86,7 @@ class HelpTest(CommandTest):
 
     def test_a_copied_folder(self) -> None:
         """A copy of the folder under another name runs and calls itself by that name."""
-        shutil.copytree(FOLDER, self.folder / "routes", ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(FOLDER, self.folder / "routes")
         ran = finish(start(package="routes", folder=self.folder))
         self.assertEqual((ran.code, ran.err), (0, ""))
         self.assertIn("usage: python3 -m routes", ran.out)

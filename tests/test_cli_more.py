@@ -12,6 +12,7 @@ import tempfile
 import time
 import unittest
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
@@ -119,7 +120,14 @@ class Asking(WithServer):
 
 class Waiting(WithServer):
     def asked(self, err: io.StringIO) -> str:
-        """What is said of a wait of about a second, after a 429 that asks for it."""
+        """What is said of a wait of about a second, after a 429 that asks for it. The clock moves when slept on."""
+        ahead: list[float] = []
+        moving = {
+            name: staticmethod(lambda real=getattr(time, name): real() + sum(ahead)) for name in ("time", "monotonic")
+        }
+        cli_wait = part("cli_wait")
+        self.enterContext(mock.patch.multiple(cli_wait.Countdown, **moving))
+        self.enterContext(mock.patch.object(cli_wait, "stdlib_time", SimpleNamespace(sleep=ahead.append, **moving)))
         self.sim.fail_next(1, 429, headers={"Retry-After": "1"})
         out = io.StringIO()
         with mock.patch.object(sys, "stdout", out), mock.patch.object(sys, "stderr", err):
@@ -136,6 +144,7 @@ class Waiting(WithServer):
         shown = self.asked(Terminal())
         self.assertRegex(shown, r"\rwaiting 1 s for local/desk small|waiting 1 s for local/desk small")
         self.assertIn("\r", shown.rpartition("waiting")[2])
+        self.assertGreaterEqual(shown.count("waiting"), 2, "it counts down")
 
 
 class Explaining(WithServer):
@@ -290,7 +299,7 @@ class Writing(WithServer):
         """A full disk is one line that says so, and 1."""
         with open("/dev/full", "w", encoding="utf-8") as full:
             process = subprocess.run(
-                [sys.executable, "-m", PACKAGE, "providers"],
+                [sys.executable, "-S", "-m", PACKAGE, "providers"],
                 stdout=full,
                 stderr=subprocess.PIPE,
                 text=True,
@@ -314,7 +323,7 @@ class Interrupting(unittest.TestCase):
             f"builtins.__import__ = slow\nsys.argv = ['x']\nrunpy.run_module({PACKAGE!r}, run_name='__main__', alter_sys=True)"
         )
         done = subprocess.run(
-            [sys.executable, "-c", script], cwd=FOLDER.parent, capture_output=True, text=True, timeout=20, check=False
+            [sys.executable, "-S", "-c", script], cwd=FOLDER.parent, capture_output=True, text=True, timeout=20, check=False
         )
         self.assertEqual((done.returncode, done.stdout, done.stderr), (130, "", "\ninterrupted\n"))
 

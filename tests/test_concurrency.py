@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import tempfile
@@ -117,10 +118,10 @@ class Processes(unittest.TestCase):
         """4 processes on one file and 4 accounts of 10 are served exactly 40 times, and the rest is refused."""
         with tempfile.TemporaryDirectory() as folder, Simulator(keys=dict.fromkeys(KEYS, KeyLimits(rpd=10))) as simulator:
             path = str(Path(folder, "quota.db"))
-            command = [sys.executable, "-c", "from tests.quota_worker import main; main()", simulator.base_url, path]
-            running = [
-                subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT) for _ in range(4)
-            ]
+            command = [sys.executable, "-S", "-c", "from tests.quota_worker import main; main()", simulator.base_url, path]
+            pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+            env = os.environ | {"PYTHONPATH": str(Path(str(ir.__file__)).parents[1])}
+            running = [subprocess.Popen(command, **pipes, text=True, cwd=ROOT, env=env) for _ in range(4)]
             try:
                 for process in running:
                     process.stdout.readline()  # type: ignore[union-attr]  # it is a pipe

@@ -291,6 +291,17 @@ class Tools(unittest.TestCase):
         for hint, expected in rows:
             self.assertEqual(self.schema(hint), expected, str(hint))
 
+    def test_a_class_that_contains_itself(self) -> None:
+        """It stands under $defs, once, and is referred to."""
+
+        def endless(value: Node, other: list[Node]) -> None: ...
+
+        found = Tool.from_function(endless).parameters
+        ref = {"$ref": "#/$defs/Node"}
+        self.assertEqual(found["properties"], {"value": ref, "other": {"type": "array", "items": ref}})
+        node = {"type": "object", "properties": {"next": {"anyOf": (ref, {"type": "null"})}}, "required": ("next",)}
+        self.assertEqual(found["$defs"], {"Node": node})
+
     def test_optional_fields_are_not_required(self) -> None:
         """NotRequired keys, keys outside a total TypedDict, and dataclass fields with defaults may be left out."""
         self.assertEqual(self.schema(Place)["required"], ("city",))
@@ -301,7 +312,7 @@ class Tools(unittest.TestCase):
         self.assertEqual(sorted(point["properties"]), ["tags", "x", "y"])
 
     def test_what_cannot_be_described_is_refused(self) -> None:
-        """Variadic parameters, unknown types, endless types and things that are not functions raise InvalidRequestError."""
+        """Variadic parameters, unknown types and things that are not functions raise InvalidRequestError."""
 
         def variadic(*args: int) -> None: ...
 
@@ -311,14 +322,12 @@ class Tools(unittest.TestCase):
 
         def strange(value: type[int] | complex) -> None: ...
 
-        def endless(value: Node) -> None: ...
-
         def opaque(value: object) -> None: ...
 
         def generic(value: typing.TypeVar("T")) -> None: ...  # type: ignore[valid-type]  # no type on purpose
 
         partial = functools.partial(weather, "here")
-        for function in (variadic, keywords, broken, strange, endless, opaque, generic, partial, max, 5):
+        for function in (variadic, keywords, broken, strange, opaque, generic, partial, max, 5):
             with self.assertRaises(errors.InvalidRequestError, msg=repr(function)):
                 Tool.from_function(function)
         self.assertEqual(Tool.from_function(lambda x: x).parameters["properties"], {"x": {"type": "string"}})

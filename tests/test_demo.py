@@ -132,6 +132,8 @@ class OnATerminalTest(unittest.TestCase):
     def test_colour_and_pauses(self) -> None:
         """A terminal gets colours and short pauses, which together stay under 4 seconds."""
         pauses: list[float] = []
+        usual = part("demo").build_stand_ins
+        self.enterContext(mock.patch.object(part("demo"), "build_stand_ins", lambda clock, delay: usual(clock, delay / 4)))
         with mock.patch.object(part("terminal"), "time", SimpleNamespace(sleep=pauses.append)):
             with mock.patch.dict(os.environ, {"TERM": "xterm"}, clear=True):
                 code, out = shown(Terminal())

@@ -131,34 +131,40 @@ class Beside(Folder):
 
     CODE = (
         f"import sys, {PACKAGE} as ir\n"
-        "try:\n"
-        "    store = ir.SQLiteQuotaStore(sys.argv[1])\n"
-        f"    store.define([ir.Bucket('k', ir.Limit(10, 'requests', 'day'))], {NOON})\n"
-        f"    print(sum(isinstance(store.reserve([('k', 1)], {NOON}), ir.Reservation) for _ in range(20)))\n"
-        "except ir.QuotaStoreError as error:\n"
-        "    print(error)\n"
+        "for path in sys.argv[1:]:\n"
+        "    try:\n"
+        "        store = ir.SQLiteQuotaStore(path, sleep=lambda seconds: None)\n"
+        f"        store.define([ir.Bucket('k', ir.Limit(10, 'requests', 'day'))], {NOON})\n"
+        f"        print(sum(isinstance(store.reserve([('k', 1)], {NOON}), ir.Reservation) for _ in range(20)))\n"
+        "    except ir.QuotaStoreError as error:\n"
+        "        print(error)\n"
     )
 
-    def other_process(self, path: Path | None = None) -> str:
-        """How many of twenty reservations another process gets, or what it is told."""
+    def other_process(self, *paths: Path) -> list[str]:
+        """How many of twenty reservations another process gets at each of `paths`, or what it is told."""
         folder = Path(ir.__file__).parent.parent
-        command = [sys.executable, "-c", self.CODE, str(path or self.path)]
-        return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True).stdout.strip()
+        command = [sys.executable, "-S", "-c", self.CODE, *map(str, paths)]
+        return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True).stdout.splitlines()
 
     def test_deleted_while_in_use(self) -> None:
         """Whichever of them is deleted, nobody is admitted any more: not who has the file open, nor who opens it now."""
+        stores = {}
         for place, lost in enumerate((["-wal"], ["-shm"], ["-wal", "-shm"])):
             self.path = self.folder / f"{place}.db"
-            store = self.filled()
+            stores[self.path] = store = self.filled()
             for ending in lost:
                 Path(f"{self.path}{ending}").unlink()
             for method in (lambda store=store: store.reserve([("k", 1)], NOON), lambda store=store: store.headroom(["k"], NOON)):
                 with self.assertRaises(errors.QuotaStoreError) as caught:
                     method()
                 self.says(caught.exception, "-wal or -shm", "start them again")
-            self.assertIn("-wal or -shm", self.other_process())
+        told = self.other_process(*stores)
+        self.assertEqual(len(told), 3)
+        for words in told:
+            self.assertIn("-wal or -shm", words)
+        for path, store in stores.items():
             store.close()
-            with self.open() as again:
+            with self.open(path) as again:
                 self.assertEqual(again.headroom(["k"], NOON)[0].used, 4, "what was counted is in the file")
 
     def test_under_another_name(self) -> None:
@@ -167,15 +173,16 @@ class Beside(Folder):
         hard, soft = self.folder / "hard.db", self.folder / "soft.db"
         hard.hardlink_to(self.path)
         soft.symlink_to(self.path)
-        self.assertIn("under another name", self.other_process(hard))
-        self.assertEqual(self.other_process(soft), "6")
+        told = self.other_process(hard, soft)
+        self.assertIn("under another name", told[0])
+        self.assertEqual(told[1:], ["6"])
         self.assertIsInstance(store.reserve([("k", 1)], NOON), quota.Refusal)
 
     def test_left_by_a_crash(self) -> None:
         """A file that nobody has open is opened, with what was left beside it or without."""
         code = self.CODE + "import os; os.kill(os.getpid(), 9)"
         folder = Path(ir.__file__).parent.parent
-        subprocess.run([sys.executable, "-c", code, str(self.path)], cwd=folder, capture_output=True, check=False)
+        subprocess.run([sys.executable, "-S", "-c", code, str(self.path)], cwd=folder, capture_output=True, check=False)
         self.assertTrue(Path(f"{self.path}-wal").exists())
         Path(f"{self.path}-shm").unlink()
         with self.open() as store:

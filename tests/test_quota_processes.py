@@ -61,7 +61,7 @@ class ProcessTest(unittest.TestCase):
             tokens=limits.Limit(50 * 7, "tokens", "day"),
         )
         folder = Path(ir.__file__).parent.parent
-        command = [sys.executable, "-c", WORKER, str(self.path)]
+        command = [sys.executable, "-S", "-c", WORKER, str(self.path)]
         workers = [
             subprocess.Popen(command, cwd=folder, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(4)
         ]

@@ -169,7 +169,7 @@ class KeepingTest(Folder):
         """Importing the package and this module loads no sqlite3."""
         folder = Path(ir.__file__).parent.parent
         code = f"import sys, {PACKAGE}.quota_sqlite; sys.exit('sqlite3' in sys.modules)"
-        self.assertEqual(subprocess.run([sys.executable, "-c", code], cwd=folder, check=False).returncode, 0)
+        self.assertEqual(subprocess.run([sys.executable, "-S", "-c", code], cwd=folder, check=False).returncode, 0)
 
     def test_wrong_synchronous(self) -> None:
         """Any other durability than NORMAL and FULL is a ConfigError, before a file is made."""

@@ -148,7 +148,7 @@ class Requests(Refusing):
         self.refused("json_schema needs", ChatRequest, "x", response_format="json_schema")
         self.refused("json_schema needs", ChatRequest, "x", response_format={"type": "json_schema", "json_schema": {}})
         self.refused("not 'xml'", ChatRequest, "x", response_format="xml")
-        self.refused("not None", ChatRequest, "x", response_format=5)
+        self.refused("not an object of class int", ChatRequest, "x", response_format=5)
 
     def test_extra_is_a_frozen_copy(self) -> None:
         """`extra` does not follow later changes of what was given; both requests take dicts only."""

@@ -206,6 +206,8 @@ class Errors(Served):
             {"model": 7},
             {"max_tokens": "many"},
             {"response_format": {"type": "poem"}},
+            {"response_format": {"type": {}}},
+            {"response_format": {"type": []}},
         ):
             reply = self.ask("POST", "/v1/chat/completions", {**HELLO, **change})
             self.said(reply, 400, "invalid_request_error", None)
@@ -261,9 +263,9 @@ class Patience(Served):
         body = {"model": "fast", "input": "hello"}
         for ask in (self.chat, lambda: self.chat(stream=True), lambda: self.ask("POST", "/v1/embeddings", body)):
             began = time.monotonic()
-            self.router.rest("a", 0.3)
+            self.router.rest("a", 0.1)
             self.assertEqual(ask().status, 200)
-            self.assertGreater(time.monotonic() - began, 0.25)
+            self.assertGreater(time.monotonic() - began, 0.09)
 
     def test_patience_is_read_from_headers(self) -> None:
         """What the SDKs say, less a margin for the answer; else the endpoint's own."""
@@ -276,7 +278,7 @@ class Patience(Served):
 
 class Lines(Served):
     limits = {"parallel": 1}  # noqa: RUF012  # never changed
-    simulated = {"latency_s": 0.1}  # noqa: RUF012  # as above
+    simulated = {"latency_s": 0.05}  # noqa: RUF012  # as above
 
     def test_first_come_first_served(self) -> None:
         """Where one call at a time is allowed, five that come at once are all answered, in the order they came."""
@@ -324,14 +326,14 @@ class Waits(Served):
     def test_a_long_wait_is_kept_alive(self) -> None:
         """A stream that waits long gets its head and comments, and then its answer or an error in its place."""
         self.assertEqual(self.chat().status, 200)
-        with unittest.mock.patch.multiple(serve_chat, HOLD_BACK_S=0.1, PING_S=0.1):
+        with unittest.mock.patch.multiple(serve_chat, HOLD_BACK_S=0.05, PING_S=0.05):
             sock = self.connect()
             body = json.dumps({**HELLO, "stream": True}).encode()
             sock.sendall(post(body, "x-stainless-read-timeout: 600"))
             seen = b""
             while seen.count(b": keep-alive") < 2:
                 seen += sock.recv(65536)
-            self.server.stop(0.5)
+            self.server.stop(0.1)
             seen += drained(sock)
             sock.close()
         self.assertTrue(seen.startswith(b"HTTP/1.1 200 OK"))
@@ -447,7 +449,8 @@ class Resources(unittest.TestCase):
         """Beyond `max_clients` newcomers wait, and a connection that is idle makes room."""
         config = ir.Config(accounts=[ir.AccountConfig("mock", "a")], default_model="mock/m")
         with ir.Router(config, [ir.MockProvider("mock", ["hello"] * 99)]) as router:
-            with ir.serve(router, port=0, max_clients=3) as server:
+            spared = unittest.mock.patch.object(part("serve_endpoint"), "SPARED_S", 0.1)
+            with spared, ir.serve(router, port=0, max_clients=3) as server:
                 idle = [socket.create_connection(("127.0.0.1", server.port), timeout=5) for _ in range(3)]
                 with socket.create_connection(("127.0.0.1", server.port), timeout=5) as late:
                     late.sendall(post(json.dumps({**HELLO, "model": ""}).encode(), "Connection: close"))
@@ -483,16 +486,17 @@ class Bounds(Served):
         """A head or a body that does not come is given up: told so where it can be, and the thread is free."""
         body = json.dumps(HELLO).encode()
         http = part("serve_http")
-        with unittest.mock.patch.multiple(http, HEAD_S=0.2, BODY_S=0.2):
-            self.assertEqual(self.raw(b"GET /v1/mod"), b"")
+        with unittest.mock.patch.object(http, "BODY_S", 0.1):
             self.assertTrue(self.raw(post(body)[:-5]).startswith(b"HTTP/1.1 408"))
+        with unittest.mock.patch.object(http, "HEAD_S", 0.1):
+            self.assertEqual(self.raw(b"GET /v1/mod"), b"")
             with self.connect() as sock:  # one byte at a time is no faster
                 for byte in b"GET / HTTP/1.1\r\nX: " + b"y" * 100:
                     try:
                         sock.sendall(bytes([byte]))
                     except OSError:
                         break
-                    time.sleep(0.01)
+                    time.sleep(0.005)
                 self.assertEqual(drained(sock), b"")
         self.until(lambda: len(self.server._open) == 0, "every connection is closed")
 

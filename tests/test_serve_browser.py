@@ -113,9 +113,10 @@ class BrowserTest(unittest.TestCase):
             self.router.chat_completion(ir.ChatRequest("hello", model="fast"))
             body = ir.ChatRequest("hello", model=("fast", "best", "nobody/x")[turn % 3])
             call = server.calls.begin("/chat/completions", "127.0.0.1")
-            call.model, call.ranking = body.model, None
+            call.model = body.model
             try:
-                call.ranking = self.router.explain(body)
+                found = self.router.explain(body)
+                call.lined_up(found.candidates, found.rejections)
                 call.routing = self.router.chat_completion(body).routing
                 server.calls.end(call, "done", 200)
             except ir.InferRouterError as exc:

@@ -9,6 +9,7 @@ import re
 import time
 import unittest
 from typing import Any
+from unittest import mock
 
 from tests import ir, part
 from tests.serving import Served
@@ -104,6 +105,7 @@ class Snapshots(Served):
 
     def test_events(self) -> None:
         """A viewer sees a call within a moment of its end, and is let go when the endpoint stops."""
+        self.enterContext(mock.patch.object(part("serve_status"), "LEAST_GAP_S", 0.05))
         sock = self.connect()
         sock.settimeout(5)
         sock.sendall(b"GET /events HTTP/1.1\r\nHost: localhost\r\n\r\n")

@@ -30,9 +30,11 @@ def fresh(script: str) -> str:
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
-def works(interpreter: str | None) -> bool:
-    """Whether an interpreter is there and starts; a version manager may have names for what it has not installed."""
-    return interpreter is not None and not subprocess.run([interpreter, "-c", ""], capture_output=True, check=False).returncode
+def found(name: str) -> str:
+    """Where an interpreter is, "" if it does not start; a version manager may have names for what it has not installed."""
+    path = shutil.which(name)
+    command = [path or "", "-c", "import sys; print(sys.executable)"]
+    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip() if path else ""
 
 
 class Names(unittest.TestCase):
@@ -112,7 +114,7 @@ class Loading(unittest.TestCase):
 
     def test_old_interpreters_are_told(self) -> None:
         """Python 3.10 and older get one line that says what is needed, under whatever name the folder was copied."""
-        old = next(filter(works, map(shutil.which, OLD)), None)
+        old = next(filter(None, map(found, OLD)), None)
         with tempfile.TemporaryDirectory() as folder:
             shutil.copytree(PACKAGE, Path(folder) / "vendored", ignore=shutil.ignore_patterns("__pycache__"))
             script = "import vendored"

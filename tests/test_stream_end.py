@@ -17,11 +17,13 @@ from tests.servers import Peer, ScriptedServer
 
 stream_end = part("stream_end")
 
-TAIL_S, LIKELY_S, GAP_S = 0.02, 0.2, 0.05
+TAIL_S, LIKELY_S, GAP_S = 0.02, 0.1, 0.05
+NEVER_S = 30.0
 END = b"0\r\n\r\n"
 
 Event = tuple[str, str | None]
-"""What one event of a stream brings: its text, and the finish reason it names."""
+"""What one event of a stream brings: its text, and the finish reason it names. ("", None) is a pause instead."""
+PAUSE: Event = ("", None)
 
 
 def openai(text: str, reason: str | None, index: int = 0) -> dict[str, Any]:
@@ -37,7 +39,10 @@ MAKERS = {"openai": (openai, "stop"), "gemini": (gemini, "STOP")}
 
 
 def scripted(dialect: str, events: Sequence[Event], gap_s: float = 0.0, *, marked: bool = False, cut: bool = False) -> Any:
-    """A script that sends `events` with pauses between, then [DONE] if `marked`, then the end of the body unless `cut`."""
+    """A script that sends `events`, then [DONE] if `marked`, then the end of the body unless `cut`. A pause is `gap_s` long.
+
+    What must come in time is sent at once: a pause stands only where silence has to be outlived, however long it gets.
+    """
     make, stop = MAKERS[dialect]
 
     def script(peer: Peer) -> None:
@@ -45,18 +50,20 @@ def scripted(dialect: str, events: Sequence[Event], gap_s: float = 0.0, *, marke
             return
         peer.send(STREAM_HEAD)
         for text, reason in events:
+            if (text, reason) == PAUSE:
+                time.sleep(gap_s)
+                continue
             chunk = frames(make(text, stop if reason == "end" else reason))
             peer.send(b"%x\r\n%s\r\n" % (len(chunk), chunk))
-            time.sleep(gap_s)
         peer.send(b"e\r\ndata: [DONE]\n\n\r\n" * marked + END * (not cut))
 
     return script
 
 
 @contextmanager
-def opened(dialect: str, script: Any, **extra: Any) -> Iterator[Any]:
+def opened(dialect: str, script: Any, likely_s: float = LIKELY_S, **extra: Any) -> Iterator[Any]:
     """An open stream of a router over a server that runs `script`, with tails that fit a test."""
-    tails = patch.multiple(stream_end, TAIL_S=TAIL_S, LIKELY_TAIL_S=LIKELY_S)
+    tails = patch.multiple(stream_end, TAIL_S=TAIL_S, LIKELY_TAIL_S=likely_s)
     with tails, ScriptedServer(script) as server:
         config = ir.Config([ir.AccountConfig(dialect, "a", ir.Auth("k"))], default_model=f"{dialect}/m", attempt_timeout=5)
         with ir.Router(config, [provider(dialect, server.url)]) as router:
@@ -65,8 +72,8 @@ def opened(dialect: str, script: Any, **extra: Any) -> Iterator[Any]:
             assert router.status()["a"].in_flight == 0
 
 
-def whole(dialect: str, script: Any, **extra: Any) -> Any:
-    with opened(dialect, script, **extra) as stream:
+def whole(dialect: str, script: Any, likely_s: float = LIKELY_S, **extra: Any) -> Any:
+    with opened(dialect, script, likely_s, **extra) as stream:
         list(stream)
         return stream.response
 
@@ -74,24 +81,24 @@ def whole(dialect: str, script: Any, **extra: Any) -> Any:
 class Ends(unittest.TestCase):
     def test_a_finish_reason_in_every_chunk(self) -> None:
         """A server that names a finish reason in every chunk is read to the end of its body, however slow it is."""
-        events = [(f"w{i} ", "end") for i in range(4)]
+        events = [event for i in range(3) for event in ((f"w{i} ", "end"), PAUSE)]
         for dialect in MAKERS:
             with self.subTest(dialect):
-                answer = whole(dialect, scripted(dialect, events, GAP_S))
+                answer = whole(dialect, scripted(dialect, [*events, ("w3 ", "end")], GAP_S), NEVER_S)
                 self.assertEqual((answer.text, answer.finish_reason), ("w0 w1 w2 w3 ", "stop"))
 
     def test_silence_between_chunks_that_all_say_stop(self) -> None:
         """Once content came after a finish reason, silence is no end any more: the stream waits as long as any other."""
         events = [("w0 ", "end"), ("w1 ", "end")]
         for dialect in MAKERS:
-            script = scripted(dialect, [*events, ("", None), ("w2 ", "end")], LIKELY_S * 0.7)
+            script = scripted(dialect, [*events, PAUSE, ("w2 ", "end")], 2 * GAP_S)
             with self.subTest(dialect):
-                self.assertEqual(whole(dialect, script).text, "w0 w1 w2 ")
+                self.assertEqual(whole(dialect, script, GAP_S).text, "w0 w1 w2 ")
 
     def test_cut_between_chunks_that_all_say_stop(self) -> None:
         """Once content came after a finish reason, a connection that breaks is an interruption, never a whole answer."""
         for dialect in MAKERS:
-            script = scripted(dialect, [("w0 ", "end"), ("w1 ", "end")], 0.01, cut=True)
+            script = scripted(dialect, [("w0 ", "end"), ("w1 ", "end")], cut=True)
             with self.subTest(dialect), self.assertRaises(ir.StreamInterruptedError) as caught:
                 whole(dialect, script)
             self.assertEqual(caught.exception.partial.text, "w0 w1 ")
@@ -110,9 +117,9 @@ class Ends(unittest.TestCase):
     def test_a_finish_reason_before_any_content(self) -> None:
         """A finish reason in an empty first chunk does not end the stream: the model may be thinking."""
         for dialect in MAKERS:
-            events = [("", "end"), ("", "end"), ("w0 ", None), ("w1", None), ("", "end")]
+            events = [("", "end"), PAUSE, ("", "end"), PAUSE, ("w0 ", None), ("w1", None), ("", "end")]
             with self.subTest(dialect):
-                self.assertEqual(whole(dialect, scripted(dialect, events, GAP_S)).text, "w0 w1")
+                self.assertEqual(whole(dialect, scripted(dialect, events, GAP_S), TAIL_S).text, "w0 w1")
 
     def test_an_empty_answer(self) -> None:
         """An answer with a finish reason and no content is whole at the body's end; before it only if the reason explains it."""
@@ -174,7 +181,7 @@ class Ends(unittest.TestCase):
                             b"HTTP/1.1 200 OK\r\nContent-Length: 99999\r\n\r\n" if not comes else b"HTTP/1.1 200 OK\r\n\r\n"
                         )
                         peer.send(frames(make("first", None), make("", stop)))
-                        time.sleep(TAIL_S * 3)
+                        time.sleep(TAIL_S * 2)
                         peer.send(frames(make("second", None, 1), make("", stop, 1)) if comes else b"")
 
                 with self.subTest(dialect, comes=comes):

@@ -118,7 +118,7 @@ class Requests(WireCase):
         )
         where = os.path.dirname(part("transport").__file__)
         code = f"import sys, types; p = types.ModuleType('x'); p.__path__ = [{where!r}]; sys.modules[{PACKAGE!r}] = p\n{code}"
-        done = subprocess.run([sys.executable, "-I", "-c", code], check=False, capture_output=True, text=True)
+        done = subprocess.run([sys.executable, "-I", "-S", "-c", code], check=False, capture_output=True, text=True)
         self.assertEqual((done.stdout.strip(), done.stderr), ("[]", ""))
 
 

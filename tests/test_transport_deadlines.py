@@ -16,7 +16,7 @@ from tests.cases import WireCase, read, transport
 from tests.servers import OK, Peer, ScriptedServer, answering
 
 GRACE_S = 0.1
-TOTAL_S = 0.4
+TOTAL_S = 0.2
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 PING = b"8\r\n: ping\n\n\r\n"
 
@@ -144,7 +144,7 @@ class Deadlines(WireCase):
                 self.assertLess(time.monotonic() - start, TOTAL_S + GRACE_S)
             server = stack.enter_context(ScriptedServer(answering(OK)))
             live = (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", server.port))
-            with mock.patch("socket.getaddrinfo", return_value=[dead, live]):
+            with mock.patch("socket.getaddrinfo", return_value=[dead, *[live] * 9]):  # a tenth of the time is the dead one's
                 self.assertEqual(self.send("http://localhost:1/", timeout_s=1.0).read(), b"ok")
 
     def test_the_name_look_up_is_charged(self) -> None:
@@ -216,12 +216,12 @@ class Rearmed(WireCase):
         """Comments keep a stream alive past its idle time, until its total is over."""
         with ScriptedServer(pings) as server, self.send(server.url) as reply:
             start = time.monotonic()
-            reply.set_limits(0.5, 0.2)
+            reply.set_limits(0.3, 0.2)
             with self.assertRaises(transport.WireFault):
                 while reply.read_some():
                     pass
-            self.assertGreater(time.monotonic() - start, 0.45)
-            self.assertLess(time.monotonic() - start, 0.5 + GRACE_S)
+            self.assertGreater(time.monotonic() - start, 0.27)
+            self.assertLess(time.monotonic() - start, 0.3 + GRACE_S)
 
     def test_limits_can_be_lifted(self) -> None:
         """A reply armed with None outlives the timeout it was sent with."""
@@ -229,7 +229,7 @@ class Rearmed(WireCase):
         def script(peer: Peer) -> None:
             peer.request()
             peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\no")
-            peer.wait(0.4)
+            peer.wait(0.3)
             peer.send(b"k")
 
         with ScriptedServer(script) as server, self.send(server.url, timeout_s=0.2) as reply:
@@ -272,14 +272,15 @@ class Leaving(WireCase):
 
 class Patience(unittest.TestCase):
     def test_set_when_it_differs(self) -> None:
-        """A wait is handed to the system when it shrank by more than a millisecond or grew at all, and no other time."""
+        """A wait is handed to the system when it is off by more than a millisecond, or may not be at all, and no other time."""
         now = [0.0]
         near, far = socket.socketpair()
         timed = part("connections").TimedSocket(fileno=near.detach())
         self.addCleanup(timed.close)
         self.addCleanup(far.close)
         timed.clock = lambda: now[0]
-        steps = [(0.0, 10.0, 10.0), (0.0005, 10.0, None), (0.002, 10.0, 9.998), (0.002, 10.001, 9.999), (5.0, 5.0005, 0.0005)]
+        steps = [(0.0, 10.0, 10.0), (0.0005, 10.0, None), (0.002, 10.0, 9.998), (0.002, 10.0009, None), (0.002, 10.002, 10.0)]
+        steps += [(5.0, 5.0005, 0.0005)]
         for at, deadline, wanted in steps:
             now[0], timed.deadline = at, deadline
             far.sendall(b"x")

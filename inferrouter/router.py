@@ -14,7 +14,7 @@ from .agreement import LOOK_EVERY_S
 from .assumptions import Assumed, with_catalog
 from .attempt import Runtime
 from .calls import chat_operation, embed_all
-from .candidates import CallNeeds, find_candidates, fitting
+from .candidates import CallNeeds, find_candidates
 from .config import Config
 from .costs import estimate_chat
 from .errors import ConfigError, InvalidRequestError, UnknownModelError, router_closed
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from .responses import ChatResponse, EmbedResponse
     from .status import Explanation, RouterStatus
     from .stream import ChatStream
-    from .waiting import Cancel
+    from .waiting import Cancel, WaitingRoom
 
 
 class Router(RouterMakers):
@@ -234,6 +234,7 @@ class Router(RouterMakers):
 
         Raises `UnknownModelError`, `InvalidRequestError`, `QuotaStoreError`, or `ConfigError` if the policy fails.
         """
+        from .dry_run import fitting
         from .status import Explanation
 
         needs, _, _ = self._prepared(request, None, None, "explain")
@@ -338,9 +339,14 @@ class Router(RouterMakers):
         """The clock that everything of this router goes by."""
         return self._runtime.clock
 
+    @property
+    def waiting(self) -> WaitingRoom:
+        """Where its calls sleep until a slot may be free, for those that make calls wait beside it: it wakes all on `close`."""
+        return self._runtime.waiting
+
     def close(self) -> None:
-        """Close idle connections, and the quota store if this router made it; calls that wait for a slot end with an
-        `InferRouterError`. May be called twice, and from a signal handler."""
+        """Close idle connections, and the quota store if this router made it; calls and rows of `map` that wait for a slot
+        end with an `InferRouterError`. May be called twice, and from a signal handler."""
         if self._closed:
             return
         self._closed = True

@@ -106,7 +106,7 @@ class Operation(NamedTuple, Generic[T]):
 
     `read` ends its attempt with `succeed`, or raises a `ProviderError` or `WireFault`. `deadline`: monotonic seconds for the
     whole walk, None: no bound; `max_wait`: seconds the walk may sleep in all, unless `cancel` is thrown. `trace`: None where no
-    meter listens.
+    meter listens. `waits`: where the seconds that it slept are noted, for a call of several walks.
     """
 
     request: ChatRequest | EmbedRequest
@@ -117,6 +117,7 @@ class Operation(NamedTuple, Generic[T]):
     stream: bool = False
     trace: CallTrace | None = None
     cancel: Cancel | None = None
+    waits: list[float] | None = None
 
     def time_left(self, clock: Clock) -> float:
         """Seconds until the deadline, below 0 after it; infinite if there is none."""

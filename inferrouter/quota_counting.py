@@ -11,8 +11,8 @@ import dataclasses
 import math
 from collections.abc import Iterable, Mapping, Sequence
 
-from .costs import UNITS
-from .errors import QuotaStoreError
+from .costs import COUNTED, UNITS
+from .errors import ConfigError, QuotaStoreError
 from .limits import FARTHEST, MAX_AMOUNT, Limit, check_time
 from .quota import LONGEST_HOLD, PLACE_WAIT_S, Bucket, Headroom, Hold, Refusal, Reservation, Wants
 from .quota_learned import MAX_SOURCE, NOTHING, Fact, Facts, Learned, Observation, allowed, check_observation, with_statement
@@ -251,6 +251,8 @@ def redefined(known: BucketState | None, bucket: Bucket, now: float) -> BucketSt
 
 def with_quota(known: BucketState | None, key: str, amount: float, unit: str) -> BucketState:
     """The entry `key` with an amount and a unit that are pinned, in the window it had: by default a day in UTC."""
+    if unit in UNITS and UNITS[unit].held:
+        raise ConfigError(f"unit: an allowance of a day is not counted in {unit!r}; use one of {', '.join(COUNTED)}")
     limit = dataclasses.replace(known.counter.limit, amount=amount, unit=unit) if known else Limit(amount, unit, "day")
     return _relimited(known, BucketState(key, counter_of(limit), pinned=True), None)
 

@@ -434,6 +434,20 @@ MUTANTS = (
         "self._shut",
         ("test_serve_hangups.Cancels",),
     ),
+    Mutant(
+        "serve: a body's room is never given back",
+        "serve_http",
+        "self._bodies.give(self._room)",
+        "pass",
+        ("test_serve_bodies.Full",),
+    ),
+    Mutant(
+        "serve: bodies in chunks take no room",
+        "serve_http",
+        "self._make_room(min(2 * total, self._max_body))",
+        "pass",
+        ("test_serve_bodies.Full",),
+    ),
     Mutant("serve: whoever leaves a stream pays on", "serve_chat", GIVEN_UP, "", ("test_serve.HangUps",)),
     Mutant("serve: signatures are forgotten", "serve_turns", "return known if known", "return message if known", SIGNED),
 )

@@ -47,7 +47,7 @@ batch       batch_prompt batch_schema batch_input batch_output batch_state batch
 batch       batch_answer batch_progress batch
 roof        simulator_prompt simulator_model simulator_wire simulator_server
 roof        simulator_openai simulator_gemini simulator_anthropic simulator
-roof        serve_head serve_http serve_errors serve_guard serve_log serve_watch serve_turns serve_dialect
+roof        serve_head serve_bodies serve_http serve_errors serve_guard serve_log serve_watch serve_turns serve_dialect
 roof        serve_openai serve_responses serve_anthropic serve_chat
 roof        serve_page_style serve_page_script serve_page serve_status serve_routes serve_port serve_endpoint
 roof        terminal demo batch_display batch_merge chart

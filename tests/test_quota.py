@@ -174,6 +174,18 @@ class RefusalTest(unittest.TestCase):
         self.assertEqual(store.headroom([key], NOON)[0].limit.amount, 7)
         store.close()
 
+    def test_what_is_no_allowance(self) -> None:
+        """Calls at once are no allowance of a day, and what is no text is no account."""
+        store = memory.MemoryQuotaStore()
+        for account, unit, words in (
+            ("a", "parallel", "not counted in 'parallel'"),
+            (5, "requests", "account_id"),
+            (None, "tokens", "id"),
+        ):
+            with self.assertRaisesRegex(errors.ConfigError, words):
+                store.set_quota(account, 7, unit)
+        store.close()
+
 
 if __name__ == "__main__":
     unittest.main()

@@ -88,7 +88,7 @@ class CallNeeds(NamedTuple):
 
 
 LOOK_S = 1.0
-"""Seconds that what other machines did may go unseen while candidates are chosen; a reservation sees everything."""
+"""Seconds that what other machines did may go unseen where it matters; a reservation sees everything, and brings a new look."""
 
 MANY = 8
 """Deployments from which on it pays to keep assessments between calls."""
@@ -104,15 +104,34 @@ class Assessment(NamedTuple):
     rejections: tuple[Rejection, ...]
 
 
-def find_candidates(
+def first_candidates(
     route: Route, needs: CallNeeds, ledger: GuardedStore, health: Health, now: Instant, max_wait: float | None = None
+) -> Assessment:
+    """The same as `find_candidates`, from what a store on a server showed however long ago, if that leaves somebody who may serve
+    for free or turns nobody down: to look again would cost a round trip, and a choice that is out of date one refused attempt.
+    """
+    if ledger.keeps_looks:
+        found = find_candidates(route, needs, ledger, health, now, max_wait, math.inf)
+        if not found.rejections or any(each.free for each in found.candidates):
+            return found
+    return find_candidates(route, needs, ledger, health, now, max_wait)
+
+
+def find_candidates(
+    route: Route,
+    needs: CallNeeds,
+    ledger: GuardedStore,
+    health: Health,
+    now: Instant,
+    max_wait: float | None = None,
+    max_age: float = LOOK_S,
 ) -> Assessment:
     """Assess every deployment of `route`; over many, only those again whose facts changed. Raises `QuotaStoreError`.
 
-    `max_wait`: seconds to wait for the ledger, None: as its store likes.
+    `max_wait`: seconds to wait for the ledger, None: as its store likes. `max_age`: seconds that a look at a server may be old.
     """
-    headrooms = ledger.headroom(route.bucket_keys, now.wall, max_wait, LOOK_S) if route.bucket_keys else []
-    holds = ledger.holds(now.wall, route.hold_keys, max_wait, LOOK_S)
+    headrooms = ledger.headroom(route.bucket_keys, now.wall, max_wait, max_age) if route.bucket_keys else []
+    holds = ledger.holds(now.wall, route.hold_keys, max_wait, max_age)
     if len(route.deployments) >= MANY and not (needs.request is not None and needs.request.require):
         kept = _kept_results(route, needs, headrooms, holds, health, now)
         if not kept.rejected and not health.outages:

@@ -65,6 +65,11 @@ class GuardedStore:
         found: list[Headroom] = self._ask("headroom", (keys, now), max_wait, max_age)
         return found
 
+    @property
+    def keeps_looks(self) -> bool:
+        """Whether the store can show what it saw before, where a look costs a round trip."""
+        return "max_age" in self._takes["headroom"]
+
     def limit_of(self, key: str, now: float) -> Limit | None:
         """The limit that the store itself counts under `key`, None if it knows none or cannot say."""
         try:

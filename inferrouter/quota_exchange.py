@@ -21,7 +21,6 @@ from .quota_raw import Stored
 
 SKEW_S = 2.0
 """Seconds by which a caller's clock may differ from the server's before the store warns."""
-
 Ask = Callable[[Operation], str]
 DefineAnew = Callable[[Iterable[str] | None, float | None, float, Ask], None]
 """Defines the buckets of these keys (None: all) again, refused until what was charged by then has passed (None: at once), as of

@@ -43,10 +43,25 @@ class Operation:
     """One verb on its way. `names`: the entries of the server it touches; `args`: the rest, all as ASCII text.
 
     `now`: the caller's time (epoch seconds). `undo`: makes what takes it back, should nobody wait for its answer any more.
-    `then`: what to do, on the same way to the server, if that hands it back ("n") and nobody waits.
+    `along`: what travels before it, and is not waited for. `then`: what to do, on the same way to the server, if that hands it
+    back ("n") and nobody waits.
     """
 
-    __slots__ = ("answer", "args", "deadline", "error", "gate", "given_up", "names", "now", "sent", "then", "undo", "verb")
+    __slots__ = (
+        "along",
+        "answer",
+        "args",
+        "deadline",
+        "error",
+        "gate",
+        "given_up",
+        "names",
+        "now",
+        "sent",
+        "then",
+        "undo",
+        "verb",
+    )
 
     def __init__(
         self, verb: str, names: Sequence[str], args: Sequence[str], now: float = 0.0, undo: Callable[[], Operation] | None = None
@@ -56,6 +71,7 @@ class Operation:
         self.args = args
         self.now = now
         self.undo = undo
+        self.along: Sequence[Operation] = ()
         self.then: Callable[[Callable[[Operation], str]], object] | None = None
         self.deadline = 0.0
         self.answer: str | None = None
@@ -114,9 +130,10 @@ class Lanes:
         least = _PATIENCE * self._nearest if patient else 0.0
         return self._monotonic() + max(least, min(within, self._timeout))
 
-    def ask(self, operation: Operation, deadline: float, along: Sequence[Operation] = ()) -> str:
+    def ask(self, operation: Operation, deadline: float) -> str:
         """The answer. Raises QuotaStoreError that says why there is none by `deadline` (monotonic seconds): then the outcome is
-        unknown, and what may have been reserved is given back. `along`: what travels before it, and is not waited for."""
+        unknown, and what may have been reserved is given back."""
+        along = operation.along
         if self._lock._is_owned():  # type: ignore[attr-defined]  # as Condition itself asks its lock
             return self._alone((*along, operation))[-1]
         for each in along:
@@ -142,7 +159,8 @@ class Lanes:
         for operation in along:
             operation.gate = threading.Lock()
             operation.gate.acquire()
-        answer = self.ask(last, deadline, along)
+        last.along = along
+        answer = self.ask(last, deadline)
         return [*[self._answer_to(each, each.gate, deadline) for each in along if each.gate is not None], answer]
 
     def _answer_to(self, operation: Operation, gate: threading.Lock, deadline: float) -> str:
@@ -179,6 +197,13 @@ class Lanes:
         finally:
             if carrier is not None:
                 carrier.close()
+
+    def take_back(self, operation: Operation) -> None:
+        """Undoes what was done: who asked was interrupted before he could know of it."""
+        if operation.undo is not None:
+            with self._lock:
+                self._undos.append(operation.undo())
+                self._condition.notify()
 
     def check_open(self) -> None:
         """Raises QuotaStoreError once it was closed."""

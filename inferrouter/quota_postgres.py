@@ -213,8 +213,7 @@ _REMEDIES = {
 
 
 def _texts(names: Sequence[str], args: Sequence[str]) -> tuple[str, str, str]:
-    """The names of the buckets among the entries, for their rows to be locked, those of the reservations, and the words: as texts,
-    which a driver writes and reads with far less work than arrays."""
+    """The names of buckets among the entries, those of reservations, and the words: texts cost a driver less than arrays."""
     buckets = [name[2:] for name in names if name.startswith("b:")]
     records = [name[2:] for name in names if name.startswith("r:")]
     return "\n".join(buckets), "\n".join(records), "\n".join(args)

@@ -295,7 +295,8 @@ DECLARE
   words text[] := string_to_array(said, E'\\n'); names text[] := string_to_array(bucket_names, E'\\n');
   ids text[] := string_to_array(record_ids, E'\\n');
   i integer := 4; o integer; k integer; n integer; p integer; r integer; a text[]; verb text; size integer; places integer[];
-  many boolean := array_length(words, 1) > 5 + words[5]::integer; stale boolean := true; dirty boolean := false; fast boolean; moment float8;
+  many boolean := array_length(words, 1) > 5 + words[5]::integer;
+  stale boolean := true; dirty boolean := false; fast boolean; moment float8;
   b_name text[]; b_kind text[]; b_wid float8[]; b_used float8[]; b_older float8[]; b_room float8[]; b_firm float8[];
   b_odd boolean[]; b_more integer[]; r_id text[]; r_state text[]; r_expires float8[]; r_way text[];
 BEGIN

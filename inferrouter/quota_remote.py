@@ -8,6 +8,7 @@ operation has an id, so that a repetition changes nothing. Must never know a cli
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import math
@@ -117,10 +118,19 @@ class RemoteQuotaStore:
         for _ in range(TRIES):
             known = self._buckets.knowing(sums, now, ask)
             taken, operation = self._reserving(ident, wants, sums, known, now)
+            due, at = self._mirror.due()
+            if due:
+                operation.along = (self._buckets.looking(due, now), _seeing_holds(now))
             answer = ask(operation)
-            if answer == "y":
-                self._mirror.charged(sums, now)
-                return taken
+            try:
+                if due:
+                    self._rode_along(due, operation.along, at)
+                if answer == "y":
+                    self._mirror.charged(sums, now)
+                    return taken
+            except BaseException:  # Ctrl-C, for one: nobody will settle it
+                self._lanes.take_back(operation)
+                raise
             outcome = self._decided(answer, taken, sums, now, ask)
             if outcome is not None:
                 return outcome
@@ -260,6 +270,16 @@ class RemoteQuotaStore:
             if stored is not None:
                 return {key: each.state for key, each in stored.items()}, holds
         raise self._buckets.contended()
+
+    def _rode_along(self, keys: Sequence[str], along: Sequence[Operation], at: float) -> None:
+        """Takes notice of a look that came with a reservation; without one, the next look is made again."""
+        looked, holds = (operation.answer for operation in along)
+        texts = looked.split("\n") if looked else ()
+        self._mirror.forget(keys)
+        if holds is not None and len(texts) == len(keys) and all(texts):
+            with contextlib.suppress(QuotaStoreError):
+                stored = {key: read_bucket(key, text) for key, text in zip(keys, texts, strict=True)}
+                self._mirror.saw_all({key: each.state for key, each in stored.items() if each is not None}, holds, at)
 
     def _reserving(
         self, ident: int, wants: Wants, sums: Mapping[str, float], known: Sequence[KnownBucket], now: float

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import Generic, TypeVar
 
 from .attempt import LiveAttempt, Operation, Runtime
-from .candidates import Assessment, Candidate, find_candidates, limit_rejection, outage_places, outage_rejection
+from .candidates import Assessment, Candidate, find_candidates, first_candidates, limit_rejection, outage_places, outage_rejection
 from .costs import Estimate
 from .errors import (
     AllCandidatesFailedError,
@@ -169,7 +169,7 @@ class _Round(Generic[T]):
     def run(self) -> T | None:
         """What `read` returned, or None when no candidate is left."""
         runtime = self.runtime
-        found = self._look(self.route)
+        found = self._look(self.route, first=True)
         self.queue = ordered(runtime.policy, found.candidates, self.operation.session)
         self.rejections += found.rejections
         if len(self.queue) != len(found.candidates):
@@ -433,10 +433,11 @@ class _Round(Generic[T]):
     def _may_pay(self, candidate: Candidate) -> bool:
         return candidate.deployment.bound.account.paid_enabled and self.operation.needs.allow_paid
 
-    def _look(self, route: Route) -> Assessment:
+    def _look(self, route: Route, first: bool = False) -> Assessment:
         runtime, operation = self.runtime, self.operation
         wait = operation.store_wait(runtime.clock)
-        return find_candidates(route, operation.needs, runtime.ledger, runtime.health, runtime.now(), wait)
+        find = first_candidates if first else find_candidates
+        return find(route, operation.needs, runtime.ledger, runtime.health, runtime.now(), wait)
 
     def _put_back(self, *candidates: Candidate) -> None:
         declared = sorted((*self.queue, *candidates), key=lambda each: each.order)  # as every policy expects them

@@ -129,14 +129,14 @@ class _Own:
         if hasattr(connection, "prepare_threshold"):
             connection.prepare_threshold = None  # a prepared statement outlives its transaction
 
-    def call(self, names: list[str], args: list[str]) -> Sequence[Any]:
+    def call(self, names: list[str], args: list[str]) -> str:
         cursor = self._connection.cursor()
         try:
             cursor.execute(self._text, _texts(names, args))
             answers: str = cursor.fetchone()[0]
         finally:
             cursor.close()
-        return answers.split(_BETWEEN)
+        return answers
 
     def run(self, work: Callable[[Any, Callable[[], None]], None]) -> None:
         cursor = self._connection.cursor()
@@ -157,16 +157,16 @@ class _Pooled:
         self._connect = connect
         self._text = f"SELECT {schema}.{ACT}(%s::text, %s::text, %s::text)"
 
-    def call(self, names: list[str], args: list[str]) -> Sequence[Any]:
-        found: list[Any] = []
+    def call(self, names: list[str], args: list[str]) -> str:
+        found: list[str] = []
 
         def work(cursor: Any, commit: Callable[[], None]) -> None:
             cursor.execute(self._text, _texts(names, args))
-            found.extend(cursor.fetchone()[0].split(_BETWEEN))
+            found.append(cursor.fetchone()[0])
             commit()
 
         self.run(work)
-        return found
+        return found[-1]
 
     def run(self, work: Callable[[Any, Callable[[], None]], None]) -> None:
         with self._connect() as connection:
@@ -186,7 +186,6 @@ class _Pooled:
 
 _FAR_S = 0.005
 """Transactions that touch the same rows wait for each other's commits, so that fewer, larger ones are faster."""
-_BETWEEN = "\x1f"
 _LOCK = 0x49524C47
 """The advisory lock under which tables are made, as making them twice at once fails."""
 

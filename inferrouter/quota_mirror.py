@@ -52,9 +52,9 @@ class Mirror:
             return headrooms_of(self._states, keys, now)[0]
 
     def holds(self, now: float, max_age: float, look: Callable[[], str]) -> dict[str, Hold]:
-        """The holds that last, read again by `look` if they were read longer ago than `max_age`."""
-        if self._holds_at <= self._monotonic() - max_age:
-            at = self._monotonic()
+        """The holds that last, read again by `look` if they were read longer ago than `max_age`, where no reservation does it."""
+        at = self._monotonic()
+        if self._holds_at <= at - (max_age if self._due else min(max_age, FRESH_S)):
             answer = look()
             with self._lock:
                 self._keep_holds(answer, at)
@@ -74,9 +74,13 @@ class Mirror:
             self._keep_holds(holds, at)
 
     def due(self) -> tuple[Sequence[str], float]:
-        """Which buckets are to be read again, with the holds, by whoever asks this; and this moment of the clock."""
-        keys, self._due = self._due, ()
-        return keys, self._monotonic()
+        """Which buckets are to be read again, with the holds, by whoever asks this alone; and this moment of the clock."""
+        with self._lock:
+            keys, self._due, at = self._due, (), self._monotonic()
+            if keys:
+                self._read_at.update(dict.fromkeys(keys, at))
+                self._holds_at = at
+        return keys, at
 
     def charged(self, amounts: Mapping[str, float], now: float) -> None:
         """This process has reserved these amounts."""

@@ -296,7 +296,7 @@ DECLARE
   ids text[] := string_to_array(record_ids, E'\\n');
   i integer := 4; o integer; k integer; n integer; p integer; r integer; a text[]; verb text; size integer; places integer[];
   many boolean := array_length(words, 1) > 5 + words[5]::integer;
-  stale boolean := true; dirty boolean := false; fast boolean; moment float8;
+  stale boolean := true; dirty boolean := false; locked boolean := false; fast boolean; moment float8;
   b_name text[]; b_kind text[]; b_wid float8[]; b_used float8[]; b_older float8[]; b_room float8[]; b_firm float8[];
   b_odd boolean[]; b_more integer[]; r_id text[]; r_state text[]; r_expires float8[]; r_way text[];
 BEGIN
@@ -311,7 +311,6 @@ BEGIN
     RETURN 'other';
   END IF;
   answers := ARRAY[concat('ok ', clock, ' ', e.id, ' ', e.created, ' ', e.flag)];
-  PERFORM 1 FROM {schema}.bucket WHERE name = ANY(names) ORDER BY name FOR NO KEY UPDATE;
   LOOP
     verb := words[i]; size := words[i + 1]; o := i + 1; fast := false;
     IF many AND (verb = 'R' OR verb = 'S') THEN
@@ -319,10 +318,11 @@ BEGIN
         SELECT array_agg(name), array_agg(kind), array_agg(wid), array_agg(used), array_agg(older), array_agg(ceiling),
           array_agg(firm), array_agg(lost <> '' OR since <> ''), array_agg(0)
           INTO b_name, b_kind, b_wid, b_used, b_older, b_room, b_firm, b_odd, b_more
-          FROM {schema}.bucket WHERE name = ANY(names);
+          FROM (SELECT * FROM {schema}.bucket WHERE name = ANY(names) ORDER BY name FOR NO KEY UPDATE) known;
         SELECT array_agg(id), array_agg(state), array_agg(expires), array_agg(''::text) INTO r_id, r_state, r_expires, r_way
           FROM (SELECT * FROM {schema}.reservation WHERE id = ANY(ids) ORDER BY id FOR UPDATE) known;
         stale := false;
+        locked := true;
       END IF;
       r := array_position(r_id, words[o + 1]);
       n := 0;
@@ -396,6 +396,10 @@ BEGIN
         dirty := false;
       END IF;
       EXIT WHEN verb IS NULL;
+      IF NOT locked THEN
+        PERFORM 1 FROM {schema}.bucket WHERE name = ANY(names) ORDER BY name FOR NO KEY UPDATE;
+        locked := true;
+      END IF;
       stale := true;
       a := words[i + 2 : i + 1 + size];
       IF verb = 'R' THEN

@@ -192,7 +192,10 @@ def _parsed(text: str, lines: int) -> dict[str, str]:
         found = _FIELD.findall(text)
         if len(found) != text.count("\n"):
             raise HTTPException("a line of the head is not a header")
-    fields: dict[str, str] = {}
+    fields = {name.lower(): padded.strip(" \t") for name, padded in found}
+    if len(fields) == len(found):  # as nearly always: no name comes twice
+        return fields
+    fields = {}
     for name, padded in found:
         key, value = name.lower(), padded.strip(" \t")
         fields[key] = f"{fields[key]}, {value}" if key in fields else value

@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 ERROR_BODY_BYTES = 64 * 1024
+_made = tuple.__new__
 
 
 @frozen_value
@@ -73,7 +74,8 @@ class Runtime:
 
     def now(self) -> Instant:
         """This moment on both clocks."""
-        return Instant(self.clock.time(), self.clock.monotonic())
+        clock = self.clock
+        return _made(Instant, (clock.time(), clock.monotonic()))  # in two thirds of the time; a call asks three times
 
     def say(self, key: str, text: str, place: tuple[str, str, str] = ("", "", "")) -> None:
         """Say `text` the first time, to meters and in `Router.warnings`. `place`: provider, account and model it is about."""

@@ -100,6 +100,29 @@ def admit(states: Mapping[str, BucketState], wants: Wants, now: float, ident: in
     return Reservation(ident, tuple(wants), window_ids, limits)
 
 
+def admit_plainly(
+    states: Mapping[str, BucketState], wants: Wants, now: float, ident: int
+) -> tuple[Reservation, dict[str, BucketState]] | None:
+    """What `admit` does on copies, which it returns with the reservation, where every count stands at `now` already and has room,
+    as nearly always; None elsewhere, and for what is wrong: then `admit` says what."""
+    made: dict[str, BucketState] = {}
+    window_ids, limits = [], []
+    for key, amount in wants:
+        state = states.get(key)
+        if state is None or amount.__class__ not in _NUMBERS or not 0 <= amount <= MAX_AMOUNT:
+            return None
+        counter = state.counter
+        used = counter.used + amount
+        if used > state.ceiling or not counter.begin <= now < counter.end or now >= state.firm_until:
+            return None
+        made[key] = charged = state.copied()
+        charged.counter.used = used
+        charged.shown_until = -math.inf
+        window_ids.append(counter.window_id)
+        limits.append(counter.limit)
+    return (Reservation(ident, tuple(wants), window_ids, limits), made) if len(made) == len(wants) else None
+
+
 def settle(states: Mapping[str, BucketState], reservation: Reservation, amounts: Sequence[float]) -> list[BucketState]:
     """Corrects what `reservation` charged to `amounts`, one per want, in the windows it names; returns what changed."""
     wants = reservation.wants

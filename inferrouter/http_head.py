@@ -176,7 +176,7 @@ class SocketReader(io.RawIOBase):
 def _end_of_head(data: bytes) -> int | None:
     """Where the first blank line of `data` ends, None if there is none yet."""
     at = data.find(b"\n\r\n")
-    bare = data.find(b"\n\n", 0, at if at >= 0 else len(data))
+    bare = data.find(b"\n\n", 0, at + 1 if at >= 0 else len(data))
     if bare >= 0:
         return bare + 2
     return at + 3 if at >= 0 else None

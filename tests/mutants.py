@@ -126,8 +126,8 @@ MUTANTS = (
     Mutant(
         "a refusal is charged",
         "quota_counting",
-        "            refused.append(_refusal(state, counter, amount))\n",
-        "            refused.append(_refusal(state, counter, amount))\n            counter.charge(amount)\n",
+        "            refused.append(_refusal(state, counter, amount, now))\n",
+        "            refused.append(_refusal(state, counter, amount, now))\n            state.counter.used += amount\n",
         ("test_quota",),
     ),
     Mutant(
@@ -163,6 +163,15 @@ MUTANTS = (
         'UNKNOWN_OUTCOME = FailureRule("nothing"',
         ("test_walk_table.Failures", "test_failure_table"),
     ),
+    Mutant("plainly admitted beyond the limit", "quota_counting", "if used > state.ceiling or not", "if not", ("test_quota",)),
+    Mutant(
+        "plainly admitted by an old window",
+        "quota_counting",
+        "or not counter.begin <= now < counter.end or",
+        "or",
+        ("test_quota",),
+    ),
+    Mutant("plainly charged, not shown", "quota_counting", "        charged.shown_until = -math.inf\n", "", ("test_quota",)),
     Mutant("commits twice", "quota_memory", "if reservation.settled:", "if False:", ("test_quota",)),
     Mutant(
         "no pid check in the pool",

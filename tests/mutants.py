@@ -123,13 +123,7 @@ MUTANTS = (
         "counter.used + amount >= state.ceiling",
         ("test_quota",),
     ),
-    Mutant(
-        "a refusal is charged",
-        "quota_counting",
-        "            refused.append(_refusal(state, counter, amount, now))\n",
-        "            refused.append(_refusal(state, counter, amount, now))\n            state.counter.used += amount\n",
-        ("test_quota",),
-    ),
+    Mutant("one full bucket is overlooked", "quota_counting", "    if refused:\n", "    if len(refused) > 1:\n", ("test_quota",)),
     Mutant(
         "what lies ahead is not counted", "quota_blocks", "        most = max(most, used)\n", "", ("test_quota", "test_limits")
     ),

@@ -22,6 +22,19 @@ ir = importlib.import_module(PACKAGE)
 LONG = os.environ.get("INFERROUTER_LONG") == "1"
 """Whether random and repeated tests take their long forms: the same claims over more rounds."""
 
+
+def rounds(long: int, short: int) -> int:
+    """How many rounds a random or repeated test takes: `long` in its long form, `short` in the bare suite."""
+    return long if LONG else short
+
+
+def places(last: int, *near: int, first: int = 0) -> list[int]:
+    """Where to cut something, from `first` to `last`: everywhere in the long form; in the bare suite at every third place, and at
+    all that are within four of both ends and of those named `near`."""
+    dear = (first, *near, last)
+    return [at for at in range(first, last + 1) if LONG or at % 3 == 0 or min(abs(at - each) for each in dear) <= 4]
+
+
 _shared = Path(__file__).resolve().parents[2] / "shared"
 SHARED: Path | None = _shared if _shared.is_dir() else None
 

@@ -79,6 +79,7 @@ class ContractTest(unittest.TestCase):
         for faulty in (Generous, Charging, Forgetful, Believing):
             case = type("Case", (conformance.QuotaStoreConformance, unittest.TestCase), {"make_store": lambda s, f=faulty: f()})
             result = unittest.TestResult()
+            result.failfast = True
             unittest.defaultTestLoader.loadTestsFromTestCase(case).run(result)
             self.assertFalse(result.wasSuccessful(), faulty)
 

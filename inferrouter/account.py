@@ -28,6 +28,7 @@ from .validation import (
     check_number,
     describe_type,
     names_credential,
+    shown_name,
 )
 
 DIALECTS = ("openai", "gemini", "anthropic")
@@ -296,13 +297,13 @@ def _header_problems(headers: object) -> _Found:
         return
     for name, value in headers.items():
         if not isinstance(name, str) or check_header_name(name):
-            yield "headers", f"{name!r} is not a header name"
+            yield "headers", f"{shown_name(name)!r} is not a header name"
         elif name.lower() in _FRAMING:
             yield f"headers.{name}", "is set by the transport alone"
         elif not isinstance(value, (str, Secret)):
-            yield f"headers.{name}", f"must be a string, not {describe_type(value)}"
+            yield f"headers.{shown_name(name)}", f"must be a string, not {describe_type(value)}"
         else:
-            yield f"headers.{name}", check_header_value(value)
+            yield f"headers.{shown_name(name)}", check_header_value(value)
 
 
 def _kept(name: object, value: Any) -> Any:

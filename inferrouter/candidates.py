@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import compress, count
 from operator import is_not
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 from .account import CATALOG
 from .agreement import UNLIMITED
@@ -114,7 +114,10 @@ def find_candidates(
     headrooms = ledger.headroom(route.bucket_keys, now.wall, max_wait, LOOK_S) if route.bucket_keys else []
     holds = ledger.holds(now.wall, route.hold_keys, max_wait, LOOK_S)
     if len(route.deployments) >= MANY and not (needs.request is not None and needs.request.require):
-        results = _kept_results(route, needs, headrooms, holds, health, now)
+        kept = _kept_results(route, needs, headrooms, holds, health, now)
+        if not kept.rejected and not health.outages:
+            return Assessment(cast("tuple[Candidate, ...]", tuple(kept.results)), ())
+        results = kept.results
     else:
         by_key = dict(zip(route.bucket_keys, headrooms, strict=True))
         results = [
@@ -189,7 +192,8 @@ def _unless_out(found: Candidate | Rejection, health: Health, now: Instant) -> C
 class _Kept(NamedTuple):
     """What one look at a route found, for the next one. Never changed, so that threads may share it without a lock.
 
-    `spans`: of each result, from and up to which total of estimated tokens it holds; `busy`: the accounts it was not idle at.
+    `least`, `most`: of each result, from and up to which total of estimated tokens it holds, and `lowest`, `highest` what all of
+    them have in common; `busy`: the accounts it was not idle at; `rejected`: how many are rejections.
     """
 
     headrooms: Sequence[Headroom]
@@ -198,7 +202,10 @@ class _Kept(NamedTuple):
     results: list[Candidate | Rejection]
     least: list[float]
     most: list[float]
+    lowest: float
+    highest: float
     sizes: int
+    rejected: int
 
 
 def _kept_results(
@@ -208,7 +215,7 @@ def _kept_results(
     holds: Mapping[str, Hold],
     health: Health,
     now: Instant,
-) -> list[Candidate | Rejection]:
+) -> _Kept:
     """The result of each deployment, taken over from the last look at `route` for calls of this kind where nothing changed.
 
     What a result depends on: its buckets' headroom, its holds, its account's breaker and calls in flight, what the request
@@ -227,9 +234,10 @@ def _kept_results(
         again: Iterable[int] = range(len(deployments))
         results: list[Candidate | Rejection] = [_NOT_YET] * len(deployments)
         least, most = [0.0] * len(deployments), [0.0] * len(deployments)
+        lowest, highest, rejected = -math.inf, math.inf, len(deployments)
     else:
         changed: set[int] = set()
-        for place in compress(count(), map(is_not, kept.headrooms, headrooms)):
+        for place in _changed_places(kept.headrooms, headrooms):
             changed.update(route.users[route.bucket_keys[place]])
         for account_id in busy | kept.busy:
             changed.update(route.users.get(account_id, ()))
@@ -237,28 +245,47 @@ def _kept_results(
             for key in {*holds, *kept.holds}:
                 if holds.get(key) != kept.holds.get(key):
                     changed.update(route.users.get(key, ()))
-        if not max(kept.least) <= total <= min(kept.most):
+        if not kept.lowest <= total <= kept.highest:
             changed.update(
                 at for at, (low, high) in enumerate(zip(kept.least, kept.most, strict=True)) if not low <= total <= high
             )
         if not changed:
-            return kept.results
+            return kept
         again = changed
         results, least, most = kept.results[:], kept.least[:], kept.most[:]
-    by_key = dict(zip(route.bucket_keys, headrooms, strict=True))
+        lowest, highest, rejected = kept.lowest, kept.highest, kept.rejected
     not_idle = set(busy)
+    outgrown = False
     for at in again:
         deployment = deployments[at]
+        by_key = {key: headrooms[route.places[key]] for key in deployment.bucket_keys}
+        rejected -= results[at].__class__ is Rejection
         found = results[at] = assess(deployment, at, needs, by_key, holds, health, now)
+        rejected += found.__class__ is Rejection
         reserve = deployment.expected(needs.estimate).output_tokens if open_answers else 0
         low, high = _span(deployment, total + reserve, found, by_key[deployment.allowance_key])
-        least[at], most[at] = low - reserve, high - reserve
+        low, high = low - reserve, high - reserve
+        outgrown = outgrown or (least[at] == lowest > low) or (most[at] == highest < high)
+        least[at], most[at] = low, high
+        lowest, highest = max(lowest, least[at]), min(highest, most[at])
         if found.in_flight if isinstance(found, Candidate) else found.code == "breaker":
             not_idle.add(found.account_id)  # perhaps only since `busy` was asked
     if len(route.memo) >= KINDS:
         route.memo.clear()
-    route.memo[kind] = _Kept(headrooms, holds, frozenset(not_idle), results, least, most, sizes)
-    return results
+    if outgrown:  # one of those that bounded the others may do so no more
+        lowest, highest = max(least), min(most)
+    made = _Kept(headrooms, holds, frozenset(not_idle), results, least, most, lowest, highest, sizes, rejected)
+    route.memo[kind] = made
+    return made
+
+
+def _changed_places(before: Sequence[Headroom], headrooms: Sequence[Headroom]) -> Iterable[int]:
+    """Where the headroom is another object than before. Stores may know that, see `quota_book.Seen`."""
+    tell = getattr(headrooms, "changed_since", None)
+    places: list[int] | None = tell(before) if tell is not None else None
+    if places is None:
+        return compress(count(), map(is_not, before, headrooms))
+    return [place for place in places if before[place] is not headrooms[place]]
 
 
 def _span(deployment: Deployment, total: int, found: Candidate | Rejection, allowance: Headroom) -> tuple[float, float]:
@@ -345,39 +372,6 @@ def reserve_words(unit: str, estimate: Estimate) -> str:
         return ""
     kept = f"{estimate.output_tokens} of them" if unit != "dollars" else f"{estimate.output_tokens} tokens of it"
     return f", {kept} kept for the answer (max_tokens= changes that)"
-
-
-def fitting(
-    queue: Sequence[Candidate], needs: CallNeeds, ledger: GuardedStore, now: float
-) -> tuple[list[Candidate], list[Rejection]]:
-    """For a dry run: those of `queue` that the limits have room for now, and why each other has not. Raises `QuotaStoreError`.
-
-    `now`: epoch seconds.
-    """
-    keys = tuple(dict.fromkeys(key for candidate in queue for key, _ in candidate.buckets))
-    headrooms = {headroom.key: headroom for headroom in ledger.headroom(keys, now)} if keys else {}
-    found = [(candidate, _unfit(candidate, needs, headrooms, now)) for candidate in queue]
-    return [candidate for candidate, why in found if why is None], [why for _, why in found if why is not None]
-
-
-def _unfit(candidate: Candidate, needs: CallNeeds, headrooms: Mapping[str, Headroom], now: float) -> Rejection | None:
-    estimate = candidate.deployment.expected(needs.estimate)
-    refusals = [
-        Refusal(key, headroom.limit, needed, headroom.remaining, _frees(headroom, needed, now))
-        for key, needed in amounts_needed(candidate, estimate)
-        if (headroom := headrooms[key]).used + needed > headroom.limit.ceiling
-    ]
-    if not refusals:
-        return None
-    last = max(refusals, key=lambda each: math.inf if each.retry_at is None else each.retry_at)
-    return limit_rejection(candidate, last, estimate, now)
-
-
-def _frees(headroom: Headroom, needed: float, now: float) -> float | None:
-    limit = headroom.limit
-    if needed > limit.ceiling or headroom.resets_at is None:
-        return None
-    return min(headroom.resets_at, now + PLACE_WAIT_S) if UNITS[limit.unit].held else headroom.resets_at
 
 
 def limit_rejection(candidate: Candidate, refusal: Refusal, estimate: Estimate, now: float) -> Rejection:

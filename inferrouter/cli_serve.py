@@ -45,6 +45,13 @@ def add(commands: _SubParsersAction[ArgumentParser]) -> None:
     parser.add_argument("--allow-origin", metavar="URL", action="append", default=[], help="web pages of URL may ask here")
     parser.add_argument("--max-clients", type=int, default=256, metavar="N", help="connections at a time; more wait; default 256")
     parser.add_argument(
+        "--max-bodies",
+        type=int,
+        default=256,
+        metavar="MIB",
+        help="MiB of request bodies held at a time; default 256, at least 32",
+    )
+    parser.add_argument(
         "--max-wait", type=float, metavar="S", help="seconds a request waits for a slot; default: max_wait, or 60"
     )
     parser.add_argument(
@@ -67,6 +74,7 @@ def serve(options: Namespace, console: Console) -> int:
             origins=options.allow_origin,
             max_clients=options.max_clients,
             max_wait=options.max_wait,
+            max_bodies=options.max_bodies << 20,
             grace=options.grace,
             metrics=metrics,
         )

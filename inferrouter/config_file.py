@@ -22,7 +22,7 @@ from .config import Config, ModelMapping, ModelRef, QuotaConfig, provider_proble
 from .errors import ConfigError
 from .secret import Secret
 from .transport_config import TransportConfig
-from .validation import describe_type, did_you_mean, names_credential
+from .validation import describe_type, did_you_mean, names_credential, shown_name
 
 MAX_FILE_BYTES = 1 << 20
 MAX_DEPTH = 16
@@ -130,7 +130,7 @@ def _parsed_json(text: str, faults: list[str]) -> Any:
         table: dict[str, Any] = {}
         for key, value in pairs:
             if key in table:
-                faults.append(f"has the key {key!r} twice in one table")
+                faults.append(f"has the key {shown_name(key)!r} twice in one table")
             table[key] = value
         return table
 
@@ -226,7 +226,7 @@ class TableReader:
         for name, text in table.items():
             if isinstance(text, str) and "$" in text:
                 prefix, mark, rest = text.partition("$")
-                value = self._text(mark + rest, f"{path}.{name}", missing, secret=True)
+                value = self._text(mark + rest, f"{path}.{shown_name(name)}", missing, secret=True)
                 headers[name] = Secret(value, prefix) if prefix else Secret.of_header(value)
             self.holds_key |= bool(text) and isinstance(text, str) and "$" not in text and names_credential(str(name))
         return headers
@@ -271,7 +271,7 @@ class TableReader:
         dot = f"{path}." if path else ""
         for key in value:
             if key not in known:
-                self.problems.append(f"{dot}{key}: unknown key{did_you_mean(key, [*known, *filter(None, [hint])])}")
+                self.problems.append(f"{dot}{shown_name(key)}: unknown key{did_you_mean(key, [*known, *filter(None, [hint])])}")
         self.problems += [f"{dot}{key}: is missing" for key in required if key not in value]
         return dict.fromkeys(required, "") | {key: value[key] for key in known if key in value}
 

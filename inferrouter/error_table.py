@@ -75,6 +75,8 @@ PER_MODEL = re.compile(
     r"|, model: |shared_capacity|rate-limited upstream",
     re.IGNORECASE,
 )
+PER_MODEL_CODES = frozenset(("request_quota_exceeded", "token_quota_exceeded"))
+"""Cerebras counts per organization and model: https://inference-docs.cerebras.ai/support/rate-limits"""
 CONTEXT_CODES = frozenset(
     (
         *("context_length_exceeded", "too_many_prompt_tokens", "model_context_window_exceeded"),
@@ -176,6 +178,8 @@ def _kind(status: int, error_body: ErrorBody) -> type[ProviderError]:
 def _is_of_one_model(kind: type[ProviderError], status: int, error_body: ErrorBody) -> bool:
     """Whether the refusal concerns the one model that was asked for."""
     if kind is ModelNotFoundError:
+        return True
+    if not error_body.code_set.isdisjoint(PER_MODEL_CODES):
         return True
     found = OVERLOADED_MODEL.search(error_body.message) or PER_MODEL.search(error_body.text)
     sure = kind is not ProviderUnavailableError or status in (503, 529) or CAPACITY.search(error_body.message)

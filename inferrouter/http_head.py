@@ -14,6 +14,7 @@ import re
 from http.client import BadStatusLine, HTTPException, HTTPResponse, IncompleteRead, LineTooLong, RemoteDisconnected
 from typing import TYPE_CHECKING, Any
 
+from .lazy_pattern import lazy_pattern
 from .wire import WireFault
 
 if TYPE_CHECKING:
@@ -24,11 +25,11 @@ if TYPE_CHECKING:
 _MAX_LINE = 64 << 10  # bytes, its end included
 _MAX_FIELDS = 100
 _MAX_INTERIM = 100  # heads, as CPython counts them since 2026
-_STATUS_LINE = re.compile(r"HTTP/1\.([0-9])[ \t]+([1-9][0-9]{2})(?:[ \t][^\r\n]*)?\r?\n?")
-_FIELD = re.compile(r"^([!-9;-~]++):([^\r\n\0]*+)\r?\n", re.MULTILINE)
-_FOLD = re.compile(r"\r?\n[ \t]+")
-_CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,16})[ \t]*(?:;[^\n]*)?\r?\n")
-_HEAD_END = re.compile(rb"\n\r?\n")
+_STATUS_LINE = lazy_pattern(r"HTTP/1\.([0-9])[ \t]+([1-9][0-9]{2})(?:[ \t][^\r\n]*)?\r?\n?")
+_FIELD = lazy_pattern(r"^([!-9;-~]++):([^\r\n\0]*+)\r?\n", re.MULTILINE)
+_FOLD = lazy_pattern(r"\r?\n[ \t]+")
+_CHUNK_SIZE = lazy_pattern(rb"([0-9A-Fa-f]{1,16})[ \t]*(?:;[^\n]*)?\r?\n")
+_HEAD_END = lazy_pattern(rb"\n\r?\n")
 _BLANK = (b"\r\n", b"\n")
 _NO_BODY = frozenset({204, 304})
 
@@ -191,7 +192,10 @@ def _parsed(text: str, lines: int) -> dict[str, str]:
         found = _FIELD.findall(text)
         if len(found) != text.count("\n"):
             raise HTTPException("a line of the head is not a header")
-    fields: dict[str, str] = {}
+    fields = {name.lower(): padded.strip(" \t") for name, padded in found}
+    if len(fields) == len(found):  # as nearly always: no name comes twice
+        return fields
+    fields = {}
     for name, padded in found:
         key, value = name.lower(), padded.strip(" \t")
         fields[key] = f"{fields[key]}, {value}" if key in fields else value

@@ -26,7 +26,7 @@ from .wire import Headers, RequestPhase, Stop, WireFault, WireRequest
 _DEFAULTS = {"User-agent": "inferrouter", "Accept-encoding": "identity"}  # some gateways refuse urllib's own user agent
 _RESERVED = frozenset({"connection", "content-length", "expect", "host", "transfer-encoding"})
 _PORTS = {"http": 80, "https": 443}
-_MOST_CHECKED = 64  # sets of headers that are kept for one URL
+_MOST_CHECKED = 4096  # sets of headers that are kept for one URL
 _EARLY_ANSWER_S = 0.05  # how long to look for an answer after the server stopped taking the request
 
 

@@ -15,7 +15,7 @@ from typing import Any
 from .costs import UNITS
 from .frozen import freeze, frozen_value
 from .limits import MAX_AMOUNT, canonical_window
-from .validation import check_number, describe_type, did_you_mean
+from .validation import check_number, describe_type, did_you_mean, shown_name
 
 LIMIT_KEYS: Mapping[str, tuple[str, str]] = freeze(
     {
@@ -108,7 +108,10 @@ def leave_problems(leave: object, names: frozenset[str]) -> Iterator[tuple[str, 
         return
     for name, each in leave.items():
         known = name in names
-        yield f"leave.{name}", check_leave(each) if known else f"is not a limit of this account{did_you_mean(name, names)}"
+        yield (
+            f"leave.{shown_name(name)}",
+            check_leave(each) if known else f"is not a limit of this account{did_you_mean(name, names)}",
+        )
 
 
 _Found = Iterator[tuple[str, "tuple[LimitRow, object] | None", "str | None"]]
@@ -120,8 +123,10 @@ def _read(path: str, stated: object) -> _Found:
         yield from _table(path, stated)
     elif isinstance(stated, (list, tuple)):
         for index, entry in enumerate(stated):
-            if isinstance(entry, Mapping):
+            if isinstance(entry, Mapping) and entry:
                 yield from _table(f"{path}[{index}]", entry)
+            elif isinstance(entry, Mapping):
+                yield f"{path}[{index}]", None, f"names no limit; write {_FORMS}, or leave it out"
             else:
                 yield path, None, f"must be {_FORMS}, or a list of such, not of {describe_type(entry)}"
                 return
@@ -145,8 +150,11 @@ def _table(path: str, table: Mapping[Any, Any]) -> _Found:
             yield from _row(place, *LIMIT_KEYS[key], amount, leave, counts, problem)
         elif key not in UNITS:
             known = [*LIMIT_KEYS, *UNITS]
-            yield place, None, f"unknown limit{did_you_mean(key, [*known, *_MODIFIERS])}; known: {', '.join(known)}"
+            unknown = f"unknown limit{did_you_mean(key, [*known, *_MODIFIERS])}; known: {', '.join(known)}"
+            yield f"{path}.{shown_name(key)}", None, unknown
         elif isinstance(amount, Mapping) and "per" not in table:
+            if not amount:
+                yield place, None, f'names no window, as in {{ {key} = {{ "5h" = 45 }} }}, or {{ {key} = 45, per = "5h" }}'
             for window, each in amount.items():
                 yield from _row(f"{place}.{window}", key, window, each, leave, counts)
         else:

@@ -15,7 +15,7 @@ from .errors import InvalidRequestError
 from .records import ChatRequest, EmbedRequest, Message
 from .validation import did_you_mean
 
-BOUNDS = ("timeout", "max_wait")
+BOUNDS = ("timeout", "max_wait", "cancel")
 OTHER_NAMES = {
     "max_completion_tokens": "max_tokens",
     "max_output_tokens": "max_tokens",

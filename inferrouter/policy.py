@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from operator import attrgetter
 from typing import Protocol, TypeVar
 
 from .errors import ConfigError
@@ -53,7 +54,11 @@ class FreeFirstPolicy:
 
     def select(self, candidates: Sequence[C]) -> Sequence[C]:
         """Sorted; ties keep the declared order."""
-        return sorted(candidates, key=_free_first)
+        free = [candidate for candidate in candidates if candidate.free]
+        free.sort(key=_share, reverse=True)  # which keeps the order of equals, too
+        if len(free) == len(candidates):
+            return free
+        return [*free, *sorted([candidate for candidate in candidates if not candidate.free], key=_cost)]
 
 
 class BestFirstPolicy:
@@ -136,8 +141,7 @@ def _first(pair: tuple[bytes, object]) -> bytes:
     return pair[0]
 
 
-def _free_first(candidate: Rankable) -> tuple[bool, float]:
-    return (False, -candidate.share) if candidate.free else (True, _cost(candidate))
+_share = attrgetter("share")
 
 
 def _cost(candidate: Rankable) -> float:

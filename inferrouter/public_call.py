@@ -13,9 +13,10 @@ from typing import Any, ParamSpec, TypeVar
 from .errors import InferRouterError, InvalidRequestError
 from .records import ChatRequest
 from .redaction import strip_tracebacks
+from .waiting import Cancel
 
-BOUNDS = ("timeout", "max_wait")
-"""What bounds a call, in seconds."""
+BOUNDS = ("timeout", "max_wait", "cancel")
+"""What bounds a call: seconds, and what gives it up."""
 
 LONGEST = 1e9
 """Seconds; no call and no wait is longer, infinite ones included."""
@@ -40,7 +41,7 @@ def only_library_errors(method: Callable[P, T]) -> Callable[P, T]:
                 raise refused_call(method, args[1:], kwargs) from None
             kind = type(exc).__name__
             raise InferRouterError(
-                f"{kind} in a provider, policy or clock of yours, or in this library: see the cause"
+                f"{kind} in a provider, policy, quota store or clock of yours, or in this library: see the cause"
             ) from strip_tracebacks(exc)
 
     return guarded
@@ -62,6 +63,13 @@ def chat_request(messages: Any, options: Mapping[str, Any]) -> ChatRequest:
 
         raise unknown_field(strange)
     return ChatRequest(messages, **options)
+
+
+def as_cancel(value: Cancel | None) -> Cancel | None:
+    """`value`. Raises `InvalidRequestError` for what gives no call up."""
+    if value is not None and not isinstance(value, Cancel):
+        raise InvalidRequestError(message=f"cancel is an ir.Cancel, not {type(value).__name__}")
+    return value
 
 
 def as_seconds(name: str, value: float) -> float:

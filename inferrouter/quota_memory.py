@@ -9,17 +9,17 @@ providers, requests or API keys.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from operator import is_not
-from typing import Any, NamedTuple, Self, TypeVar
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Self, TypeVar
 
 from .cell import Cell, Version
 from .errors import QuotaStoreError
 from .frozen import shown_once_made
 from .quota import FORGET_HOLDS_S, Bucket, Headroom, Hold, Refusal, Reservation, Wants, allowance_key
+from .quota_book import Book, Seen, States
 from .quota_counting import (
-    BucketState,
     admit,
+    admit_plainly,
     headrooms_of,
     learned_of,
     live_hold,
@@ -35,8 +35,9 @@ from .quota_learned import Learned, Observation
 T = TypeVar("T")
 MANY = 24
 """Buckets from which on it pays to keep what was seen of them."""
+MOST_SEEN = 64
+"""Sets of so many buckets of which that is kept."""
 
-States = dict[str, BucketState]
 Holds = dict[str, tuple[Hold, float]]
 
 
@@ -44,9 +45,9 @@ class MemoryQuotaStore:
     """Counts in this process's memory: exact over threads, forgotten at exit."""
 
     def __init__(self) -> None:
-        self._book = _Book()
+        self._book = Book()
         self._holds: Cell[Holds] = Cell({})
-        self._view: _View | None = None
+        self._seen: dict[int, Seen] = {}
         self._idents = itertools.count(1)
         self._closed = False
 
@@ -60,26 +61,37 @@ class MemoryQuotaStore:
     def headroom(self, keys: Sequence[str], now: float) -> list[Headroom]:
         if self._closed:
             self._check_open()
-        states = self._book.look()[0]
-        view = self._view
-        if view is not None and view.keys is keys and view.since <= now < view.until:
-            self._view = view = view.renewed(states, now)
-            return view.headrooms
+        states, number = self._book.look_as_of()
+        many = len(keys) >= MANY
+        seen = self._seen.get(id(keys)) if many else None
+        if seen is not None and seen.keys is keys and seen.since <= now < seen.until:
+            self._seen[id(keys)] = seen = seen.renewed(states, number, now)
+            return seen
         headrooms, to_note = headrooms_of(states, keys, now)
         if to_note:
             self._change(keys, lambda states: note(states, keys, now))
-        elif len(keys) >= MANY:
-            self._view = _view(keys, [states[key] for key in keys], headrooms)
+        elif many:
+            seen = Seen.of(self._book, number, keys, headrooms, states)
+            if seen is not None:
+                if len(self._seen) >= MOST_SEEN:
+                    self._seen.clear()
+                self._seen[id(keys)] = seen
+                return seen
         return headrooms
 
     def reserve(self, wants: Wants, now: float) -> Reservation | Refusal:
         ident = next(self._idents)
-        keys = [key for key, _ in wants]
         if self._closed:
             self._check_open()
         while True:
             states, seen = self._book.look()
-            mine = {key: states[key].copied() for key in keys if key in states}
+            taken = admit_plainly(states, wants, now, ident)
+            if taken is not None:
+                if self._book.replace(seen, taken[1]):
+                    return taken[0]
+                continue
+            keys = [key for key, _ in wants]
+            mine = _copied(states, keys)
             answer = admit(mine, wants, now, ident)
             if answer.__class__ is Refusal and not note(mine, keys, now):
                 return answer
@@ -184,73 +196,6 @@ class MemoryQuotaStore:
             holds, seen = self._holds.look()
             if self._holds.replace(seen, {key: held for key, held in work(holds).items() if held is not None}):
                 return
-
-
-class _View(NamedTuple):
-    """The headroom of many buckets as it was seen last, which holds from `since` until `until` but for states that were replaced.
-
-    Never changed itself, so that threads may share it.
-    """
-
-    keys: Sequence[str]
-    states: Sequence[BucketState]
-    headrooms: list[Headroom]
-    since: float
-    until: float
-
-    def renewed(self, states: States, now: float) -> _View:
-        """The view of the same buckets now: only those are looked at whose state is another one."""
-        found = list(map(states.__getitem__, self.keys))  # in one step, as other threads may go on replacing them
-        places = list(itertools.compress(itertools.count(), map(is_not, self.states, found)))
-        if not places:
-            return self
-        headrooms = self.headrooms[:]
-        renewed = {found[place].key: found[place] for place in places}
-        for place, headroom in zip(places, headrooms_of(renewed, list(renewed), now)[0], strict=True):
-            headrooms[place] = headroom
-        since = max(self.since, *[state.shown_from for state in renewed.values()])
-        until = min(self.until, *[state.shown_until for state in renewed.values()])
-        return _View(self.keys, found, headrooms, since, until)
-
-
-def _view(keys: Sequence[str], states: Sequence[BucketState], headrooms: list[Headroom]) -> _View | None:
-    """The view of what was just seen; None if a state was replaced meanwhile, or a key stands twice."""
-    if len(set(keys)) < len(keys) or any(map(is_not, [state.shown for state in states], headrooms)):
-        return None
-    since, until = max(state.shown_from for state in states), min(state.shown_until for state in states)
-    return _View(keys, states, headrooms, since, until)
-
-
-_Entry = tuple[Iterator[tuple[str, BucketState]], Reservation | None]
-"""One change of a book: the new states, which can be taken from here once, and the reservation that it settles."""
-
-
-class _Book:
-    """The states by key, changed several at a time in one step. A state in it is replaced, and never charged itself.
-
-    A change counts as soon as it is the newest entry. Whoever looks next carries it out, if who made it was cut off before or
-    is slower: `dict.update` with an iterator is one step of the interpreter's, and does nothing when it is done again.
-    """
-
-    def __init__(self) -> None:
-        self._states: States = {}
-        self._newest: Cell[_Entry] = Cell((iter(()), None))
-
-    def look(self) -> tuple[States, Version[_Entry]]:
-        """All states as they are now, and as of which version."""
-        entry, seen = self._newest.look()
-        self._states.update(entry[0])
-        if entry[1] is not None:
-            entry[1].settled = True
-        return self._states, seen
-
-    def replace(self, seen: Version[_Entry], changed: States, settles: Reservation | None = None) -> bool:
-        """Put `changed` in the place of what was `seen`. False, changing nothing, if there is a newer version."""
-        entry = iter(changed.items()), settles
-        if not self._newest.replace(seen, entry):
-            return False
-        self.look()
-        return True
 
 
 def _copied(states: States, keys: Iterable[str]) -> States:

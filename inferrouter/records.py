@@ -24,10 +24,11 @@ if TYPE_CHECKING:
     FormatLike: TypeAlias = str | type[Any] | Mapping[str, Any]
 
     class ChatOptions(TypedDict, total=False):
-        """What `Router.chat` takes by name: its bounds in seconds, and the fields of a `ChatRequest`."""
+        """What `Router.chat` takes by name: bounds in seconds, the `Cancel` that gives it up, and a `ChatRequest`'s fields."""
 
         timeout: float | None
         max_wait: float | None
+        cancel: Any
         model: str
         temperature: float | None
         max_tokens: int | None

@@ -14,7 +14,7 @@ from .agreement import LOOK_EVERY_S
 from .assumptions import Assumed, with_catalog
 from .attempt import Runtime
 from .calls import chat_operation, embed_all
-from .candidates import CallNeeds, find_candidates, fitting
+from .candidates import CallNeeds, find_candidates
 from .config import Config
 from .costs import estimate_chat
 from .errors import ConfigError, InvalidRequestError, UnknownModelError, router_closed
@@ -24,7 +24,7 @@ from .meter import Clock, Meter, SystemClock, listeners_for
 from .policy import Policy, policy_named
 from .provider import Provider
 from .provider_factory import missing_key_warnings, providers_for
-from .public_call import BOUNDS, as_seconds, chat_request, only_library_errors
+from .public_call import BOUNDS, as_cancel, as_seconds, chat_request, only_library_errors
 from .quota import QuotaStore
 from .records import ChatRequest, EmbedRequest
 from .router_makers import RouterMakers
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from .responses import ChatResponse, EmbedResponse
     from .status import Explanation, RouterStatus
     from .stream import ChatStream
-    from .waiting import Cancel
+    from .waiting import Cancel, WaitingRoom
 
 
 class Router(RouterMakers):
@@ -125,8 +125,8 @@ class Router(RouterMakers):
     def chat(self, messages: Any, *, stream: bool = False, **fields: Any) -> ChatResponse | ChatStream:
         """The short way: one question, or a list of messages or OpenAI-style dicts, and by name the fields of `ChatRequest`.
 
-        Returns what `chat_completion` returns, or with `stream=True` what `stream` returns; `timeout`, `max_wait` and errors as
-        there.
+        Returns what `chat_completion` returns, or with `stream=True` what `stream` returns; `timeout`, `max_wait`, `cancel` and
+        errors as there.
         """
         bounds = {name: fields.pop(name) for name in BOUNDS if name in fields}
         request = chat_request(messages, fields)
@@ -150,7 +150,7 @@ class Router(RouterMakers):
         needs, deadline, max_wait = self._prepared(request, timeout, max_wait, "chat_completion")
         route = self._route(request.model, deadline)
         operation = chat_operation(request, needs, deadline, max_wait, self._trace(request))
-        return walk(route, operation if cancel is None else operation._replace(cancel=cancel), self._runtime)
+        return walk(route, operation if cancel is None else operation._replace(cancel=as_cancel(cancel)), self._runtime)
 
     @only_library_errors
     def stream(
@@ -168,7 +168,7 @@ class Router(RouterMakers):
         route = self._route(request.model, deadline)
         idle = self._config.idle_timeout or self._config.attempt_timeout
         operation = stream_operation(request, needs, deadline, max_wait, idle, self._trace(request, True))
-        return walk(route, operation if cancel is None else operation._replace(cancel=cancel), self._runtime)
+        return walk(route, operation if cancel is None else operation._replace(cancel=as_cancel(cancel)), self._runtime)
 
     @only_library_errors
     def embed(
@@ -184,7 +184,7 @@ class Router(RouterMakers):
         deadline, max_wait = self._bounds(timeout, max_wait)
         route = self._route(request.model, deadline)
         trace = self._trace(request)
-        return embed_all(request, route, self._runtime, self._config.allow_paid, deadline, max_wait, trace, cancel)
+        return embed_all(request, route, self._runtime, self._config.allow_paid, deadline, max_wait, trace, as_cancel(cancel))
 
     @only_library_errors
     def map(
@@ -234,6 +234,7 @@ class Router(RouterMakers):
 
         Raises `UnknownModelError`, `InvalidRequestError`, `QuotaStoreError`, or `ConfigError` if the policy fails.
         """
+        from .dry_run import fitting
         from .status import Explanation
 
         needs, _, _ = self._prepared(request, None, None, "explain")
@@ -338,9 +339,14 @@ class Router(RouterMakers):
         """The clock that everything of this router goes by."""
         return self._runtime.clock
 
+    @property
+    def waiting(self) -> WaitingRoom:
+        """Where its calls sleep until a slot may be free, for those that make calls wait beside it: it wakes all on `close`."""
+        return self._runtime.waiting
+
     def close(self) -> None:
-        """Close idle connections, and the quota store if this router made it; calls that wait for a slot end with an
-        `InferRouterError`. May be called twice, and from a signal handler."""
+        """Close idle connections, and the quota store if this router made it; calls and rows of `map` that wait for a slot
+        end with an `InferRouterError`. May be called twice, and from a signal handler."""
         if self._closed:
             return
         self._closed = True

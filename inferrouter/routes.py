@@ -164,7 +164,8 @@ class Deployment:
 class Route:
     """What serves a name: deployments in declared order, and every bucket and hold they look at, each once.
 
-    `users`: which deployments, by place, look at a bucket, a hold or an account of that name. `memo`: what `candidates` keeps.
+    `users`: which deployments, by place, look at a bucket, a hold or an account of that name. `places`: of each bucket in
+    `bucket_keys`. `memo`: what `candidates` keeps.
     """
 
     name: str
@@ -172,6 +173,7 @@ class Route:
     bucket_keys: tuple[str, ...]
     hold_keys: tuple[str, ...] = field(repr=False, compare=False)
     users: Mapping[str, tuple[int, ...]] = field(repr=False, compare=False)
+    places: Mapping[str, int] = field(repr=False, compare=False)
     memo: dict[Any, Any] = field(default_factory=dict, repr=False, compare=False)
 
 
@@ -184,7 +186,8 @@ def route_over(name: str, deployments: Iterable[Deployment]) -> Route:
             users.setdefault(key, []).append(place)
     keys = tuple(dict.fromkeys(key for deployment in chosen for key in deployment.bucket_keys))
     hold_keys = tuple(dict.fromkeys(key for deployment in chosen for key in deployment.hold_keys))
-    return Route(name, chosen, keys, hold_keys, {key: tuple(places) for key, places in users.items()})
+    by_name = {key: tuple(places) for key, places in users.items()}
+    return Route(name, chosen, keys, hold_keys, by_name, dict(zip(keys, range(len(keys)), strict=True)))
 
 
 class RouteTable:

@@ -21,11 +21,12 @@ from .frozen import shown_once_made
 from .meter import Clock, SystemClock
 from .redaction import strip_tracebacks
 from .secret import Secret
+from .serve_bodies import Bodies
 from .serve_chat import JSON, Service
 from .serve_errors import Problem, invalid, problem_of
 from .serve_guard import Guard, Refused, Rules, is_loopback
 from .serve_head import BadRequest, Head
-from .serve_http import Connection, Gone, plain
+from .serve_http import Connection, Crowded, Gone, plain
 from .serve_log import CallLog
 from .serve_routes import Routes
 from .serve_status import Dashboard
@@ -53,10 +54,11 @@ class Serve:
     """An endpoint over `router`, listening from the moment it is made and answering from `start()` on. A context manager.
 
     `host`: other than this machine's own needs a `token`; `port`: 0 takes a free one. `token`: what clients send as API key, None
-    or "": none is asked for. `hosts`: names of this server besides localhost; `origins`: web pages that may ask.
-    `max_clients`: connections at a time; `max_wait`: seconds a request waits for a free slot unless its client says how long,
-    None: the configuration's, or 60; `max_body`: bytes. `grace`: seconds that answers under way may take when it stops.
-    `metrics`: a meter that `router` has, for `/metrics`; None: the endpoint counts its own calls.
+    or "": none is asked for. `hosts`: names of this server besides localhost; `origins`: web pages that may ask. `max_clients`:
+    connections at a time; `max_wait`: seconds a request waits for a free slot unless its client says how long, None: the
+    configuration's, or 60; `max_body`: bytes of one body, `max_bodies` of all that are held at a time (those up to 64 KiB not
+    counted; what comes when it is full waits half a minute, then gets a 503). `grace`: seconds that answers under way may take
+    when it stops. `metrics`: a meter that `router` has, for `/metrics`; None: the endpoint counts its own calls.
     Raises `ConfigError` if the port is taken, or the address is open to others without a token.
     """
 
@@ -72,6 +74,7 @@ class Serve:
         max_clients: int = 256,
         max_wait: float | None = None,
         max_body: int = 32 << 20,
+        max_bodies: int = 256 << 20,
         grace: float = 10.0,
         metrics: MetricsMeter | None = None,
         clock: Clock | None = None,
@@ -83,11 +86,14 @@ class Serve:
             raise ConfigError(f"host: {host} can be reached by others, so a token is needed: token=..., or --token")
         if max_clients < 1:
             raise ConfigError("max_clients: must be at least 1")
+        if max_bodies < max_body:
+            raise ConfigError("max_bodies: must be at least max_body, or the largest body would never come in")
         self.router = router
         self.host = host
         self.grace = grace
         self._clock: Clock = clock or SystemClock()
         self._max_body = max_body
+        self._bodies = Bodies(max_bodies, self._clock)
         self._guard = Guard(Rules(secret, hosts, origins, loopback), self._clock)
         self._watch = Watch()
         self._log = CallLog(self._clock, metrics)
@@ -138,6 +144,7 @@ class Serve:
             self._listener.close()
             if self._acceptor.is_alive():
                 self._acceptor.join()
+        self._bodies.close()
         for cancel in list(self._service.cancels.values()):
             cancel.cancel()
         self._log.touch()
@@ -182,7 +189,7 @@ class Serve:
                 self._stopping.wait(0.05)  # out of files: some will be free again
                 continue
             try:
-                connection = Connection(sock, self._clock, self._max_body, IDLE_S)
+                connection = Connection(sock, self._clock, self._max_body, IDLE_S, self._bodies)
             except OSError:  # gone before it was looked at
                 sock.close()
                 self._slots.release()
@@ -239,6 +246,8 @@ class Serve:
             status = self._refused(connection, address, line, invalid(exc.said, status=exc.status))
         except Refused as exc:
             status = self._refused(connection, address, line, exc.problem)
+        except Crowded:
+            status = self._refused(connection, address, line, _crowded())
         except Gone:
             status = 499
             raise
@@ -247,8 +256,12 @@ class Serve:
             log.error("an error inside the endpoint: %s", type(exc).__name__, exc_info=strip_tracebacks(exc))
             self._inner_error(connection, line[1], exc)
         finally:
+            connection.forget()
             if status:
-                log.info("%s %s %s %d %.3f s", address, line[0], plain(line[1][:200]), status, self._clock.monotonic() - began)
+                self._log.count()
+                if log.isEnabledFor(logging.INFO):
+                    took = self._clock.monotonic() - began
+                    log.info("%s %s %s %d %.3f s", address, line[0], plain(line[1][:200]), status, took)
         return True
 
     def _refused(self, connection: Connection, address: str, line: Sequence[str], problem: Problem) -> int:
@@ -301,6 +314,11 @@ def _holder(port: int) -> str:
 
     found = listener_of(port)
     return f" by {found}" if found else ""
+
+
+def _crowded() -> Problem:
+    said = "the bodies of other requests take all the memory that they may together: ask again in a moment"
+    return Problem(503, "server_error", "overloaded", said, fields=(("retry-after", "5"),))
 
 
 def _shut(connection: Connection) -> None:

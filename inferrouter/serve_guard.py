@@ -22,6 +22,7 @@ from .serve_http import Fields, field
 FAILURES = 30
 """Wrong tokens an address may send in a minute before the next ones are not even looked at."""
 _MAX_ADDRESSES = 4096
+_MOST_HOSTS = 64
 OPEN_PATHS = frozenset({"/", "/healthz", "/readyz", "/favicon.ico"})
 """What is answered without a token: pages that show nothing of accounts."""
 
@@ -54,6 +55,7 @@ class Guard:
         self._clock = clock
         self._hosts = frozenset(name.lower() for name in rules.hosts)
         self._origins = frozenset(origin.lower().rstrip("/") for origin in rules.origins)
+        self._seen_hosts: set[str] = set()
         self._lock = threading.Lock()
         self._failures: dict[str, list[float]] = {}
 
@@ -97,6 +99,14 @@ class Guard:
         )
 
     def _own_host(self, host: str) -> bool:
+        if host in self._seen_hosts:
+            return True
+        own = self._is_own(host)
+        if own and len(self._seen_hosts) < _MOST_HOSTS:
+            self._seen_hosts.add(host)
+        return own
+
+    def _is_own(self, host: str) -> bool:
         name = _name_of(host)
         if not host or name in self._hosts or name in ("localhost", "localhost."):
             return True

@@ -17,8 +17,8 @@ MAX_HEAD = 64 << 10
 """Bytes of a whole head."""
 MAX_FIELDS = 100
 _MAX_TARGET = 8 << 10
-_LINE = re.compile(rb"([A-Za-z]{1,20}) ([!-~]+) HTTP/([0-9])\.([0-9])")
-_FIELD = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([^\x00-\x08\x0a-\x1f\x7f]*)")
+_LINE = re.compile(r"([A-Za-z]{1,20}) ([!-~]+) HTTP/([0-9])\.([0-9])")
+_FIELD = re.compile(r"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([^\x00-\x08\x0a-\x1f\x7f]*)")
 _HOST = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[0-9A-Za-z_.-]+)(?::[0-9]{1,5})?")
 
 
@@ -51,17 +51,17 @@ class Head:
 
 def parse_head(data: bytes) -> Head:
     """The head in `data`, which ends before the empty line. Raises `BadRequest` for anything ambiguous or malformed."""
-    first, *lines = data.split(b"\r\n")
+    first, *lines = data.decode("latin-1").split("\r\n")
     line = _LINE.fullmatch(first)
     if line is None:
         raise BadRequest(400, "the first line is not METHOD TARGET HTTP/1.1")
-    if line[3] != b"1":
+    if line[3] != "1":
         raise BadRequest(505, "only HTTP/1.0 and HTTP/1.1 are spoken here")
     if len(lines) > MAX_FIELDS:
         raise BadRequest(431, f"more than {MAX_FIELDS} header fields")
     fields = _fields(lines)
-    modern = line[4] != b"0"
-    target, host = _target(line[2].decode("ascii"), fields.get("host"))
+    modern = line[4] != "0"
+    target, host = _target(line[2], fields.get("host"))
     if host is None and modern:
         raise BadRequest(400, "the Host header is missing")
     if host is not None and not _HOST.fullmatch(host):
@@ -71,16 +71,16 @@ def parse_head(data: bytes) -> Head:
     keeps = "close" not in connection if modern else "keep-alive" in connection
     query = dict(parse_qsl(url.query, max_num_fields=100)) if url.query else {}
     length = _length(fields, modern)
-    return Head(line[1].decode("ascii").upper(), url.path, query, fields, host or "", length, keeps, modern)
+    return Head(line[1].upper(), url.path, query, fields, host or "", length, keeps, modern)
 
 
-def _fields(lines: list[bytes]) -> dict[str, str]:
+def _fields(lines: list[str]) -> dict[str, str]:
     fields: dict[str, str] = {}
     for line in lines:
         found = _FIELD.fullmatch(line)
         if found is None:
             raise BadRequest(400, "a line of the head is not a header field")
-        name, value = found[1].decode("ascii").lower(), found[2].decode("latin-1").rstrip(" \t")
+        name, value = found[1].lower(), found[2].rstrip(" \t")
         if name in fields:
             if name in ("host", "content-length", "transfer-encoding", "authorization", "origin", "content-type"):
                 raise BadRequest(400, f"the header {name} came twice")

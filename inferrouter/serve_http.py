@@ -13,10 +13,12 @@ import struct
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from email.utils import formatdate
+from functools import lru_cache
 from http import HTTPStatus
 
 from .frozen import frozen_value
 from .meter import Clock
+from .serve_bodies import SMALL, Bodies
 from .serve_head import MAX_HEAD, BadRequest, Head, parse_head
 
 Fields = Sequence[tuple[str, str]]
@@ -31,6 +33,10 @@ WRITE_S = 60.0
 _READ = 64 << 10
 _MAX_CHUNK_LINE = 256
 _PHRASES = {status.value: status.phrase for status in HTTPStatus}
+
+
+class Crowded(Exception):  # noqa: N818  # an answer, not a fault
+    """The bodies of other requests take all the room there is, and took it for as long as a client may be waited for."""
 
 
 class Gone(Exception):  # noqa: N818  # it is not an error: clients go away
@@ -48,12 +54,14 @@ class Request:
 class Connection:
     """One connection. Reads and whole answers are for its own thread; `chunk` may be called from another as well."""
 
-    def __init__(self, sock: socket.socket, clock: Clock, max_body: int, idle_s: float) -> None:
+    def __init__(self, sock: socket.socket, clock: Clock, max_body: int, idle_s: float, bodies: Bodies | None = None) -> None:
         self.sock = sock
         self.idle = True
         self._clock = clock
         self._max_body = max_body
         self._idle_s = idle_s
+        self._bodies = bodies
+        self._room = 0
         self._rest = b""
         self._writing = threading.Lock()
         self._head: Head | None = None
@@ -66,7 +74,7 @@ class Connection:
     def read(self, check: Callable[[Head], None]) -> Request | None:
         """The next request; None if the client is done, or idle for too long. `check` looks at the head before the body is read.
 
-        Raises `BadRequest`, `Gone`, or what `check` raises.
+        Its body takes room of all bodies until `forget`. Raises `BadRequest`, `Crowded`, `Gone`, or what `check` raises.
         """
         self.idle = not self._rest
         self._head = None
@@ -95,9 +103,16 @@ class Connection:
         if head.length is not None and head.length > self._max_body:
             raise BadRequest(413, f"the body is larger than {self._max_body} bytes")
         check(head)
+        self._make_room(head.length or 0)
         if head.length != 0 and head.fields.get("expect", "").lower() == "100-continue" and not self._rest:
             self._send(b"HTTP/1.1 100 Continue\r\n\r\n")
         return Request(head, self._body(head))
+
+    def forget(self) -> None:
+        """The request's body is held no longer."""
+        if self._bodies is not None:
+            self._bodies.give(self._room)
+        self._room = 0
 
     @property
     def keeps(self) -> bool:
@@ -187,8 +202,11 @@ class Connection:
     def _start(self, status: int, fields: Fields) -> bytes:
         head = self._head
         keeps = self.keeps
-        lines = [f"HTTP/1.1 {status} {_PHRASES.get(status, 'Unknown')}", f"Date: {formatdate(self._clock.time(), usegmt=True)}"]
-        lines += [f"{name}: {plain(value)}" for name, value in fields]
+        lines = [f"HTTP/1.1 {status} {_PHRASES.get(status, 'Unknown')}", _date(int(self._clock.time()))]
+        told = "".join([value for _, value in fields])
+        if not (told.isascii() and told.isprintable()):
+            fields = [(name, plain(value)) for name, value in fields]
+        lines += [f"{name}: {value}" for name, value in fields]
         if not keeps:
             lines.append("Connection: close")
         elif head is not None and not head.chunks:
@@ -202,33 +220,45 @@ class Connection:
             return self._chunks()
         return self._exactly(head.length, self._clock.monotonic() + BODY_S + head.length / BODY_RATE)
 
+    def _make_room(self, size: int) -> None:
+        """Take room for a body of so many bytes, beyond what it has. Raises `Crowded`."""
+        missing = size - self._room
+        if size <= SMALL or missing <= 0 or self._bodies is None:
+            return
+        if not self._bodies.take(missing, BODY_S):
+            raise Crowded
+        self._room = size
+
     def _exactly(self, size: int, deadline: float) -> bytes:
-        pieces, missing = [self._rest[:size]], size - len(self._rest)
-        self._rest = self._rest[size:]
-        while missing > 0:
+        if size <= len(self._rest):
+            found, self._rest = self._rest[:size], self._rest[size:]
+            return found
+        made = bytearray(self._rest)
+        self._rest = b""
+        while (missing := size - len(made)) > 0:
             piece = self._required(deadline)
-            pieces.append(piece[:missing])
+            made += piece[:missing]
             self._rest = piece[missing:]
-            missing -= len(piece)
-        return b"".join(pieces)
+        return bytes(made)
 
     def _chunks(self) -> bytes:
         deadline = self._clock.monotonic() + BODY_S + self._max_body / BODY_RATE
-        pieces: list[bytes] = []
-        total = 0
+        made = bytearray()  # not a list of pieces: a byte of its own each would take forty times their room
         while True:
             size = self._chunk_size(deadline)
-            total += size
+            total = len(made) + size
             if total > self._max_body:
                 raise BadRequest(413, f"the body is larger than {self._max_body} bytes")
             if size == 0:
                 break
-            pieces.append(self._exactly(size, deadline))
+            if total > max(self._room, SMALL):
+                self._make_room(min(2 * total, self._max_body))
+            made += self._exactly(size, deadline)
             if self._exactly(2, deadline) != b"\r\n":
                 raise BadRequest(400, "a chunk is not as long as it says")
         for _ in range(32):  # trailers, which nothing here needs
             if not self._chunk_line(deadline):
-                return b"".join(pieces)
+                return bytes(made)
         raise BadRequest(431, "too many trailers")
 
     def _chunk_size(self, deadline: float) -> int:
@@ -277,6 +307,11 @@ class Connection:
         except (OSError, ValueError) as exc:
             self._broken = True
             raise Gone from exc
+
+
+@lru_cache(maxsize=4)
+def _date(second: int) -> str:
+    return f"Date: {formatdate(second, usegmt=True)}"
 
 
 def plain(value: str) -> str:

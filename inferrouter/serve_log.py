@@ -123,8 +123,11 @@ class CallLog:
         self._open: dict[int, Call] = {}
         self._past: deque[Call] = deque(maxlen=KEPT)
         self._today = Today(0)
+        self._viewers = 0
         self._told = metrics is not None
-        self.metrics = metrics or MetricsMeter()
+        self._metrics = metrics or MetricsMeter()
+        self._uncounted: deque[Call] = deque()
+        self._counting = threading.Lock()
 
     def begin(self, path: str, client: str) -> Call:
         """A call that has come."""
@@ -154,7 +157,19 @@ class CallLog:
                 self._add(routing, call.usage)
             self._tell()
         if not self._told:
-            self._count(call)
+            self._uncounted.append(call)
+
+    def count(self) -> None:
+        """Tell the meter of the calls that have ended. For after their answers: a client need not wait for it."""
+        with self._counting:
+            while self._uncounted:
+                self._count(self._uncounted.popleft())
+
+    @property
+    def metrics(self) -> MetricsMeter:
+        """The meter that counts the calls, all that have ended being counted."""
+        self.count()
+        return self._metrics
 
     def touch(self) -> None:
         """Something else has changed: whoever looks is told."""
@@ -165,7 +180,11 @@ class CallLog:
         """The number of the latest change, as soon as it is not `since` or after so many seconds."""
         with self._changed:
             if self._version == since:
-                self._changed.wait(seconds)
+                self._viewers += 1
+                try:
+                    self._changed.wait(seconds)
+                finally:
+                    self._viewers -= 1
             return self._version
 
     def under_way(self) -> list[Call]:
@@ -208,15 +227,16 @@ class CallLog:
         routing, took = call.routing, call.took_s or 0.0
         kind, attempts = ("embeddings" if call.path == "/embeddings" else "chat"), routing.attempts if routing else 0
         outcome = OUTCOMES.get(call.state, "refused" if call.status == 429 else "failed")
-        self.metrics.on_call(CallEvent("", call.model, kind, call.stream, outcome, attempts, 0.0, took))
+        self._metrics.on_call(CallEvent("", call.model, kind, call.stream, outcome, attempts, 0.0, took))
         if routing is not None and call.state == "done":
             place = (routing.provider, routing.account_id, routing.model, routing.free)
             first = call.first_s if call.stream else None
-            self.metrics.on_result(ResultEvent(*place, True, took, call.usage, routing.cost, first_chunk_s=first))
+            self._metrics.on_result(ResultEvent(*place, True, took, call.usage, routing.cost, first_chunk_s=first))
 
     def _tell(self) -> None:
         self._version += 1
-        self._changed.notify_all()
+        if self._viewers:
+            self._changed.notify_all()
 
 
 def _rounded(seconds: float | None) -> float | None:

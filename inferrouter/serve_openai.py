@@ -291,6 +291,10 @@ def _signed(signature: str | None) -> Body:
 
 def _usage(responses: Sequence[ChatResponse]) -> Body:
     usages = [response.usage for response in responses]
+    if len(usages) == 1:
+        one = usages[0]
+        tokens = one.prompt_tokens, one.completion_tokens, one.total_tokens, one.cached_tokens, one.reasoning_tokens
+        return usage_of(*tokens, one.input_breakdown.get("audio", 0))
     total = Usage(*(sum(getattr(each, name) for each in usages) for name in _COUNTS))
     audio = sum(each.input_breakdown.get("audio", 0) for each in usages)
     prompt, output, whole, cached, reasoning = (getattr(total, name) for name in _COUNTS)

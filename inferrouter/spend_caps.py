@@ -7,12 +7,13 @@ nothing where no price is known, so a cap in them is refused there, with the way
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from .costs import COUNTED, UNITS
 from .frozen import EMPTY
+from .lazy_pattern import lazy_pattern
 from .limits import MAX_AMOUNT
-from .validation import check_number, describe_type, did_you_mean
+from .validation import check_number, describe_type, did_you_mean, shown_name
 
 DOLLARS = "dollars"
 
@@ -24,7 +25,7 @@ PRICES_NEEDED = (
 """Why a cap in dollars is refused for an account."""
 
 _FORMS = 'must be a number of dollars, a table such as { requests = 100 }, or a text such as "100 requests"'
-_TEXT = re.compile(r"(\$?)\s*(\d[\d_,]*(?:\.\d+)?)\s*([a-z_]*)", re.IGNORECASE)
+_TEXT = lazy_pattern(r"(\$?)\s*(\d[\d_,]*(?:\.\d+)?)\s*([a-z_]*)", re.IGNORECASE)
 
 
 def spend_caps(stated: object) -> Mapping[str, float]:
@@ -56,11 +57,27 @@ def cap_problems(stated: object) -> Iterator[tuple[str, str | None]]:
             if unit in COUNTED:
                 yield f"{path}.{unit}", _amount_problem(unit, amount)
             else:
-                yield f"{path}.{unit}", f"unknown unit{did_you_mean(unit, COUNTED)}; known: {', '.join(COUNTED)}"
+                yield f"{path}.{shown_name(unit)}", f"unknown unit{did_you_mean(unit, COUNTED)}; known: {', '.join(COUNTED)}"
     elif isinstance(stated, bool) or not isinstance(stated, (int, float)):
         yield path, f"{_FORMS}, not {describe_type(stated)}"
     else:
         yield path, _amount_problem(DOLLARS, stated)
+
+
+def void_cap(
+    provider: str, account_id: str, model: str, spends: Sequence[tuple[str, str]], wants: Sequence[tuple[str, float]]
+) -> str:
+    """What to say of a paid call of which no cap of its account counts anything, "" for all others.
+
+    `spends`: the buckets of the caps with their units; `wants`: what the call reserved, theirs last.
+    """
+    units = [unit.replace("_", " ") for _, unit in spends]
+    if DOLLARS in units or any(amount for _, amount in wants[-len(units) :]):
+        return ""
+    return (
+        f"accounts: max_daily_spend of {provider}/{account_id} counts {' and '.join(units)} alone, of which calls of {model!r} "
+        "have none, so that it does not bound them: cap requests or dollars as well"
+    )
 
 
 def _amount_problem(unit: str, amount: object) -> str | None:

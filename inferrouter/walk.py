@@ -47,6 +47,7 @@ from .health import Verdict
 from .policy import OWN_POLICIES, Policy, sticky
 from .quota import Refusal
 from .routes import Route, route_over
+from .spend_caps import void_cap
 from .waiting import CallCancelledError
 from .waiting_line import Place
 from .waiting_turn import WaitingTurn
@@ -242,6 +243,8 @@ class _Round(Generic[T]):
             if refused is not None:
                 self.rejections.append(refused)
                 return None
+            if not candidate.free and candidate.deployment.spends:
+                self._say_void_cap(candidate, attempt.wants)
             if self.place is not None:
                 self.runtime.lines.leave(self.place)
             try:
@@ -328,6 +331,13 @@ class _Round(Generic[T]):
         text = notice_of(error, candidate, self.route.name)
         if text:
             self.runtime.say(key, text, (candidate.provider, candidate.account_id, candidate.model))
+
+    def _say_void_cap(self, candidate: Candidate, wants: Sequence[tuple[str, float]]) -> None:
+        """Tell the meter and `Router.warnings`, the first time, of a paid call that no cap of its account counts."""
+        place = (candidate.provider, candidate.account_id, candidate.model)
+        text = void_cap(*place, candidate.deployment.spends, wants)
+        if text:
+            self.runtime.say(f"cap {candidate.account_id}", text, place)
 
     def _refused(self, candidate: Candidate, refusal: Refusal) -> None:
         """The store had too little left. If other calls took what `candidate` was assessed by, it is assessed again: it may serve

@@ -22,12 +22,12 @@ ROOT = Path(__file__).resolve().parents[1]
 
 # From the ground up; a module may import what stands before it, on its own floor or below.
 FLOORS = """
-ground      own_process frozen cell turn moments errors escapes secret sse content tool shapes records responses
+ground      own_process lazy_pattern frozen cell turn moments errors escapes secret sse content tool shapes records responses
 tools       validation spelling costs answer_sizes limits notices events meter meter_metrics meter_otel
 outside     spend_caps limit_rows account wire transport_config config config_file
 outside     catalog_providers catalog_models catalog_prices catalog
 outside     http_head connections http_opener transport policy outage health
-ledger      quota_blocks quota_learned quota quota_windows quota_counting quota_memory quota_file
+ledger      quota_blocks quota_learned quota quota_windows quota_counting quota_book quota_memory quota_file
 ledger      quota_schema quota_session quota_sqlite
 ledger      quota_raw quota_mirror quota_lanes quota_exchange quota_remote_buckets quota_remote
 ledger      quota_redis_lua quota_redis quota_postgres_sql quota_postgres quota_url
@@ -39,7 +39,7 @@ dialects    gemini_request gemini_reply provider_gemini
 dialects    anthropic_request anthropic_reply provider_anthropic provider_mock
 dialects    openai_server anthropic_server responses_server
 who-may     provider_factory assumptions environment agreement routes candidates
-walk        redaction failure_table learning call_events waiting waiting_line attempt waiting_turn walk
+walk        redaction failure_table learning call_events waiting waiting_line attempt waiting_turn walk dry_run
 operations  calls stream_end stream
 jobs        map_errors map_pacing map_serving map_workers mapping capacity
 object      status resting router_parts misuse public_call router_makers router
@@ -47,7 +47,7 @@ batch       batch_prompt batch_schema batch_input batch_output batch_state batch
 batch       batch_answer batch_progress batch
 roof        simulator_prompt simulator_model simulator_wire simulator_server
 roof        simulator_openai simulator_gemini simulator_anthropic simulator
-roof        serve_head serve_http serve_errors serve_guard serve_log serve_watch serve_turns serve_dialect
+roof        serve_head serve_bodies serve_http serve_errors serve_guard serve_log serve_watch serve_turns serve_dialect
 roof        serve_openai serve_responses serve_anthropic serve_chat
 roof        serve_page_style serve_page_script serve_page serve_status serve_routes serve_port serve_endpoint
 roof        terminal demo batch_display batch_merge chart

@@ -232,13 +232,13 @@ CASES: dict[str, tuple[int, Any, str, dict[str, Any]]] = {
         429,
         {"message": "Requests per minute limit exceeded", "type": "too_many_requests_error", "code": "request_quota_exceeded"},
         "RateLimitedError",
-        {"message": "Requests per minute limit exceeded"},
+        {"message": "Requests per minute limit exceeded", "scope": "model"},
     ),
     "cerebras day": (
         429,
         {"message": "Tokens per day limit exceeded", "code": "token_quota_exceeded"},
         "QuotaExceededError",
-        {"retryable": True},
+        {"retryable": True, "scope": "model"},
     ),
     "mistral flat": (429, {"object": "error", "message": "Rate limit exceeded", "code": "1300"}, "RateLimitedError", {}),
     "mistral capacity as a 400": (

@@ -97,8 +97,9 @@ class ContractTest(unittest.TestCase):
                     names = [name for kind in type(one).__mro__ for name in getattr(kind, "__slots__", ()) if name != "counter"]
                     self.assertEqual([getattr(one, name) for name in names], [getattr(two, name) for name in names])
                 self.assertIsNot(state.counter, other.counter)
-                for name in ("slots",) if limit.rolling else ():
-                    self.assertIsNot(getattr(state.counter, name), getattr(other.counter, name))
+                slots = dict(getattr(state.counter, "slots", {}))
+                other.counter.correct(min(slots, default=other.counter.window_id), 5.0)
+                self.assertEqual(getattr(state.counter, "slots", {}), slots)
 
     def test_protocol(self) -> None:
         """The memory store is a QuotaStore and a context manager that closes it."""
@@ -172,6 +173,18 @@ class RefusalTest(unittest.TestCase):
         with self.assertRaises(errors.ConfigError):
             store.set_quota("a", -7, "tokens")
         self.assertEqual(store.headroom([key], NOON)[0].limit.amount, 7)
+        store.close()
+
+    def test_what_is_no_allowance(self) -> None:
+        """Calls at once are no allowance of a day, and what is no text is no account."""
+        store = memory.MemoryQuotaStore()
+        for account, unit, words in (
+            ("a", "parallel", "not counted in 'parallel'"),
+            (5, "requests", "account_id"),
+            (None, "tokens", "id"),
+        ):
+            with self.assertRaisesRegex(errors.ConfigError, words):
+                store.set_quota(account, 7, unit)
         store.close()
 
 

@@ -302,6 +302,32 @@ class Configurations(SecretsCase):
                 self.evidence.look_at_error("config", error, "")
         self.clean()
 
+    def test_keys_in_the_place_of_a_name(self) -> None:
+        """A key or a password that stands where a setting's name belongs is not repeated, and its place is told."""
+        for name, key in CANARIES.items():
+            if not key.isascii() or " " in key:
+                continue
+            account = {"provider": "openai", "id": "acc-1"}
+            url = f"redis://user:{key.replace('/', '')}@h.example/0"
+            for place, table in (
+                ("quota", {"quota": {url: "redis"}}),
+                ("accounts[0].auth", {"accounts": [{**account, "auth": {key: "x"}}]}),
+                ("accounts[0].headers", {"accounts": [{**account, "headers": {f"Authorization: Bearer {key}": ""}}]}),
+                ("accounts[0].headers", {"accounts": [{**account, "headers": {key: 5}}]}),
+                ("accounts[0].headers", {"accounts": [{**account, "headers": {key: "${NONE}"}}]}),
+                ("accounts[0].limits", {"accounts": [{**account, "limits": {key: 5}}]}),
+                ("accounts[0].leave", {"accounts": [{**account, "limits": {"rpm": 5}, "leave": {key: 5}}]}),
+                ("accounts[0].max_daily_spend", {"accounts": [{**account, "max_daily_spend": {key: 5}}]}),
+            ):
+                path = self.folder / "named.json"
+                path.write_text(json.dumps(table), encoding="utf-8")
+                error = self.fails(f"{place}, {name}", partial(ir.Router.from_file, path), ir.ConfigError)
+                self.assertIn(place, str(error))
+            twice = self.folder / "twice.json"
+            twice.write_text(f"{{{json.dumps(url)}: 1, {json.dumps(url)}: 1}}", encoding="utf-8")
+            self.fails(f"twice, {name}", partial(ir.Router.from_file, twice), ir.ConfigError)
+        self.clean()
+
     def test_warnings(self) -> None:
         """A configuration that is legal but surprising warns without the key."""
         with warnings.catch_warnings(record=True) as warned:

@@ -74,5 +74,48 @@ class Forms(unittest.TestCase):
             self.assertEqual(bool(problems), refused, (settings, problems))
 
 
+class InUse(unittest.TestCase):
+    def warned(self, call: Any, **settings: Any) -> list[str]:
+        """What is said of caps after `call` was made twice of a paid account."""
+        account = ir.AccountConfig("mock", "a", paid_enabled=True, **settings)
+        with ir.Router(ir.Config([account], allow_paid=True, default_model="mock/m"), [ir.MockProvider()]) as router:
+            for _ in range(2):
+                call(router)
+            return [text for text in router.warnings if "max_daily_spend" in text]
+
+    def test_a_cap_that_counts_nothing_of_a_call(self) -> None:
+        """A paid call that no cap of its account counts is told of, once; one that a cap counts is not."""
+        image = ir.Part.image(b"x", "image/png")
+
+        def chat(router: Any) -> None:
+            router.chat("Hi")
+
+        def embed(router: Any) -> None:
+            router.embed(ir.EmbedRequest(["one"]))
+
+        def seen(router: Any) -> None:
+            router.chat([ir.Message("user", [image])])
+
+        for call, caps in (
+            (chat, {"images": 5}),
+            (chat, {"inputs": 5, "audio_seconds": 9}),
+            (embed, {"output_tokens": 500}),
+            (embed, "5 images"),
+        ):
+            (text,) = self.warned(call, max_daily_spend=caps)
+            self.assertIn("max_daily_spend of mock/a counts", text)
+        for call, settings in (
+            (chat, {"max_daily_spend": {"images": 5, "requests": 9}}),
+            (chat, {"max_daily_spend": {"output_tokens": 5000}}),
+            (embed, {"max_daily_spend": {"inputs": 5}}),
+            (seen, {"max_daily_spend": {"images": 5}, "capabilities": ["image"]}),
+            (chat, {"max_daily_spend": 1, "cost_per_output_token": 1e-6}),
+            (embed, {"max_daily_spend": 1, "cost_per_output_token": 1e-6}),
+            (chat, {"max_daily_spend": {"images": 5}, "daily_free": 9}),
+            (chat, {}),
+        ):
+            self.assertEqual(self.warned(call, **settings), [], settings)
+
+
 if __name__ == "__main__":
     unittest.main()

@@ -159,6 +159,24 @@ class Cancelling(unittest.TestCase):
                 self.assertIn("cancelled", str(calls[1].exception(5)))
                 self.assertEqual(router.status()["mock"].limits[0].used, 1)
 
+    def test_the_short_way(self) -> None:
+        """`router.chat` takes it too, and whatever is no Cancel is refused by its type before anything is asked."""
+        cancel = ir.Cancel()
+        cancel.cancel()
+        with full() as router:
+            for stream in (False, True):
+                with self.assertRaises(ir.CallCancelledError):
+                    router.chat("Hi", model="mock/m", max_wait=600, cancel=cancel, stream=stream)
+        with full(clock=FakeClock()) as router:
+            for call in (
+                lambda wrong: router.chat("Hi", model="mock/m", cancel=wrong),
+                lambda wrong: router.stream(HELLO, cancel=wrong),
+                lambda wrong: router.embed(ir.EmbedRequest("a", "mock/m"), cancel=wrong),
+            ):
+                for wrong in (5, True, threading.Event(), ir.Cancel):
+                    with self.assertRaisesRegex(ir.InvalidRequestError, "cancel is an ir.Cancel, not"):
+                        call(wrong)
+
     def test_a_call_that_was_given_up_before(self) -> None:
         """It does not sleep at all; one that need not wait is answered all the same."""
         cancel = ir.Cancel()

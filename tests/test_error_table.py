@@ -99,6 +99,18 @@ CASES: dict[str, tuple[int, Any, str, dict[str, Any]]] = {
         "ProviderUnavailableError",
         {"scope": "model"},
     ),
+    "openrouter nobody serves": (
+        503,
+        openai("There is no available model provider that meets your routing requirements", 503),
+        "ProviderUnavailableError",
+        {"scope": "model"},
+    ),
+    "one-api": (
+        503,
+        openai("\u5f53\u524d\u5206\u7ec4 default \u4e0b\u5bf9\u4e8e\u6a21\u578b x \u65e0\u53ef\u7528\u6e20\u9053"),
+        "ProviderUnavailableError",
+        {"scope": "model"},
+    ),
     "a named model": (503, openai("Model x/y-2.5 is overloaded"), "ProviderUnavailableError", {"scope": "model"}),
     "hugging face loading": (503, {"error": "Model a/b is currently loading"}, "ProviderUnavailableError", {"scope": "model"}),
     "openai overloaded model": (

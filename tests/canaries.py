@@ -122,11 +122,12 @@ def _add_parts(value: object, parts: list[object]) -> None:
     elif isinstance(value, (list, tuple, set, frozenset)):
         parts += value
     parts += getattr(value, "__dict__", {}).values()
-    parts += [getattr(value, name, None) for name in _slots(type(value))]
+    kind: Any = type(value)
+    parts += [getattr(value, name, None) for name in _slots(kind)]
 
 
 @cache
-def _slots(kind: type) -> tuple[str, ...]:
+def _slots(kind: Any) -> tuple[str, ...]:
     return tuple(name for each in kind.__mro__ for name in getattr(each, "__slots__", ()))
 
 

@@ -128,7 +128,7 @@ MUTANTS = (
         "quota_counting",
         "            refused.append(_refusal(state, counter, amount, now))\n",
         "            refused.append(_refusal(state, counter, amount, now))\n            counter.used += amount\n",
-        ("test_quota",),
+        ("test_quota", "test_quota_sqlite"),
     ),
     Mutant(
         "what lies ahead is not counted", "quota_blocks", "        most = max(most, used)\n", "", ("test_quota", "test_limits")

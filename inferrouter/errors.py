@@ -97,7 +97,7 @@ class UnknownModelError(InferRouterError):
         if not self.model:
             head = "the request names no model and the configuration has no default_model"
         else:
-            head = f"unknown model {self.model!r}"
+            head = f"unknown model {self.model if len(self.model) <= 200 else self.model[:197] + '...'!r}"
         if self.hint:
             return f"{head}; did you mean {' or '.join(self.known[:3])}? {self.hint}"
         listed = f"; known: {printable(', '.join(self.known[:12]))}" if self.known else ""

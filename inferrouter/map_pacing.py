@@ -11,8 +11,10 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from itertools import count
 
 from .meter import Clock, SystemClock
+from .waiting import WaitingRoom, new_bell, ring
 
 GRACE_S = 0.01
 """Seconds after which a row that was let through and has not been refused counts as admitted; a refusal takes a tenth of it."""
@@ -25,19 +27,19 @@ SHORT_WAIT_S = 60.0
 class Turn:
     """A row's place in the line of `model`. `at`: epoch seconds when it may look for a slot; `why`: what it waits for."""
 
-    __slots__ = ("at", "awake", "model", "number", "why")
+    __slots__ = ("at", "bell", "model", "number", "why")
 
     def __init__(self, model: str, number: int) -> None:
         self.model = model
         self.number = number
         self.at = 0.0
         self.why = ""
-        self.awake: threading.Condition | None = None  # made when it has to wait, which most never do
+        self.bell: threading.Lock | None = None  # made when it has to wait, which most never do
 
     def wake(self) -> None:
-        """Let the thread that waits look around. The job's lock is held."""
-        if self.awake is not None:
-            self.awake.notify()
+        """Let the thread that waits look around."""
+        if self.bell is not None:
+            ring(self.bell)
 
 
 class _Line:
@@ -56,22 +58,35 @@ class Pacer:
 
     `woken()`: whether a thread that waits for something else is about to go on. `idle(at)`: called when every thread waits and
     nothing is to be had before `at`, epoch seconds; true ends the job. Both are called under the lock. `awake`: how
-    many of the job's threads do something other than wait; whoever changes it holds the lock. `in_flight`: rows between `enter`
-    and `leave` that do not wait.
+    many of the job's threads do something other than wait; whoever changes it holds the lock. `room`: where bells are rung when
+    the router closes; a row that waits then goes on, and is told so.
     """
 
-    def __init__(self, clock: Clock, lock: threading.RLock, woken: Callable[[], bool], idle: Callable[[float], bool]) -> None:
+    def __init__(
+        self,
+        clock: Clock,
+        lock: threading.RLock,
+        woken: Callable[[], bool],
+        idle: Callable[[float], bool],
+        room: WaitingRoom | None = None,
+    ) -> None:
         self._clock = clock
         self._lock = lock
         self._woken = woken
         self._idle = idle
         self._simulated = not isinstance(clock, SystemClock)
         self._lines: dict[str, _Line] = {}
-        self._numbers = 0
+        self._room = WaitingRoom() if room is None else room
+        self._numbers = count(1)
+        self._flying: set[Turn] = set()
         self._sleeping = False
         self._stopped = False
         self.awake = 0
-        self.in_flight = 0
+
+    @property
+    def in_flight(self) -> int:
+        """Rows between `enter` and `leave` that do not wait."""
+        return len(self._flying)
 
     def next_look(self) -> tuple[float, str] | None:
         """When the first row in line looks again, in epoch seconds, and what it waits for; None if no row waits."""
@@ -81,23 +96,22 @@ class Pacer:
             return None if first is None else (first.at, first.why)
 
     def enter(self, model: str) -> Turn | None:
-        """A turn for a row that has come: at once if nobody waits. None: the job has stopped."""
-        with self._lock:
-            self._numbers += 1
-            turn = Turn(model, self._numbers)
-            line = self._lines.get(model)
-            if line is None:
-                line = self._lines[model] = _Line()
-            if line.turns:
-                soonest = line.turns[0].at
-                now = self._clock.time()
-                turn.at = soonest if soonest <= now + SHORT_WAIT_S else now
-                if not self._wait(line, turn):
+        """A turn for a row that has come: at once if nobody waits, without the lock. None: the job has stopped."""
+        turn = Turn(model, next(self._numbers))
+        line = self._lines.get(model)
+        if line is None or line.turns or self._stopped:
+            with self._lock:
+                line = self._lines.setdefault(model, line or _Line())
+                if line.turns:
+                    soonest = line.turns[0].at
+                    now = self._clock.time()
+                    turn.at = soonest if soonest <= now + SHORT_WAIT_S else now
+                    if not self._wait(line, turn):
+                        return None
+                elif self._stopped:
                     return None
-            elif self._stopped:
-                return None
-            self.in_flight += 1
-            return turn
+        self._flying.add(turn)
+        return turn
 
     def wait(self, turn: Turn, at: float, why: str) -> bool:
         """The row of `turn` was refused until `at`, because of `why`: wait in line. False: the job has stopped."""
@@ -105,11 +119,11 @@ class Pacer:
             turn.at, turn.why = at, why
             line = self._lines[turn.model]
             self._known(line, turn)
-            self.in_flight -= 1
+            self._flying.discard(turn)
             try:
                 return self._wait(line, turn)
             finally:
-                self.in_flight += 1
+                self._flying.add(turn)
 
     def rest(self, turn: Turn, at: float) -> bool:
         """The row of `turn` pauses until `at`, beside the line and not in anybody's way. False: the job has stopped."""
@@ -117,18 +131,20 @@ class Pacer:
             turn.at = at
             self._known(self._lines[turn.model], turn)
             alone = self._lines[f"{turn.model}\n{turn.number}"] = _Line()
-            self.in_flight -= 1
+            self._flying.discard(turn)
             try:
                 return self._wait(alone, turn)
             finally:
-                self.in_flight += 1
+                self._flying.add(turn)
                 del self._lines[f"{turn.model}\n{turn.number}"]
 
     def leave(self, turn: Turn) -> None:
         """The call of `turn` has ended: what it did not use of its reservation may serve the first in line."""
+        self._flying.discard(turn)
+        line = self._lines[turn.model]
+        if not line.turns and line.looking is not turn:
+            return
         with self._lock:
-            self.in_flight -= 1
-            line = self._lines[turn.model]
             self._known(line, turn)
             if line.turns:
                 first = line.turns[0]
@@ -150,7 +166,8 @@ class Pacer:
 
     def _wait(self, line: _Line, turn: Turn) -> bool:
         turns = line.turns
-        awake = turn.awake = turn.awake or threading.Condition(self._lock)
+        bell = turn.bell = turn.bell or new_bell()
+        self._room.admit(bell)
         turns.append(turn)
         if len(turns) > 1 and turns[-2].number > turn.number:
             turns.sort(key=_number)
@@ -158,13 +175,19 @@ class Pacer:
         try:
             while not self._stopped:
                 now = self._clock.time()
-                if turn.at <= now and self._is_next(line, turn, now):
+                if (turn.at <= now and self._is_next(line, turn, now)) or self._room.closed:
                     return True
                 if not self._nobody_awake():
-                    awake.wait(self._nap(line, turn, now))
+                    nap = self._nap(line, turn, now)
+                    self._lock.release()
+                    try:
+                        bell.acquire(timeout=nap)
+                    finally:
+                        self._lock.acquire()
             return False
         finally:
             self.awake += 1
+            self._room.dismiss(bell)
             turns.remove(turn)
             if self._stopped:
                 self._known(line, turn)
@@ -180,9 +203,10 @@ class Pacer:
         """Seconds; on a simulated clock no time passes during a look, so its outcome is always waited for."""
         return GRACE_S if self._simulated else line.since + GRACE_S - self._clock.monotonic()
 
-    def _nap(self, line: _Line, turn: Turn, now: float) -> float | None:
+    def _nap(self, line: _Line, turn: Turn, now: float) -> float:
+        """Seconds to sleep at most, negative for no end."""
         if self._simulated:
-            return None
+            return -1.0
         if turn.at > now:
             return min(turn.at - now, LONGEST_NAP_S)
         return max(self._grace_left(line), 0.001) if line.looking is not None else LONGEST_NAP_S

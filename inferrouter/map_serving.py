@@ -18,6 +18,7 @@ from .map_errors import Judgement, Meaning, backoff, judge, waited_for
 from .map_pacing import Pacer, Turn
 from .meter import Clock, SystemClock
 from .records import ChatRequest, EmbedRequest
+from .waiting import WaitingRoom
 
 STORE_TRIES = 6
 """How often in a row the quota store may fail, with pauses of half a second that double, before the job ends."""
@@ -36,6 +37,8 @@ class Serves(Protocol):
 
     @property
     def clock(self) -> Clock: ...
+    @property
+    def waiting(self) -> WaitingRoom: ...
     def chat_completion(self, request: ChatRequest, *, timeout: float | None = None, max_wait: float | None = None) -> Any: ...
     def embed(self, request: EmbedRequest, *, timeout: float | None = None, max_wait: float | None = None) -> Any: ...
     def explain(self, request: ChatRequest) -> Any: ...

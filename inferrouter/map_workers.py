@@ -2,7 +2,9 @@
 
 Strategy: each thread takes a row, serves it to its end (waits and tries included) and hands the result over; no more rows are
 out than the window holds, so an endless input costs no more memory than a short one. Threads start with the first result that is
-asked for. Stopping lets what is in flight finish, and every call settles itself. Must never know files, prompts or providers.
+asked for. A row costs no lock that others wait for: who finds nothing to do sleeps on a bell of its own, and is rung. Stopping
+lets what is in flight finish, and every call settles itself; a thread that the caller's own iterable keeps is left behind.
+Must never know files, prompts or providers.
 """
 
 from __future__ import annotations
@@ -11,12 +13,16 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 
+from .errors import router_closed
 from .map_pacing import Pacer
 from .map_serving import JobSettings, Row, RowServer, Served, Serves
 from .meter import SystemClock
+from .waiting import new_bell, ring
 
 TICK_S = 0.25
 """Seconds after which whoever waits for a result looks up, for Ctrl-C and for a display."""
+LEFT_S = 0.5
+"""Seconds that `join` gives to a thread that is inside of the caller's iterable, which nothing can wake."""
 
 
 class Workers:
@@ -30,18 +36,24 @@ class Workers:
         self._rows = rows
         self._settings = settings
         self._clock = router.clock
+        self._room = router.waiting
         self._lock = threading.RLock()
-        self._room = threading.Condition(self._lock)
-        self._arrived = threading.Condition(self._lock)
-        self._pacer = Pacer(router.clock, self._lock, self._woken, self._ended_by_waiting)
+        self._pacer = Pacer(router.clock, self._lock, self._woken, self._ended_by_waiting, router.waiting)
         self._server = RowServer(router, settings, self._pacer, self._lock)
         # What `keep` has had may be counted a tick later: waking a thread for each row costs more than the row.
         self._eager = settings.keep is None or not isinstance(router.clock, SystemClock)
+        self._low = settings.window - min(settings.workers, settings.window // 2)  # rows out, when idle threads are called again
         self._threads: list[threading.Thread] = []
+        self._bells: list[threading.Lock] = []
+        self._idle: deque[threading.Lock] = deque()
         self._results: deque[Served] = deque()
+        self._arrived = new_bell()
+        self._awaited = False
         self._reading = threading.Lock()
-        self._out = 0
-        self._without_room = 0
+        self._reader: threading.Lock | None = None
+        self._exhausted = False
+        self._read = 0
+        self._done = 0
         self._live = 0
         self._fault: BaseException | None = None
         self.stopped = ""
@@ -49,59 +61,66 @@ class Workers:
 
     def begin(self) -> None:
         """Start the threads, once."""
+        if self._threads:
+            return
         with self._lock:
             if self._threads or self.stopped:
                 return
-            count = self._settings.workers
-            self._live = count
+            self._live = count = self._settings.workers
             self._pacer.awake = count + 1  # the one who asks for results may make room for rows
+            self._bells = [new_bell() for _ in range(count)]
             self._threads = [
-                threading.Thread(target=self._work, name=f"inferrouter-map-{number}", daemon=True) for number in range(count)
+                threading.Thread(target=self._work, args=(bell,), name=f"inferrouter-map-{number}", daemon=True)
+                for number, bell in enumerate(self._bells)
             ]
+        for bell in self._bells:
+            self._room.admit(bell)
         for thread in self._threads:
             thread.start()
 
     def next(self, tick: Callable[[], object] | None = None) -> Served | None:
         """The next result, None when the last has been given. Raises what ended the job. `tick`: called while nothing comes."""
+        results = self._results
         while True:
-            with self._lock:
-                if not self._results and self._live:
-                    self._pacer.step_aside()
-                    try:
-                        if not self._results and self._live:
-                            self._arrived.wait(TICK_S)
-                    finally:
-                        self._pacer.awake += 1
-                if self._results:
-                    return self._results.popleft()
-                if not self._live:
-                    if self._fault is not None:
-                        fault, self._fault = self._fault, None
-                        raise fault
-                    return None
-            if tick is not None:
-                tick()
+            if results:
+                return results.popleft()
+            if not self._over():
+                self._await_result()
+                if tick is not None and not results:
+                    tick()
+            elif not results:  # what came before the last thread ended was seen above, or is now
+                if self._fault is not None:
+                    fault, self._fault = self._fault, None
+                    raise fault
+                return None
 
     def taken(self) -> None:
         """The one who asked for a result has done with it: there is room for another row."""
-        with self._lock:
-            self._out -= 1
-            self._room.notify()
+        self._done += 1
+        if self._idle and self._read - self._done <= self._low:
+            self._call_reader()
 
     def stop(self, why: str = "stopped", retry_at: float | None = None) -> None:
         """Take no more rows; what waits for a slot gives up, what is in flight goes on to its end."""
         with self._lock:
+            self._pacer.stop()
             if not self.stopped:
                 self.stopped, self.retry_at = why, retry_at
-            self._pacer.stop()
-            self._room.notify_all()
-            self._arrived.notify_all()
+            for bell in (*self._idle, self._arrived):
+                ring(bell)
 
     def join(self) -> None:
-        """Wait until every call has ended and settled."""
-        for thread in self._threads:
-            if thread is not threading.current_thread():
+        """Wait until every call has ended and settled. Called after `stop`, or when the last result was given."""
+        reader = self._reader  # nobody else begins to read now, see `_take`
+        current = threading.current_thread()
+        late = None
+        for thread, bell in zip(self._threads, self._bells, strict=True):
+            if bell is reader:
+                late = thread
+            elif thread is not current:
                 thread.join()
+        if late is not None and late is not current:
+            late.join(LEFT_S)
 
     @property
     def in_flight(self) -> int:
@@ -113,59 +132,113 @@ class Workers:
         with self._lock:
             return None if self._pacer.in_flight else self._pacer.next_look()
 
-    def _work(self) -> None:
+    def _work(self, bell: threading.Lock) -> None:
+        serve, keep, results = self._server.serve, self._settings.keep, self._results
+        enough = 1 if self._eager else (self._settings.window + 1) // 2
         try:
-            while True:
-                row = self._take()
-                if row is None:
+            while (row := self._take(bell)) is not None:
+                result = serve(row)
+                if result is None:  # the job has stopped
                     return
-                result = self._server.serve(row)
-                if result is not None and self._settings.keep is not None:
-                    self._settings.keep(result)
-                with self._lock:
-                    if result is None:
-                        self._out -= 1
-                    else:
-                        self._results.append(result)
-                        if self._eager or len(self._results) * 2 >= self._settings.window:
-                            self._arrived.notify()
+                if keep is not None:
+                    keep(result)
+                results.append(result)
+                if self._awaited and len(results) >= enough:
+                    self._awaited = False
+                    ring(self._arrived)
         except BaseException as exc:
-            with self._lock:
-                if self._fault is None:
-                    self._fault = exc
-                self.stop()
+            self._fail(exc)
         finally:
+            self._room.dismiss(bell)
             with self._lock:
                 self._live -= 1
-                self._arrived.notify_all()
+                ring(self._arrived)
                 self._pacer.step_aside()
 
-    def _take(self) -> Row | None:
-        with self._lock:
-            if self._out >= self._settings.window:
-                self._without_room += 1
-                self._pacer.step_aside()
+    def _take(self, bell: threading.Lock) -> Row | None:
+        """The next row, read by one thread at a time as long as there is room for it; None when there are no more."""
+        reading = self._reading
+        while not (self.stopped or self._exhausted):
+            if self._room.closed:
+                raise router_closed()
+            if reading.acquire(False):
                 try:
-                    while self._out >= self._settings.window and not self.stopped:
-                        self._room.wait()
+                    self._reader = bell  # before the look at `stopped`: `join` looks the other way round
+                    if self._read - self._done < self._settings.window and not self._too_late() and not self.stopped:
+                        row = next(self._rows, None)
+                        if row is None:
+                            self._exhausted = True
+                        self._read += 1
+                        return row
                 finally:
-                    self._without_room -= 1
-                    self._pacer.awake += 1
-            if self._settings.until is not None and self._clock.time() >= self._settings.until:
-                self.stop("until")
-            if self.stopped:
-                return None
-            self._out += 1
-        with self._reading:
-            row = None if self.stopped else next(self._rows, None)
-        if row is None:
+                    self._reader = None
+                    reading.release()
+                    if self._idle and (self._read - self._done < self._settings.window or self._exhausted or self.stopped):
+                        self._call_reader()
+            self._be_idle(bell)
+        self._call_reader()  # that it is over
+        return None
+
+    def _be_idle(self, bell: threading.Lock) -> None:
+        """Sleep until the input may be read: somebody has done with it, there is room, or the job has ended."""
+        with self._lock:
+            self._idle.append(bell)
+            self._pacer.step_aside()
+        try:
+            if not self._may_read() and not self._room.closed:
+                bell.acquire()
+        finally:
             with self._lock:
-                self._out -= 1
-        return row
+                self._idle.remove(bell)
+                self._pacer.awake += 1
+
+    def _may_read(self) -> bool:
+        if self.stopped or self._exhausted:
+            return True
+        return self._read - self._done < self._settings.window and not self._reading.locked()
+
+    def _call_reader(self) -> None:
+        """Ring one who is idle. It rings another when it has read a row, so that none is forgotten."""
+        try:
+            ring(self._idle[0])
+        except IndexError:  # it has gone meanwhile, and looks by itself
+            return
+
+    def _too_late(self) -> bool:
+        until = self._settings.until
+        if until is None or self._clock.time() < until:
+            return False
+        self.stop("until")
+        return True
+
+    def _await_result(self) -> None:
+        """Sleep until a result has come, the job has ended, or for a tick."""
+        with self._lock:
+            self._awaited = True
+            self._pacer.step_aside()
+        try:
+            if not self._results and not self._over():
+                self._arrived.acquire(timeout=TICK_S)
+        finally:
+            with self._lock:
+                self._awaited = False
+                self._pacer.awake += 1
+        if self._room.closed and not self.stopped and not self._exhausted:
+            self._fail(router_closed())
+
+    def _over(self) -> bool:
+        """Whether no more results come. A thread that a stopped job left inside of the caller's iterable brings none."""
+        return self._live <= (1 if self.stopped and self._reader is not None else 0)
+
+    def _fail(self, fault: BaseException) -> None:
+        with self._lock:
+            if self._fault is None:
+                self._fault = fault
+            self.stop()
 
     def _woken(self) -> bool:
-        """Whether a thread that waits for a result or for room has what it waits for and has not run since."""
-        return bool(self._results) or (self._without_room > 0 and self._out < self._settings.window)
+        """Whether a thread that waits for a result or for the input has what it waits for and has not run since."""
+        return bool(self._results) or bool(self._idle and self._may_read())
 
     def _ended_by_waiting(self, at: float) -> bool:
         """Called by the pacer while nothing is in flight and no slot is free before `at`: whether the job ends by that."""

@@ -109,7 +109,10 @@ class MapRun(Iterator[MapResult]):
         self._workers.stop()
 
     def close(self) -> None:
-        """Take no more rows, and wait until every call in flight has ended and settled. May be called twice."""
+        """Take no more rows, and wait until every call in flight has ended and settled. May be called twice.
+
+        A thread that your own iterable keeps waiting is left behind after half a second; what it reads then is not asked.
+        """
         self._ended = True
         self._workers.stop()
         self._workers.join()

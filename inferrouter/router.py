@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from .responses import ChatResponse, EmbedResponse
     from .status import Explanation, RouterStatus
     from .stream import ChatStream
-    from .waiting import Cancel
+    from .waiting import Cancel, WaitingRoom
 
 
 class Router(RouterMakers):
@@ -339,9 +339,14 @@ class Router(RouterMakers):
         """The clock that everything of this router goes by."""
         return self._runtime.clock
 
+    @property
+    def waiting(self) -> WaitingRoom:
+        """Where its calls sleep until a slot may be free, for those that make calls wait beside it: it wakes all on `close`."""
+        return self._runtime.waiting
+
     def close(self) -> None:
-        """Close idle connections, and the quota store if this router made it; calls that wait for a slot end with an
-        `InferRouterError`. May be called twice, and from a signal handler."""
+        """Close idle connections, and the quota store if this router made it; calls and rows of `map` that wait for a slot
+        end with an `InferRouterError`. May be called twice, and from a signal handler."""
         if self._closed:
             return
         self._closed = True

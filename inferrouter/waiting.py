@@ -61,7 +61,7 @@ class Cancel:
         self.cancelled = True
         bell = self._bell
         if bell is not None:
-            _ring(bell)
+            ring(bell)
 
     def check(self) -> None:
         """Raise `CallCancelledError` if the call was given up."""
@@ -87,7 +87,7 @@ class Alarm:
         self.rung = True
         bell = self._bell
         if bell is not None:
-            _ring(bell)
+            ring(bell)
 
     def rings(self, bell: threading.Lock | None) -> None:
         """Which bell wakes the call."""
@@ -133,17 +133,24 @@ class WaitingRoom:
         if cancel is not None:
             cancel.check()
 
+    def admit(self, bell: threading.Lock) -> None:
+        """Ring `bell` when the router closes; whoever sleeps on it looks at `closed` before."""
+        self._bells.add(bell)
+
+    def dismiss(self, bell: threading.Lock) -> None:
+        """Ring `bell` no more."""
+        self._bells.discard(bell)
+
     def close(self) -> None:
         """Wake everyone, and let nobody sleep any more."""
         self.closed = True
         for bell in list(self._bells):
-            _ring(bell)
+            ring(bell)
 
     def _rest(self, seconds: float, cancel: Cancel | None, alarm: Alarm | None) -> None:
-        bell = threading.Lock()
-        bell.acquire()
+        bell = new_bell()
         try:
-            self._bells.add(bell)
+            self.admit(bell)
             if cancel is not None:
                 cancel.rings(bell)
             if alarm is not None:
@@ -152,7 +159,7 @@ class WaitingRoom:
             if not rung:  # else it may have been too late to be rung
                 bell.acquire(timeout=min(seconds, threading.TIMEOUT_MAX))
         finally:
-            self._bells.discard(bell)
+            self.dismiss(bell)
             if cancel is not None:
                 cancel.rings(None)
             if alarm is not None:
@@ -166,7 +173,15 @@ def _jitter() -> float:
     return random() * JITTER_S  # noqa: S311  spreads those who wait, guards nothing
 
 
-def _ring(bell: threading.Lock) -> None:
+def new_bell() -> threading.Lock:
+    """What one thread sleeps on, by acquiring it. Rung while nobody sleeps, it keeps the next one from falling asleep."""
+    bell = threading.Lock()
+    bell.acquire()
+    return bell
+
+
+def ring(bell: threading.Lock) -> None:
+    """Wake who sleeps on `bell`."""
     try:
         bell.release()
     except RuntimeError:  # was rung before

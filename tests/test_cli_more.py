@@ -122,8 +122,10 @@ class Waiting(WithServer):
     def asked(self, err: io.StringIO) -> str:
         """What is said of a wait of about a second, after a 429 that asks for it. The clock moves when slept on."""
         ahead: list[float] = []
+        wall, steady = time.time, time.monotonic
         moving = {
-            name: staticmethod(lambda real=getattr(time, name): real() + sum(ahead)) for name in ("time", "monotonic")
+            "time": staticmethod(lambda: wall() + sum(ahead)),
+            "monotonic": staticmethod(lambda: steady() + sum(ahead)),
         }
         cli_wait = part("cli_wait")
         self.enterContext(mock.patch.multiple(cli_wait.Countdown, **moving))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import itertools
 import threading
 import time
 import unittest
 from collections import Counter
+from collections.abc import Iterator
 from typing import Any
 
 from tests import ir, part
@@ -255,6 +257,117 @@ class Pacing(unittest.TestCase):
             run.close()
         self.assertEqual(len(provider.calls), 3)
         self.assertEqual(run.stopped, "stopped")
+
+
+class Closing(unittest.TestCase):
+    """On the machine's own clock, as this is about threads that sleep."""
+
+    def gone(self, run: Any) -> None:
+        """Every thread of `run` ends, of itself and soon."""
+        for thread in run._workers._threads:
+            thread.join(2)
+        self.assertFalse([thread for thread in run._workers._threads if thread.is_alive()])
+
+    def all_sleep(self, run: Any) -> None:
+        """Wait until every thread of `run` sleeps for long."""
+        quiet = 0
+        while quiet < 20:
+            time.sleep(0.002)
+            quiet = quiet + 1 if run._workers._pacer.awake == 1 else 0  # this thread
+
+    def test_a_router_that_closes(self) -> None:
+        """Rows that wait hours for a slot end at once when their router closes: the job ends with its error, after what was
+        answered, and its threads are gone."""
+        router, provider = mock_router({"rpd": 3}, clock=ir.SystemClock())
+        run = router.map(itertools.repeat("x"), workers=4)
+        self.assertEqual([next(run).ok for _ in range(3)], [True] * 3)
+        self.all_sleep(run)
+        began = time.monotonic()
+        router.close()
+        with self.assertRaisesRegex(ir.InferRouterError, "router is closed"):
+            next(run)
+        self.assertLess(time.monotonic() - began, 1)
+        self.gone(run)
+        self.assertEqual((len(provider.calls), list(run)), (3, []))
+
+    def test_a_router_that_closes_while_nobody_asks(self) -> None:
+        """Threads without room for another result end when the router closes; the results are still given, then its error."""
+        router, provider = mock_router({"rpd": 10_000}, clock=ir.SystemClock())
+        run = router.map(itertools.repeat("x"), workers=4)
+        next(run)
+        self.all_sleep(run)
+        router.close()
+        self.gone(run)
+        found = []
+        with self.assertRaisesRegex(ir.InferRouterError, "router is closed"):
+            found.extend(iter(lambda: next(run).ok, None))
+        self.assertEqual(len(found) + 1, len(provider.calls))
+        self.assertLessEqual(len(provider.calls), 17)
+
+    def test_a_router_that_closes_while_the_input_blocks(self) -> None:
+        """Whoever asks for a result is told, although the caller's own iterable keeps the thread that reads it."""
+        with self.blocked() as (router, run, _):
+            router.close()
+            with self.assertRaisesRegex(ir.InferRouterError, "router is closed"):
+                next(run)
+
+    def test_an_input_that_blocks(self) -> None:
+        """`close` does not wait for the caller's iterable, and what was in flight is settled when it returns."""
+        answer = threading.Event()
+        with self.blocked(lambda body: answer.wait(10) and "ok", take=0) as (router, run, provider):
+            threading.Timer(0.05, answer.set).start()
+            began = time.monotonic()
+            run.close()
+            self.assertLess(time.monotonic() - began, 1.5)
+            self.assertEqual((len(provider.calls), run.stopped, list(run)), (2, "stopped", []))
+            status = router.status()["a0"]
+            self.assertEqual((status.limits[0].used, status.in_flight), (2, 0))
+
+    def test_ctrl_c_while_the_input_blocks(self) -> None:
+        """The first Ctrl-C ends the job although its input gives nothing more; nor does a second one wait for that."""
+        for presses in (1, 2):
+            with self.blocked() as (_, run, _):
+                workers, left = run._workers, [presses]
+                plain = workers.next
+
+                def pressed(tick: Any = None, left: list[int] = left, plain: Any = plain) -> Any:
+                    if left[0]:
+                        left[0] -= 1
+                        raise KeyboardInterrupt
+                    return plain(tick)
+
+                workers.next = pressed
+                began = time.monotonic()
+                with self.subTest(presses=presses), self.assertRaises(KeyboardInterrupt), run:
+                    next(run)
+                self.assertLess(time.monotonic() - began, 1.5)
+
+    @contextlib.contextmanager
+    def blocked(self, reply: Any = "ok", take: int = 2) -> Iterator[tuple[Any, Any, Any]]:
+        """A router, its map of which `take` results were given, and its provider; the input gave two rows and then blocks."""
+        reads, gate = threading.Event(), threading.Event()
+
+        def rows() -> Iterator[str]:
+            yield from ("a", "b")
+            reads.set()
+            gate.wait(20)
+            yield "c"
+
+        router, provider = mock_router({"rpd": 100}, clock=ir.SystemClock(), default=reply)
+        run = router.map(rows(), workers=3)
+        run._workers.begin()
+        try:
+            for _ in range(take):
+                next(run)
+            self.assertTrue(reads.wait(10))
+            while len(provider.calls) < 2:
+                time.sleep(0.001)
+            yield router, run, provider
+        finally:
+            gate.set()
+            self.gone(run)
+            router.close()
+        self.assertEqual(len(provider.calls), 2)  # what was read too late is not asked
 
 
 class Errors(unittest.TestCase):

@@ -74,6 +74,19 @@ class Waiting(RouterCase):
         self.assertEqual((clock.slept, len(caught.exception.attempts)), ([4.0, 4.0], 3))
         self.assertEqual(caught.exception.retry_at, NOON + 12)
 
+    def test_waits_of_many_batches_add_up(self) -> None:
+        """A call for more vectors than one request takes waits no longer in all than max_wait."""
+        clock = FakeClock()
+        router = self.router(account("a", provider="sim", limits={"rpm": 1}), clock=clock)
+        request = ir.EmbedRequest(["text"] * 500, model="chat")
+        with self.assertRaises(ir.NoCandidatesError) as caught:
+            router.embed(request, max_wait=150)
+        self.assertEqual(len(clock.slept), 2)
+        self.assertLess(sum(clock.slept), 150)
+        self.assertIn("max_wait are too short", str(caught.exception))
+        clock.advance(60)
+        self.assertEqual(len(router.embed(request, max_wait=300).embeddings), 500)
+
     def test_failures_are_not_waited_for(self) -> None:
         """Only limits are waited for: a failure among the answers ends the call."""
         clock = FakeClock()

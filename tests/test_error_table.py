@@ -8,7 +8,7 @@ import unittest
 import unittest.mock
 from typing import Any
 
-from tests import SHARED, part
+from tests import SHARED, part, rounds
 
 errors = part("errors")
 table = part("error_table")
@@ -404,7 +404,7 @@ class ClassifyTest(unittest.TestCase):
                 return {key: spoil(item, depth + 1) for key, item in value.items()}
             return [spoil(item, depth + 1) for item in value] if isinstance(value, list) else value
 
-        for _ in range(20):
+        for _ in range(rounds(20, 7)):
             for status, body, _, _ in CASES.values():
                 data = json.dumps(spoil(body)).encode()
                 self.assertIsInstance(classified(status, data), errors.ProviderError)

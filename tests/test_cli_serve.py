@@ -119,7 +119,9 @@ class ServeTest(unittest.TestCase):
 
         def work(number: int) -> None:
             for turn in range(10):
-                connection = http.client.HTTPConnection("127.0.0.1", int(servers[(number + turn) % len(servers)][1].rpartition(":")[2]))
+                connection = http.client.HTTPConnection(
+                    "127.0.0.1", int(servers[(number + turn) % len(servers)][1].rpartition(":")[2])
+                )
                 connection.request("POST", "/v1/chat/completions", json.dumps(HELLO), {"Content-Type": "application/json"})
                 statuses.append(connection.getresponse().status)
                 connection.close()

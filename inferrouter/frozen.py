@@ -28,7 +28,7 @@ def frozen_value(cls: type[C]) -> type[C]:
     made: Any = dataclass(init=False, repr=False, eq=False, slots=True)(cls)  # fields, defaults and slots are the stdlib's
     fields = made.__dataclass_fields__.values()
     if "__init__" not in vars(cls):
-        made.__init__ = _init_of(made, [each for each in fields if each.init])
+        made.__init__ = _init_of(made, list(fields))
     made.__value_key__ = attrgetter(*[each.name for each in fields if each.compare])
     made.__dataclass_params__.frozen = True
     for name, method in _SHARED.items():
@@ -41,6 +41,11 @@ def _init_of(cls: Any, fields: list[Any]) -> Any:
     names: dict[str, Any] = {}
     parameters, lines = ["self"], []
     for each in fields:
+        if not each.init:
+            if each.default_factory is not MISSING:
+                names |= {f"_make_{each.name}": each.default_factory, f"_set_{each.name}": vars(cls)[each.name].__set__}
+                lines.append(f"    _set_{each.name}(self, _make_{each.name}())\n")
+            continue
         default, given = "", each.name
         if each.default is not MISSING:
             names[f"_default_{each.name}"] = each.default
@@ -58,7 +63,7 @@ def _init_of(cls: Any, fields: list[Any]) -> Any:
     made = names["__init__"]
     made.__qualname__ = f"{cls.__qualname__}.__init__"
     made.__module__ = cls.__module__
-    made.__annotations__ = {each.name: each.type for each in fields} | {"return": None}
+    made.__annotations__ = {each.name: each.type for each in fields if each.init} | {"return": None}
     return made
 
 

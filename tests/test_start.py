@@ -167,6 +167,20 @@ class Values(unittest.TestCase):
         with self.assertRaises(ValueError):
             Point(-1)
 
+    def test_quick(self) -> None:
+        """What `quick` makes is what the class makes, as immutable, by place and by name, and refuses the same arguments."""
+        make, kind = frozen.quick(ir.Usage), ir.Usage
+        for args, named in (((), {}), ((1, 2, 3), {}), ((1,), {"estimated": True, "cached_tokens": 5})):
+            made = make(*args, **named)
+            self.assertIs(type(made), kind)
+            self.assertEqual((made, repr(made), hash(made)), (kind(*args, **named), repr(kind(*args, **named)), hash(made)))
+            self.assertEqual(pickle.loads(pickle.dumps(made)), copy.deepcopy(made))
+            with self.assertRaises(dataclasses.FrozenInstanceError):
+                made.prompt_tokens = 1
+        for wrong in ({"tokens": 1}, {"prompt_tokens": 1, "x": 2}):
+            with self.assertRaises(TypeError):
+                make(**wrong)
+
     def test_behaviour(self) -> None:
         """repr, equality, hash, copies, pickles, replace, fields and refusal of any change are the same."""
         one: Any = Point(1, [2], "secret")

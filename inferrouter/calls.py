@@ -83,9 +83,11 @@ def embed_all(
     size = min(map(_batch, able), default=DEFAULT_BATCH)
     inputs = request.inputs
     answers: list[EmbedResponse] = []
+    waits: list[float] = []
     for start in range(0, len(inputs), size):
         batch = replace(request, inputs=inputs[start : start + size])
-        answer = walk(route, embed_operation(batch, allow_paid, deadline, max_wait, trace)._replace(cancel=cancel), runtime)
+        operation = embed_operation(batch, allow_paid, deadline, max(max_wait - sum(waits), 0.0), trace)
+        answer = walk(route, operation._replace(cancel=cancel, waits=waits), runtime)
         answers.append(answer)
         route = _only(route, answer.routing.provider, answer.routing.model)
     if trace is not None:

@@ -332,7 +332,8 @@ def _refused_paid(
     if not (account.paid_enabled and allow_paid):
         what = _spent_words(spent, deployment, estimate) if spent is not None else "it is a paid account"
         missing = "allow_paid is false" if account.paid_enabled else "paid_enabled is false"
-        found = _rejection(deployment, "paid_not_allowed", f"{what}, and {missing}", _comes_back(deployment, estimate, spent))
+        back, full = _not_before(_comes_back(deployment, estimate, spent), deployment, headrooms)
+        found = _rejection(deployment, "paid_not_allowed", f"{what}, and {missing}{full}", back)
         return found if spent is None or spent.limit.rolling else replace(found, zone=spent.limit.zone)
     if not deployment.prices.has_price and account.prices == CATALOG and DOLLARS in account.spend_caps:
         reason = f"the catalog has no price of {deployment.model!r}, so max_daily_spend could not hold; state its price"
@@ -344,7 +345,10 @@ def _refused_paid(
         if headroom.used + needed > limit.ceiling or (headroom.remaining <= 0 and limit.amount != UNLIMITED):
             reason = f"max_daily_spend reached: {_spend_words(headroom, needed)}{reserve_words(unit, estimate)}"
             fits_later = needed <= limit.ceiling and limit.amount > 0
-            return _rejection(deployment, "spend_cap", reason, headroom.resets_at if fits_later else None)
+            ways = (headroom.resets_at if fits_later else None, _comes_back(deployment, estimate, spent))
+            soonest = min([each for each in ways if each is not None], default=None)
+            back, full = _not_before(soonest, deployment, headrooms)
+            return _rejection(deployment, "spend_cap", f"{reason}{full}", back)
     return None
 
 
@@ -390,6 +394,20 @@ def limit_rejection(candidate: Candidate, refusal: Refusal, estimate: Estimate, 
         reason = f"{left} of {limit} left, {needed}: frees {moment_in_words(refusal.retry_at, now, zone)}"
     place = (candidate.provider, candidate.account_id, candidate.model)
     return Rejection(*place, reason, retry_at, "limit", zone)
+
+
+def _not_before(back: float | None, deployment: Deployment, headrooms: Mapping[str, Headroom]) -> tuple[float | None, str]:
+    """When `deployment`, whose allowance or cap is back at `back`, may serve as far as its limits go, and which of them is later,
+    in words. A limit that is not full yet is left to the reservation."""
+    own = {deployment.allowance_key, *[key for key, _ in deployment.spends]}
+    limits = [headrooms[key] for key, _ in deployment.paid_buckets if key not in own]
+    full = [each for each in limits if each.remaining <= 0 and not UNITS[each.limit.unit].held]
+    if any(each.resets_at is None for each in full):  # a limit of 0
+        return None, ""
+    last = max(full, key=lambda each: each.resets_at or 0.0, default=None)
+    if back is None or last is None or last.resets_at is None or last.resets_at <= back:
+        return back, ""
+    return last.resets_at, f"; the limit of {last.limit} is used up too"
 
 
 def _comes_back(deployment: Deployment, estimate: Estimate, spent: Headroom | None) -> float | None:

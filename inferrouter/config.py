@@ -262,7 +262,14 @@ def step_warnings(config: Config) -> Iterator[str]:
 
 def _account_warnings(config: Config, direct: Collection[str]) -> Iterator[str]:
     reachable = {step.provider for mapping in config.models for step in mapping.models} | set(direct)
+    first: dict[object, int] = {}
     for i, account in enumerate(config.accounts):
+        same = first.setdefault((account.provider, account.base_url, account.auth.api_key), i) if account.auth.api_key else i
+        if same != i and _counted_apart(account, config.accounts[same]):
+            yield (
+                f"accounts[{i}].auth: holds the same key as accounts[{same}], so that each counts by itself what the provider "
+                "counts together: leave one out, or give both one quota_group"
+            )
         for setting, surprise in _surprises(account, config.allow_paid):
             yield f"accounts[{i}].{setting}: {surprise}"
         if account.provider not in reachable:
@@ -270,6 +277,15 @@ def _account_warnings(config: Config, direct: Collection[str]) -> Iterator[str]:
                 f"accounts[{i}].provider: no alias names {account.provider!r} and it declares no models, so only "
                 f"requests for {account.provider}/<model> reach account {account.id!r}"
             )
+
+
+def _counted_apart(one: AccountConfig, other: AccountConfig) -> bool:
+    """Whether both count the same kind of thing, each in buckets of its own."""
+    if one.quota_group is not None and one.quota_group == other.quota_group:
+        return False
+    return (one.daily_free is not None and other.daily_free is not None) or bool(
+        (one.limit_rows and other.limit_rows) or set(one.model_limits) & set(other.model_limits)
+    )
 
 
 def _surprises(account: AccountConfig, allow_paid: bool) -> Iterator[tuple[str, str]]:
@@ -280,6 +296,8 @@ def _surprises(account: AccountConfig, allow_paid: bool) -> Iterator[tuple[str, 
         yield "paid_enabled", f"paid {who} has no price, so its cost counts as 0 and it is tried after priced ones"
     if account.quota_unit == "dollars" and account.daily_free is not None and not account.is_priced:
         yield "daily_free", f"{who} has an allowance in dollars but no price, so it is never used up"
+    if account.daily_free and account.quota_unit in ("inputs", "images", "audio_seconds"):
+        yield "quota_unit", f"the allowance of {who} counts {account.quota_unit} alone: calls without any never use it up"
     if account.paid_enabled and not allow_paid:
         yield "paid_enabled", f"allow_paid is false, so {who} is never used beyond what is free"
     if account.daily_free == 0 and not account.paid_enabled:

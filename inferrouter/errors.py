@@ -97,7 +97,7 @@ class UnknownModelError(InferRouterError):
         if not self.model:
             head = "the request names no model and the configuration has no default_model"
         else:
-            head = f"unknown model {self.model!r}"
+            head = f"unknown model {self.model if len(self.model) <= 200 else self.model[:197] + '...'!r}"
         if self.hint:
             return f"{head}; did you mean {' or '.join(self.known[:3])}? {self.hint}"
         listed = f"; known: {printable(', '.join(self.known[:12]))}" if self.known else ""
@@ -201,12 +201,12 @@ class ProviderError(InferRouterError):
         self.provider = provider
         self.account_id = account_id
         self.model = model
-        self.status = status
-        self.body = body
-        self.retry_after = retry_after
-        self.request_id = request_id
-        self.message = message
-        self.resets_at = resets_at
+        self.status = status if isinstance(status, int) or status is None else _whole(status)
+        self.body = _text(body)
+        self.retry_after = _number(retry_after)
+        self.request_id = _text(request_id) or None
+        self.message = _text(message)
+        self.resets_at = _number(resets_at)
         self.scope = scope
         if retryable is not None:
             self.retryable = retryable
@@ -342,6 +342,30 @@ class QuotaStoreError(InferRouterError):
 def router_closed() -> InferRouterError:
     """What every use of a closed router ends with."""
     return InferRouterError("this router is closed: make a new one")
+
+
+def _text(given: Any) -> str:
+    """`given` as text: a provider of the user's own may hand over bytes, or nothing."""
+    if isinstance(given, str):
+        return given
+    if isinstance(given, (bytes, bytearray)):
+        return given.decode("utf-8", "replace")
+    return "" if given is None else str(given)
+
+
+def _whole(given: Any) -> int | None:
+    number = _number(given)
+    return int(number) if number is not None and math.isfinite(number) else None
+
+
+def _number(given: Any) -> float | None:
+    """`given`, or a number written as text, as headers hold it; None for anything else."""
+    if isinstance(given, (int, float)) or given is None:
+        return given
+    try:
+        return float(given) if isinstance(given, str) else None
+    except ValueError:
+        return None
 
 
 def _when(error: NoCandidatesError | AllCandidatesFailedError) -> str:

@@ -10,6 +10,8 @@ import re
 from base64 import b64encode
 from collections.abc import Iterator, Sequence
 
+from .lazy_pattern import lazy_pattern
+
 READINGS = 4
 """How often escapes are resolved at most: the text itself, then escapes within escapes."""
 
@@ -19,11 +21,11 @@ SHORTEST_PACKED = 8
 Span = tuple[int, int]
 """Where something stands in a text: from the first place up to, not with, the second."""
 
-_ESCAPE = re.compile(
+_ESCAPE = lazy_pattern(
     r"\\u00([0-9A-Fa-f]{2})|\\x([0-9A-Fa-f]{2})|%([0-9A-Fa-f]{2})|&#[xX]0*([0-9A-Fa-f]{1,4});|&#0*([0-9]{1,5});"
     r"|(&[A-Za-z]{2,8};)|\\([\"'\\/])"
 )
-_HALF_ESCAPE = re.compile(r"(?:\\(?:u[0-9A-Fa-f]{0,3}|x[0-9A-Fa-f]?)?|%[0-9A-Fa-f]?|&#?[0-9A-Za-z]{0,7})\Z")
+_HALF_ESCAPE = lazy_pattern(r"(?:\\(?:u[0-9A-Fa-f]{0,3}|x[0-9A-Fa-f]?)?|%[0-9A-Fa-f]?|&#?[0-9A-Za-z]{0,7})\Z")
 
 
 def spans_of(words: Sequence[str], text: str, cut: int = 0) -> list[Span]:

@@ -27,6 +27,7 @@ from .errors import (
     RateLimitedError,
 )
 from .health import Verdict
+from .lazy_pattern import lazy_pattern
 from .limits import next_reset
 from .redaction import _secrets, attributed, provider_bug, strip_tracebacks
 from .secret import redact
@@ -186,13 +187,13 @@ def _quota_hold(error: ProviderError, candidate: Candidate, now: float) -> float
     return now + QUOTA_HOLD_S
 
 
-_OF_A_MODEL = re.compile(r"\bmodels?\b", re.IGNORECASE)
-_OF_AN_ADDRESS = re.compile(
+_OF_A_MODEL = lazy_pattern(r"\bmodels?\b", re.IGNORECASE)
+_OF_AN_ADDRESS = lazy_pattern(
     r"invalid url|cannot post|page not found|no (?:such )?(?:route|endpoint|path)\b"
     r"|(?:route|endpoint|path|url)\b.{0,80} not found|unknown (?:request )?(?:url|path|endpoint|route)",
     re.IGNORECASE,
 )
-_VERSION = re.compile(r"/v[0-9]")
+_VERSION = lazy_pattern(r"/v[0-9]")
 
 
 _FAULTS: dict[str, type[ProviderError]] = {

@@ -95,6 +95,8 @@ class GuardedStore:
                 if self._takes["reserve"]
                 else store.reserve(wants, now)
             )
+            if answer is None:  # a store of the user's own that forgot to say: nothing would be counted
+                raise TypeError("reserve returned None")
         except Exception as exc:
             store = self.fallback_or_raise(exc)
             answer = store.reserve(wants, now)

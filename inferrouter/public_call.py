@@ -41,7 +41,7 @@ def only_library_errors(method: Callable[P, T]) -> Callable[P, T]:
                 raise refused_call(method, args[1:], kwargs) from None
             kind = type(exc).__name__
             raise InferRouterError(
-                f"{kind} in a provider, policy or clock of yours, or in this library: see the cause"
+                f"{kind} in a provider, policy, quota store or clock of yours, or in this library: see the cause"
             ) from strip_tracebacks(exc)
 
     return guarded

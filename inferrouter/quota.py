@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from typing import NamedTuple, Protocol, runtime_checkable
 
 from .costs import UNITS
+from .errors import ConfigError
 from .frozen import frozen_value, shown_once_made
 from .limits import Limit
 from .quota_learned import Learned, Observation
@@ -182,5 +183,7 @@ class Learning(Protocol):
 
 
 def allowance_key(account_id: str) -> str:
-    """The key of an account's daily allowance."""
+    """The key of an account's daily allowance. Raises `ConfigError` for what is not an account's id."""
+    if not isinstance(account_id, str):
+        raise ConfigError(f"account_id: must be the id of an account, or group:NAME, not {account_id!r:.60}")
     return f"{account_id}/allowance"

@@ -11,8 +11,8 @@ import dataclasses
 import math
 from collections.abc import Iterable, Mapping, Sequence
 
-from .costs import UNITS
-from .errors import QuotaStoreError
+from .costs import COUNTED, UNITS
+from .errors import ConfigError, QuotaStoreError
 from .limits import FARTHEST, MAX_AMOUNT, Limit, check_time
 from .quota import LONGEST_HOLD, PLACE_WAIT_S, Bucket, Headroom, Hold, Refusal, Reservation, Wants
 from .quota_learned import MAX_SOURCE, NOTHING, Fact, Facts, Learned, Observation, allowed, check_observation, with_statement
@@ -98,6 +98,29 @@ def admit(states: Mapping[str, BucketState], wants: Wants, now: float, ident: in
         window_ids.append(counter.window_id)
         limits.append(counter.limit)
     return Reservation(ident, tuple(wants), window_ids, limits)
+
+
+def admit_plainly(
+    states: Mapping[str, BucketState], wants: Wants, now: float, ident: int
+) -> tuple[Reservation, dict[str, BucketState]] | None:
+    """What `admit` does on copies, which it returns with the reservation, where every count stands at `now` already and has room,
+    as nearly always; None elsewhere, and for what is wrong: then `admit` says what."""
+    made: dict[str, BucketState] = {}
+    window_ids, limits = [], []
+    for key, amount in wants:
+        state = states.get(key)
+        if state is None or amount.__class__ not in _NUMBERS or not 0 <= amount <= MAX_AMOUNT:
+            return None
+        counter = state.counter
+        used = counter.used + amount
+        if used > state.ceiling or not counter.begin <= now < counter.end or now >= state.firm_until:
+            return None
+        made[key] = charged = state.copied()
+        charged.counter.used = used
+        charged.shown_until = -math.inf
+        window_ids.append(counter.window_id)
+        limits.append(counter.limit)
+    return (Reservation(ident, tuple(wants), window_ids, limits), made) if len(made) == len(wants) else None
 
 
 def settle(states: Mapping[str, BucketState], reservation: Reservation, amounts: Sequence[float]) -> list[BucketState]:
@@ -228,6 +251,8 @@ def redefined(known: BucketState | None, bucket: Bucket, now: float) -> BucketSt
 
 def with_quota(known: BucketState | None, key: str, amount: float, unit: str) -> BucketState:
     """The entry `key` with an amount and a unit that are pinned, in the window it had: by default a day in UTC."""
+    if unit in UNITS and UNITS[unit].held:
+        raise ConfigError(f"unit: an allowance of a day is not counted in {unit!r}; use one of {', '.join(COUNTED)}")
     limit = dataclasses.replace(known.counter.limit, amount=amount, unit=unit) if known else Limit(amount, unit, "day")
     return _relimited(known, BucketState(key, counter_of(limit), pinned=True), None)
 

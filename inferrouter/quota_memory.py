@@ -19,6 +19,7 @@ from .quota import FORGET_HOLDS_S, Bucket, Headroom, Hold, Refusal, Reservation,
 from .quota_book import Book, Seen, States
 from .quota_counting import (
     admit,
+    admit_plainly,
     headrooms_of,
     learned_of,
     live_hold,
@@ -80,12 +81,17 @@ class MemoryQuotaStore:
 
     def reserve(self, wants: Wants, now: float) -> Reservation | Refusal:
         ident = next(self._idents)
-        keys = [key for key, _ in wants]
         if self._closed:
             self._check_open()
         while True:
             states, seen = self._book.look()
-            mine = {key: states[key].copied() for key in keys if key in states}
+            taken = admit_plainly(states, wants, now, ident)
+            if taken is not None:
+                if self._book.replace(seen, taken[1]):
+                    return taken[0]
+                continue
+            keys = [key for key, _ in wants]
+            mine = _copied(states, keys)
             answer = admit(mine, wants, now, ident)
             if answer.__class__ is Refusal and not note(mine, keys, now):
                 return answer

@@ -210,7 +210,7 @@ class _Rolling(WindowCounter):
             before = self.slots.get(slot, 0.0)
             if before > 0 or (delta > 0 and self._keeps(slot)):
                 after = max(0.0, before + delta)
-                self.slots[slot] = after
+                self.slots = {**self.slots, slot: after}
                 if not after:
                     del self.slots[slot]
                 delta += before - after
@@ -263,7 +263,7 @@ class _Rolling(WindowCounter):
         other.limit, other.window_id, other.begin, other.end = self.limit, self.window_id, self.begin, self.end
         other.used, other.older, other.expires_at = self.used, self.older, self.expires_at
         other.blocks, other.since = self.blocks, self.since
-        other.slots, other.width, other.plain = self.slots.copy(), self.width, self.plain
+        other.slots, other.width, other.plain = self.slots, self.width, self.plain  # `slots` is replaced, never changed
         other.first, other.packed = self.first, self.packed
         return other
 

@@ -311,7 +311,7 @@ class RouteTable:
 
     def _steps(self, name: str) -> Sequence[tuple[str, str]]:
         if name in self._aliases:
-            return [(step.provider, step.model) for step in self._aliases[name]]
+            return list(dict.fromkeys([(step.provider, step.model) for step in self._aliases[name]]))
         mentioned = [(step.provider, step.model) for steps in self._aliases.values() for step in steps if step.model == name]
         declared = [(key, name) for key, provider in self.providers.items() if _declares(key, provider, name)]
         found = list(dict.fromkeys([*mentioned, *declared]))

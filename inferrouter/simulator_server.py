@@ -211,7 +211,7 @@ def deliver_vectors(texts: Texts, wire: Wire, fault: Fault | None, headers: Mapp
 
 def json_body(value: Any, indent: int | None) -> bytes:
     """`value` as a JSON body."""
-    return json.dumps(value, ensure_ascii=False, indent=indent).encode()
+    return json.dumps(value, ensure_ascii=False, indent=indent).encode("utf-8", "replace")
 
 
 def _unary(value: Any, empty_response: Any, wire: Wire, fault: Fault | None, headers: Mapping[str, str]) -> ScriptedResponse:

@@ -6,8 +6,9 @@ alarm costs its caller one word more, a swallowed typo an answer of the wrong mo
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
+
+from .lazy_pattern import lazy_pattern
 
 SHORTEST = 3
 """Letters; what is shorter is like everything."""
@@ -63,4 +64,4 @@ def _head(name: str) -> str:
     return match[0] if match else ""
 
 
-_LETTERS = re.compile(r"[a-z]*")
+_LETTERS = lazy_pattern(r"[a-z]*")

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from .costs import COUNTED, UNITS
 from .frozen import EMPTY
+from .lazy_pattern import lazy_pattern
 from .limits import MAX_AMOUNT
 from .validation import check_number, describe_type, did_you_mean, shown_name
 
@@ -24,7 +25,7 @@ PRICES_NEEDED = (
 """Why a cap in dollars is refused for an account."""
 
 _FORMS = 'must be a number of dollars, a table such as { requests = 100 }, or a text such as "100 requests"'
-_TEXT = re.compile(r"(\$?)\s*(\d[\d_,]*(?:\.\d+)?)\s*([a-z_]*)", re.IGNORECASE)
+_TEXT = lazy_pattern(r"(\$?)\s*(\d[\d_,]*(?:\.\d+)?)\s*([a-z_]*)", re.IGNORECASE)
 
 
 def spend_caps(stated: object) -> Mapping[str, float]:

@@ -15,6 +15,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from urllib.parse import SplitResult, urlsplit
 
+from .lazy_pattern import lazy_pattern
 from .secret import MASK, Secret
 
 _WILD = frozenset("?[")
@@ -136,22 +137,22 @@ _KINDS: tuple[tuple[tuple[type, ...], str], ...] = (
 )
 
 
-_SECRET_NAME = re.compile(
+_SECRET_NAME = lazy_pattern(
     r"[:@]/?/?\S*@|://|\b(?:bearer|basic|token) \S|(?:sk|pk|rk|gsk|csk|xai|hf|nvapi|pplx|api|key)[-_][A-Za-z0-9_-]{8,}|AIza"
     r"|(?=[A-Za-z_/+=-]*[0-9])(?=[0-9_/+=-]*[A-Za-z])[A-Za-z0-9_/+=-]{20,}",
     re.IGNORECASE,
 )
 _BAD_HOST = "has no valid host name, or a port outside 1 to 65535"
-_VISIBLE = re.compile(r"[!-~]+")
-_TEXT = re.compile(r"(?:[!-~](?:[ -~]*[!-~])?)?")
-_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-_ENDPOINT = re.compile(
+_VISIBLE = lazy_pattern(r"[!-~]+")
+_TEXT = lazy_pattern(r"(?:[!-~](?:[ -~]*[!-~])?)?")
+_NAME = lazy_pattern(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_ENDPOINT = lazy_pattern(
     r"/(?:chat/completions|completions|embeddings|messages|responses|models/[^/]+:[A-Za-z]+Content)/*\Z", re.IGNORECASE
 )
-_CREDENTIAL = re.compile(r"auth|key|token|secret|cookie|passw|credential", re.IGNORECASE)
+_CREDENTIAL = lazy_pattern(r"auth|key|token|secret|cookie|passw|credential", re.IGNORECASE)
 _LABEL = r"[0-9A-Za-z_](?:[0-9A-Za-z_-]{0,61}[0-9A-Za-z_])?"
-_NETLOC = re.compile(rf"(?!.{{260}})(?:{_LABEL}(?:\.{_LABEL})*\.?|\[[0-9A-Fa-f:.]+\])(?::[0-9]{{1,5}})?")
-_LOOPBACK = re.compile(r"localhost|127(?:\.[0-9]{1,3}){3}|::1", re.IGNORECASE)
+_NETLOC = lazy_pattern(rf"(?!.{{260}})(?:{_LABEL}(?:\.{_LABEL})*\.?|\[[0-9A-Fa-f:.]+\])(?::[0-9]{{1,5}})?")
+_LOOPBACK = lazy_pattern(r"localhost|127(?:\.[0-9]{1,3}){3}|::1", re.IGNORECASE)
 
 
 def check_base_url(url: str, allow_http: bool = False) -> str | None:

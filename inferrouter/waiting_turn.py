@@ -52,6 +52,8 @@ class WaitingTurn:
         """The call has ended, or gives up: leave the line."""
         if self.place is not None:
             self._runtime.lines.leave(self.place)
+            if self._operation.waits is not None:
+                self._operation.waits.append(self._waited)
 
     def _sleep(self, seconds: float, reason: Rejection, behind: bool) -> None:
         clock, trace, place = self._runtime.clock, self._operation.trace, self.place

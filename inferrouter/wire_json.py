@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NoReturn
 
 from .errors import InvalidRequestError, MalformedResponseError
+from .lazy_pattern import lazy_pattern
 
 MOST_MARKS = 10**12
 """No call uses more, so that what is counted stays far below what a quota store takes (2**53)."""
@@ -202,7 +203,7 @@ def _finite(digits: str) -> float:
     return value
 
 
-_MARK = re.compile(r'"(?:[^"\\]|\\.)*+(?:"|\\?$)|[{}\[\],:]', re.DOTALL)
+_MARK = lazy_pattern(r'"(?:[^"\\]|\\.)*+(?:"|\\?$)|[{}\[\],:]', re.DOTALL)
 _CLOSER = {"{": "}", "[": "]"}
 _LONGEST_ESCAPE = 6  # characters, as of \\u00e9
 

@@ -123,12 +123,13 @@ MUTANTS = (
         "counter.used + amount >= state.ceiling",
         ("test_quota",),
     ),
+    Mutant("one full bucket is overlooked", "quota_counting", "    if refused:\n", "    if len(refused) > 1:\n", ("test_quota",)),
     Mutant(
         "a refusal is charged",
         "quota_counting",
-        "            refused.append(_refusal(state, counter, amount))\n",
-        "            refused.append(_refusal(state, counter, amount))\n            counter.charge(amount)\n",
-        ("test_quota",),
+        "            refused.append(_refusal(state, counter, amount, now))\n",
+        "            refused.append(_refusal(state, counter, amount, now))\n            counter.used += amount\n",
+        ("test_quota", "test_quota_sqlite"),
     ),
     Mutant(
         "what lies ahead is not counted", "quota_blocks", "        most = max(most, used)\n", "", ("test_quota", "test_limits")
@@ -163,6 +164,15 @@ MUTANTS = (
         'UNKNOWN_OUTCOME = FailureRule("nothing"',
         ("test_walk_table.Failures", "test_failure_table"),
     ),
+    Mutant("plainly admitted beyond the limit", "quota_counting", "if used > state.ceiling or not", "if not", ("test_quota",)),
+    Mutant(
+        "plainly admitted by an old window",
+        "quota_counting",
+        "or not counter.begin <= now < counter.end or",
+        "or",
+        ("test_quota",),
+    ),
+    Mutant("plainly charged, not shown", "quota_counting", "        charged.shown_until = -math.inf\n", "", ("test_quota",)),
     Mutant("commits twice", "quota_memory", "if reservation.settled:", "if False:", ("test_quota",)),
     Mutant(
         "no pid check in the pool",
@@ -479,9 +489,11 @@ def passes(mutant: Mutant | None, tests: Sequence[str]) -> bool:
     """Whether `tests` pass over a copy of the package with `mutant` in it."""
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / PACKAGE.name
-        shutil.copytree(PACKAGE, copy, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(PACKAGE, copy)  # with what is compiled
         (Path(folder) / "tests").symlink_to(TESTS)
         if mutant is not None:
+            for compiled in (copy / "__pycache__").glob(f"{mutant.module}.*"):
+                compiled.unlink()
             module = copy / f"{mutant.module}.py"
             module.write_text(module.read_text(encoding="utf-8").replace(mutant.old, mutant.new, 1), encoding="utf-8")
         command = [sys.executable, "-B", "-W", "error", "-m", "unittest", "-f", *(f"tests.{test}" for test in tests)]

@@ -122,7 +122,11 @@ class Waiting(WithServer):
     def asked(self, err: io.StringIO) -> str:
         """What is said of a wait of about a second, after a 429 that asks for it. The clock moves when slept on."""
         ahead: list[float] = []
-        moving = {name: staticmethod(lambda real=getattr(time, name): real() + sum(ahead)) for name in ("time", "monotonic")}
+        wall, steady = time.time, time.monotonic
+        moving = {
+            "time": staticmethod(lambda: wall() + sum(ahead)),
+            "monotonic": staticmethod(lambda: steady() + sum(ahead)),
+        }
         cli_wait = part("cli_wait")
         self.enterContext(mock.patch.multiple(cli_wait.Countdown, **moving))
         self.enterContext(mock.patch.object(cli_wait, "stdlib_time", SimpleNamespace(sleep=ahead.append, **moving)))

@@ -358,6 +358,7 @@ class Warnings(unittest.TestCase):
             ("paid_enabled", paid, False),
             ("daily_free", {"daily_free": 0}, False),
             ("daily_free", {"daily_free": 1, "quota_unit": "dollars"}, False),
+            ("quota_unit", {"daily_free": 1, "quota_unit": "images"}, False),
             ("cost_per_input_token", {"cost_per_output_token": 1e-7}, False),
             ("cost_per_input_token", paid | {"cost_per_input_token": 0.15}, True),
         ]
@@ -372,6 +373,28 @@ class Warnings(unittest.TestCase):
         free = AccountConfig("openai", "a", daily_free=5)
         self.assertEqual(warnings(free, AccountConfig("openai", "b", daily_free=5, **paid), allow_paid=True), ())
         self.assertEqual(warnings(AccountConfig("openai", "b", **paid), allow_paid=True), ())
+
+    def test_one_key_that_counts_twice_is_told(self) -> None:
+        """Two accounts with one key that count the same things apart are told; those of one group, or elsewhere, are not."""
+        auth, rows = Auth("sk-same-key"), {"limits": {"rpm": 5}}
+        for one, other in (
+            ({"daily_free": 5}, {"daily_free": 9}),
+            (rows, rows),
+            ({"model_limits": {"m": {"rpd": 1}}}, {"model_limits": {"m": {"rpd": 1}}}),
+        ):
+            (found,) = warnings(AccountConfig("openai", "a", auth, **one), AccountConfig("openai", "b", auth, **other))
+            self.assertIn("accounts[1].auth: holds the same key as accounts[0]", found)
+            self.assertNotIn("sk-same", found)
+        for one, other in (
+            ({"daily_free": 5}, rows),
+            ({**rows, "quota_group": "g"}, {**rows, "quota_group": "g"}),
+            ({**rows, "base_url": "https://x.example/v1"}, rows),
+            ({**rows, "auth": Auth("sk-other")}, rows),
+            ({**rows, "auth": Auth()}, {**rows, "auth": Auth()}),
+            ({"model_limits": {"m": {"rpd": 1}}}, {"model_limits": {"n": {"rpd": 1}}}),
+        ):
+            accounts = [AccountConfig("openai", name, **{"auth": auth, **each}) for name, each in (("a", one), ("b", other))]
+            self.assertEqual(warnings(*accounts), (), (one, other))
 
     def test_a_step_without_an_account_is_told(self) -> None:
         """A step of an alias whose provider has no account gives a warning with its path, the other step none."""

@@ -63,6 +63,29 @@ def one_of_each() -> list[Any]:
     ]
 
 
+class Facts(unittest.TestCase):
+    def test_facts_of_another_kind(self) -> None:
+        """What a provider's own code hands over as bytes, text or nothing is taken as what it says; nonsense is left out."""
+        for facts, expected in (
+            ({"status": "503"}, ("status", 503)),
+            ({"status": "bad"}, ("status", None)),
+            ({"retry_after": "7.5"}, ("retry_after", 7.5)),
+            ({"retry_after": [7]}, ("retry_after", None)),
+            ({"resets_at": "1e9"}, ("resets_at", 1e9)),
+            ({"resets_at": "soon"}, ("resets_at", None)),
+            ({"body": b"no \xff"}, ("body", "no \ufffd")),
+            ({"body": None}, ("body", "")),
+            ({"body": 5}, ("body", "5")),
+            ({"message": None}, ("message", "")),
+            ({"message": b"why"}, ("message", "why")),
+            ({"request_id": 7}, ("request_id", "7")),
+            ({"request_id": ""}, ("request_id", None)),
+        ):
+            error = errors.RateLimitedError("p", "a", "m", **facts)
+            self.assertEqual(getattr(error, expected[0]), expected[1], facts)
+            self.assertIn("p/a (m)", str(error))
+
+
 class Tree(unittest.TestCase):
     def test_every_class_stands_where_the_documentation_says(self) -> None:
         """The tree of classes is the documented one."""

@@ -71,6 +71,16 @@ class Working(unittest.TestCase):
         self.assertIsInstance(made.reserve((("a", 11),), NOW), quota.Refusal)
         self.assertEqual(made.degraded, 0)
 
+    def test_a_store_that_forgets_to_say(self) -> None:
+        """One whose `reserve` returns nothing has failed: no call goes on uncounted."""
+        store, made = opened()
+        store.reserve = lambda *facts: None
+        with self.assertRaisesRegex(errors.QuotaStoreError, "Flaky failed with TypeError"):
+            made.reserve(WANTS, NOW)
+        store, made = opened("ignore")
+        store.reserve = lambda *facts: None
+        self.assertIsNot(made.reserve(WANTS, NOW)[0], store)
+
     def test_no_amounts_settle_as_reserved(self) -> None:
         """None leaves the reservation charged, zeros give it back."""
         store, made = opened()

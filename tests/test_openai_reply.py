@@ -9,7 +9,7 @@ import struct
 import unittest
 from typing import Any
 
-from tests import SHARED, part
+from tests import SHARED, part, rounds
 
 records = part("records")
 errors = part("errors")
@@ -496,7 +496,7 @@ class SpoiledTest(unittest.TestCase):
                 return {key: spoil(item) for key, item in value.items() if rng.random() > 0.03}
             return [spoil(item) for item in value] if isinstance(value, list) else value
 
-        for _ in range(1500):
+        for _ in range(rounds(1500, 500)):
             try:
                 self.sound(decoded(spoil(full)))
             except errors.ProviderError:

@@ -59,11 +59,11 @@ class Call:
         self.usage = Usage()
         self.error = ""
         self.line: tuple[Candidate, ...] = ()
-        self.passed_over: tuple[Rejection, ...] = ()
+        self.passed_over: Sequence[Rejection] = ()
 
     def lined_up(self, line: Sequence[Candidate], passed_over: Sequence[Rejection]) -> None:
         """Who stood in line when it was last looked for a slot, and who did not: those that are shown."""
-        self.line, self.passed_over = tuple(line[:KEPT_LINE]), tuple(passed_over[:KEPT_LINE])
+        self.line, self.passed_over = tuple(line[:KEPT_LINE]), passed_over  # more are passed over as they are tried
 
     def shown(self, now: float) -> dict[str, Any]:
         """The call as JSON. `now`: monotonic seconds."""
@@ -93,10 +93,15 @@ class Call:
 
     def _choice(self) -> dict[str, Any]:
         """Why the one that answered was chosen, who stood behind it, and why each other was passed over."""
-        who = self.routing.account_id if self.routing else None
-        chosen = next((each.reason for each in self.line if each.account_id == who), "")
-        behind = [f"{each.account_id}: {each.reason}" for each in self.line if each.account_id != who]
-        return {"why": chosen, "behind": behind[:4], "passed_over": [str(each) for each in self.passed_over[:6]]}
+        who = (self.routing.account_id, self.routing.model) if self.routing else ()
+        place = next((at for at, each in enumerate(self.line) if (each.account_id, each.model) == who), None)
+        names = [f"{each.account_id}: {each.reason}" for each in self.line]
+        return {
+            "why": "" if place is None else self.line[place].reason,
+            "ahead": names[: place or 0][:4],
+            "behind": names[0 if place is None else place + 1 :][:4],
+            "passed_over": [str(each) for each in self.passed_over[:6]],
+        }
 
 
 @frozen_value
@@ -149,6 +154,7 @@ class CallLog:
         """The call is over."""
         call.took_s = self._clock.monotonic() - call.began
         call.state, call.status, call.error = state, status, error
+        call.passed_over = call.passed_over[:KEPT_LINE]
         routing = call.routing
         with self._changed:
             self._open.pop(call.number, None)

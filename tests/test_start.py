@@ -133,6 +133,7 @@ class Point:
     x: int
     y: list[int] = dataclasses.field(default_factory=list)
     note: str = dataclasses.field(default="", repr=False, compare=False)
+    own: dict[str, int] = dataclasses.field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if self.x < 0:
@@ -146,6 +147,7 @@ class Plain:
     x: int
     y: list[int] = dataclasses.field(default_factory=list)
     note: str = dataclasses.field(default="", repr=False, compare=False)
+    own: dict[str, int] = dataclasses.field(default_factory=dict, init=False, repr=False, compare=False)
 
 
 class Values(unittest.TestCase):
@@ -158,11 +160,26 @@ class Values(unittest.TestCase):
             self.assertEqual((made.x, made.y, made.note), (1, [], ""))
             self.assertIsNot(made.y, kind(1).y)
             self.assertEqual(kind(y=[2], x=1, note="n").y, [2])
+            self.assertIsNot(dataclasses.replace(made, x=2).own, made.own)
             for wrong in ({}, {"x": 1, "z": 2}):
                 with self.assertRaisesRegex(TypeError, r"__init__\(\)"):
                     kind(**wrong)
         with self.assertRaises(ValueError):
             Point(-1)
+
+    def test_quick(self) -> None:
+        """What `quick` makes is what the class makes, as immutable, by place and by name, and refuses the same arguments."""
+        make, kind = frozen.quick(ir.Usage), ir.Usage
+        for args, named in (((), {}), ((1, 2, 3), {}), ((1,), {"estimated": True, "cached_tokens": 5})):
+            made = make(*args, **named)
+            self.assertIs(type(made), kind)
+            self.assertEqual((made, repr(made), hash(made)), (kind(*args, **named), repr(kind(*args, **named)), hash(made)))
+            self.assertEqual(pickle.loads(pickle.dumps(made)), copy.deepcopy(made))
+            with self.assertRaises(dataclasses.FrozenInstanceError):
+                made.prompt_tokens = 1
+        for wrong in ({"tokens": 1}, {"prompt_tokens": 1, "x": 2}):
+            with self.assertRaises(TypeError):
+                make(**wrong)
 
     def test_behaviour(self) -> None:
         """repr, equality, hash, copies, pickles, replace, fields and refusal of any change are the same."""
@@ -176,7 +193,7 @@ class Values(unittest.TestCase):
         self.assertEqual([copy.copy(one), copy.deepcopy(one), pickle.loads(pickle.dumps(one))], [one] * 3)
         self.assertEqual(pickle.loads(pickle.dumps(one)).note, "secret")
         self.assertEqual(dataclasses.replace(one, x=5), Point(5, [2]))
-        self.assertEqual([field.name for field in dataclasses.fields(one)], ["x", "y", "note"])
+        self.assertEqual([field.name for field in dataclasses.fields(one)], ["x", "y", "note", "own"])
         self.assertEqual(one.__slots__, other.__slots__)
         self.assertEqual(one.__match_args__, other.__match_args__)
         for made in (one, other):

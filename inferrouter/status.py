@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from .agreement import UNLIMITED
+from .bound_account import BoundAccount
 from .candidates import Candidate, Instant
 from .costs import UNITS
 from .errors import Rejection
@@ -20,7 +21,7 @@ from .health import Health
 from .moments import moment_in_words, utc_in_words
 from .quota import Headroom, Hold
 from .quota_learned import Fact, Learned
-from .routes import BoundAccount, RouteTable
+from .routes import RouteTable
 
 
 @frozen_value

@@ -16,9 +16,10 @@ from collections.abc import Iterator
 from functools import partial
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from .errors import ConfigError, InvalidRequestError
+from .frozen import NamedTuple
 
 MAX_LINE = 64 * 1024 * 1024
 """Bytes; a longer line is a row with an error."""

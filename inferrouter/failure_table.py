@@ -140,30 +140,37 @@ def is_answer(error: ProviderError) -> bool:
     return error.status is not None and error.status < 500
 
 
-def hold_key(error: ProviderError, candidate: Candidate) -> str:
-    """What is held: the account, everything that shares its quota, or one model there."""
+def hold_key(error: ProviderError, candidate: Candidate, embeds: bool = False) -> str:
+    """What is held: everything that shares the account's quota, or the account, and of it one model alone; what its key or its
+    address is to blame for, under these alone. A model that does not embed (`embeds`) may chat all the same."""
     bound = candidate.deployment.bound
-    own = isinstance(error, (AuthenticationError, ModelNotFoundError, ProviderUnavailableError))
-    owner = bound.account.id if own else bound.scope
     model_only = error.scope == "model" or isinstance(error, ModelNotFoundError)
+    owner = bound.scope
+    if isinstance(error, (AuthenticationError, ModelNotFoundError)):
+        owner = bound.embed_access if embeds and model_only else bound.access
+    elif isinstance(error, ProviderUnavailableError):
+        owner = bound.account.id
     return f"{owner}|{candidate.model}" if model_only else owner
 
 
-def reason_of(error: ProviderError) -> str:
-    """`error` in two words, for a hold; a refused key with what to do about it."""
+def reason_of(error: ProviderError, embeds: bool = False) -> str:
+    """`error` in two words, for a hold; a refused key with what to do about it. `embeds`: it was asked for vectors."""
     status = f" ({error.status})" if error.status else ""
     if is_overload(error):
         return f"the model is overloaded{status}"
     mend = ", check auth.api_key" if isinstance(error, AuthenticationError) else ""
-    return f"{type(error).__name__.removesuffix('Error')}{status}{mend}"
+    asked = " for embeddings" if embeds and isinstance(error, ModelNotFoundError) else ""
+    return f"{type(error).__name__.removesuffix('Error')}{status}{asked}{mend}"
 
 
-def notice_of(error: ProviderError, candidate: Candidate, name: str) -> str | None:
-    """What is to be said once about `error`, which waiting does not mend; None for all others. `name`: what was asked for."""
+def notice_of(error: ProviderError, candidate: Candidate, name: str, embeds: bool = False) -> str | None:
+    """What is to be said once about `error`, which waiting does not mend; None for all others. `name`: what was asked for,
+    `embeds`: for vectors."""
     who = f"{candidate.provider}/{candidate.account_id}"
     if isinstance(error, ModelNotFoundError):
         asked = "" if name == candidate.model else f"; take it out of {name!r}, or check its name"
-        return f"models: {who} does not serve {candidate.model!r}, which is passed over for an hour at a time{asked}"
+        what = f"does not embed with {candidate.model!r}" if embeds else f"does not serve {candidate.model!r}"
+        return f"models: {who} {what}, which is passed over for an hour at a time{asked}"
     if isinstance(error, AuthenticationError):
         return (
             f"accounts: the key of {who} was refused, so it is passed over for ten minutes at a time; check its auth.api_key "

@@ -281,15 +281,16 @@ class _Round(Generic[T]):
                 self.operation.trace.learned(candidate, seen)
         if rule.hold is not None:
             until = max(rule.hold(error, candidate, runtime.clock.time()), runtime.clock.time() + rest)
-            key = hold_key(error, candidate)
-            runtime.ledger.hold(key, until, reason_of(error), runtime.clock.time())
+            embeds = self.operation.embeds
+            key, reason = hold_key(error, candidate, embeds), reason_of(error, embeds)
+            runtime.ledger.hold(key, until, reason, runtime.clock.time())
             if self.operation.trace is not None:
-                self.operation.trace.hold_begins(key, candidate, until, reason_of(error))
+                self.operation.trace.hold_begins(candidate.deployment.bound.shown_key(key), candidate, until, reason)
             self._held_until[key] = until
             self._say_once(error, candidate, key)
             if error.retryable:
                 place = (candidate.provider, candidate.account_id, candidate.model)
-                self._resting.append(Rejection(*place, f"held: {reason_of(error)}", until, "held"))
+                self._resting.append(Rejection(*place, f"held: {reason}", until, "held"))
         if rule.fatal:
             raise error
         if not isinstance(error, HELD) and not is_overload(error):
@@ -328,7 +329,7 @@ class _Round(Generic[T]):
 
     def _say_once(self, error: ProviderError, candidate: Candidate, key: str) -> None:
         """Tell the meter and `Router.warnings`, the first time, of what no waiting mends."""
-        text = notice_of(error, candidate, self.route.name)
+        text = notice_of(error, candidate, self.route.name, self.operation.embeds)
         if text:
             self.runtime.say(key, text, (candidate.provider, candidate.account_id, candidate.model))
 

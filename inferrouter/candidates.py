@@ -12,12 +12,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import compress, count
 from operator import is_not
-from typing import NamedTuple, cast
+from typing import cast
 
 from .account import CATALOG
 from .agreement import UNLIMITED
 from .costs import UNITS, Estimate, Unit
 from .errors import Rejection
+from .frozen import NamedTuple
 from .guarded_store import GuardedStore
 from .health import BreakerState, Health
 from .limits import MAX_AMOUNT

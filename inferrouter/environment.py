@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import NamedTuple
 
 from .account import CATALOG, AccountConfig, Auth
 from .catalog import OFFERS, PRESETS, Offer, Preset, capabilities
@@ -17,6 +16,7 @@ from .catalog_models import FASTEST
 from .catalog_prices import PRICES
 from .config import Config, ModelMapping, ModelRef, QuotaConfig
 from .errors import ConfigError
+from .frozen import NamedTuple
 from .secret import Secret
 
 SMART = 2

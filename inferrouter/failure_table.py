@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import NamedTuple
 
 from .candidates import Candidate
 from .catalog import PRESETS
@@ -26,6 +25,7 @@ from .errors import (
     QuotaExceededError,
     RateLimitedError,
 )
+from .frozen import NamedTuple
 from .health import Verdict
 from .lazy_pattern import lazy_pattern
 from .limits import next_reset

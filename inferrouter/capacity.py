@@ -13,12 +13,12 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import field
 from datetime import UTC, datetime
-from typing import Any, NamedTuple
+from typing import Any
 
 from .agreement import UNLIMITED
 from .costs import DEFAULT_OUTPUT_TOKENS, UNITS, Estimate
 from .errors import InvalidRequestError
-from .frozen import frozen_value
+from .frozen import NamedTuple, frozen_value
 from .guarded_store import GuardedStore
 from .limits import WINDOWS, Limit
 from .quota import Bucket, Headroom, Hold, QuotaStore, Refusal

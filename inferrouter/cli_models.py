@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from .catalog import PRESETS, FreeTier, Preset, offer
 from .cli_common import DONE, Console, add_config, add_json, open_router
 from .config import Config
+from .frozen import NamedTuple
 from .moments import age_in_words, moment_in_words
 from .records import ChatRequest
 from .router import Router

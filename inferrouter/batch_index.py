@@ -8,8 +8,7 @@ or how an output is written.
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterator
-from collections.abc import Set as AbstractSet
+from collections.abc import Iterable, Iterator
 from itertools import pairwise
 
 from .batch_input import RawRow, Source, key_of, name_of, numbered
@@ -30,13 +29,15 @@ class Index:
         if not keys:
             raise BatchError(f"input {str(source.path)!r} is empty: there is no row to ask")
         self.states = bytearray(len(keys))
-        self._twice = _repeated(contents)
+        self._twice = _repeated(contents, different := set(contents))
         if self._twice:
             keys = keys[:]
             self._tell_apart(keys, contents, dedupe)
         if self._twice or keys is not contents:
-            self._refuse_names_twice(keys)
-        self._keys: array[int] | None = keys
+            different.clear()  # two at a time are more than a job of a million rows may need
+            different.update(keys)
+            self._refuse_names_twice(_repeated(keys, different))
+        self._keys, self._missing = keys, different
         if shard is not None:
             place, count = shard
             for at, content in enumerate(contents):
@@ -44,19 +45,22 @@ class Index:
                     self.states[at] = ELSEWHERE
         self.total = len(keys) - self.states.count(ELSEWHERE)
 
-    def mark(self, fine: AbstractSet[int], failed: AbstractSet[int]) -> None:
+    def mark(self, fine: Iterable[int], failed: Iterable[int]) -> None:
         """Note what is in the output, by the keys of its records. Called once: what it needed is let go of."""
-        keys, self._keys = self._keys, None
-        assert keys is not None
-        if not fine and not failed:
-            return
-        states = self.states
-        if not failed and not any(states):
-            states[:] = bytes(map(fine.__contains__, keys))  # in the output is `FINISHED`, else `TO_DO`
+        keys, missing = self._keys, self._missing
+        self._keys, self._missing = array("Q"), set()
+        states, wrong = self.states, frozenset(failed)
+        missing.difference_update(fine)
+        if not missing and not any(states):
+            states[:] = bytes([FINISHED]) * len(states)
             return
         for at, key in enumerate(keys):
-            if states[at] != ELSEWHERE and (key in fine or key in failed):
-                states[at] = FINISHED if key in fine else FAILED
+            if states[at] == ELSEWHERE:
+                continue
+            if key not in missing:
+                states[at] = FINISHED
+            elif key in wrong:
+                states[at] = FAILED
 
     def count(self, *states: int) -> int:
         """How many rows are in these states."""
@@ -104,8 +108,7 @@ class Index:
                 if times > 1 and dedupe:
                     self.states[at] = COPY
 
-    def _refuse_names_twice(self, keys: array[int]) -> None:
-        wrong = _repeated(keys)
+    def _refuse_names_twice(self, wrong: frozenset[int]) -> None:
         if not wrong:
             return
         seen: dict[str, int] = {}
@@ -120,8 +123,8 @@ class Index:
                 seen[custom_id] = row.line
 
 
-def _repeated(numbers: array[int]) -> frozenset[int]:
-    """Those that come more than once."""
-    if len(set(numbers)) == len(numbers):
+def _repeated(numbers: array[int], different: set[int]) -> frozenset[int]:
+    """Those that come more than once, of which `different` has each once."""
+    if len(different) == len(numbers):
         return frozenset()
     return frozenset(low for low, high in pairwise(sorted(numbers)) if low == high)

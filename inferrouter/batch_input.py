@@ -16,9 +16,11 @@ from collections.abc import Iterator
 from functools import partial
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO
 
+from .batch_lines import blocks, content_hashes, named_rows, own_hashes
 from .errors import ConfigError, InvalidRequestError
+from .frozen import NamedTuple
 
 MAX_LINE = 64 * 1024 * 1024
 """Bytes; a longer line is a row with an error."""
@@ -143,23 +145,31 @@ class Lines(Source):
 
     def scan(self) -> tuple[array[int], array[int]]:
         """See `Source`."""
-        whole, hashed = int.from_bytes, blake2b  # a million times
-        keys = array("Q", (whole(hashed(row[1], digest_size=8).digest()) for row in self._data()))
+        keys = array("Q")
+        for block in self._blocks():
+            keys.extend(content_hashes(_rows_in(block)))
         return keys, keys
+
+    def _blocks(self) -> Iterator[bytes]:
+        """The file in blocks of whole lines. Raises as `raw` does."""
+        try:
+            with open(self.path, "rb") as file:
+                _begin(self.path, file)
+                yield from blocks(file, MAX_LINE)
+        except OSError as exc:
+            raise ConfigError(f"input {str(self.path)!r} cannot be read: {exc.strerror}") from exc
 
     def _data(self) -> Iterator[tuple[int, bytes, str]]:
         try:
             with open(self.path, "rb") as file:
-                _check_encoding(self.path, file.read(4))
-                file.seek(0)
+                _begin(self.path, file)
                 for number, line in enumerate(iter(partial(file.readline, MAX_LINE), b""), 1):
-                    data = line.removeprefix(_BOM) if number == 1 else line
                     if len(line) == MAX_LINE and not line.endswith(b"\n"):
                         rest = b""
                         while (rest := file.readline(MAX_LINE)) and not rest.endswith(b"\n"):
                             pass
-                        yield number, data[:1024], f"the line is longer than {MAX_LINE // 2**20} MiB"
-                    elif data := data.strip():
+                        yield number, line[:1024], f"the line is longer than {MAX_LINE // 2**20} MiB"
+                    elif data := line.strip():
                         yield number, data, ""
         except OSError as exc:
             raise ConfigError(f"input {str(self.path)!r} cannot be read: {exc.strerror}") from exc
@@ -205,26 +215,19 @@ class JsonLines(Lines):
     def scan(self) -> tuple[array[int], array[int]]:
         """See `Source`."""
         keys, contents = array("Q"), array("Q")
-        match, lasting, mask = _ID_FIRST.match, self.lasting, _MASK  # a million times
-        for row in self._data():
-            data = row[1]
-            first = match(data)
-            if first is None:
-                if b'"custom_id"' in data:
-                    name = self.name(RawRow(*row))
+        for block in self._blocks():
+            if b'"custom_id"' not in block:
+                hashes = content_hashes(_rows_in(block))
+                keys.extend(hashes)
+                contents.extend(hashes)
+            elif not self.lasting and b'"row-' not in block and len(block) < MAX_LINE and (named := named_rows(block)):
+                keys.extend(own_hashes(named[0]))
+                contents.extend(own_hashes(named[1]))
+            else:
+                for data in _rows_in(block):
+                    name = self.name(RawRow(0, data))
                     keys.append(key_of(name.custom_id) if name.custom_id else name.content)
                     contents.append(name.content)
-                else:
-                    content = content_hash(data)
-                    keys.append(content)
-                    contents.append(content)
-            elif lasting or first[1].startswith(b"row-"):
-                name = self.name(RawRow(*row))
-                keys.append(key_of(name.custom_id))
-                contents.append(name.content)
-            else:
-                keys.append(hash(first[1]) & mask)
-                contents.append(hash(data[first.end() :]) & mask)
         return keys, keys if keys == contents else contents
 
     def _hash(self, data: bytes) -> int:
@@ -358,6 +361,22 @@ class Folder(Source):
 _MASK = 2**64 - 1
 _BOM = b"\xef\xbb\xbf"
 _ID_FIRST = re.compile(rb'\{\s*"custom_id"\s*:\s*"([^"\\]+)"\s*,?\s*')
+
+
+def _rows_in(block: bytes) -> list[bytes]:
+    """The rows in some lines: what is blank is left out, and of a line that is too long there is its beginning."""
+    lines = block.split(b"\n")
+    if len(block) >= MAX_LINE:
+        lines = [line[: min(1024, MAX_LINE)] if len(line) >= MAX_LINE else line.strip() for line in lines]
+        return [line for line in lines if line]
+    return list(filter(None, map(bytes.strip, lines)))
+
+
+def _begin(path: Path, file: BinaryIO) -> None:
+    """Look at how `file` begins, and go to where its first line does."""
+    begin = file.read(4)
+    _check_encoding(path, begin)
+    file.seek(len(_BOM) if begin.startswith(_BOM) else 0)
 
 
 def _check_encoding(path: Path, begin: bytes) -> None:

@@ -14,14 +14,17 @@ import io
 import json
 import os
 import re
+from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, TypeAlias
 
 from .batch_input import bytes_of, key_of
+from .batch_lines import answer_names, blocks, made_from, made_keys, own_hashes, record_names
 from .batch_prompt import as_text
 from .errors import BatchError
+from .frozen import NamedTuple
 
 FORMATS = ("openai", "flat", "csv")
 ANSWER_COLUMNS = ("error", "model", "account", "prompt_tokens", "completion_tokens", "cost")
@@ -212,40 +215,68 @@ def line_records(path: Path) -> Iterator[Record]:
         raise BatchError(f"output {str(path)!r} cannot be read: {exc.strerror}") from exc
 
 
-def keys_of(path: Path, shape: str) -> tuple[set[int], set[int]]:
+def keys_of(path: Path, shape: str) -> tuple[array[int], array[int]]:
     """The keys of the records that succeeded, and of those that failed. Raises `BatchError` where it is not such a file."""
-    fine: set[int] = set()
-    failed: set[int] = set()
+    fine, failed = array("Q"), array("Q")
     if shape == "csv":
         for record in csv_records(path):
-            (failed if record.failed else fine).add(key_of(record.custom_id))
+            (failed if record.failed else fine).append(key_of(record.custom_id))
         return fine, failed
-    mask = 2**64 - 1
+    number, ways = 1, [_made_keys, _answer_keys, _record_keys]
     try:
         with open(path, "rb") as file:
-            for number, line in enumerate(file, 1):
-                end = line.find(b'"', 15)
-                name = line[15:end]
-                plain = line.startswith(b'{"custom_id": "') and b"\\" not in name
-                if plain and line.startswith(b'", "error": null', end):
-                    keys = fine
-                elif plain and line.startswith(b'", "error": {', end):
-                    keys = failed
-                elif line.strip():
-                    custom_id, bad = _parsed_head(line, path, number)
-                    (failed if bad else fine).add(key_of(custom_id))
-                    continue
-                else:
-                    continue
-                if not name.startswith(b"row-"):
-                    keys.add(hash(name) & mask)
-                    continue
-                try:  # as `key_of` has it, without making a string of it
-                    keys.add(int(name[4:], 16) if len(name) == 20 else key_of(str(name, "utf-8", "surrogateescape")))
-                except ValueError:
-                    keys.add(key_of(str(name, "utf-8", "surrogateescape")))
+            for block in blocks(file):
+                found = ways[0](block)
+                while found is None and len(ways) > 1:  # what one block is not, those after it will hardly be
+                    del ways[0]
+                    found = ways[0](block)
+                lines = sum(map(len, found)) if found else block.count(b"\n")
+                for known, keys in zip((fine, failed), found or _line_keys(block, path, number), strict=True):
+                    known.extend(keys)
+                number += lines
     except OSError as exc:
         raise BatchError(f"output {str(path)!r} cannot be read: {exc.strerror}") from exc
+    return fine, failed
+
+
+_Keys: TypeAlias = "tuple[array[int], array[int]]"  # of answers, and of errors
+
+
+def _made_keys(block: bytes) -> _Keys | None:
+    made = made_keys(block)
+    return None if made is None else (made, array("Q"))
+
+
+def _answer_keys(block: bytes) -> _Keys | None:
+    names = answer_names(block)
+    return None if names is None else (_keys(names), array("Q"))
+
+
+def _record_keys(block: bytes) -> _Keys | None:
+    names = record_names(block)
+    return None if names is None else (_keys(names[0]), _keys(names[1]))
+
+
+def _keys(names: list[bytes]) -> array[int]:
+    """As `key_of` has them, of names without a backslash, most of them without making strings of them."""
+    if b"\nrow-" not in b"\n".join([b"", *names]):
+        return own_hashes(names)
+    made = made_from(names)
+    return array("Q", [key_of(str(name, "utf-8", "surrogateescape")) for name in names]) if made is None else made
+
+
+def _line_keys(block: bytes, path: Path, number: int) -> _Keys:
+    """The keys of the lines of `block`, the first of them the file's line `number`, some of them written in another way."""
+    fine, failed = array("Q"), array("Q")
+    for at, line in enumerate(block.split(b"\n"), number):
+        found = _HEAD.match(line)
+        if found is not None:
+            custom_id, bad = str(found[1], "utf-8", "surrogateescape"), found[2] is None
+        elif line.strip():
+            custom_id, bad = _parsed_head(line, path, at)
+        else:
+            continue
+        (failed if bad else fine).append(key_of(custom_id))
     return fine, failed
 
 

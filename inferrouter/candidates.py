@@ -12,16 +12,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import compress, count
 from operator import is_not
-from typing import NamedTuple, cast
+from typing import cast
 
 from .account import CATALOG
 from .agreement import UNLIMITED
 from .costs import UNITS, Estimate, Unit
 from .errors import Rejection
+from .frozen import NamedTuple
 from .guarded_store import GuardedStore
 from .health import BreakerState, Health
 from .limits import MAX_AMOUNT
-from .moments import moment_in_words
+from .moments import clock_in_words, moment_in_words
 from .outage import Outages, places_of
 from .quota import PLACE_WAIT_S, Headroom, Hold, Refusal
 from .records import ChatRequest
@@ -130,8 +131,9 @@ def find_candidates(
 
     `max_wait`: seconds to wait for the ledger, None: as its store likes. `max_age`: seconds that a look at a server may be old.
     """
+    hold_keys = route.hold_keys if needs.request is not None else _keys_for_embedding(route)
     headrooms = ledger.headroom(route.bucket_keys, now.wall, max_wait, max_age) if route.bucket_keys else []
-    holds = ledger.holds(now.wall, route.hold_keys, max_wait, max_age)
+    holds = ledger.holds(now.wall, hold_keys, max_wait, max_age)
     if len(route.deployments) >= MANY and not (needs.request is not None and needs.request.require):
         kept = _kept_results(route, needs, headrooms, holds, health, now)
         if not kept.rejected and not health.outages:
@@ -162,11 +164,13 @@ def assess(
     """The candidate that `deployment` makes under these facts, or why it makes none."""
     account = deployment.bound.account
     if holds:
-        hold = max((holds[key] for key in deployment.hold_keys if key in holds), key=_until, default=None)
+        keys = deployment.hold_keys if needs.request is not None else deployment.embed_hold_keys
+        hold = max((holds[key] for key in keys if key in holds), key=_until, default=None)
         if hold is not None:
-            # A key that was refused is not mended by waiting.
-            until = None if hold.reason.startswith("Authentication") else hold.until
-            return _rejection(deployment, "held", f"held: {hold.reason}", until)
+            if hold.reason.startswith("Authentication"):  # waiting does not mend a key
+                ends = clock_in_words(hold.until, with_date=False)
+                return _rejection(deployment, "held", f"held: {hold.reason}; the hold ends at {ends}")
+            return _rejection(deployment, "held", f"held: {hold.reason}", hold.until)
     state, wait, in_flight = health.peek(account.id, now.mono)
     if wait > 0 and state is not BreakerState.CLOSED:
         return _rejection(deployment, "breaker", "the breaker is open after repeated failures", now.wall + wait)
@@ -351,7 +355,8 @@ def _refused_paid(
     if not (account.paid_enabled and allow_paid):
         what = _spent_words(spent, deployment, estimate) if spent is not None else "it is a paid account"
         missing = "allow_paid is false" if account.paid_enabled else "paid_enabled is false"
-        found = _rejection(deployment, "paid_not_allowed", f"{what}, and {missing}", _comes_back(deployment, estimate, spent))
+        back, full = _not_before(_comes_back(deployment, estimate, spent), deployment, headrooms)
+        found = _rejection(deployment, "paid_not_allowed", f"{what}, and {missing}{full}", back)
         return found if spent is None or spent.limit.rolling else replace(found, zone=spent.limit.zone)
     if not deployment.prices.has_price and account.prices == CATALOG and DOLLARS in account.spend_caps:
         reason = f"the catalog has no price of {deployment.model!r}, so max_daily_spend could not hold; state its price"
@@ -363,7 +368,10 @@ def _refused_paid(
         if headroom.used + needed > limit.ceiling or (headroom.remaining <= 0 and limit.amount != UNLIMITED):
             reason = f"max_daily_spend reached: {_spend_words(headroom, needed)}{reserve_words(unit, estimate)}"
             fits_later = needed <= limit.ceiling and limit.amount > 0
-            return _rejection(deployment, "spend_cap", reason, headroom.resets_at if fits_later else None)
+            ways = (headroom.resets_at if fits_later else None, _comes_back(deployment, estimate, spent))
+            soonest = min([each for each in ways if each is not None], default=None)
+            back, full = _not_before(soonest, deployment, headrooms)
+            return _rejection(deployment, "spend_cap", f"{reason}{full}", back)
     return None
 
 
@@ -411,6 +419,20 @@ def limit_rejection(candidate: Candidate, refusal: Refusal, estimate: Estimate, 
     return Rejection(*place, reason, retry_at, "limit", zone)
 
 
+def _not_before(back: float | None, deployment: Deployment, headrooms: Mapping[str, Headroom]) -> tuple[float | None, str]:
+    """When `deployment`, whose allowance or cap is back at `back`, may serve as far as its limits go, and which of them is later,
+    in words. A limit that is not full yet is left to the reservation."""
+    own = {deployment.allowance_key, *[key for key, _ in deployment.spends]}
+    limits = [headrooms[key] for key, _ in deployment.paid_buckets if key not in own]
+    full = [each for each in limits if each.remaining <= 0 and not UNITS[each.limit.unit].held]
+    if any(each.resets_at is None for each in full):  # a limit of 0
+        return None, ""
+    last = max(full, key=lambda each: each.resets_at or 0.0, default=None)
+    if back is None or last is None or last.resets_at is None or last.resets_at <= back:
+        return back, ""
+    return last.resets_at, f"; the limit of {last.limit} is used up too"
+
+
 def _comes_back(deployment: Deployment, estimate: Estimate, spent: Headroom | None) -> float | None:
     if spent is None or deployment.allowance is None:
         return None
@@ -441,6 +463,10 @@ def _unable(deployment: Deployment, needs: CallNeeds) -> Rejection | None:
 def _rejection(deployment: Deployment, code: str, reason: str, retry_at: float | None = None) -> Rejection:
     account = deployment.bound.account
     return Rejection(account.provider, account.id, deployment.model, reason, retry_at, code)
+
+
+def _keys_for_embedding(route: Route) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(key for deployment in route.deployments for key in deployment.embed_hold_keys))
 
 
 def _until(hold: Hold) -> float:

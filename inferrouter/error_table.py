@@ -115,10 +115,12 @@ CAPACITY = re.compile(r"service tier capacity exceeded", re.IGNORECASE)
 OVERLOADED_MODEL = re.compile(
     r"\bmodel\b(?:[^.!?]|\.(?=\S)){0,120}\b(?:overloaded|(?:over|at) (?:\w+ )?capacity|high (?:demand|load|traffic)"
     r"|too busy|is (?:\w+ )?(?:busy|loading)|(?:temporarily|currently) (?:unavailable|loading))"
-    r"|^\S{1,120} is (?:currently |temporarily )?(?:over|at) capacity",
+    r"|^\S{1,120} is (?:currently |temporarily )?(?:over|at) capacity"
+    r"|\bno (?:available|healthy) (?:model provider|channels?|deployments?)\b|\bno instances available\b"
+    r"|\u65e0\u53ef\u7528\u6e20\u9053",  # "no channel available", as resellers that run one-api say of a model
     re.IGNORECASE,
 )
-"""What Gemini, Groq, xAI, Hugging Face and others say while one model is too busy, and the rest of the account is not."""
+"""What Gemini, Groq, xAI, OpenRouter and others say while one model is too busy, and the rest of the account is not."""
 
 
 def classify(status: int, headers: Mapping[str, str], body: bytes, now: float, *, provider: str = "") -> ProviderError:

@@ -29,7 +29,6 @@ _STATUS_LINE = lazy_pattern(r"HTTP/1\.([0-9])[ \t]+([1-9][0-9]{2})(?:[ \t][^\r\n
 _FIELD = lazy_pattern(r"^([!-9;-~]++):([^\r\n\0]*+)\r?\n", re.MULTILINE)
 _FOLD = lazy_pattern(r"\r?\n[ \t]+")
 _CHUNK_SIZE = lazy_pattern(rb"([0-9A-Fa-f]{1,16})[ \t]*(?:;[^\n]*)?\r?\n")
-_HEAD_END = lazy_pattern(rb"\n\r?\n")
 _BLANK = (b"\r\n", b"\n")
 _NO_BODY = frozenset({204, 304})
 
@@ -94,13 +93,13 @@ class Response(HTTPResponse):
     def _head(self) -> tuple[str, int, dict[str, str]]:
         """The minor version, the status and the fields of the next head: out of the buffer if all of it came with one read, as
         nearly always, which takes half the time; else line by line."""
-        end = _HEAD_END.search(self.fp.peek(1))
+        end = _end_of_head(self.fp.peek(1))
         if end is None:
             line = self.fp.readline(_MAX_LINE).decode("latin-1")
             if not line:
                 raise RemoteDisconnected("no answer")
             return *_status(line), self._fields()
-        head = self.fp.read(end.end()).decode("latin-1")
+        head = self.fp.read(end).decode("latin-1")
         begin = head.index("\n") + 1
         minor, status = _status(head[:begin])
         text = head[begin : -2 if head.endswith("\r\n") else -1]
@@ -174,6 +173,15 @@ class SocketReader(io.RawIOBase):
             raise
 
 
+def _end_of_head(data: bytes) -> int | None:
+    """Where the first blank line of `data` ends, None if there is none yet."""
+    at = data.find(b"\n\r\n")
+    bare = data.find(b"\n\n", 0, at + 1 if at >= 0 else len(data))
+    if bare >= 0:
+        return bare + 2
+    return at + 3 if at >= 0 else None
+
+
 def _status(line: str) -> tuple[str, int]:
     """The minor version and the status that a status line says."""
     match = _STATUS_LINE.fullmatch(line)
@@ -192,7 +200,10 @@ def _parsed(text: str, lines: int) -> dict[str, str]:
         found = _FIELD.findall(text)
         if len(found) != text.count("\n"):
             raise HTTPException("a line of the head is not a header")
-    fields: dict[str, str] = {}
+    fields = {name.lower(): padded.strip(" \t") for name, padded in found}
+    if len(fields) == len(found):  # as nearly always: no name comes twice
+        return fields
+    fields = {}
     for name, padded in found:
         key, value = name.lower(), padded.strip(" \t")
         fields[key] = f"{fields[key]}, {value}" if key in fields else value

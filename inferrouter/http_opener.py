@@ -14,10 +14,10 @@ import ssl
 import urllib.request
 from collections.abc import Callable
 from http.client import HTTPException
-from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from .connections import Connection, Destination, Pool, TimedSocket, connect, secure, tls_context
+from .frozen import NamedTuple
 from .http_head import BodyReader, Response
 from .secret import Secret
 from .validation import check_header_name, check_header_value, check_url, names_credential
@@ -25,6 +25,7 @@ from .wire import Headers, RequestPhase, Stop, WireFault, WireRequest
 
 _DEFAULTS = {"User-agent": "inferrouter", "Accept-encoding": "identity"}  # some gateways refuse urllib's own user agent
 _RESERVED = frozenset({"connection", "content-length", "expect", "host", "transfer-encoding"})
+_METHODS = frozenset(("POST", "GET"))
 _PORTS = {"http": 80, "https": 443}
 _MOST_CHECKED = 4096  # sets of headers that are kept for one URL
 _EARLY_ANSWER_S = 0.05  # how long to look for an answer after the server stopped taking the request
@@ -162,7 +163,7 @@ def prepare(
     request: WireRequest, deadline: float, allow_http: bool, new_connection: bool, stop: Stop | None = None
 ) -> OutgoingRequest:
     """`request` in `urllib`'s terms. Raises `WireFault` "setup" if its URL, method or a header cannot be used."""
-    if check_header_name(request.method):
+    if request.method not in _METHODS and check_header_name(request.method):
         raise WireFault("setup", "the method is not an HTTP method", sent=False)
     parsed = _address(request.url, allow_http)
     checked = parsed.checked(request.headers)

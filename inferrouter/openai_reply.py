@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from .errors import MalformedResponseError
-from .frozen import EMPTY, FrozenDict
+from .frozen import EMPTY, FrozenDict, quick
 from .records import Message, NativeTurn, ToolCall, Usage
 from .responses import ChatResponse, Choice, EmbedResponse
 from .wire_json import NO_REASON, clean_text, dump_json, malformed, read_vector, text_or_empty, tokens
@@ -23,6 +23,7 @@ from .wire_json import NO_REASON, clean_text, dump_json, malformed, read_vector,
 KEPT = ("reasoning_details", "extra_content")
 """What a server wants back unchanged on the assistant turn it came with."""
 KEPT_KEYS = frozenset(KEPT)
+_response, _usage, _made = quick(ChatResponse), quick(Usage), quick(Choice)
 CACHED = frozenset(("prompt_cache_hit_tokens", "cached_tokens", "num_cached_tokens"))
 """What servers call the cached part of the input where they do not say it in the details."""
 
@@ -34,7 +35,7 @@ def read_answer(item: Any, source: str, provider: str, audio_in_total: bool) -> 
         malformed("the answer has no choices")
     made = tuple([_choice(choice, position, provider) for position, choice in enumerate(choices)])
     usage = item.get("usage")
-    return ChatResponse(
+    return _response(
         text_or_empty(item.get("id")),
         text_or_empty(item.get("model")),
         made,
@@ -103,7 +104,7 @@ def read_usage(usage: Mapping[str, Any], audio_in_total: bool = False) -> Usage:
         cached = tokens(usage.get("prompt_cache_hit_tokens") or usage.get("cached_tokens") or usage.get("num_cached_tokens"))
     details = usage.get("completion_tokens_details")
     thought = (details if isinstance(details, dict) else usage).get("reasoning_tokens")
-    return Usage(prompt, completion, total, min(cached, prompt) if cached else 0, tokens(thought) if thought else 0, breakdown)
+    return _usage(prompt, completion, total, min(cached, prompt) if cached else 0, tokens(thought) if thought else 0, breakdown)
 
 
 def split_content(content: Any) -> tuple[str, str]:
@@ -175,7 +176,7 @@ def _choice(choice: Any, position: int, provider: str) -> Choice:
     calls = _calls(raw_calls) if raw_calls else ()
     native = _native(message, text, calls, provider)
     made = Message("assistant", text, calls, reasoning=reasoning, native=native)
-    return Choice(index if type(index) is int else position, made, finish_of(choice.get("finish_reason")))
+    return _made(index if type(index) is int else position, made, finish_of(choice.get("finish_reason")))
 
 
 def _calls(calls: Any) -> tuple[ToolCall, ...]:

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from .errors import MalformedResponseError
+from .frozen import quick
 from .openai_reply import arguments_of, finish_of, function_of, new_call_id, read_usage, split_content
 from .provider import Provider, StreamDecoder
 from .records import NativeTurn, ToolCall
@@ -18,6 +19,7 @@ from .responses import NOTHING_NEW, ChatChunk, ChunkChoice, Delta, ToolCallDelta
 from .wire_json import clean_text, dump_json, load_json, malformed, text_or_empty
 
 NO_DELTA = Delta()
+_delta, _part, _chunk = quick(Delta), quick(ChunkChoice), quick(ChatChunk)
 GROWING = ("text", "summary", "data")
 """Fields of a reasoning detail that come in pieces."""
 
@@ -51,7 +53,7 @@ class OpenAIDecoder(StreamDecoder):
         ident, model = item.get("id"), item.get("model")
         if type(ident) is not str or not ident.isascii() or type(model) is not str or not model.isascii():
             ident, model = text_or_empty(ident), text_or_empty(model)
-        return [ChatChunk(ident, model, made, counted, source)]
+        return [_chunk(ident, model, made, counted, source)]
 
     def decode_unary_body(self, item: Any, source: str) -> list[ChatChunk]:
         """See `StreamDecoder.decode_unary_body`."""
@@ -94,10 +96,10 @@ class OpenAIDecoder(StreamDecoder):
             self._open.discard(index)
             self.complete = not self._open
         if not delta:
-            return ChunkChoice(index, NO_DELTA, finish)
+            return _part(index, NO_DELTA, finish)
         if type(delta) is not dict:
             malformed("a chunk's delta is not an object", source)
-        return ChunkChoice(index, track.take(delta, source), finish)
+        return _part(index, track.take(delta, source), finish)
 
 
 class _Call:
@@ -133,7 +135,7 @@ class _Track:
         self.started = True
         if text and len(delta) == 1 and type(text) is str and text.isascii():  # nearly every chunk
             self.text.append(text)
-            return Delta(text)
+            return _delta(text)
         if text:
             if type(text) is not str:
                 self.listed = True

@@ -36,7 +36,7 @@ class Endpoint:
     base_url: str
     key: Secret
     headers: Mapping[str, str | Secret] = field(default=EMPTY)
-    sealed: dict[tuple[str, str], Headers] = field(default_factory=dict, repr=False, compare=False)
+    sealed: dict[tuple[str, str], Headers] = field(default_factory=dict, init=False, repr=False, compare=False)
     """What `json_headers` made of it."""
 
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import NamedTuple
 
 from .errors import QuotaStoreError
+from .frozen import NamedTuple
 from .limits import Limit
 from .quota import Bucket
 from .quota_counting import BucketState, redefined

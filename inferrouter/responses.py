@@ -13,7 +13,7 @@ from dataclasses import field
 from typing import Any
 
 from .errors import MalformedResponseError
-from .frozen import frozen_value, shown_once_made
+from .frozen import frozen_value, quick, shown_once_made
 from .records import Message, NativeTurn, Routing, ToolCall, Usage
 
 NOWHERE = Routing("", "", "")
@@ -77,7 +77,7 @@ class ChatResponse:
         """The same answer with `routing`, with `usage` if it is given, and the class that was asked for, which `parsed` makes."""
         usage = self.usage if usage is None else usage
         shape = self.shape if shape is None else shape
-        return ChatResponse(self.id, self.model, self.choices, usage, routing, self.source, shape)
+        return _response(self.id, self.model, self.choices, usage, routing, self.source, shape)
 
     @property
     def raw(self) -> Any:
@@ -200,6 +200,9 @@ class ChatChunk:
     def raw(self) -> Any:
         """The provider's own JSON of this chunk, parsed anew."""
         return _parsed((self.source,)) if self.source else None
+
+
+_response = quick(ChatResponse)
 
 
 @frozen_value

@@ -28,7 +28,20 @@ def check_parts(
     def lacks(part: object, *methods: str) -> bool:
         return part is not None and not all(callable(getattr(part, name, None)) for name in methods)
 
-    problems = []
+    problems = [
+        f"{name}: is the class {part.__name__}: make one of it, as in {part.__name__}()"
+        for name, parts, method in (
+            ("quota_store", (quota_store,), "reserve"),
+            ("policy", (policy,), "select"),
+            ("meter", meters_in(meter), "on_result"),
+            ("health", (health,), "__init__"),
+            ("clock", (clock,), "time"),
+        )
+        for part in parts
+        if isinstance(part, type) and callable(getattr(part, method, None)) and not _of_the_class(part, method)
+    ]
+    if problems:
+        raise ConfigError(problems)
     if lacks(quota_store, "reserve"):
         problems.append(f"quota_store: must be a store such as ir.SQLiteQuotaStore(path), not {type(quota_store).__name__}")
     if lacks(policy, "select"):
@@ -45,6 +58,13 @@ def check_parts(
         problems += [f"{setting}: {problem}" for setting, problem in transport_problems(transport) if problem]
     if problems:
         raise ConfigError(problems)
+
+
+def _of_the_class(part: type, method: str) -> bool:
+    """Whether `method` is called on the class itself, so that nothing need be made of it."""
+    from inspect import getattr_static
+
+    return isinstance(getattr_static(part, method), (staticmethod, classmethod))
 
 
 def dead_steps(config: Config, runtime: Runtime) -> list[str]:

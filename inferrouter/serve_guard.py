@@ -74,6 +74,10 @@ class Guard:
             raise Refused(
                 Problem(415, "invalid_request_error", "content_type", "send the body as Content-Type: application/json")
             )
+        coding = head.fields.get("content-encoding", "identity")
+        if coding.lower() not in ("identity", ""):
+            said = f"send the body as it is: Content-Encoding {_short(coding)} is not read here"
+            raise Refused(Problem(415, "invalid_request_error", "content_encoding", said))
 
     def cors(self, head: Head) -> Fields:
         """The headers that let a page of an allowed origin read the answer; none for any other."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from urllib.parse import parse_qsl, urlsplit
 
 from .frozen import frozen_value
 
@@ -33,15 +32,15 @@ class BadRequest(Exception):  # noqa: N818  # named for what the client sent, as
 
 @frozen_value
 class Head:
-    """The head of a request. `path`: without the query; `fields`: by lower-case name, those of one name joined by ", ".
+    """The head of a request. `path`: without the query, which nothing asks for.
 
-    `length`: bytes of the body, None if it comes in chunks. `keeps`: whether the connection may carry another request;
-    `chunks`: whether the client takes chunks (HTTP/1.1). `host`: as it came, with its port.
+    `fields`: by lower-case name, those of one name joined by ", ". `length`: bytes of the body, None if it comes in chunks.
+    `keeps`: whether the connection may carry another request; `chunks`: whether the client takes chunks (HTTP/1.1). `host`: as it
+    came, with its port.
     """
 
     method: str
     path: str
-    query: Mapping[str, str]
     fields: Mapping[str, str]
     host: str
     length: int | None
@@ -66,12 +65,13 @@ def parse_head(data: bytes) -> Head:
         raise BadRequest(400, "the Host header is missing")
     if host is not None and not _HOST.fullmatch(host):
         raise BadRequest(400, "the Host header is not a host and a port")
-    url = urlsplit(target) if target != "*" else urlsplit("/*")
-    connection = {word.strip().lower() for word in fields.get("connection", "").split(",")}
-    keeps = "close" not in connection if modern else "keep-alive" in connection
-    query = dict(parse_qsl(url.query, max_num_fields=100)) if url.query else {}
+    path = target.partition("?")[0].partition("#")[0]
+    keeps = modern
+    if "connection" in fields:
+        words = {word.strip().lower() for word in fields["connection"].split(",")}
+        keeps = "close" not in words if modern else "keep-alive" in words
     length = _length(fields, modern)
-    return Head(line[1].upper(), url.path, query, fields, host or "", length, keeps, modern)
+    return Head(line[1].upper(), path, fields, host or "", length, keeps, modern)
 
 
 def _fields(lines: list[str]) -> dict[str, str]:

@@ -32,6 +32,7 @@ WRITE_S = 60.0
 """Seconds one write may take: a reader that is slower has gone."""
 _READ = 64 << 10
 _MAX_CHUNK_LINE = 256
+_TLS = b"\x16"  # what a client's first message begins with that takes this for https
 _PHRASES = {status.value: status.phrase for status in HTTPStatus}
 
 
@@ -91,6 +92,8 @@ class Connection:
                     self.idle = False
                     deadline = self._clock.monotonic() + HEAD_S
                 data = (data + piece).removeprefix(b"\r\n")
+                if data[:1] == _TLS:
+                    raise BadRequest(400, "this address speaks http://, not https://")
         except Gone:
             if self.idle:
                 return None

@@ -59,11 +59,11 @@ class Call:
         self.usage = Usage()
         self.error = ""
         self.line: tuple[Candidate, ...] = ()
-        self.passed_over: tuple[Rejection, ...] = ()
+        self.passed_over: Sequence[Rejection] = ()
 
     def lined_up(self, line: Sequence[Candidate], passed_over: Sequence[Rejection]) -> None:
         """Who stood in line when it was last looked for a slot, and who did not: those that are shown."""
-        self.line, self.passed_over = tuple(line[:KEPT_LINE]), tuple(passed_over[:KEPT_LINE])
+        self.line, self.passed_over = tuple(line[:KEPT_LINE]), passed_over  # more are passed over as they are tried
 
     def shown(self, now: float) -> dict[str, Any]:
         """The call as JSON. `now`: monotonic seconds."""
@@ -93,10 +93,15 @@ class Call:
 
     def _choice(self) -> dict[str, Any]:
         """Why the one that answered was chosen, who stood behind it, and why each other was passed over."""
-        who = self.routing.account_id if self.routing else None
-        chosen = next((each.reason for each in self.line if each.account_id == who), "")
-        behind = [f"{each.account_id}: {each.reason}" for each in self.line if each.account_id != who]
-        return {"why": chosen, "behind": behind[:4], "passed_over": [str(each) for each in self.passed_over[:6]]}
+        who = (self.routing.account_id, self.routing.model) if self.routing else ()
+        place = next((at for at, each in enumerate(self.line) if (each.account_id, each.model) == who), None)
+        names = [f"{each.account_id}: {each.reason}" for each in self.line]
+        return {
+            "why": "" if place is None else self.line[place].reason,
+            "ahead": names[: place or 0][:4],
+            "behind": names[0 if place is None else place + 1 :][:4],
+            "passed_over": [str(each) for each in self.passed_over[:6]],
+        }
 
 
 @frozen_value
@@ -117,7 +122,8 @@ class CallLog:
 
     def __init__(self, clock: Clock, metrics: MetricsMeter | None = None) -> None:
         self._clock = clock
-        self._changed = threading.Condition()
+        self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
         self._version = 0
         self._numbers = 0
         self._open: dict[int, Call] = {}
@@ -131,7 +137,7 @@ class CallLog:
 
     def begin(self, path: str, client: str) -> Call:
         """A call that has come."""
-        with self._changed:
+        with self._lock:
             self._numbers += 1
             call = Call(self._numbers, path, client, self._clock.time(), self._clock.monotonic())
             self._open[call.number] = call
@@ -149,8 +155,9 @@ class CallLog:
         """The call is over."""
         call.took_s = self._clock.monotonic() - call.began
         call.state, call.status, call.error = state, status, error
+        call.passed_over = call.passed_over[:KEPT_LINE]
         routing = call.routing
-        with self._changed:
+        with self._lock:
             self._open.pop(call.number, None)
             self._past.append(call)
             if routing is not None:
@@ -173,12 +180,12 @@ class CallLog:
 
     def touch(self) -> None:
         """Something else has changed: whoever looks is told."""
-        with self._changed:
+        with self._lock:
             self._tell()
 
     def changed(self, since: int, seconds: float) -> int:
         """The number of the latest change, as soon as it is not `since` or after so many seconds."""
-        with self._changed:
+        with self._lock:
             if self._version == since:
                 self._viewers += 1
                 try:
@@ -189,20 +196,20 @@ class CallLog:
 
     def under_way(self) -> list[Call]:
         """The calls that are not over, oldest first."""
-        with self._changed:
+        with self._lock:
             return list(self._open.values())
 
     def past(self) -> list[Call]:
         """The calls of the last hour, newest first."""
         since = self._clock.monotonic() - KEPT_S
-        with self._changed:
+        with self._lock:
             while self._past and self._past[0].began < since:
                 self._past.popleft()
             return list(reversed(self._past))
 
     def today(self) -> Today:
         """What was served today."""
-        with self._changed:
+        with self._lock:
             return self._today if self._today.day == self._day() else Today(self._day())
 
     def _day(self) -> int:

@@ -248,6 +248,9 @@ def read_message(item: Any, place: int) -> Message:
         call = item["function_call"]
         name = call.get("name") if isinstance(call, Mapping) else None
         found["tool_calls"] = [{"id": str(name), "type": "function", "function": call}]
+    for name in ("tool_call_id", "name"):
+        if not isinstance(found.get(name, ""), str):
+            raise InvalidRequestError(message=f"messages[{place}].{name} is a string")
     if isinstance(found.get("content"), list):
         found["content"] = [_part(each) for each in found["content"]]
     if isinstance(item.get("refusal"), str) and not found.get("content"):

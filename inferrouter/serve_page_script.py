@@ -52,7 +52,11 @@ function took(seconds) {
   if (seconds === null) return "";
   return seconds < 1 ? Math.max(1, Math.round(seconds * 1000)) + " ms" : seconds.toFixed(1) + " s";
 }
-const clock = moment => new Date(moment * 1000).toLocaleTimeString();
+const clock = moment => {
+  const then = new Date(moment * 1000), day = then.toDateString() === new Date().toDateString() ? {} : {month: "short", day: "numeric"};
+  return then.toLocaleTimeString([], {...day, hour: "numeric", minute: "2-digit", second: "2-digit"});
+};
+const held = text => text.replaceAll(" ", "\u00a0");
 
 function makeAccount(account) {
   const title = el("h3", {}, account.id);
@@ -92,8 +96,8 @@ function showLimit(node, limit) {
   const money = limit.unit === "dollars";
   const label = (limit.name === "allowance" ? "free " : "") + (limit.unit === "parallel" ? "calls at once" : limit.unit + " per " + limit.window);
   put(name, label);
-  const frees = limit.used > 0 && limit.resets_at ? ", frees in " + span(limit.resets_at - now()) : "";
-  put(rest, (money ? dollars(limit.used) + " of " + dollars(limit.amount) : short(limit.used) + " of " + short(limit.amount)) + frees);
+  const frees = limit.used > 0 && limit.resets_at ? ", " + held("frees in " + span(limit.resets_at - now())) : "";
+  put(rest, held(money ? dollars(limit.used) + " of " + dollars(limit.amount) : short(limit.used) + " of " + short(limit.amount)) + frees);
   bar.className = "bar" + (share >= 1 ? " bad" : share >= .8 ? " warm" : "");
   bar.setAttribute("aria-label", label + " used");
   bar.setAttribute("aria-valuenow", String(Math.round(share * 100)));
@@ -115,7 +119,7 @@ function makeCall(call) {
 }
 function showCall(row, call) {
   const [when, who, tokens, cost, time, why] = row.children;
-  put(when.firstElementChild, call.model || "default"); put(when.lastElementChild, clock(call.began_at) + " " + call.path);
+  put(when.firstElementChild, call.model || "default"); put(when.lastElementChild, clock(call.began_at) + " " + call.path.slice(1).replace("/completions", ""));
   put(who.firstElementChild, call.account || "nobody"); put(who.lastElementChild, call.served_by || "");
   put(tokens, call.account ? call.prompt_tokens.toLocaleString() + " \u2192 " + call.completion_tokens.toLocaleString() : "\u2013");
   const word = call.state === "done" ? (call.free ? "free" : dollars(call.cost)) : call.state === "left" ? "left" : String(call.status);
@@ -124,9 +128,9 @@ function showCall(row, call) {
   const lines = [];
   if (call.error) lines.push(call.error);
   if (call.why) lines.push("chosen: " + call.why);
-  lines.push(...call.behind.map(line => "behind it: " + line), ...call.passed_over.map(line => "passed over: " + line));
+  lines.push(...call.ahead.map(line => "ahead of it: " + line), ...call.behind.map(line => (call.account ? "behind it: " : "stood in line: ") + line), ...call.passed_over.map(line => "passed over: " + line));
   const details = why.firstElementChild;
-  put(details.firstElementChild, call.error ? "why it failed" : call.attempts > 1 ? call.attempts + " attempts" : call.passed_over.length
+  put(details.firstElementChild, call.state === "left" ? "hung up" : call.error ? "why it failed" : call.attempts > 1 ? call.attempts + " attempts" : call.passed_over.length
     ? call.passed_over.length + " passed over" : "first choice");
   if (!lines.length) lines.push("the first account in the policy's order answered");
   keyed(details.lastElementChild, lines, line => line, () => el("li"), put);
@@ -150,8 +154,8 @@ function show(found) {
   keyed($("now"), found.under_way, call => call.number, () => el("li", {}, el("span"), el("span", {class: "dim"})), (node, call) => {
     node.className = call.state;
     put(node.firstElementChild, (call.model || "default") + (call.account ? " at " + call.account : ""));
-    const held = call.state === "waiting" && !call.why && call.passed_over.length ? ": " + call.passed_over[0] : "";
-    put(node.lastElementChild, (call.state === "streaming" ? "streaming " : "waiting ") + took(call.took_s) + held);
+    const reason = call.state === "waiting" && !call.why && call.passed_over.length ? ": " + call.passed_over[0] : "";
+    put(node.lastElementChild, (call.state === "streaming" ? "streaming " : "waiting ") + took(call.took_s) + reason);
   });
   $("idle").hidden = found.under_way.length > 0;
   keyed($("calls"), found.calls, call => call.number, makeCall, showCall);

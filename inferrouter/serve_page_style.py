@@ -49,6 +49,7 @@ h2 { font-size: 13px; text-transform: uppercase; letter-spacing: .07em; color: v
 .holds { margin: 8px 0 0; padding: 0; list-style: none; color: var(--warm); font-size: 13px; overflow-wrap: anywhere; }
 .limit { margin-top: 11px; }
 .limit .row { display: flex; gap: 10px; font-size: 13px; }
+.limit .row span:first-child { flex: none; }
 .limit .row span:last-child { margin-left: auto; text-align: right; }
 .dim { color: var(--dim); }
 .bar { height: 7px; border-radius: 99px; background: var(--faint); overflow: hidden; margin-top: 4px; }
@@ -92,8 +93,9 @@ details ul { margin: 5px 0 2px; padding-left: 17px; color: var(--dim); font-size
 .free { color: var(--good); font-weight: 600; }
 .paid { color: var(--warm); font-weight: 600; }
 .failed { color: var(--bad); font-weight: 600; }
-.try { display: grid; gap: 10px; }
-.try .row { display: flex; flex-wrap: wrap; gap: 10px; align-items: center; }
+.try { display: grid; grid-template-columns: minmax(0, 1fr); gap: 10px; }
+.try .row { display: flex; gap: 10px; align-items: center; }
+.try .row select { flex: 0 1 auto; min-width: 0; text-overflow: ellipsis; }
 select, textarea, input {
   background: var(--back); border: 1px solid var(--line); border-radius: 8px; padding: 7px 10px; max-width: 100%;
 }
@@ -113,6 +115,7 @@ a { color: var(--accent); }
   tbody tr:last-child { border-bottom: 0; }
   td { display: block; border: 0; padding: 0; }
   td.num { text-align: left; }
+  td.num small { display: inline; margin-left: 8px; }
   td.num[data-name]::before, td[data-name]::before { content: attr(data-name) " "; color: var(--dim); font-size: 12px; }
   td.side { text-align: right; }
   td.why { grid-column: 1 / -1; max-width: none; }

@@ -298,7 +298,7 @@ def _tool(tool: Body) -> Body:
 def _choice(choice: Any) -> Any:
     if isinstance(choice, Mapping):
         return choice.get("name") if choice.get("type") == "function" else "auto"
-    return choice
+    return choice or None
 
 
 def _format(text: Any) -> Any:

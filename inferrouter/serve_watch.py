@@ -12,7 +12,8 @@ import select
 import socket
 import threading
 from collections.abc import Callable, Iterable
-from typing import NamedTuple
+
+from .frozen import NamedTuple
 
 TICK_S = 0.1
 """Seconds between two looks."""

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from .secret import Secret
-from .simulator_model import make_id, pieces, sign, vector
+from .simulator_model import MOST_DIMENSIONS, make_id, pieces, sign, vector
 from .simulator_prompt import Call, IssuedTokens, Media, Prompt, Result, Texts, ToolSpec, Turn, compact
 from .simulator_wire import (
     Body,
@@ -229,6 +229,8 @@ class GeminiWire:
                 raise self._bad(f"* BatchEmbedContentsRequest.requests[{place}].model: must match the batch's model")
         if not inputs:
             raise self._bad("* BatchEmbedContentsRequest.requests: at least one request is required")
+        if not 0 < sizes[0] <= MOST_DIMENSIONS:
+            raise self._bad(f"* EmbedContentRequest.output_dimensionality: {sizes[0]} is out of range")
         return Texts(model, tuple(inputs), sizes[0], notes)
 
     def _turn(self, content: Any, where: str) -> Turn:

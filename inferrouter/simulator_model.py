@@ -61,11 +61,15 @@ def pieces(text: str, words: int) -> Iterator[str]:
         yield "".join(split[start : start + size])
 
 
+MOST_DIMENSIONS = 16_384
+"""No model gives longer vectors."""
+
+
 def vector(text: str, dimensions: int) -> list[float]:
     """A unit vector for `text`; texts that share words are near each other."""
     sums = [0.0] * dimensions
     for word in re.findall(r"\w+", text.lower()) or [text]:
-        mark = zlib.crc32(word.encode())
+        mark = zlib.crc32(word.encode("utf-8", "replace"))
         sums[mark % dimensions] += 1.0 if mark & 0x10000 else -1.0
     length = math.sqrt(sum(value * value for value in sums))
     return [round(value / length, 6) for value in sums] if length else [1.0] + [0.0] * (dimensions - 1)
@@ -73,12 +77,12 @@ def vector(text: str, dimensions: int) -> list[float]:
 
 def sign(*facts: str) -> str:
     """An opaque signature that any stand-in can check: base64 of a hash over `facts`."""
-    return base64.b64encode(hashlib.sha256("\0".join(("stand-in", *facts)).encode()).digest()).decode()
+    return base64.b64encode(hashlib.sha256("\0".join(("stand-in", *facts)).encode("utf-8", "replace")).digest()).decode()
 
 
 def make_id(prefix: str, *facts: object) -> str:
     """An id that is unique for `facts`: `prefix` and 24 hexadecimal digits."""
-    return prefix + hashlib.sha256("\0".join(map(str, facts)).encode()).hexdigest()[:24]
+    return prefix + hashlib.sha256("\0".join(map(str, facts)).encode("utf-8", "replace")).hexdigest()[:24]
 
 
 def _calls(prompt: Prompt) -> tuple[Call, ...]:
@@ -120,7 +124,7 @@ def _sentence(prompt: Prompt) -> str:
     known = next((fact for words, fact in _FACTS if words in asked), None)
     if known is not None:
         return known
-    pick = _SENTENCES[zlib.crc32(prompt.question.encode()) % len(_SENTENCES)]
+    pick = _SENTENCES[zlib.crc32(prompt.question.encode("utf-8", "replace")) % len(_SENTENCES)]
     return pick.format(question=_short(prompt.question), model=prompt.model)
 
 

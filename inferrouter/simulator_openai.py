@@ -26,7 +26,7 @@ from .openai_server import (
     vector_list,
 )
 from .secret import Secret
-from .simulator_model import make_id, pieces, vector
+from .simulator_model import MOST_DIMENSIONS, make_id, pieces, vector
 from .simulator_prompt import Call, IssuedTokens, Media, Prompt, Result, Texts, ToolSpec, Turn, compact
 from .simulator_wire import Body, Exchange, LimitState, Refusal, as_media, as_object, link_media
 from .wire_json import write_event
@@ -196,7 +196,10 @@ class OpenAIWire:
         if not inputs or not all(isinstance(text, str) and text for text in inputs):
             raise self._bad("'$.input' is invalid.", "input")
         notes = frozenset(["base64"] if found.get("encoding_format") == "base64" else [])
-        return Texts(str(found.get("model", "")), inputs, int(found.get("dimensions") or 64), notes)
+        size = int(found.get("dimensions") or 64)
+        if not 0 < size <= MOST_DIMENSIONS:
+            raise self._bad(f"Invalid value for 'dimensions' = {size}.", "dimensions")
+        return Texts(str(found.get("model", "")), inputs, size, notes)
 
     def _turn(self, message: Any, place: int) -> Turn:
         where = f"messages[{place}]"

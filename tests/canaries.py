@@ -16,6 +16,7 @@ import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -93,26 +94,41 @@ def forms(key: str) -> Iterator[tuple[str, str]]:
     yield "escaped", ascii(key.strip())[1:-1]
 
 
-def inside(value: object, depth: int = 6) -> Iterator[str]:
+PLAIN = frozenset((int, float, bool, type(None)))
+"""What holds no text."""
+
+
+def inside(value: object) -> list[str]:
     """Every text inside `value`: attributes, slots and items, shown in its repr or not. `Secret`s stay closed."""
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, (bytes, bytearray)):
-        yield bytes(value).decode("latin-1")
-    elif depth and not isinstance(value, (type, Secret)):
-        for each in _parts(value):
-            yield from inside(each, depth - 1)
+    found: list[str] = []
+    level = [value]
+    for _ in range(7):
+        below: list[object] = []
+        for each in level:
+            if isinstance(each, str):
+                found.append(each)
+            elif isinstance(each, (bytes, bytearray)):
+                found.append(bytes(each).decode("latin-1"))
+            elif type(each) not in PLAIN and not isinstance(each, (type, Secret)):
+                _add_parts(each, below)
+        level = below
+    return found
 
 
-def _parts(value: object) -> Iterator[object]:
+def _add_parts(value: object, parts: list[object]) -> None:
     if isinstance(value, Mapping):
-        yield from value
-        yield from value.values()
+        parts += value
+        parts += value.values()
     elif isinstance(value, (list, tuple, set, frozenset)):
-        yield from value
-    deployments = [name for kind in type(value).__mro__ for name in getattr(kind, "__slots__", ())]
-    for name in (*getattr(value, "__dict__", ()), *deployments):
-        yield getattr(value, name, None)
+        parts += value
+    parts += getattr(value, "__dict__", {}).values()
+    kind: Any = type(value)
+    parts += [getattr(value, name, None) for name in _slots(kind)]
+
+
+@cache
+def _slots(kind: Any) -> tuple[str, ...]:
+    return tuple(name for each in kind.__mro__ for name in getattr(each, "__slots__", ()))
 
 
 def chain(error: BaseException) -> Iterator[BaseException]:

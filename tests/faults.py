@@ -19,7 +19,7 @@ HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
 STREAM_HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
 KEY_HEADERS = {"openai": "authorization", "gemini": "x-goog-api-key", "anthropic": "x-api-key"}
 STATUSES = (400, 401, 402, 403, 404, 408, 409, 413, 422, 429, 500, 503, 529)
-TIME_LIMIT_S = 0.06
+TIME_LIMIT_S = 0.04
 """The timeout to give a call that meets one of `SILENT`."""
 
 

@@ -14,7 +14,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
 
-from tests import ir, part
+from tests import ir, part, places
 from tests.cases import open_files, thread_count
 from tests.fakes import FakeClock
 from tests.faults import KEY_HEADERS, SILENT, TIME_LIMIT_S, TROUBLES, FaultServer, events, good, provider
@@ -119,7 +119,7 @@ class CutWire:
 
 
 def cuts() -> Cuts:
-    """A stream of each dialect, ended after every byte: an error before its terminal marker, whole after it."""
+    """A stream of each dialect, ended after every byte (see `places`): an error before its terminal marker, whole after it."""
     done = Cuts()
     for dialect in KEY_HEADERS:
         body = b"".join(events(dialect, "Hello ", "there."))
@@ -127,7 +127,7 @@ def cuts() -> Cuts:
         made, wire = provider(dialect, "https://h.example"), CutWire()
         made.wire = wire
         with router_of([made], FakeClock()) as router:
-            for size in range(len(body) + 1):
+            for size in places(len(body), marker):
                 wire.body = body[:size]
                 _one_cut(router, f"{dialect} after {size} of {marker} bytes", size >= marker, done)
     return done

@@ -34,6 +34,7 @@ class Mutant(NamedTuple):
     tests: tuple[str, ...]
 
 
+ROWS, CAPS, WAITS = ("test_limit_rows",), ("test_spend_caps",), ("test_router_waiting",)
 BROWSERS = ("test_serve_guard.Browsers",)
 HEADS = ("test_serve_head",)
 LEAVES = ("test_serve.Waits",)
@@ -123,12 +124,13 @@ MUTANTS = (
         "counter.used + amount >= state.ceiling",
         ("test_quota",),
     ),
+    Mutant("one full bucket is overlooked", "quota_counting", "    if refused:\n", "    if len(refused) > 1:\n", ("test_quota",)),
     Mutant(
         "a refusal is charged",
         "quota_counting",
-        "            refused.append(_refusal(state, counter, amount))\n",
-        "            refused.append(_refusal(state, counter, amount))\n            counter.charge(amount)\n",
-        ("test_quota",),
+        "            refused.append(_refusal(state, counter, amount, now))\n",
+        "            refused.append(_refusal(state, counter, amount, now))\n            counter.used += amount\n",
+        ("test_quota", "test_quota_sqlite"),
     ),
     Mutant(
         "what lies ahead is not counted", "quota_blocks", "        most = max(most, used)\n", "", ("test_quota", "test_limits")
@@ -163,6 +165,15 @@ MUTANTS = (
         'UNKNOWN_OUTCOME = FailureRule("nothing"',
         ("test_walk_table.Failures", "test_failure_table"),
     ),
+    Mutant("plainly admitted beyond the limit", "quota_counting", "if used > state.ceiling or not", "if not", ("test_quota",)),
+    Mutant(
+        "plainly admitted by an old window",
+        "quota_counting",
+        "or not counter.begin <= now < counter.end or",
+        "or",
+        ("test_quota",),
+    ),
+    Mutant("plainly charged, not shown", "quota_counting", "        charged.shown_until = -math.inf\n", "", ("test_quota",)),
     Mutant("commits twice", "quota_memory", "if reservation.settled:", "if False:", ("test_quota",)),
     Mutant(
         "no pid check in the pool",
@@ -397,6 +408,30 @@ MUTANTS = (
         ("test_assumptions",),
     ),
     Mutant("nothing is learned of answers", "attempt", "if self._expected.open_answers:", "if False:", ("test_estimates",)),
+    Mutant("true is one", "shapes", "type(value) is type(data) or", "True or", ("test_shapes",)),
+    Mutant(
+        "an overload is the account's", "failure_table", "if is_overload(error):\n        return _OVERLOAD", "", ("test_outage",)
+    ),
+    Mutant("an overload never rests longer", "outage", "least * 2.0 ** min(times, 20)", "least", ("test_outage",)),
+    Mutant(
+        "an overload takes the provider down",
+        "walk",
+        "if is_overload(error):\n            return outages",
+        "if False:\n            return outages",
+        ("test_outage",),
+    ),
+    Mutant("a taken place is waited for as a lease", "quota_counting", "min(retry_at, now + PLACE_WAIT_S)", "retry_at", ROWS),
+    Mutant("a wish that failed is kept quiet", "resting", "raise QuotaStoreError(f", "return str(f", ("test_resting",)),
+    Mutant(
+        "a void cap is kept quiet",
+        "walk",
+        'if text:\n            self.runtime.say(f"cap',
+        'if False:\n            self.runtime.say(f"cap',
+        CAPS,
+    ),
+    Mutant("a limit that is spent too is forgotten", "candidates", "return last.resets_at, f", "return back, f", WAITS),
+    Mutant("every batch waits anew", "calls", "max(max_wait - sum(waits), 0.0)", "max_wait", WAITS),
+    Mutant("a key in the place of a name", "validation", "return MASK if", "return text if", ("test_secrets.Configurations",)),
     Mutant("true is a number", "shapes", "and not isinstance(data, bool)", "", ("test_chat",)),
     Mutant("missing fields are filled", "shapes", "    if missing:\n", "    if False:\n", ("test_chat",)),
     Mutant(
@@ -479,9 +514,11 @@ def passes(mutant: Mutant | None, tests: Sequence[str]) -> bool:
     """Whether `tests` pass over a copy of the package with `mutant` in it."""
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / PACKAGE.name
-        shutil.copytree(PACKAGE, copy, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(PACKAGE, copy)  # with what is compiled
         (Path(folder) / "tests").symlink_to(TESTS)
         if mutant is not None:
+            for compiled in (copy / "__pycache__").glob(f"{mutant.module}.*"):
+                compiled.unlink()
             module = copy / f"{mutant.module}.py"
             module.write_text(module.read_text(encoding="utf-8").replace(mutant.old, mutant.new, 1), encoding="utf-8")
         command = [sys.executable, "-B", "-W", "error", "-m", "unittest", "-f", *(f"tests.{test}" for test in tests)]

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from tests import ir, part
+from tests import ir, part, places
 from tests.fakes import NOON
 from tests.jobs import JobCase, echo, mock_router
 
@@ -154,7 +154,7 @@ class Resuming(JobCase):
             start = spans[-1][0] if spans else whole.rstrip(b"\n").rfind(b"\n") + 1
             router, provider = mock_router({"rpd": 100_000}, default=echo)
             with router:
-                for size in range(start, len(whole) + 1):
+                for size in places(len(whole), first=start):
                     (self.folder / name).write_bytes(whole[:size])
                     asked = len(provider.calls)
                     summary = self.job(source, name, prompt="{text}", workers=1).run(router)

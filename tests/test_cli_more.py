@@ -122,10 +122,10 @@ class Waiting(WithServer):
     def asked(self, err: io.StringIO) -> str:
         """What is said of a wait of about a second, after a 429 that asks for it. The clock moves when slept on."""
         ahead: list[float] = []
-        real_time, real_monotonic = time.time, time.monotonic
+        wall, steady = time.time, time.monotonic
         moving = {
-            "time": staticmethod(lambda: real_time() + sum(ahead)),
-            "monotonic": staticmethod(lambda: real_monotonic() + sum(ahead)),
+            "time": staticmethod(lambda: wall() + sum(ahead)),
+            "monotonic": staticmethod(lambda: steady() + sum(ahead)),
         }
         cli_wait = part("cli_wait")
         self.enterContext(mock.patch.multiple(cli_wait.Countdown, **moving))

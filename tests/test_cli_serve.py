@@ -119,9 +119,8 @@ class ServeTest(unittest.TestCase):
 
         def work(number: int) -> None:
             for turn in range(10):
-                connection = http.client.HTTPConnection(
-                    "127.0.0.1", int(servers[(number + turn) % len(servers)][1].rpartition(":")[2])
-                )
+                _, url = servers[(number + turn) % len(servers)]
+                connection = http.client.HTTPConnection(url.removeprefix("http://"))
                 connection.request("POST", "/v1/chat/completions", json.dumps(HELLO), {"Content-Type": "application/json"})
                 statuses.append(connection.getresponse().status)
                 connection.close()

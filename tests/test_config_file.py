@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from tests import ir, part
+from tests import LONG, ir, part
 
 config = part("config")
 account_module = part("account")
@@ -506,8 +506,8 @@ class Tables(unittest.TestCase):
             {"x"},
         ]
         odd += [object(), datetime.date(2020, 1, 1), -0.0]
-        for path in places(full):
-            for value in odd:
+        for number, path in enumerate(places(full)):
+            for value in odd if LONG else odd[number % 3 :: 3]:
                 with self.subTest(path=path, value=repr(value)[:30]):
                     table_problems(replaced(full, path, value), {"A": "x", "GEMINI_KEY": "x"}, ("gemini",))
 

@@ -8,7 +8,7 @@ import unittest
 import unittest.mock
 from typing import Any
 
-from tests import SHARED, part
+from tests import SHARED, part, rounds
 
 errors = part("errors")
 table = part("error_table")
@@ -96,6 +96,18 @@ CASES: dict[str, tuple[int, Any, str, dict[str, Any]]] = {
     "groq over capacity": (
         503,
         openai("llama-3.3-70b-versatile is currently over capacity. Please try again and back off exponentially."),
+        "ProviderUnavailableError",
+        {"scope": "model"},
+    ),
+    "openrouter nobody serves": (
+        503,
+        openai("There is no available model provider that meets your routing requirements", 503),
+        "ProviderUnavailableError",
+        {"scope": "model"},
+    ),
+    "one-api": (
+        503,
+        openai("\u5f53\u524d\u5206\u7ec4 default \u4e0b\u5bf9\u4e8e\u6a21\u578b x \u65e0\u53ef\u7528\u6e20\u9053"),
         "ProviderUnavailableError",
         {"scope": "model"},
     ),
@@ -392,7 +404,7 @@ class ClassifyTest(unittest.TestCase):
                 return {key: spoil(item, depth + 1) for key, item in value.items()}
             return [spoil(item, depth + 1) for item in value] if isinstance(value, list) else value
 
-        for _ in range(20):
+        for _ in range(rounds(20, 7)):
             for status, body, _, _ in CASES.values():
                 data = json.dumps(spoil(body)).encode()
                 self.assertIsInstance(classified(status, data), errors.ProviderError)

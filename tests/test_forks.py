@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tests import ir, part
+from tests import ir, part, rounds
 from tests.fakes import HELLO, account, alias_of, delta, make_router, sse
 from tests.servers import Peer, ScriptedServer
 
@@ -70,7 +70,7 @@ class AmongThreads(unittest.TestCase):
         unbounded = ir.ChatRequest("Hello!", model="chat")
         router.chat_completion(unbounded)
         self.busy(lambda: router.chat_completion(unbounded))
-        self.assertEqual({in_child(lambda: router.chat_completion(unbounded)) for _ in range(12)}, {0})
+        self.assertEqual({in_child(lambda: router.chat_completion(unbounded)) for _ in range(rounds(12, 5))}, {0})
 
     def test_answers_are_learned_without_waiting(self) -> None:
         """Nothing that keeps how long answers were holds a lock over a fork."""
@@ -78,7 +78,7 @@ class AmongThreads(unittest.TestCase):
         request = ir.ChatRequest("hi", model=HELLO.model)
         router.chat_completion(request)  # a fork amid the very first import of a module would be the interpreter's own matter
         self.busy(lambda: router.chat_completion(request))
-        self.assertEqual({in_child(lambda: router.chat_completion(request), 5) for _ in range(25)}, {0})
+        self.assertEqual({in_child(lambda: router.chat_completion(request), 5) for _ in range(rounds(25, 8))}, {0})
 
     def test_calls_over_a_file(self) -> None:
         """The same over a file."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import io
+import itertools
 import random
 import unittest
 from typing import Any, NamedTuple
@@ -168,9 +169,9 @@ class Heads(unittest.TestCase):
     def test_alike(self) -> None:
         """A legal head, however odd, means what it means to http.client, and the body behind it is left as it is."""
         for name, head in ALIKE.items():
-            for method in ("POST", "HEAD"):
-                with self.subTest(name, method=method):
-                    self.assertEqual(our_head(head + b"abc", method), their_head(head + b"abc", method))
+            for method, body in itertools.product(("POST", "HEAD"), (b"abc", b"\n\nabc", b"\r\n\r\n", b"\n\r\n")):
+                with self.subTest(name, method=method, body=body):
+                    self.assertEqual(our_head(head + body, method), their_head(head + body, method))
             with self.subTest(name):
                 self.assertFalse(ours(head).ambiguous_length)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from tests import ir, part
+from tests import ir, part, rounds
 from tests.fakes import MIDNIGHT, NOW, Fixture, an_account
 
 candidates, costs, quota, records = part("candidates"), part("costs"), part("quota"), part("records")
@@ -102,7 +102,7 @@ class Kept(unittest.TestCase):
 
     def test_memory(self) -> None:
         """Over the store in memory, which shows the same object until something changes."""
-        for seed in range(12):
+        for seed in range(rounds(12, 4)):
             self.agree(ir.MemoryQuotaStore(), seed, 120)
 
     def test_sqlite(self) -> None:
@@ -115,7 +115,7 @@ class Kept(unittest.TestCase):
 
     def test_fresh_objects(self) -> None:
         """Over a store that makes its values anew each time, everything is assessed anew."""
-        for seed in range(3):
+        for seed in range(rounds(3, 2)):
             self.agree(FreshStore(ir.MemoryQuotaStore()), seed, 80)
 
     def test_only_what_changed_is_assessed(self) -> None:

@@ -10,7 +10,7 @@ import unittest
 from pathlib import Path
 from typing import Any
 
-from tests import ir, part
+from tests import ir, part, rounds
 from tests.fakes import METHODS, NOON, EveryHook, FakeClock, alias_of
 from tests.test_rate_headers import DAY_AND_MINUTE, hostile
 
@@ -366,10 +366,10 @@ class Hostile(Learns):
         """
         chance = random.Random(11)
         limits = {"rpm": 20, "rpd": 1000, "tpm": 6000, "tpd": 10**6}
-        rounds = int(os.environ.get("INFERROUTER_FUZZ", "1000"))
+        count = int(os.environ.get("INFERROUTER_FUZZ", rounds(1000, 400)))
         learning, guarded, candidates = part("learning"), part("guarded_store"), part("candidates")
         router, noted = None, 0
-        for number in range(rounds):
+        for number in range(count):
             if number % 500 == 0:
                 router = self.router(limits=limits)
                 found = router.explain(HI).candidates[0]
@@ -390,7 +390,7 @@ class Hostile(Learns):
                 if not tried_again:
                     self.assertLessEqual(limit.remaining, before[name], headers)
                 self.assertLessEqual(limit.amount, limits[name], headers)
-        self.assertGreater(noted, rounds / 50)
+        self.assertGreater(noted, count / 50)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ import unittest
 from datetime import UTC, datetime
 from typing import Any
 
-from tests import part
+from tests import part, rounds
 
 errors = part("errors")
 limits = part("limits")
@@ -129,10 +129,10 @@ class CalendarTest(unittest.TestCase):
             self.assertLess(second, end)
 
     def test_every_hour_of_years(self) -> None:
-        """Windows of a zone follow each other without gap or overlap, over five years of hours."""
+        """Windows of a zone follow each other without gap or overlap, over years of hours."""
         for zone in ("Europe/Berlin", "Asia/Kolkata", "Australia/Lord_Howe", "America/Havana"):
             for window in ("day", "month"):
-                end = limits.window_bounds(at("2022-01-01T12:00"), window, zone)[1]
+                end = limits.window_bounds(at(f"{rounds(2022, 2025)}-01-01T12:00"), window, zone)[1]
                 while end < at("2027-01-01"):
                     begin, after = limits.window_bounds(end, window, zone)
                     self.assertEqual(begin, end, (zone, window))

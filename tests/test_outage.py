@@ -296,6 +296,14 @@ class Overloaded(unittest.TestCase):
         self.assertEqual(router.chat_completion(HELLO, max_wait=60).text, "back")
         self.assertEqual(self.clock.slept, [FIRST, 2 * FIRST])
 
+    def test_a_step_that_stands_twice(self) -> None:
+        """An alias that names a model twice has it once: who failed is not asked again in the same call."""
+        self.says["big"] = ir.MockReply(status=500)
+        router = self.router(models=("big", "big", "small", "big"))
+        self.assertEqual(router.chat_completion(HELLO).routing.model, "small")
+        self.assertEqual(self.asked(), ["a big", "a small"])
+        self.assertEqual(len(router.explain(HELLO).candidates), 2)
+
     def test_a_caller_at_fault_is_no_overload(self) -> None:
         """A probe that is refused for what it asked leaves the model to the next call."""
         router = self.router(models=("big",))

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import unittest
 
+from tests import rounds
 from tests.pool_day import most, play
 
-MINUTES = 4
+MINUTES = rounds(4, 2)
 
 
 class FirstMinutes(unittest.TestCase):

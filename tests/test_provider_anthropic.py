@@ -6,7 +6,7 @@ import json
 import unittest
 from typing import Any
 
-from tests import dialects, part
+from tests import dialects, part, places, rounds
 
 errors = part("errors")
 records = part("records")
@@ -530,7 +530,7 @@ class Streams(unittest.TestCase):
         """A stream that ends before message_stop has come is never complete, afterwards it is."""
         body = dialects.frames(*self.items, named=True)
         marker = body.rindex(b"}") + 1
-        for length in range(len(body) + 1):
+        for length in places(len(body), marker):
             read = dialects.Read(CLAUDE, body[:length])
             try:
                 read.end()
@@ -588,9 +588,9 @@ class Recorded(unittest.TestCase):
     def test_damaged_answers(self) -> None:
         """Whatever type a value turns into, only errors of this library leave."""
         full = answer(*Streams.native, usage={"input_tokens": 1, "output_tokens_details": {"thinking_tokens": 1}})
-        for item in dialects.damaged(full, 1, 600):
+        for item in dialects.damaged(full, 1, rounds(600, 200)):
             self._survives(decoded, item)
-        for items in dialects.damaged(list(Streams.items), 2, 600):
+        for items in dialects.damaged(list(Streams.items), 2, rounds(600, 200)):
             self._survives(self._stream, items)
 
     def _survives(self, call: Any, item: Any) -> None:

@@ -83,7 +83,7 @@ class Building(unittest.TestCase):
 
     def test_a_class_is_no_provider(self) -> None:
         """Handing in the class instead of an object is told."""
-        self.assertIn("it has no 'name'", self.problems(an_account("a", "openai"), given=[OpenAI])[0])
+        self.assertIn("is the class OpenAICompatProvider", self.problems(an_account("a", "openai"), given=[OpenAI])[0])
 
 
 class Made(unittest.TestCase):

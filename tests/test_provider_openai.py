@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import unittest
@@ -188,6 +189,15 @@ class EncodeTest(unittest.TestCase):
         self.assertNotIn("sk-123456", wire.url + wire.body.decode() + repr(wire.headers))
         wire = provider.encode(ChatRequest("Hi"), "m", Endpoint("https://e.org/v1", Secret("")), False)
         self.assertNotIn("Authorization", dict(wire.headers))
+
+    def test_headers_are_made_once(self) -> None:
+        """Of one endpoint they are the same object each time; another key or another header name makes others."""
+        provider = provider_openai.OpenAICompatProvider("somewhere", "https://e.org/v1")
+        endpoint = Endpoint("https://e.org/v1", Secret("sk-123456"))
+        wires = [provider.encode(ChatRequest("Hi"), "m", endpoint, stream) for stream in (False, True)]
+        self.assertIs(wires[0].headers, wires[1].headers)
+        other = provider.encode(ChatRequest("Hi"), "m", dataclasses.replace(endpoint, key=Secret("sk-654321")), False)
+        self.assertEqual(dict(other.headers)["Authorization"].reveal(), "Bearer sk-654321")
 
     def test_azure(self) -> None:
         """Azure takes the key in a header of its own, and its address has no query: that is where keys would stand."""

@@ -7,7 +7,7 @@ import threading
 import unittest
 from typing import Any
 
-from tests import ledger_model, part
+from tests import ledger_model, part, rounds
 
 conformance = part("conformance")
 learning = part("conformance_learning")
@@ -79,6 +79,7 @@ class ContractTest(unittest.TestCase):
         for faulty in (Generous, Charging, Forgetful, Believing):
             case = type("Case", (conformance.QuotaStoreConformance, unittest.TestCase), {"make_store": lambda s, f=faulty: f()})
             result = unittest.TestResult()
+            result.failfast = True
             unittest.defaultTestLoader.loadTestsFromTestCase(case).run(result)
             self.assertFalse(result.wasSuccessful(), faulty)
 
@@ -110,11 +111,11 @@ class ContractTest(unittest.TestCase):
     def test_random_verbs_against_the_model(self) -> None:
         """Thousands of random methods, clock steps included, agree with the naive model."""
         total: dict[str, int] = {}
-        for seed in range(3):
+        for seed in range(rounds(3, 1)):
             with memory.MemoryQuotaStore() as store:
                 for outcome, count in ledger_model.run(self, store, seed, 1500).items():
                     total[outcome] = total.get(outcome, 0) + count
-        self.assertTrue(all(count > 25 for count in total.values()), total)
+        self.assertTrue(all(count > rounds(25, 8) for count in total.values()), total)
 
     def test_sixteen_threads(self) -> None:
         """Sixteen threads that reserve, settle and roll back never have more than the limit charged."""

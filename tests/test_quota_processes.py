@@ -13,7 +13,7 @@ import unittest
 import warnings
 from pathlib import Path
 
-from tests import LONG, PACKAGE, ir, part
+from tests import PACKAGE, ir, part, rounds
 
 limits = part("limits")
 quota = part("quota")
@@ -79,7 +79,7 @@ class ProcessTest(unittest.TestCase):
     @unittest.skipUnless(hasattr(os, "fork"), "needs fork")
     def test_a_new_file_opened_by_all_at_once(self) -> None:
         """Processes that make the same new file at the same moment all get it, whoever is first."""
-        for turn in range(25):
+        for turn in range(rounds(25, 8)):
             path = self.path.with_name(f"{turn}.db")
             gate, opener = os.pipe()
             children = []
@@ -108,7 +108,7 @@ class ProcessTest(unittest.TestCase):
             tight=limits.Limit(500, "requests", "day"),
         )
         acknowledged, kills = "", 0
-        for turn in range(40 if LONG else 10):
+        for turn in range(rounds(40, 8)):
             children = [self.start_worker() for _ in range(4)]
             time.sleep(0.02 + turn % 5 * 0.01)
             for pid, _ in children:
@@ -120,7 +120,7 @@ class ProcessTest(unittest.TestCase):
                     acknowledged += stream.read().decode()
         commits, reserves, tight = (acknowledged.count(letter) for letter in "CRT")
         wide_used, tight_used = self.used("wide", "tight")
-        self.assertGreater(commits, 200 if LONG else 40, "the rounds must have done something")
+        self.assertGreater(commits, rounds(200, 25), "the rounds must have done something")
         self.assertGreaterEqual(wide_used, 5 * commits, "an acknowledged commit was lost")
         self.assertLessEqual(wide_used, 5 * commits + 7 * kills, "more was charged than calls in flight")
         self.assertLessEqual(tight, 500, "over-admitted")

@@ -17,7 +17,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from tests import LONG, PACKAGE, ir, ledger_model, part
+from tests import PACKAGE, ir, ledger_model, part, rounds
 
 conformance = part("conformance")
 learning = part("conformance_learning")
@@ -582,7 +582,7 @@ class GrowthTest(Folder):
             buckets = [quota.Bucket(f"account-{account}/{n}", limits.Limit(a, "requests", w)) for n, a, w in kinds]
             store.define(buckets, NOON)
         now, crashed = NOON, 0
-        calls = 7300 if LONG else 2920
+        calls = rounds(7300, 1460)
         for call in range(calls):
             now = NOON + call * 365 * 86400 / calls
             account = call % 20

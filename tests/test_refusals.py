@@ -8,7 +8,7 @@ import random
 import unittest
 from typing import Any
 
-from tests import ir, part
+from tests import LONG, ir, part
 from tests.dialects import damaged
 from tests.fakes import METHODS, NOON, FakeClock, alias_of, http, used
 from tests.faults import KEY_HEADERS, Asked, FaultServer, good, provider
@@ -78,14 +78,16 @@ class Refusals(unittest.TestCase):
         for kind, dialects in SAID.items():
             for dialect, error in dialects.items():
                 large_last = {**{k: v for k, v in error.items() if k != "message"}, "message": f"{error['message']} {PAD}"}
-                for name, body in {
-                    "small": {"error": error},
-                    "large": {"error": error, "input": PAD},
-                    "a large list": {"error": error, "input": [{"a": "b"}] * 9000},
-                    "a large message": {"error": large_last},
-                    "a large member": {"error": {**error, "param": PAD}},
-                }.items():
-                    for method in METHODS:
+                for number, (name, body) in enumerate(
+                    {
+                        "small": {"error": error},
+                        "large": {"error": error, "input": PAD},
+                        "a large list": {"error": error, "input": [{"a": "b"}] * 9000},
+                        "a large message": {"error": large_last},
+                        "a large member": {"error": {**error, "param": PAD}},
+                    }.items()
+                ):
+                    for method in METHODS if LONG else [list(METHODS)[(number + len(dialect)) % 2]]:
                         with self.subTest(dialect, kind=kind, body=name, method=method):
                             outcome, router = self.ask(dialect, http(body, STATUS[kind]), method)
                             held = self.held_s(router, dialect)

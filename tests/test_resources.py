@@ -7,7 +7,7 @@ import tempfile
 import unittest
 from pathlib import Path
 
-from tests import ir
+from tests import LONG, ir, rounds
 from tests.cases import open_files, thread_count
 from tests.fakes import FakeClock
 from tests.faults import KEY_HEADERS, Asked, FaultServer, chunked, events, provider
@@ -19,14 +19,14 @@ from tests.test_transport_deadlines import GRACE_S
 class Resources(unittest.TestCase):
     def test_random_troubles(self) -> None:
         """Hundreds of calls with a random mix of all troubles end as they should, and leave no file and no thread."""
-        done = mix(500)
+        done = mix(rounds(500, 200))
         self.assertEqual(done.wrong, [])
         self.assertEqual((done.files, done.threads), (0, 0))
-        self.assertGreater(done.troubles, 250)
-        self.assertGreater(done.abandoned, 12, "streams were dropped halfway")
+        self.assertGreater(done.troubles, 0.5 * done.calls)
+        self.assertGreater(done.abandoned, done.calls / 40, "streams were dropped halfway")
 
     def test_many_routers(self) -> None:
-        """Fifty routers, opened, used for a call and for a stream that is dropped, and closed, leave nothing."""
+        """Many routers, opened, used for a call and for a stream that is dropped, and closed, leave nothing."""
         self.enterContext(environment())
         folder = Path(self.enterContext(tempfile.TemporaryDirectory()))
         with FaultServer() as fault_server:
@@ -34,7 +34,7 @@ class Resources(unittest.TestCase):
         gc.collect()
         before = open_files(), thread_count()
         with FaultServer() as fault_server:
-            for number in range(50):
+            for number in range(rounds(50, 20)):
                 dialect = list(KEY_HEADERS)[number % 3]
                 if number % 2:
                     quota = ir.QuotaConfig("sqlite", folder / f"{number}.db")
@@ -86,7 +86,7 @@ class Bounds(unittest.TestCase):
         done = cuts()
         self.assertEqual(done.wrong, [])
         self.assertEqual(done.noticed, done.before)
-        self.assertGreater(done.before, 1000)
+        self.assertGreater(done.before, 1000 if LONG else 400)
 
     def test_slow_servers(self) -> None:
         """Against every slow server a call ends by its timeout, whole or streamed."""

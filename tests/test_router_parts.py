@@ -103,6 +103,30 @@ class WrongParts(RouterCase):
                 ir.Router(config, [ir.MockProvider("mock")], **{part_name: value})
             self.assertIn(word, str(caught.exception))
 
+    def test_classes_in_the_place_of_objects(self) -> None:
+        """A class whose object was meant is refused by its name; one that needs no object is taken."""
+
+        class Plain:
+            @staticmethod
+            def select(candidates: Any) -> Any:
+                return candidates
+
+        for name, kind in (
+            ("policy", ir.FreeFirstPolicy),
+            ("meter", ir.LogMeter),
+            ("meter", [ir.NoopMeter(), ir.LogMeter]),
+            ("health", ir.HealthConfig),
+            ("quota_store", ir.MemoryQuotaStore),
+            ("clock", FakeClock),
+        ):
+            shown = kind[-1].__name__ if isinstance(kind, list) else kind.__name__
+            with self.assertRaisesRegex(ir.ConfigError, rf"{name}: is the class {shown}: make one of it"):
+                self.router("a", **{name: kind})
+        with self.assertRaisesRegex(ir.ConfigError, r"providers\[0\]: is the class MockProvider: make one of it"):
+            ir.Router(ir.Config([account("a", provider="mock")]), [ir.MockProvider])
+        for parts in ({"policy": Plain}, {"clock": ir.SystemClock}):
+            self.assertTrue(self.router("a", **parts).chat_completion(HELLO).text)
+
 
 class Policies(RouterCase):
     def test_own_policy(self) -> None:

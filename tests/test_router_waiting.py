@@ -74,6 +74,38 @@ class Waiting(RouterCase):
         self.assertEqual((clock.slept, len(caught.exception.attempts)), ([4.0, 4.0], 3))
         self.assertEqual(caught.exception.retry_at, NOON + 12)
 
+    def test_an_allowance_and_a_limit_are_spent(self) -> None:
+        """Where the allowance is back before a limit is, the limit's end is named, in calls as in a dry run."""
+        clock = FakeClock()
+        router = self.router(account("a", provider="sim", daily_free=2, limits={"rpweek": 2}), clock=clock)
+        for _ in range(2):
+            router.chat_completion(HELLO)
+        with self.assertRaises(ir.NoCandidatesError) as caught:
+            router.chat_completion(HELLO, max_wait=86_400)
+        monday = NOON + 3.5 * 86_400
+        self.assertEqual((caught.exception.retry_at, clock.slept), (monday, []))
+        self.assertIn("the limit of 2 requests per week is used up too", str(caught.exception))
+        self.assertEqual([each.retry_at for each in router.explain(HELLO).rejections], [monday])
+        self.assertTrue(router.chat_completion(HELLO, max_wait=4 * 86_400).text)
+        router = self.router(account("a", provider="sim", daily_free=1, limits={"rpd": 0}), clock=clock)
+        with self.assertRaises(ir.NoCandidatesError) as caught:
+            router.chat_completion(HELLO)
+        self.assertIsNone(caught.exception.retry_at)
+
+    def test_an_allowance_and_a_cap_are_spent(self) -> None:
+        """Where the allowance is back before the spend cap is, the allowance's moment is named."""
+        clock = FakeClock()
+        settings = {"daily_free": 1, "reset": "rolling", "paid_enabled": True, "max_daily_spend": "1 request", "limits": {}}
+        router = self.router(account("a", provider="sim", **settings), config={"allow_paid": True}, clock=clock)
+        self.assertTrue(router.chat_completion(HELLO).routing.free)
+        clock.advance(13 * 3600)
+        self.assertFalse(router.chat_completion(HELLO).routing.free)
+        with self.assertRaises(ir.NoCandidatesError) as caught:
+            router.chat_completion(HELLO)
+        self.assertTrue(NOON + 24 * 3600 <= caught.exception.retry_at < NOON + 25 * 3600)
+        clock.now = caught.exception.retry_at
+        self.assertTrue(router.chat_completion(HELLO).routing.free)
+
     def test_waits_of_many_batches_add_up(self) -> None:
         """A call for more vectors than one request takes waits no longer in all than max_wait."""
         clock = FakeClock()

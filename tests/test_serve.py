@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import socket
 import struct
@@ -208,9 +209,23 @@ class Errors(Served):
             {"response_format": {"type": "poem"}},
             {"response_format": {"type": {}}},
             {"response_format": {"type": []}},
+            {"messages": [{"role": "tool", "content": "x", "tool_call_id": {}}]},
+            {"messages": [{"role": "user", "content": "x", "name": 7}]},
         ):
             reply = self.ask("POST", "/v1/chat/completions", {**HELLO, **change})
             self.said(reply, 400, "invalid_request_error", None)
+
+    def test_odd_requests(self) -> None:
+        """Long queries, paths like hosts, packed bodies, https at an http address and half characters are no errors of ours."""
+        self.assertEqual(self.ask("GET", "/v1/models?" + "a=1&" * 500).status, 200)
+        for path in ("//[::1", "//evil.test/status.json"):
+            self.said(self.ask("GET", path), 404, "invalid_request_error", "unknown_url")
+        packed = self.ask("POST", "/v1/chat/completions", gzip.compress(json.dumps(HELLO).encode()), {"Content-Encoding": "gzip"})
+        self.assertIn("as it is", self.said(packed, 415, "invalid_request_error", "content_encoding"))
+        self.assertIn(b"not https", self.raw(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(40)))
+        surrogate = b'{"model": "\\ud800", "messages": [{"role": "user", "content": "\\ud83d"}]}'
+        for _ in range(2):
+            self.assertEqual(self.ask("POST", "/v1/chat/completions", surrogate).status, 200)
 
     def test_unknown_models(self) -> None:
         """404 model_not_found, and the names there are."""

@@ -12,9 +12,10 @@ from tests.browser import Browser, missing
 from tests.serving import simulator
 
 PRICED = {"max_daily_spend": 0.5, "cost_per_input_token": 1.5e-7, "cost_per_output_token": 6e-7}
+LARGE = "meta-llama/llama-4-maverick-17b-128e-instruct:free"
 TEXT = "return document.querySelector(arguments[0])?.textContent ?? ''"
 CLICK = "document.querySelector(arguments[0]).click()"
-WIDE = "return document.documentElement.scrollWidth > document.documentElement.clientWidth"
+WIDE = "return document.documentElement.scrollWidth > arguments[0]"
 CONTRAST = """
 const parse = text => text.match(/[\\d.]+/g).map(Number);
 const light = ([r, g, b]) => [r, g, b].map(v => (v /= 255) <= .03928 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4)
@@ -55,7 +56,7 @@ class BrowserTest(unittest.TestCase):
             ir.AccountConfig("sim", "local", base_url=url, auth=auth),
             ir.AccountConfig("sim", "openai-paid", base_url=url, auth=auth, paid_enabled=True, daily_free=0, **PRICED),
         ]
-        aliases = [ir.ModelMapping("fast", [ir.ModelRef("sim", "small")]), ir.ModelMapping("best", [ir.ModelRef("sim", "large")])]
+        aliases = [ir.ModelMapping("fast", [ir.ModelRef("sim", "small")]), ir.ModelMapping("best", [ir.ModelRef("sim", LARGE)])]
         config = ir.Config(models=aliases, default_model="fast", accounts=accounts, allow_paid=True)
         self.router = ir.Router(config, [ir.OpenAICompatProvider("sim", url)])
         self.addCleanup(self.router.close)
@@ -131,7 +132,7 @@ class BrowserTest(unittest.TestCase):
                 browser.open(server.url)
                 browser.until(lambda: "free requests left" in self.text("#headline"), "the headline")
                 browser.until(lambda: self.text("#calls tr"), "the calls")
-                self.assertFalse(browser.run(WIDE))
+                self.assertFalse(browser.run(WIDE, width))
                 self.assertEqual(browser.run(CONTRAST), [])
                 if folder is not None:
                     browser.picture(folder / f"{name}.png")

@@ -180,6 +180,19 @@ class Cancels(unittest.TestCase):
                 self.assertEqual((len(stuck.requests), router.status()["a"].limits[0].used), (1, 1))
             stuck.stopped.set()
 
+    def test_amid_a_handshake(self) -> None:
+        """A server that takes a connection and says nothing of TLS is left as well, and what was not sent is not charged."""
+        with ScriptedServer(lambda peer: peer.gone()) as mute:
+            account = ir.AccountConfig("mute", "a", base_url=f"https://{mute.netloc}/v1", auth=ir.Auth("k"), limits={"rpd": 10})
+            with ir.Router(ir.Config([account])) as router, ThreadPoolExecutor(1) as pool:
+                cancel = ir.Cancel()
+                call = pool.submit(router.chat_completion, ir.ChatRequest("hello", model="mute/m"), cancel=cancel)
+                while not mute.connections:
+                    time.sleep(0.01)
+                cancel.hang_up()
+                self.assertRaises(ir.CallCancelledError, call.result, 2)
+                self.assertEqual(router.status()["a"].limits[0].used, 0)
+
     def test_a_kept_connection_is_not_another_calls(self) -> None:
         """A call that ends as it is given up leaves its connection to nobody, since that may be shut at any moment."""
         transport = part("transport").Transport()

@@ -8,6 +8,7 @@ import json
 import re
 import time
 import unittest
+from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
@@ -83,6 +84,18 @@ class Snapshots(Served):
         self.assertEqual(found["models"], ["fast", "m"])
         self.assertGreater(found["capacity"]["requests"], 0)
         self.assertNotIn("hello", json.dumps(found))
+
+    def test_who_stood_where(self) -> None:
+        """Of those in line the one that answered is told from those before it, which failed or were full, and those behind it."""
+        call = part("serve_log").Call(1, "/chat/completions", "", 0.0, 0.0)
+        line = [SimpleNamespace(account_id=name, model=model, reason="free") for name, model in ("ax", "bx", "by", "cx")]
+        call.lined_up(line, ["d: full"])
+        shown = call.shown(0.0)
+        self.assertEqual((shown["why"], shown["ahead"], len(shown["behind"])), ("", [], 4))
+        call.routing = ir.Routing("p", "b", "y", 3, True, 0.0, ())
+        shown = call.shown(0.0)
+        self.assertEqual((shown["ahead"], shown["behind"]), (["a: free", "b: free"], ["c: free"]))
+        self.assertEqual((shown["why"], shown["passed_over"]), ("free", ["d: full"]))
 
     def test_a_refused_call_tells_why(self) -> None:
         """Who was passed over, and the error, stand in the log."""

@@ -154,6 +154,7 @@ class AnswerTest(GeminiTest):
         wrong = [{**requests[0], "model": "models/other"}]
         self.refused(self.client.post("/models/g:batchEmbedContents", {"requests": wrong}))
         self.refused(self.client.post("/models/g:batchEmbedContents", {"requests": []}))
+        self.refused(self.client.post("/models/g:embedContent", {**requests[0], "outputDimensionality": 2**31}))
 
     def test_models(self) -> None:
         """The model list names what the server serves."""

@@ -152,6 +152,12 @@ class AnswerTest(OpenAITest):
         packed = self.client.post("/embeddings", {**body, "encoding_format": "base64"}).json["data"][0]["embedding"]
         for value, expected in zip(struct.unpack("<32f", base64.b64decode(packed)), vectors[0], strict=True):
             self.assertAlmostEqual(value, expected, places=5)
+        for size in (-1, 2**31):
+            self.refused(self.client.post("/embeddings", {**body, "dimensions": size}))
+
+    def test_half_characters(self) -> None:
+        """A lone surrogate, which JSON can say and UTF-8 cannot, is answered like any other."""
+        self.assertEqual(self.chat({"role": "user", "content": "\ud83d"}).status, 200)
 
     def test_models(self) -> None:
         """The model list names what the server serves."""

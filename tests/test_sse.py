@@ -13,18 +13,18 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from tests import SHARED, part
+from tests import SHARED, part, rounds
 
 sse = part("sse")
 CASES = json.loads((Path(__file__).parent / "data" / "sse_cases.json").read_text())
 
 
 def cuts(stream: bytes) -> Iterator[list[bytes]]:
-    """Whole, byte by byte, in sevens, and in two with nothing between, at every place (at fifty of a very long stream)."""
+    """Whole, byte by byte, in sevens, and in two with nothing between, at every place (at fifty of a long stream)."""
     yield [stream]
     yield [stream[i : i + 1] for i in range(len(stream))]
     yield [stream[i : i + 7] for i in range(0, len(stream), 7)]
-    step = 1 if len(stream) <= 1000 else len(stream) // 50
+    step = 1 if len(stream) <= rounds(1000, 150) else len(stream) // 50
     for i in range(0, len(stream) + 1, step):
         yield [stream[:i], b"", stream[i:]]
 
@@ -95,7 +95,7 @@ class Rules(unittest.TestCase):
         rng = random.Random(20)
         words = [b"data", b"data:", b"data: ", b"event:", b"id: ", b":", b" ", b"\r", b"\n", b"\r\n", b"\n\n", b"x",
                  b"\0", "\ufeff".encode(), "é€".encode(), b"\xff", b"\xe2\x82"]  # fmt: skip
-        for _ in range(2000):
+        for _ in range(rounds(2000, 700)):
             stream = b"".join(rng.choices(words, k=rng.randrange(25)))
             places = sorted(rng.randrange(len(stream) + 1) for _ in range(rng.randrange(4)))
             chunks = [stream[a:b] for a, b in itertools.pairwise([0, *places, len(stream)])]
@@ -152,7 +152,7 @@ class Limits(unittest.TestCase):
         reader = sse.Reader(max_event=1 << 20)
         tracemalloc.start()
         try:
-            for _ in range(100):
+            for _ in range(rounds(100, 30)):
                 reader.feed(b": keep-alive\nunknown: line\n" * 1000)
             self.assertLess(tracemalloc.get_traced_memory()[0], 100_000)
             tracemalloc.reset_peak()

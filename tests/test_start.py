@@ -13,6 +13,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import typing
 import unittest
 from pathlib import Path
 from typing import Any
@@ -133,6 +134,7 @@ class Point:
     x: int
     y: list[int] = dataclasses.field(default_factory=list)
     note: str = dataclasses.field(default="", repr=False, compare=False)
+    own: dict[str, int] = dataclasses.field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if self.x < 0:
@@ -146,6 +148,28 @@ class Plain:
     x: int
     y: list[int] = dataclasses.field(default_factory=list)
     note: str = dataclasses.field(default="", repr=False, compare=False)
+    own: dict[str, int] = dataclasses.field(default_factory=dict, init=False, repr=False, compare=False)
+
+
+class Place(frozen.NamedTuple):
+    """A place."""
+
+    x: int
+    y: int = 2
+
+    def sum(self) -> int:
+        return self.x + self.y
+
+    @property
+    def total(self) -> int:
+        return self.sum()
+
+
+class TypedPlace(typing.NamedTuple):
+    """A place."""
+
+    x: int
+    y: int = 2
 
 
 class Values(unittest.TestCase):
@@ -158,11 +182,38 @@ class Values(unittest.TestCase):
             self.assertEqual((made.x, made.y, made.note), (1, [], ""))
             self.assertIsNot(made.y, kind(1).y)
             self.assertEqual(kind(y=[2], x=1, note="n").y, [2])
+            self.assertIsNot(dataclasses.replace(made, x=2).own, made.own)
             for wrong in ({}, {"x": 1, "z": 2}):
                 with self.assertRaisesRegex(TypeError, r"__init__\(\)"):
                     kind(**wrong)
         with self.assertRaises(ValueError):
             Point(-1)
+
+    def test_quick(self) -> None:
+        """What `quick` makes is what the class makes, as immutable, by place and by name, and refuses the same arguments."""
+        make, kind = frozen.quick(ir.Usage), ir.Usage
+        for args, named in (((), {}), ((1, 2, 3), {}), ((1,), {"estimated": True, "cached_tokens": 5})):
+            made = make(*args, **named)
+            self.assertIs(type(made), kind)
+            self.assertEqual((made, repr(made), hash(made)), (kind(*args, **named), repr(kind(*args, **named)), hash(made)))
+            self.assertEqual(pickle.loads(pickle.dumps(made)), copy.deepcopy(made))
+            with self.assertRaises(dataclasses.FrozenInstanceError):
+                made.prompt_tokens = 1
+        for wrong in ({"tokens": 1}, {"prompt_tokens": 1, "x": 2}):
+            with self.assertRaises(TypeError):
+                make(**wrong)
+        with self.assertRaisesRegex(TypeError, "Message checks what it is made of"):
+            frozen.quick(ir.Message)
+
+    def test_named_tuples(self) -> None:
+        """What is made of `frozen.NamedTuple` is what `typing.NamedTuple` makes: fields, defaults, methods, repr, pickles."""
+        one, other = Place(1), TypedPlace(1)
+        self.assertEqual((one, one._fields, one._field_defaults), (other, other._fields, other._field_defaults))
+        self.assertEqual(repr(one), repr(other).replace("TypedPlace", "Place"))
+        self.assertEqual((one.sum(), one.total, Place.__doc__), (3, 3, "A place."))
+        self.assertEqual((pickle.loads(pickle.dumps(one)), one._replace(y=5)), (one, Place(1, 5)))
+        self.assertEqual(type(pickle.loads(pickle.dumps(one))), Place)
+        self.assertEqual(Place.__annotations__, {"x": "int", "y": "int"})
 
     def test_behaviour(self) -> None:
         """repr, equality, hash, copies, pickles, replace, fields and refusal of any change are the same."""
@@ -176,7 +227,7 @@ class Values(unittest.TestCase):
         self.assertEqual([copy.copy(one), copy.deepcopy(one), pickle.loads(pickle.dumps(one))], [one] * 3)
         self.assertEqual(pickle.loads(pickle.dumps(one)).note, "secret")
         self.assertEqual(dataclasses.replace(one, x=5), Point(5, [2]))
-        self.assertEqual([field.name for field in dataclasses.fields(one)], ["x", "y", "note"])
+        self.assertEqual([field.name for field in dataclasses.fields(one)], ["x", "y", "note", "own"])
         self.assertEqual(one.__slots__, other.__slots__)
         self.assertEqual(one.__match_args__, other.__match_args__)
         for made in (one, other):

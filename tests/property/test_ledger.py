@@ -6,7 +6,7 @@ import tempfile
 import unittest
 from pathlib import Path
 
-from tests import ledger_model, part
+from tests import ledger_model, part, rounds
 
 try:
     from hypothesis import given, settings
@@ -23,14 +23,14 @@ ZONE = st.sampled_from(("UTC", "America/Los_Angeles", "Europe/Berlin", "Australi
 
 
 class LedgerPropertyTest(unittest.TestCase):
-    @settings(max_examples=60, deadline=None)
+    @settings(max_examples=rounds(60, 20), deadline=None)
     @given(seed=st.integers(0, 2**32), steps=st.integers(1, 400))
     def test_memory(self, seed: int, steps: int) -> None:
         """The memory store agrees with the model on any random run."""
         with part("quota_memory").MemoryQuotaStore() as store:
             ledger_model.run(self, store, seed, steps)
 
-    @settings(max_examples=15, deadline=None)
+    @settings(max_examples=rounds(15, 5), deadline=None)
     @given(seed=st.integers(0, 2**32), steps=st.integers(1, 300))
     def test_sqlite(self, seed: int, steps: int) -> None:
         """The SQLite store agrees with the model on any random run."""
@@ -38,7 +38,7 @@ class LedgerPropertyTest(unittest.TestCase):
             with quota_sqlite.SQLiteQuotaStore(Path(folder) / "q.db") as store:
                 ledger_model.run(self, store, seed, steps)
 
-    @settings(max_examples=150, deadline=None)
+    @settings(max_examples=rounds(150, 50), deadline=None)
     @given(
         amount=st.integers(1, 20),
         window=st.sampled_from(("minute", "hour", "day")),
@@ -57,7 +57,7 @@ class LedgerPropertyTest(unittest.TestCase):
         for first, after in zip(times, times[amount:], strict=False):
             self.assertGreaterEqual(after - first, length)
 
-    @settings(max_examples=300, deadline=None)
+    @settings(max_examples=rounds(300, 100), deadline=None)
     @given(now=st.floats(0, 4e9), window=KIND, zone=ZONE)
     def test_calendar_windows_hold_their_time(self, now: float, window: str, zone: str) -> None:
         """A calendar window holds the time it was asked for, and the next begins where it ends."""

@@ -9,14 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 from dataclasses import replace
-from typing import NamedTuple
 
 from .account import CATALOG, UNSTATED, AccountConfig
 from .catalog import ALIASES, PRESETS, Preset
 from .catalog_prices import PRICES, ListPrice
 from .config import Config
 from .errors import ConfigError
-from .frozen import FrozenDict
+from .frozen import FrozenDict, NamedTuple
 from .moments import age_in_words
 
 SHOWN = 2

@@ -13,13 +13,13 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import field
-from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from .candidates import CallNeeds, Candidate, Instant, amounts_needed
 from .costs import cost_of, with_media
 from .errors import InferRouterError, InvalidRequestError, Rejection
 from .failure_table import FailureRule
-from .frozen import frozen_value
+from .frozen import NamedTuple, frozen_value
 from .guarded_store import GuardedStore
 from .health import Health, Permit, Verdict
 from .learning import Learner
@@ -128,6 +128,11 @@ class Operation(NamedTuple, Generic[T]):
     def store_wait(self, clock: Clock) -> float | None:
         """Seconds that the ledger may be waited for, None: as its store likes."""
         return None if self.deadline is None else max(self.deadline - clock.monotonic(), 0.0)
+
+    @property
+    def embeds(self) -> bool:
+        """Whether it asks for vectors."""
+        return isinstance(self.request, EmbedRequest)
 
     @property
     def session(self) -> str | None:

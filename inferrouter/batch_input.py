@@ -16,10 +16,11 @@ from collections.abc import Iterator
 from functools import partial
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO
 
 from .batch_lines import blocks, content_hashes, named_rows, own_hashes
 from .errors import ConfigError, InvalidRequestError
+from .frozen import NamedTuple
 
 MAX_LINE = 64 * 1024 * 1024
 """Bytes; a longer line is a row with an error."""

@@ -9,12 +9,12 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 from .batch_index import ELSEWHERE, Index
 from .batch_input import key_of, source
 from .batch_output import Record, csv_spans, records_of
 from .errors import BatchError
+from .frozen import NamedTuple
 
 
 class Merged(NamedTuple):

@@ -18,12 +18,13 @@ from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, TypeAlias
 
 from .batch_input import bytes_of, key_of
 from .batch_lines import answer_names, blocks, made_from, made_keys, own_hashes, record_names
 from .batch_prompt import as_text
 from .errors import BatchError
+from .frozen import NamedTuple
 
 FORMATS = ("openai", "flat", "csv")
 ANSWER_COLUMNS = ("error", "model", "account", "prompt_tokens", "completion_tokens", "cost")

@@ -7,14 +7,16 @@ compared. Must never know a wire format.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from .attempt import LiveAttempt, Operation, Runtime
 from .candidates import CallNeeds
+from .catalog import offer
+from .config import Config
 from .costs import Estimate, estimate_embed, estimate_text
-from .errors import MalformedResponseError
+from .errors import InvalidRequestError, MalformedResponseError
 from .records import ChatRequest, EmbedRequest, Usage
 from .routes import Deployment, Route, route_over
 from .transport import WireReply
@@ -64,6 +66,24 @@ def estimated(prompt: int, completion: int) -> Usage:
 
 
 DEFAULT_BATCH = 100
+EMBED_ALIAS = "embed"
+"""The alias of an embedding that names no model, where there is one."""
+
+
+def embedding_name(config: Config, route_of: Callable[[str], Route]) -> str:
+    """What an embedding that names no model asks for: the alias "embed", else the default model.
+
+    Raises `InvalidRequestError` where the catalog knows that no model behind the default makes vectors.
+    """
+    name = config.default_model
+    if any(mapping.alias == EMBED_ALIAS for mapping in config.models):
+        return EMBED_ALIAS
+    if name and all(_only_chats(deployment) for deployment in route_of(name).deployments):
+        raise InvalidRequestError(
+            message=f"the request names no model, and the default model {name!r} makes no vectors: name one that does, or make "
+            f'an alias "{EMBED_ALIAS}" of such models'
+        )
+    return name
 
 
 def embed_all(
@@ -78,6 +98,7 @@ def embed_all(
 ) -> EmbedResponse:
     """Every input's vector, in order. Raises what `walk` raises; vectors of earlier batches are lost with the call."""
     able = [deployment for deployment in route.deployments if _batch(deployment) > 0]
+    able = [deployment for deployment in able if not _only_chats(deployment)] or able
     if able:  # else the dialect says itself that it has none
         route = route_over(route.name, able)
     size = min(map(_batch, able), default=DEFAULT_BATCH)
@@ -120,6 +141,12 @@ def _batch(deployment: Deployment) -> int:
     """How many texts one call takes; 0: the provider has no embeddings."""
     size: int = getattr(deployment.bound.provider, "embed_batch", DEFAULT_BATCH)
     return size
+
+
+def _only_chats(deployment: Deployment) -> bool:
+    """Whether the catalog knows the model, and knows that it makes no vectors."""
+    found = offer(deployment.bound.account.provider, deployment.model)
+    return found is not None and not found.embeds
 
 
 def _only(route: Route, provider: str, model: str) -> Route:

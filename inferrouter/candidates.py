@@ -12,16 +12,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import compress, count
 from operator import is_not
-from typing import NamedTuple, cast
+from typing import cast
 
 from .account import CATALOG
 from .agreement import UNLIMITED
 from .costs import UNITS, Estimate, Unit
 from .errors import Rejection
+from .frozen import NamedTuple
 from .guarded_store import GuardedStore
 from .health import BreakerState, Health
 from .limits import MAX_AMOUNT
-from .moments import moment_in_words
+from .moments import clock_in_words, moment_in_words
 from .outage import Outages, places_of
 from .quota import PLACE_WAIT_S, Headroom, Hold, Refusal
 from .records import ChatRequest
@@ -112,7 +113,8 @@ def find_candidates(
     `max_wait`: seconds to wait for the ledger, None: as its store likes.
     """
     headrooms = ledger.headroom(route.bucket_keys, now.wall, max_wait, LOOK_S) if route.bucket_keys else []
-    holds = ledger.holds(now.wall, route.hold_keys, max_wait, LOOK_S)
+    hold_keys = route.hold_keys if needs.request is not None else _keys_for_embedding(route)
+    holds = ledger.holds(now.wall, hold_keys, max_wait, LOOK_S)
     if len(route.deployments) >= MANY and not (needs.request is not None and needs.request.require):
         kept = _kept_results(route, needs, headrooms, holds, health, now)
         if not kept.rejected and not health.outages:
@@ -143,11 +145,13 @@ def assess(
     """The candidate that `deployment` makes under these facts, or why it makes none."""
     account = deployment.bound.account
     if holds:
-        hold = max((holds[key] for key in deployment.hold_keys if key in holds), key=_until, default=None)
+        keys = deployment.hold_keys if needs.request is not None else deployment.embed_hold_keys
+        hold = max((holds[key] for key in keys if key in holds), key=_until, default=None)
         if hold is not None:
-            # A key that was refused is not mended by waiting.
-            until = None if hold.reason.startswith("Authentication") else hold.until
-            return _rejection(deployment, "held", f"held: {hold.reason}", until)
+            if hold.reason.startswith("Authentication"):  # waiting does not mend a key
+                ends = clock_in_words(hold.until, with_date=False)
+                return _rejection(deployment, "held", f"held: {hold.reason}; the hold ends at {ends}")
+            return _rejection(deployment, "held", f"held: {hold.reason}", hold.until)
     state, wait, in_flight = health.peek(account.id, now.mono)
     if wait > 0 and state is not BreakerState.CLOSED:
         return _rejection(deployment, "breaker", "the breaker is open after repeated failures", now.wall + wait)
@@ -440,6 +444,10 @@ def _unable(deployment: Deployment, needs: CallNeeds) -> Rejection | None:
 def _rejection(deployment: Deployment, code: str, reason: str, retry_at: float | None = None) -> Rejection:
     account = deployment.bound.account
     return Rejection(account.provider, account.id, deployment.model, reason, retry_at, code)
+
+
+def _keys_for_embedding(route: Route) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(key for deployment in route.deployments for key in deployment.embed_hold_keys))
 
 
 def _until(hold: Hold) -> float:

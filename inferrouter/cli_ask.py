@@ -46,7 +46,7 @@ def add(commands: _SubParsersAction[ArgumentParser]) -> None:
 
     parser = commands.add_parser("embed", help="vectors for texts, one JSON array a line")
     parser.add_argument("text", metavar="TEXT", nargs="*", help="the texts; none, or -: each line of stdin")
-    parser.add_argument("--model", default="", help="an alias, a model, or provider/model")
+    parser.add_argument("--model", default="", help="an alias, a model, or provider/model; default: the alias embed")
     parser.add_argument("--max-wait", type=_seconds, metavar="S", help="seconds to wait for a free slot")
     parser.add_argument("--paid", action="store_true", help="without a configuration: accounts that cost money may be used")
     add_config(parser)

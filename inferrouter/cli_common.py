@@ -13,11 +13,12 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from .config import Config
 from .config_file import load_config, names_a_store
 from .errors import ConfigError
+from .frozen import NamedTuple
 from .meter import Meter
 from .provider_factory import KNOWN_PROVIDERS
 from .quota import QuotaStore

@@ -10,13 +10,13 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from typing import NamedTuple
 
 from .account import AccountConfig
 from .catalog import own_names
 from .cli_common import one_line
 from .config import Config
 from .errors import AllCandidatesFailedError, InferRouterError, NoCandidatesError
+from .frozen import NamedTuple
 from .moments import moment_in_words
 from .quota import QuotaStore
 from .records import ChatRequest

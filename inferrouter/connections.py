@@ -19,8 +19,9 @@ import ssl
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, cast
 
+from .frozen import NamedTuple
 from .http_head import BodyReader, Response
 from .own_process import PROCESS
 from .wire import Stop, WireFault

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import binascii
 import os
+import stat
 from collections.abc import Mapping
 from dataclasses import field, replace
 from typing import Any
@@ -17,6 +18,8 @@ from .errors import InvalidRequestError
 from .frozen import frozen_value
 
 MEDIA_KINDS = ("image", "audio", "video", "document")
+MAX_FILE_BYTES = 512 << 20
+"""No provider takes as much within a request; their own limits are far below."""
 
 _MAGIC = (
     (b"\x89PNG\r\n\x1a\n", "image/png"),
@@ -85,7 +88,11 @@ class Part:
         import mimetypes
 
         try:
-            name = os.fspath(path)
+            name = os.fsdecode(path)
+            facts = os.stat(name)
+            if not stat.S_ISREG(facts.st_mode) or facts.st_size > MAX_FILE_BYTES:
+                fault = "is not a regular file" if facts.st_size <= MAX_FILE_BYTES else "is larger than any provider takes"
+                raise InvalidRequestError(message=f"Part.from_file cannot read {path!r}: it {fault}")
             with open(name, "rb") as file:
                 data = file.read()
         except (OSError, TypeError, ValueError) as exc:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import NamedTuple
 
 from .candidates import Candidate
 from .catalog import PRESETS
@@ -26,6 +25,7 @@ from .errors import (
     QuotaExceededError,
     RateLimitedError,
 )
+from .frozen import NamedTuple
 from .health import Verdict
 from .lazy_pattern import lazy_pattern
 from .limits import next_reset
@@ -57,16 +57,18 @@ class Failure(NamedTuple):
     reused: bool = False
 
 
-def failure_of(exc: Exception, candidate: Candidate, auth_next: bool = False) -> Failure | None:
+def failure_of(exc: Exception, candidate: Candidate, auth_next: bool = False, others: bool = False) -> Failure | None:
     """What `exc`, raised while `candidate` was called, means; None for an error of this library that no provider caused.
 
-    `auth_next`: whether a refused key lets the next candidate be tried.
+    `auth_next`: whether a refused key lets the next candidate be tried; `others`: whether there are any of other accounts.
     """
     if isinstance(exc, WireFault):
         error = error_from_fault(exc, candidate)
         return Failure(error, UNKNOWN_OUTCOME if exc.sent else _NOT_SENT, exc.reused)
     if isinstance(exc, ProviderError):
         error = wrong_address(attributed(exc, candidate), candidate)
+        if isinstance(error, AuthenticationError):
+            error.hint = _key_advice(candidate, others and not auth_next)
         return Failure(error, rule_for(error, auth_next))
     if isinstance(exc, InferRouterError):
         return None
@@ -121,7 +123,7 @@ def is_outage(error: ProviderError) -> bool:
     cause = error.__cause__
     if isinstance(cause, WireFault):
         return cause.kind in ("refused", "dns")
-    return error.status in (503, 529) and not is_overload(error)
+    return error.status in (503, 529)
 
 
 def is_overload(error: ProviderError) -> bool:
@@ -140,36 +142,55 @@ def is_answer(error: ProviderError) -> bool:
     return error.status is not None and error.status < 500
 
 
-def hold_key(error: ProviderError, candidate: Candidate) -> str:
-    """What is held: the account, everything that shares its quota, or one model there."""
+def hold_key(error: ProviderError, candidate: Candidate, embeds: bool = False) -> str:
+    """What is held: everything that shares the account's quota, or the account, and of it one model alone; what its key or its
+    address is to blame for, under these alone. A model that does not embed (`embeds`) may chat all the same."""
     bound = candidate.deployment.bound
-    own = isinstance(error, (AuthenticationError, ModelNotFoundError, ProviderUnavailableError))
-    owner = bound.account.id if own else bound.scope
     model_only = error.scope == "model" or isinstance(error, ModelNotFoundError)
+    owner = bound.scope
+    if isinstance(error, (AuthenticationError, ModelNotFoundError)):
+        owner = bound.embed_access if embeds and model_only else bound.access
+    elif isinstance(error, ProviderUnavailableError):
+        owner = bound.account.id
     return f"{owner}|{candidate.model}" if model_only else owner
 
 
-def reason_of(error: ProviderError) -> str:
-    """`error` in two words, for a hold; a refused key with what to do about it."""
+def reason_of(error: ProviderError, embeds: bool = False, key: str = "auth.api_key") -> str:
+    """`error` in two words, for a hold; a refused key with what to do about it. `embeds`: it was asked for vectors; `key`: where
+    the key is to be corrected."""
     status = f" ({error.status})" if error.status else ""
     if is_overload(error):
         return f"the model is overloaded{status}"
-    mend = ", check auth.api_key" if isinstance(error, AuthenticationError) else ""
-    return f"{type(error).__name__.removesuffix('Error')}{status}{mend}"
+    mend = f", check {key}" if isinstance(error, AuthenticationError) else ""
+    asked = " for embeddings" if embeds and isinstance(error, ModelNotFoundError) else ""
+    return f"{type(error).__name__.removesuffix('Error')}{status}{asked}{mend}"
 
 
-def notice_of(error: ProviderError, candidate: Candidate, name: str) -> str | None:
-    """What is to be said once about `error`, which waiting does not mend; None for all others. `name`: what was asked for."""
+def notice_of(error: ProviderError, candidate: Candidate, name: str, embeds: bool = False) -> str | None:
+    """What is to be said once about `error`, which waiting does not mend; None for all others. `name`: what was asked for,
+    `embeds`: for vectors."""
     who = f"{candidate.provider}/{candidate.account_id}"
     if isinstance(error, ModelNotFoundError):
         asked = "" if name == candidate.model else f"; take it out of {name!r}, or check its name"
-        return f"models: {who} does not serve {candidate.model!r}, which is passed over for an hour at a time{asked}"
+        what = f"does not embed with {candidate.model!r}" if embeds else f"does not serve {candidate.model!r}"
+        return f"models: {who} {what}, which is passed over for an hour at a time{asked}"
     if isinstance(error, AuthenticationError):
         return (
-            f"accounts: the key of {who} was refused, so it is passed over for ten minutes at a time; check its auth.api_key "
-            '(auth_errors = "raise" stops a call there)'
+            f"accounts: the key of {who} was refused, so it is passed over for ten minutes at a time; check "
+            f'{_place_of_key(candidate)} (auth_errors = "raise" stops a call there)'
         )
     return None
+
+
+def _key_advice(candidate: Candidate, others_wait: bool) -> str:
+    """What to do about a refused key. `others_wait`: others could serve, and are not asked."""
+    said = f"Check {_place_of_key(candidate)} and what the key is allowed to do; a corrected key is asked at once."
+    return f'{said} auth_errors = "next" lets other accounts serve meanwhile.' if others_wait else said
+
+
+def _place_of_key(candidate: Candidate) -> str:
+    variable = candidate.deployment.bound.account.auth.variable
+    return f"the variable {variable}" if variable else "this account's auth.api_key"
 
 
 def _rate_hold(error: ProviderError, candidate: Candidate, now: float) -> float:

@@ -11,9 +11,10 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 from .errors import InferRouterError, QuotaStoreError, router_closed
+from .frozen import NamedTuple
 from .limits import Limit
 from .own_process import PROCESS
 from .quota import Bucket, Headroom, Hold, Learning, QuotaStore, Refusal, Reservation

@@ -10,12 +10,11 @@ failed.
 from __future__ import annotations
 
 from enum import Enum
-from typing import NamedTuple
 from weakref import ref
 
 from .cell import Cell
 from .errors import ConfigError
-from .frozen import frozen_value
+from .frozen import NamedTuple, frozen_value
 from .outage import Outages
 from .own_process import PROCESS
 

@@ -14,10 +14,10 @@ import ssl
 import urllib.request
 from collections.abc import Callable
 from http.client import HTTPException
-from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from .connections import Connection, Destination, Pool, TimedSocket, connect, secure, tls_context
+from .frozen import NamedTuple
 from .http_head import BodyReader, Response
 from .secret import Secret
 from .validation import check_header_name, check_header_value, check_url, names_credential

@@ -9,7 +9,6 @@ Must never call a provider, sleep, or know threads.
 from __future__ import annotations
 
 from enum import Enum
-from typing import NamedTuple
 
 from .errors import (
     AllCandidatesFailedError,
@@ -26,6 +25,7 @@ from .errors import (
     UnknownModelError,
     router_closed,
 )
+from .frozen import NamedTuple
 
 BACKOFF_S = 0.5
 LONGEST_BACKOFF_S = 30.0

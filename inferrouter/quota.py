@@ -11,11 +11,11 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 from .costs import UNITS
 from .errors import ConfigError
-from .frozen import frozen_value, shown_once_made
+from .frozen import NamedTuple, frozen_value, shown_once_made
 from .limits import Limit
 from .quota_learned import Learned, Observation
 

@@ -11,9 +11,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from operator import is_not
-from typing import NamedTuple
 
 from .cell import Cell, Version
+from .frozen import NamedTuple
 from .quota import Headroom, Reservation
 from .quota_counting import BucketState, headrooms_of
 

@@ -11,9 +11,9 @@ import hashlib
 import json
 import math
 from functools import lru_cache
-from typing import NamedTuple
 
 from .errors import ConfigError, QuotaStoreError
+from .frozen import NamedTuple
 from .limits import Limit, window_bounds
 from .quota import Hold
 from .quota_blocks import SLOTS

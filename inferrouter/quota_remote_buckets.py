@@ -8,9 +8,9 @@ client library, nor how an operation travels.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import NamedTuple
 
 from .errors import QuotaStoreError
+from .frozen import NamedTuple
 from .limits import Limit
 from .quota import Bucket
 from .quota_counting import BucketState, redefined

@@ -17,13 +17,13 @@ def rest_account(table: RouteTable, ledger: GuardedStore, account_id: str, secon
 
     Raises `ConfigError` for an unknown id, or `QuotaStoreError` that says what did not happen.
     """
-    keys = table.hold_keys(account_id)
+    owners = table.hold_owners(account_id)
     what = f"account {account_id!r} was {'put to rest' if seconds else 'woken'}"
     try:
         if seconds:
-            kept = [ledger.hold_as_wished(keys[0], now + seconds, reason, now)]
+            kept = [ledger.hold_as_wished(owners[0], now + seconds, reason, now)]
         else:
-            held = [key for key in ledger.holds(now) if key.partition("|")[0] in keys]
+            held = [key for key in ledger.holds(now) if key.partition("|")[0] in owners]
             kept = [ledger.hold_as_wished(key, now, "", now) for key in held]
     except QuotaStoreError as exc:
         raise QuotaStoreError(f"{what.replace(' was ', ' was not ')}, as the quota store failed: {exc}") from exc

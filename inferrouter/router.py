@@ -7,13 +7,14 @@ the one walk. Starts no thread, and opens no connection before the first call. M
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self, Unpack, overload
 
 from .agreement import LOOK_EVERY_S
 from .assumptions import Assumed, with_catalog
 from .attempt import Runtime
-from .calls import chat_operation, embed_all
+from .calls import chat_operation, embed_all, embedding_name
 from .candidates import CallNeeds, find_candidates
 from .config import Config
 from .costs import estimate_chat
@@ -179,9 +180,14 @@ class Router(RouterMakers):
         max_wait: float | None = None,
         cancel: Cancel | None = None,
     ) -> EmbedResponse:
-        """Vectors for texts, all of one model. Parameters and errors as for `chat_completion`."""
+        """Vectors for texts, all of one model; without a name the alias "embed", else the default model.
+
+        Parameters and errors as for `chat_completion`.
+        """
         self._check(request, EmbedRequest, "embed")
         deadline, max_wait = self._bounds(timeout, max_wait)
+        if not request.model:
+            request = replace(request, model=embedding_name(self._config, self._route))
         route = self._route(request.model, deadline)
         trace = self._trace(request)
         return embed_all(request, route, self._runtime, self._config.allow_paid, deadline, max_wait, trace, as_cancel(cancel))

@@ -15,6 +15,7 @@ from typing import Any
 from .account import CATALOG, AccountConfig
 from .agreement import UNLIMITED, Agreement
 from .answer_sizes import AnswerSize, AnswerSizes
+from .bound_account import BoundAccount, bind
 from .catalog import ALIASES, offer, own_names
 from .catalog import capabilities as known_capabilities
 from .catalog_prices import list_price
@@ -26,7 +27,7 @@ from .frozen import EMPTY, frozen_value
 from .guarded_store import GuardedStore
 from .limit_rows import LimitRow
 from .limits import CALENDAR, Limit
-from .provider import Endpoint, Provider
+from .provider import Provider
 from .quota import Bucket, Headroom, allowance_key
 from .spelling import misspelt
 from .transport import Transport
@@ -34,23 +35,6 @@ from .transport import Transport
 MEDIA = frozenset(MEDIA_KINDS)
 MAX_CACHED_NAMES = 10_000
 _WILD = frozenset("*?[")
-
-
-@frozen_value
-class BoundAccount:
-    """One account, ready to be called. `scope` names its buckets: the account's, or its quota group's."""
-
-    account: AccountConfig
-    provider: Provider
-    endpoint: Endpoint
-    wire: Transport = field(repr=False)
-    order: int
-    scope: str
-
-    @property
-    def server(self) -> str:
-        """What is out when the provider is: one name at one address."""
-        return f"{self.account.provider} {self.endpoint.base_url}"
 
 
 class Deployment:
@@ -61,6 +45,7 @@ class Deployment:
     `allowance_key` is looked at by every call; `allowance` is that key with its unit, None while it counts no amount.
     `spends`: what is counted of its paid use in a day, with its units. `foreign`: allowances that hold for others alone.
     `answers`: how long its model's answers were; `token_ceiling`: the most tokens a call may need to fit into a whole limit.
+    `hold_keys`: where a hold keeps chats from it, `embed_hold_keys` embeddings.
     `free_charges`, `paid_charges`: the buckets of such calls, each with all that its unit says; `holds_places`: whether one of
     them counts calls under way.
     """
@@ -73,6 +58,7 @@ class Deployment:
         "bound",
         "bucket_keys",
         "capabilities",
+        "embed_hold_keys",
         "foreign",
         "free_buckets",
         "free_charges",
@@ -114,7 +100,9 @@ class Deployment:
         self.free_charges = _charges(self.free_buckets)
         self.bucket_keys = tuple(dict.fromkeys((self.allowance_key, *(key for key, _ in self.paid_buckets))))
         ids = dict.fromkeys((account.id, bound.scope))
-        self.hold_keys = (*ids, *(f"{name}|{model}" for name in ids))
+        shared = (*ids, bound.access, *(f"{name}|{model}" for name in ids))
+        self.hold_keys = (*shared, f"{bound.access}|{model}")
+        self.embed_hold_keys = (*shared, f"{bound.embed_access}|{model}")
         self.prices = prices_of(account, model)
         self.price = blended_price(self.prices)
         self.capabilities = _capabilities(account, model)
@@ -182,7 +170,7 @@ def route_over(name: str, deployments: Iterable[Deployment]) -> Route:
     chosen = tuple(deployments)
     users: dict[str, list[int]] = {}
     for place, deployment in enumerate(chosen):
-        for key in {*deployment.bucket_keys, *deployment.hold_keys, deployment.bound.account.id}:
+        for key in {*deployment.bucket_keys, *deployment.hold_keys, *deployment.embed_hold_keys, deployment.bound.account.id}:
             users.setdefault(key, []).append(place)
     keys = tuple(dict.fromkeys(key for deployment in chosen for key in deployment.bucket_keys))
     hold_keys = tuple(dict.fromkeys(key for deployment in chosen for key in deployment.hold_keys))
@@ -204,7 +192,7 @@ class RouteTable:
         self._aliases = {mapping.alias: mapping.models for mapping in config.models}
         self.providers = dict(providers)
         self.bound_accounts = tuple(
-            _bound(account, self.providers[account.provider], transport, order) for order, account in enumerate(config.accounts)
+            bind(account, self.providers[account.provider], transport, order) for order, account in enumerate(config.accounts)
         )
 
     def define_limits(self, now: float, say: Callable[[str, str], None] | None = None) -> None:
@@ -295,11 +283,11 @@ class RouteTable:
         default = [self._config.default_model] if self._config.default_model else []
         return tuple(dict.fromkeys([*self._aliases, *default, *steps, *stated, *declared]))
 
-    def hold_keys(self, account_id: str) -> tuple[str, ...]:
-        """The keys under which an account as a whole is held: its id, and its quota group's name. Raises `ConfigError`."""
+    def hold_owners(self, account_id: str) -> tuple[str, ...]:
+        """What the keys of an account's holds begin with: see `BoundAccount.hold_owners`. Raises `ConfigError`."""
         for bound in self.bound_accounts:
             if bound.account.id == account_id:
-                return tuple(dict.fromkeys((account_id, bound.scope)))
+                return bound.hold_owners
         raise ConfigError(
             f"account {account_id!r} is not configured; known: {', '.join(b.account.id for b in self.bound_accounts)}"
         )
@@ -383,13 +371,6 @@ def _by_window(bound: BoundAccount, made: Deployment, own: Sequence[Bucket]) -> 
         if unit == "input_tokens":  # what its provider calls tokens, where only these count
             found.setdefault(("tokens", span), bucket)
     return found
-
-
-def _bound(account: AccountConfig, provider: Provider, transport: Transport, order: int) -> BoundAccount:
-    base = (account.base_url or provider.base_url).rstrip("/")
-    scope = f"group:{account.quota_group}" if account.quota_group else account.id
-    endpoint = Endpoint(base, account.auth.api_key, account.headers)
-    return BoundAccount(account, provider, endpoint, getattr(provider, "wire", None) or transport, order, scope)
 
 
 def _account_buckets(bound: BoundAccount) -> list[Bucket]:

@@ -32,6 +32,7 @@ from .errors import (
     StreamInterruptedError,
     UnknownModelError,
 )
+from .failure_table import is_overload
 from .frozen import frozen_value
 
 Fields = tuple[tuple[str, str], ...]
@@ -124,7 +125,7 @@ def _all_failed(error: AllCandidatesFailedError, now: float) -> Problem:
     if all(isinstance(each, AuthenticationError) for each in errors):
         return _keys_refused(_reasons(error.attempts))
     limits = (RateLimitedError, QuotaExceededError)
-    if error.retry_at is not None and all(isinstance(each, limits) for each in errors):
+    if error.retry_at is not None and all(isinstance(each, limits) or is_overload(each) for each in errors):
         return _limited(f"every account that could serve this is limited ({_reasons(error.attempts)})", error.retry_at, now)
     if all(isinstance(each, ModelNotFoundError) for each in errors):
         return Problem(404, "invalid_request_error", "model_not_found", str(error), "model")

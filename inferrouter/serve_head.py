@@ -66,8 +66,10 @@ def parse_head(data: bytes) -> Head:
     if host is not None and not _HOST.fullmatch(host):
         raise BadRequest(400, "the Host header is not a host and a port")
     path = target.partition("?")[0].partition("#")[0]
-    connection = {word.strip().lower() for word in fields.get("connection", "").split(",")}
-    keeps = "close" not in connection if modern else "keep-alive" in connection
+    keeps = modern
+    if "connection" in fields:
+        words = {word.strip().lower() for word in fields["connection"].split(",")}
+        keeps = "close" not in words if modern else "keep-alive" in words
     length = _length(fields, modern)
     return Head(line[1].upper(), path, fields, host or "", length, keeps, modern)
 

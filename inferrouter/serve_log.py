@@ -122,7 +122,8 @@ class CallLog:
 
     def __init__(self, clock: Clock, metrics: MetricsMeter | None = None) -> None:
         self._clock = clock
-        self._changed = threading.Condition()
+        self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
         self._version = 0
         self._numbers = 0
         self._open: dict[int, Call] = {}
@@ -136,7 +137,7 @@ class CallLog:
 
     def begin(self, path: str, client: str) -> Call:
         """A call that has come."""
-        with self._changed:
+        with self._lock:
             self._numbers += 1
             call = Call(self._numbers, path, client, self._clock.time(), self._clock.monotonic())
             self._open[call.number] = call
@@ -156,7 +157,7 @@ class CallLog:
         call.state, call.status, call.error = state, status, error
         call.passed_over = call.passed_over[:KEPT_LINE]
         routing = call.routing
-        with self._changed:
+        with self._lock:
             self._open.pop(call.number, None)
             self._past.append(call)
             if routing is not None:
@@ -179,12 +180,12 @@ class CallLog:
 
     def touch(self) -> None:
         """Something else has changed: whoever looks is told."""
-        with self._changed:
+        with self._lock:
             self._tell()
 
     def changed(self, since: int, seconds: float) -> int:
         """The number of the latest change, as soon as it is not `since` or after so many seconds."""
-        with self._changed:
+        with self._lock:
             if self._version == since:
                 self._viewers += 1
                 try:
@@ -195,20 +196,20 @@ class CallLog:
 
     def under_way(self) -> list[Call]:
         """The calls that are not over, oldest first."""
-        with self._changed:
+        with self._lock:
             return list(self._open.values())
 
     def past(self) -> list[Call]:
         """The calls of the last hour, newest first."""
         since = self._clock.monotonic() - KEPT_S
-        with self._changed:
+        with self._lock:
             while self._past and self._past[0].began < since:
                 self._past.popleft()
             return list(reversed(self._past))
 
     def today(self) -> Today:
         """What was served today."""
-        with self._changed:
+        with self._lock:
             return self._today if self._today.day == self._day() else Today(self._day())
 
     def _day(self) -> int:

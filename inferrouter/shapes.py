@@ -80,6 +80,9 @@ def format_of_class(shape: Any) -> ShapedFormat:
         schema = freeze(make()) if make is not None else _closed(class_schema(shape))
     except InvalidRequestError as exc:
         raise InvalidRequestError(message=f"response_format cannot take {name_of(shape)}: {exc.message}") from exc
+    except RecursionError as exc:
+        message = f"response_format cannot take {name_of(shape)}: a type in it contains itself, so make that one a dataclass"
+        raise InvalidRequestError(message=message) from exc
     except Exception as exc:
         raise InvalidRequestError(message=f"response_format cannot take {name_of(shape)} ({type(exc).__name__}: {exc})") from exc
     strict = {"strict": True} if make is None and _is_strict(schema) else {}

@@ -22,6 +22,7 @@ from .simulator_prompt import Texts
 from .simulator_wire import Exchange, ScriptedResponse, Wire
 
 MAX_BODY = 64 * 1024 * 1024  # bytes
+POLL_S = 0.004  # how often the acceptor looks whether it is to stop, which whoever stops it waits for
 
 
 Respond = Callable[[str, str, Mapping[str, str], bytes], ScriptedResponse]
@@ -39,7 +40,7 @@ class Server(ThreadingHTTPServer):
         self._lock = threading.Lock()
         self._open: dict[Any, threading.Thread] = {}
         super().__init__(("127.0.0.1", port), _Handler)
-        self._acceptor = threading.Thread(target=self.serve_forever, args=(0.02,), name="simulator", daemon=True)
+        self._acceptor = threading.Thread(target=self.serve_forever, args=(POLL_S,), name="simulator", daemon=True)
 
     def start(self) -> None:
         """Begin to accept connections."""

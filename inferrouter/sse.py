@@ -8,7 +8,7 @@ Must never know JSON, HTTP, terminal markers or providers.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from .frozen import NamedTuple
 
 _BOM = b"\xef\xbb\xbf"
 

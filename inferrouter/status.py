@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from .agreement import UNLIMITED
+from .bound_account import BoundAccount
 from .candidates import Candidate, Instant
 from .costs import UNITS
 from .errors import Rejection
@@ -20,7 +21,7 @@ from .health import Health
 from .moments import moment_in_words, utc_in_words
 from .quota import Headroom, Hold
 from .quota_learned import Fact, Learned
-from .routes import BoundAccount, RouteTable
+from .routes import RouteTable
 
 
 @frozen_value
@@ -205,7 +206,10 @@ def _state(
     account = bound.account
     left = table.left_to_others(bound)
     limits = tuple(_limit_status(each, bound.scope, learned.get(each.key), left.get(each.key, 0.0)) for each in headrooms)
-    own = tuple(hold for key, hold in holds.items() if _is_of(key, account.id) or _is_of(key, bound.scope))
+    owners = bound.hold_owners
+    own = tuple(
+        Hold(bound.shown_key(key), hold.until, hold.reason) for key, hold in holds.items() if key.partition("|")[0] in owners
+    )
     out = health.outages.wait(bound.server, now.mono)
     if out > 0:
         own = (*own, Hold(f"provider:{account.provider}", now.wall + out, "the provider is out"))
@@ -214,10 +218,6 @@ def _state(
     shown = tuple(limit for limit in limits if limit.amount != UNLIMITED)
     zone = "" if account.reset == "rolling" else account.reset
     return AccountStatus(account.provider, account.id, shown, own, breaker.value, in_flight, spent, now.wall, zone)
-
-
-def _is_of(key: str, owner: str) -> bool:
-    return key == owner or key.startswith(f"{owner}|")
 
 
 def _limit_status(headroom: Headroom, scope: str, learned: Learned | None, leave: float) -> LimitStatus:

@@ -106,8 +106,11 @@ def plain_hint(hint: Any) -> Any:
             hint = hint.type
         elif hasattr(hint, "__supertype__"):
             hint = hint.__supertype__
-        elif type(hint).__name__ == "TypeAliasType":
+        elif type(hint).__name__ == "TypeAliasType":  # from a `type` statement, which Python 3.11 has not
             hint = hint.__value__
+        elif type(typing.get_origin(hint)).__name__ == "TypeAliasType":
+            alias = typing.get_origin(hint)
+            hint = _with_variables(alias.__value__, dict(zip(alias.__type_params__, typing.get_args(hint), strict=True)))
         else:
             return hint
 

@@ -11,8 +11,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
+from .frozen import NamedTuple
 from .own_process import PROCESS
 from .wire import RequestPhase, Stop, WireFault, WireRequest, fault_from
 

@@ -14,10 +14,10 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import NamedTuple
 from weakref import ref
 
 from .cell import Cell
+from .frozen import NamedTuple
 from .own_process import PROCESS
 
 LONG_S = 0.01

@@ -253,7 +253,7 @@ class _Round(Generic[T]):
                     outages.answered(*outage_places(candidate))
                 return answer
             except Exception as exc:
-                failure = failure_of(exc, candidate, self._auth_next(candidate))
+                failure = failure_of(exc, candidate, *self._auth_next(candidate))
                 if failure is None:
                     raise
                 if self._hung_up() and failure.error.status is None:
@@ -281,15 +281,17 @@ class _Round(Generic[T]):
                 self.operation.trace.learned(candidate, seen)
         if rule.hold is not None:
             until = max(rule.hold(error, candidate, runtime.clock.time()), runtime.clock.time() + rest)
-            key = hold_key(error, candidate)
-            runtime.ledger.hold(key, until, reason_of(error), runtime.clock.time())
+            embeds = self.operation.embeds
+            bound = candidate.deployment.bound
+            key, reason = hold_key(error, candidate, embeds), reason_of(error, embeds, bound.account.auth.place)
+            runtime.ledger.hold(key, until, reason, runtime.clock.time())
             if self.operation.trace is not None:
-                self.operation.trace.hold_begins(key, candidate, until, reason_of(error))
+                self.operation.trace.hold_begins(bound.shown_key(key), candidate, until, reason)
             self._held_until[key] = until
             self._say_once(error, candidate, key)
             if error.retryable:
                 place = (candidate.provider, candidate.account_id, candidate.model)
-                self._resting.append(Rejection(*place, f"held: {reason_of(error)}", until, "held"))
+                self._resting.append(Rejection(*place, f"held: {reason}", until, "held"))
         if rule.fatal:
             raise error
         if not isinstance(error, HELD) and not is_overload(error):
@@ -318,17 +320,17 @@ class _Round(Generic[T]):
                 self.operation.trace.hold_begins(f"provider:{candidate.provider}", candidate, until, "the provider is out")
         return 0.0
 
-    def _auth_next(self, candidate: Candidate) -> bool:
-        """Whether a refused key lets others be tried: never where there is no other account, and where nothing is configured only
-        if its own provider has another one."""
+    def _auth_next(self, candidate: Candidate) -> tuple[bool, bool]:
+        """Whether a refused key lets others be tried, and whether there are others: where nothing is configured only if its own
+        provider has another account."""
         others = [each.bound.account for each in self.route.deployments if each.bound.account.id != candidate.account_id]
         if self.runtime.auth_next is None:
-            return any(account.provider == candidate.provider for account in others)
-        return self.runtime.auth_next and bool(others)
+            return any(account.provider == candidate.provider for account in others), bool(others)
+        return self.runtime.auth_next and bool(others), bool(others)
 
     def _say_once(self, error: ProviderError, candidate: Candidate, key: str) -> None:
         """Tell the meter and `Router.warnings`, the first time, of what no waiting mends."""
-        text = notice_of(error, candidate, self.route.name)
+        text = notice_of(error, candidate, self.route.name, self.operation.embeds)
         if text:
             self.runtime.say(key, text, (candidate.provider, candidate.account_id, candidate.model))
 

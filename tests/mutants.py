@@ -34,6 +34,7 @@ class Mutant(NamedTuple):
     tests: tuple[str, ...]
 
 
+ROWS, CAPS, WAITS = ("test_limit_rows",), ("test_spend_caps",), ("test_router_waiting",)
 BROWSERS = ("test_serve_guard.Browsers",)
 HEADS = ("test_serve_head",)
 LEAVES = ("test_serve.Waits",)
@@ -407,6 +408,30 @@ MUTANTS = (
         ("test_assumptions",),
     ),
     Mutant("nothing is learned of answers", "attempt", "if self._expected.open_answers:", "if False:", ("test_estimates",)),
+    Mutant("true is one", "shapes", "type(value) is type(data) or", "True or", ("test_shapes",)),
+    Mutant(
+        "an overload is the account's", "failure_table", "if is_overload(error):\n        return _OVERLOAD", "", ("test_outage",)
+    ),
+    Mutant("an overload never rests longer", "outage", "least * 2.0 ** min(times, 20)", "least", ("test_outage",)),
+    Mutant(
+        "an overload takes the provider down",
+        "walk",
+        "if is_overload(error):\n            return outages",
+        "if False:\n            return outages",
+        ("test_outage",),
+    ),
+    Mutant("a taken place is waited for as a lease", "quota_counting", "min(retry_at, now + PLACE_WAIT_S)", "retry_at", ROWS),
+    Mutant("a wish that failed is kept quiet", "resting", "raise QuotaStoreError(f", "return str(f", ("test_resting",)),
+    Mutant(
+        "a void cap is kept quiet",
+        "walk",
+        'if text:\n            self.runtime.say(f"cap',
+        'if False:\n            self.runtime.say(f"cap',
+        CAPS,
+    ),
+    Mutant("a limit that is spent too is forgotten", "candidates", "return last.resets_at, f", "return back, f", WAITS),
+    Mutant("every batch waits anew", "calls", "max(max_wait - sum(waits), 0.0)", "max_wait", WAITS),
+    Mutant("a key in the place of a name", "validation", "return MASK if", "return text if", ("test_secrets.Configurations",)),
     Mutant("true is a number", "shapes", "and not isinstance(data, bool)", "", ("test_chat",)),
     Mutant("missing fields are filled", "shapes", "    if missing:\n", "    if False:\n", ("test_chat",)),
     Mutant(

@@ -29,11 +29,11 @@ def serve(router: Any, calls: int, method: Any = unary) -> Counter[str]:
 
 
 def main() -> None:
-    """16 calls once it is told to go; prints how many were served and how many refused."""
-    url, path = sys.argv[1:]
+    """So many calls once it is told to go; prints how many were served and how many refused."""
+    url, path, calls = sys.argv[1:]
     config = ir.Config(free_accounts(10), [alias_of("sim")], quota=ir.QuotaConfig("sqlite", path))
     with ir.Router(config, [ir.OpenAICompatProvider("sim", url)], clock=FakeClock()) as router:
         print("ready", flush=True)
         sys.stdin.readline()
-        ends = serve(router, 16)
+        ends = serve(router, int(calls))
     print(sum(ends[key] for key in KEYS), ends["NoCandidatesError"])

@@ -156,13 +156,13 @@ class Commands(JobCase):
 class Killed(JobCase):
     def test_again_and_again(self) -> None:
         """Killed at random moments, each row is in the output exactly once, and few were asked twice."""
-        kills, workers, count = (3, 4, 60) if LONG else (1, 4, 40)
-        limits = simulator.KeyLimits(rpm=5000)
+        kills, workers, count = (3, 4, 60) if LONG else (1, 4, 24)
+        limits = simulator.KeyLimits(rpd=5000)
         keys = {f"sk-{at}": limits for at in range(3)}
         with simulator.Simulator(keys=keys, latency_s=0.02) as provider:
             accounts = "".join(
                 f'[[accounts]]\nprovider = "local"\nid = "a{at}"\nbase_url = "{provider.base_url}"\n'
-                f'auth = {{ api_key = "{key}" }}\nlimits = {{ rpm = 5000 }}\n'
+                f'auth = {{ api_key = "{key}" }}\nlimits = {{ rpd = 5000 }}\n'
                 for at, key in enumerate(keys)
             )
             config = self.file("r.toml", f'default_model = "local/m"\n[quota]\nstore = "sqlite"\npath = "q.sqlite"\n{accounts}')

@@ -11,7 +11,7 @@ import unittest
 from collections import Counter
 from pathlib import Path
 
-from tests import ir, part
+from tests import ir, part, rounds
 from tests.fakes import HELLO, METHODS, FakeClock, account, http, make_router, streamed, threads, unary, used
 from tests.quota_worker import KEYS, free_accounts, serve
 from tests.servers import Peer, ScriptedServer
@@ -115,13 +115,15 @@ class Threads(unittest.TestCase):
 
 class Processes(unittest.TestCase):
     def test_exactly_what_is_free(self) -> None:
-        """4 processes on one file and 4 accounts of 10 are served exactly 40 times, and the rest is refused."""
+        """Processes on one file and 4 accounts of 10 are served exactly 40 times, and the rest is refused."""
+        processes = rounds(4, 2)
         with tempfile.TemporaryDirectory() as folder, Simulator(keys=dict.fromkeys(KEYS, KeyLimits(rpd=10))) as simulator:
             path = str(Path(folder, "quota.db"))
             command = [sys.executable, "-S", "-c", "from tests.quota_worker import main; main()", simulator.base_url, path]
+            command.append(str(64 // processes))
             pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
             env = os.environ | {"PYTHONPATH": str(Path(str(ir.__file__)).parents[1])}
-            running = [subprocess.Popen(command, **pipes, text=True, cwd=ROOT, env=env) for _ in range(4)]
+            running = [subprocess.Popen(command, **pipes, text=True, cwd=ROOT, env=env) for _ in range(processes)]
             try:
                 for process in running:
                     process.stdout.readline()  # type: ignore[union-attr]  # it is a pipe

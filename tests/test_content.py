@@ -149,6 +149,7 @@ class Parts(unittest.TestCase):
                 with open(path, "wb") as file:
                     file.write(data)
                 made = Part.from_file(path)
+                self.assertEqual(Part.from_file(os.fsencode(path)), made)
                 self.assertEqual((made.kind, made.data, made.filename), (kind, data, name))
             sound = os.path.join(folder, "f.wav")
             with open(sound, "wb") as file:
@@ -159,6 +160,13 @@ class Parts(unittest.TestCase):
                 file.write(b"hello")
             self.refused("cannot tell the type", Part.from_file, nameless)
             self.refused("cannot read", Part.from_file, folder)
+            with open(sound, "ab") as file:
+                file.truncate(content.MAX_FILE_BYTES + 1)  # without a byte on the disk
+            self.refused("larger than any provider takes", Part.from_file, sound)
+            if hasattr(os, "mkfifo"):
+                os.mkfifo(os.path.join(folder, "pipe.png"))
+                self.refused("not a regular file", Part.from_file, os.path.join(folder, "pipe.png"))
+                self.refused("not a regular file", Part.from_file, "/dev/zero")
             self.refused("cannot read", Part.from_file, os.path.join(folder, "none.png"))
         self.refused("cannot read", Part.from_file, 5.5)
         self.refused("cannot read", Part.from_file, "a\0b")

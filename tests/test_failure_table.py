@@ -139,9 +139,11 @@ class Holds(unittest.TestCase):
     def test_who_is_held(self) -> None:
         """A refused key holds one account, a model one model there; quota and rate limits hold all who share the quota."""
         rows: list[tuple[Any, str]] = [
-            (errors.AuthenticationError(), "a"),
-            (errors.AuthenticationError(scope="model"), "a|m"),
-            (errors.ModelNotFoundError(), "a|m"),
+            (errors.AuthenticationError(), "access"),
+            (errors.AuthenticationError(scope="model"), "access|m"),
+            (errors.ModelNotFoundError(), "access|m"),
+            (errors.AddressNotFoundError(), "access|m"),
+            (errors.ProviderUnavailableError(scope="model"), "a|m"),
             (errors.QuotaExceededError(), "group:g"),
             (errors.QuotaExceededError(scope="model"), "group:g|m"),
             (errors.RateLimitedError(), "group:g"),
@@ -149,8 +151,9 @@ class Holds(unittest.TestCase):
         ]
         for error, key in rows:
             found = candidate(quota_group="g")
-            self.assertEqual(failures.hold_key(error, found), key)
-            self.assertIn(key, found.deployment.hold_keys)
+            self.assertEqual(failures.hold_key(error, found), key.replace("access", found.deployment.bound.access))
+            self.assertIn(failures.hold_key(error, found), found.deployment.hold_keys)
+            self.assertIn(failures.hold_key(error, found, embeds=True), found.deployment.embed_hold_keys)
         self.assertEqual(failures.hold_key(errors.RateLimitedError(), candidate()), "a")
 
     def test_reasons_are_short(self) -> None:

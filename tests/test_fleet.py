@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tests import LONG, ir, part
+from tests import ir, part, rounds
 from tests.benchmarks import fleet
 
 simulator = part("simulator")
@@ -76,7 +76,7 @@ class Short(unittest.TestCase):
     def test_bars(self) -> None:
         """Where limits are known nearly all is served and nothing refused; where they are wrong nearly so, after a minute."""
         for name in ("known", "twice", "silent", "foreign", "restarts"):
-            result = self.run_for(name, 4 if LONG else 2)
+            result = self.run_for(name, rounds(4, 1 if name in fleet.LEARNS else 2))
             least, most = fleet.BARS[name]
             with self.subTest(name, result=str(result)):
                 self.assertGreaterEqual(result.shares[0], least)

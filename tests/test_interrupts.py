@@ -97,13 +97,13 @@ class Fixture:
         self.clock.advance(31)
 
 
-def points(fixture: Fixture, name: str, call: Callable[[Any], Any], probe: bool = False) -> list[int]:
+def points(fixture: Fixture, name: str, call: Callable[[Any], Any], probe: bool = False, count: int = POINTS) -> list[int]:
     """Some steps of such a call, always the same ones."""
     call(fixture.router)
     if probe:
         fixture.trip()
     steps = steps_of(lambda: call(fixture.router))
-    return sorted(random.Random(name).sample(range(1, steps + 1), POINTS))
+    return sorted(random.Random(name).sample(range(1, steps + 1), count))
 
 
 class AtAnyPoint(unittest.TestCase):
@@ -111,7 +111,7 @@ class AtAnyPoint(unittest.TestCase):
         """Wherever a call is cut off, none is under way afterwards, and the next is answered."""
         for name, call in CALLS.items():
             fixture = Fixture()
-            for at in points(fixture, name, call):
+            for at in points(fixture, name, call, count=2 * POINTS):
                 cut = Stepper(partial(call, fixture.router), at, keep=name in WHOLE)
                 self.assertEqual(fixture.state().in_flight, 0, (name, cut.place))
                 self.assertEqual(fixture.router.chat_completion(HELLO).text, "one two three", (name, cut.place))
@@ -200,7 +200,7 @@ class InTheMidst(unittest.TestCase):
             self.assertEqual((cut.ended, bool(cut.place)), (True, bool(done)), (name, cut.place))
             state = fixture.state()
             self.assertEqual((state.limits[0].used - before, state.in_flight), (1 + len(done), 0), (name, cut.place))
-        self.assertGreater(reached, POINTS // 2)
+        self.assertGreater(reached, POINTS // 4)
 
     def test_in_memory(self) -> None:
         """A call in the midst of a call, at any bytecode of it, over the store in memory and with a meter that counts."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import logging
+import os
 import traceback
 import unittest
 from typing import Any
@@ -134,7 +135,10 @@ class Proxies(unittest.TestCase):
                 ),
             ):
                 for scheme in ("http", "https"):
-                    with self.subTest(address, scheme=scheme), environment(**{f"{scheme}_proxy": address}):
+                    with (
+                        self.subTest(address, scheme=scheme),
+                        environment(**{f"{scheme}_proxy": address, "SSL_CERT_FILE": os.devnull}),
+                    ):
                         error = self.call(f"{scheme}://api.test/v1")
                         self.assertIsInstance(error, ir.InferRouterError)
                         self.assertNotIn(PASSWORD, everything(error))

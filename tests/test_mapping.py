@@ -252,7 +252,7 @@ class Pacing(unittest.TestCase):
         """On real time a row that waits hours for its slot is sent home by `close` at once."""
         router, provider = mock_router({"rpd": 3}, clock=ir.SystemClock())
         with router:
-            run = router.map(itertools.repeat("x"), workers=4, ordered=False)
+            run = router.map(itertools.repeat("x"), workers=4, ordered=False)  # of four at once any three have the slots
             self.assertEqual([next(run).ok for _ in range(3)], [True] * 3)
             run.close()
         self.assertEqual(len(provider.calls), 3)

@@ -75,12 +75,12 @@ class BlocksTest(unittest.TestCase):
         """Every Python block runs as it stands, and prints something where it has a print."""
         self.stand_in()
         capacity, real = part("capacity"), part("capacity").serving
-        if not LONG:  # what a week carries takes a while to reckon; a day of it shows the same
+        if not LONG:  # what a week carries takes a while to reckon; two hours of it show the same
 
-            def a_day(deployments: Any, ledger: Any, now: float, end: float, *needs: Any) -> Any:
-                return real(deployments, ledger, now, min(end, now + 86_400.0), *needs)
+            def two_hours(deployments: Any, ledger: Any, now: float, end: float, *needs: Any) -> Any:
+                return real(deployments, ledger, now, min(end, now + 7200.0), *needs)
 
-            self.parts.enter_context(mock.patch.object(capacity, "serving", a_day))
+            self.parts.enter_context(mock.patch.object(capacity, "serving", two_hours))
         (self.folder / "inferrouter.toml").write_text(blocks("toml")[0][1], encoding="utf-8")
         (self.folder / "texts.txt").write_text("one\ntwo\n", encoding="utf-8")
         space: dict[str, Any] = {"ir": ir}

@@ -177,8 +177,11 @@ class Buckets(unittest.TestCase):
         self.assertEqual(first.bucket_keys, ("group:g/allowance", "group:g/rpm", "group:g|m/rpd", "group:g/spend"))
         self.assertEqual(first.bucket_keys, second.bucket_keys)
         self.assertEqual(other.bucket_keys, ("c/allowance",))
-        self.assertEqual(second.hold_keys, ("b", "group:g", "b|m", "group:g|m"))
-        self.assertEqual(other.hold_keys, ("c", "c|m"))
+        access = second.bound.access
+        self.assertEqual(second.hold_keys, ("b", "group:g", access, "b|m", "group:g|m", f"{access}|m"))
+        access = other.bound.access
+        self.assertEqual(other.hold_keys, ("c", access, "c|m", f"{access}|m"))
+        self.assertEqual(other.embed_hold_keys, ("c", access, "c|m", f"{access} embed|m"))
         fixture.used("group:g/allowance", 10)
         free = {found.account_id for found in fixture.find_candidates().candidates}
         self.assertEqual(free, {"c"})

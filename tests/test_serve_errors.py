@@ -35,6 +35,12 @@ TABLE: list[tuple[Any, int, str, str | None]] = [
     (tried(ir.ProviderUnavailableError("p")), 502, "server_error", "all_providers_failed"),
     (tried(ir.AttemptTimeoutError("p")), 504, "server_error", "all_providers_failed"),
     (
+        tried(ir.ProviderUnavailableError("p", status=503, scope="model"), ir.RateLimitedError("p"), retry_at=NOON + 9),
+        429,
+        "rate_limit_error",
+        "rate_limit_exceeded",
+    ),
+    (
         tried(ir.RateLimitedError("p"), ir.ProviderUnavailableError("p"), retry_at=NOON),
         502,
         "server_error",

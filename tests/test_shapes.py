@@ -190,6 +190,17 @@ class Values(unittest.TestCase):
         self.refused(UserId, '"5"')
         self.assertEqual(self.value(typing.Final[int], "5"), 5)
 
+    @unittest.skipUnless(hasattr(typing, "TypeAliasType"), "this Python has no `type` statement")
+    def test_type_statements(self) -> None:
+        """What a `type` statement names is what it stands for, with its parameters; one that contains itself is refused."""
+        made: dict[str, Any] = {}
+        exec("type Id = int\ntype Many[X] = list[X]\ntype Endless = int | list[Endless]", made)  # older ones can not read it
+        self.assertEqual(self.value(made["Id"], "5"), 5)
+        self.assertEqual(self.value(made["Many"][int], "[5]"), [5])
+        self.refused(made["Many"][int], '["x"]', r"One.value\[0\] is a whole number")
+        with self.assertRaisesRegex(ir.InvalidRequestError, "contains itself, so make that one a dataclass"):
+            ir.ChatRequest("x", response_format=one(made["Endless"]))
+
     def test_a_set_of_what_no_set_holds(self) -> None:
         """It does not fit, in words."""
         self.refused(set[Any], "[[1]]", "One.value is refused by set")

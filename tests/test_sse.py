@@ -20,11 +20,11 @@ CASES = json.loads((Path(__file__).parent / "data" / "sse_cases.json").read_text
 
 
 def cuts(stream: bytes) -> Iterator[list[bytes]]:
-    """Whole, byte by byte, in sevens, and in two with nothing between, at every place (at fifty of a very long stream)."""
+    """Whole, byte by byte, in sevens, and in two with nothing between, at every place (at fifty of a long stream)."""
     yield [stream]
     yield [stream[i : i + 1] for i in range(len(stream))]
     yield [stream[i : i + 7] for i in range(0, len(stream), 7)]
-    step = 1 if len(stream) <= 1000 else len(stream) // 50
+    step = 1 if len(stream) <= rounds(1000, 150) else len(stream) // 50
     for i in range(0, len(stream) + 1, step):
         yield [stream[:i], b"", stream[i:]]
 
@@ -152,7 +152,7 @@ class Limits(unittest.TestCase):
         reader = sse.Reader(max_event=1 << 20)
         tracemalloc.start()
         try:
-            for _ in range(100):
+            for _ in range(rounds(100, 30)):
                 reader.feed(b": keep-alive\nunknown: line\n" * 1000)
             self.assertLess(tracemalloc.get_traced_memory()[0], 100_000)
             tracemalloc.reset_peak()

@@ -44,17 +44,25 @@ CATALOG = "catalog"
 class Auth:
     """How an account proves itself: `api_key`, a string or a `Secret`; "" means that the provider asks for none.
 
-    `fault`: what was wrong with what was given, with its path below the account; "": nothing.
+    `variable`: of the environment, that it came from; "": none. `fault`: what was wrong with what was given, with its path below
+    the account; "": nothing.
     """
 
     api_key: Secret
+    variable: str = field(repr=False, compare=False)
     fault: str = field(repr=False)
 
-    def __init__(self, api_key: str | Secret = "") -> None:
+    def __init__(self, api_key: str | Secret = "", variable: str = "") -> None:
         good = isinstance(api_key, (str, Secret))
         fault = "" if good else f"auth.api_key: must be a string, not {describe_type(api_key)}; is its variable set?"
         object.__setattr__(self, "api_key", Secret(api_key if good else ""))
+        object.__setattr__(self, "variable", variable)
         object.__setattr__(self, "fault", fault)
+
+    @property
+    def place(self) -> str:
+        """Where the key is to be corrected."""
+        return self.variable or "auth.api_key"
 
 
 @frozen_value

@@ -22,7 +22,7 @@ from .frozen import NamedTuple
 from .guarded_store import GuardedStore
 from .health import BreakerState, Health
 from .limits import MAX_AMOUNT
-from .moments import moment_in_words
+from .moments import clock_in_words, moment_in_words
 from .outage import Outages, places_of
 from .quota import PLACE_WAIT_S, Headroom, Hold, Refusal
 from .records import ChatRequest
@@ -148,9 +148,10 @@ def assess(
         keys = deployment.hold_keys if needs.request is not None else deployment.embed_hold_keys
         hold = max((holds[key] for key in keys if key in holds), key=_until, default=None)
         if hold is not None:
-            # A key that was refused is not mended by waiting.
-            until = None if hold.reason.startswith("Authentication") else hold.until
-            return _rejection(deployment, "held", f"held: {hold.reason}", until)
+            if hold.reason.startswith("Authentication"):  # waiting does not mend a key
+                ends = clock_in_words(hold.until, with_date=False)
+                return _rejection(deployment, "held", f"held: {hold.reason}; the hold ends at {ends}")
+            return _rejection(deployment, "held", f"held: {hold.reason}", hold.until)
     state, wait, in_flight = health.peek(account.id, now.mono)
     if wait > 0 and state is not BreakerState.CLOSED:
         return _rejection(deployment, "breaker", "the breaker is open after repeated failures", now.wall + wait)

@@ -46,7 +46,7 @@ def accounts_from_env(env: Mapping[str, str]) -> Found:
             if same is not None:
                 found.notes.append(f"{name}: holds the same key as {same}, so it is counted once")
             elif account_id not in (account.id for account in seen.values()):
-                seen[name] = _account(row, account_id, key, base_url)
+                seen[name] = _account(row, account_id, Auth(key, name), base_url)
         if seen and base_url is not None:
             found.notes.append(f"{row.base_url_env}: {row.name} is reached at the address in this variable")
         found.accounts.extend(seen.values())
@@ -157,11 +157,11 @@ def _numbered(env: Mapping[str, str]) -> dict[str, list[tuple[int, str]]]:
     return found
 
 
-def _account(row: Preset, account_id: str, key: Secret, base_url: str | None) -> AccountConfig:
+def _account(row: Preset, account_id: str, auth: Auth, base_url: str | None) -> AccountConfig:
     return AccountConfig(
         provider=row.name,
         id=account_id,
-        auth=Auth(key),
+        auth=auth,
         base_url=base_url,
         limits=row.limits,
         model_limits=row.model_limits,

@@ -130,7 +130,7 @@ class NoCandidatesError(InferRouterError):
         super().__init__(self.rejections)
 
     def __str__(self) -> str:
-        why = "; ".join(map(str, self.rejections)) or "no account serves this model"
+        why = _reasons(self.rejections) or "no account serves this model"
         return f"no candidate can take this request: {why}. {_when(self)}"
 
 
@@ -138,7 +138,7 @@ class MultimodalUnavailableError(NoCandidatesError):
     """Every candidate was left out because it cannot take the request's media."""
 
     def __str__(self) -> str:
-        why = "; ".join(map(str, self.rejections))
+        why = _reasons(self.rejections)
         return (
             f"no candidate can take this request's media: {why}. "
             "Name a model that can, or declare it under the account's capabilities."
@@ -164,13 +164,11 @@ class AllCandidatesFailedError(InferRouterError):
         super().__init__(self.attempts)
 
     def __str__(self) -> str:
-        tried = "; ".join(f"[{i}] {str(attempt).rstrip('.')}" for i, attempt in enumerate(self.attempts, 1))
-        skipped = f" Left out: {'; '.join(map(str, self.rejections))}." if self.rejections else ""
+        tried = _failures(self.attempts)
+        skipped = f" Left out: {_reasons(self.rejections)}." if self.rejections else ""
         count = len(self.attempts)
         head = "the only attempt" if count == 1 else f"all {count} attempts"
-        at_once = self.retryable and self.retry_at is None
-        next_step = "An account at another provider could take over." if at_once else _when(self)
-        return f"{head} failed: {tried}.{skipped} {next_step}"
+        return f"{head} failed: {tried}.{skipped} {_next_step(self)}".rstrip()
 
 
 class ProviderError(InferRouterError):
@@ -245,10 +243,7 @@ class ContextWindowError(InvalidRequestError):
 class AuthenticationError(ProviderError):
     """401, 403, or a body that means a bad key. The account is held for ten minutes."""
 
-    hint = (
-        "Check this account's auth.api_key and what the key is allowed to do; "
-        'auth_errors = "next" lets other accounts serve meanwhile.'
-    )
+    hint = "Check this account's auth.api_key and what the key is allowed to do; a corrected key is asked at once."
 
 
 class QuotaExceededError(ProviderError):
@@ -368,11 +363,59 @@ def _number(given: Any) -> float | None:
         return None
 
 
+def _reasons(rejections: Sequence[Rejection]) -> str:
+    """Every rejection, those of one account with the same reason as one."""
+    groups: dict[tuple[str, str, str], dict[str, None]] = {}
+    for each in rejections:
+        groups.setdefault((each.provider, each.account_id, each.reason), {})[each.model] = None
+    return "; ".join(
+        printable(f"{provider}/{account_id} ({_models(list(models))}): {reason}")
+        for (provider, account_id, reason), models in groups.items()
+    )
+
+
+def _failures(attempts: Sequence[Attempt]) -> str:
+    """Every attempt with its number, those of one account that say the same of several models as one."""
+    groups: dict[tuple[str, str, str], list[int]] = {}
+    for number, each in enumerate(attempts):
+        said = str(each).rstrip(".")
+        alike = said.replace(each.model, "\0") if each.model else said
+        groups.setdefault((each.provider, each.account_id, alike), []).append(number)
+    texts = []
+    for numbers in groups.values():
+        first, last = attempts[numbers[0]], numbers[-1]
+        models = list(dict.fromkeys(attempts[number].model for number in numbers))
+        in_a_row = last - numbers[0] == len(numbers) - 1
+        which = f"{numbers[0] + 1}-{last + 1}" if in_a_row and len(numbers) > 2 else ", ".join(str(n + 1) for n in numbers[:10])
+        said = str(first).rstrip(".")
+        texts.append(f"[{which}] " + said.replace(f"({first.model})", f"({printable(_models(models))})", 1))
+    return "; ".join(texts)
+
+
+def _models(names: Sequence[str]) -> str:
+    """One name, or the first with how many more there are."""
+    if len(names) <= 3:
+        return ", ".join(names)
+    return f"{names[0]} and {len(names) - 1} more"
+
+
+def _next_step(error: AllCandidatesFailedError) -> str:
+    """What to do once everything failed, beyond what each failure says itself."""
+    if error.retry_at is not None:
+        return _when(error)
+    failed = [each.error for each in error.attempts]
+    if any(each.retryable for each in failed):
+        providers = {each.provider for each in error.attempts} | {each.provider for each in error.rejections}
+        busy = len(providers) == 1 and all(each.status is not None for each in failed)
+        return "An account at another provider could take over." if busy else ""
+    return _when(error) if error.rejections or not failed else ""
+
+
 def _when(error: NoCandidatesError | AllCandidatesFailedError) -> str:
     """What waiting would do for the caller."""
     retry_at, patience = error.retry_at, error.patience
     if retry_at is None:
-        return "Waiting does not help: add an account, allow paid use, or change the request."
+        return _mended_by(error.rejections)
     if patience is None:
         return f"The soonest is free at {utc_in_words(retry_at)}: wait (max_wait does it for you), or add an account."
     zone = next((each.zone for each in error.rejections if each.retry_at == retry_at), "")
@@ -384,6 +427,23 @@ def _when(error: NoCandidatesError | AllCandidatesFailedError) -> str:
     if patience.seconds >= needed:
         return f"{soonest}: ask again then, or add an account."
     return f"{soonest}: wait (max_wait={max(1, math.ceil(needed))} does it for you), or add an account."
+
+
+def _mended_by(rejections: Sequence[Rejection]) -> str:
+    """What helps where no time does."""
+    codes = {each.code for each in rejections}
+    if "held" in codes:  # without a time to wait for: a key that was refused
+        package = __name__.rpartition(".")[0]
+        return (
+            f"Correct the key, and it is asked at once; python3 -m {package} doctor asks the same one again, and ends the "
+            "hold if it serves."
+        )
+    steps = ["add an account"]
+    if "paid_not_allowed" in codes or not codes:
+        steps.append("allow paid use (allow_paid = true)")
+    if codes != {"paid_not_allowed"}:
+        steps.append("change the request")
+    return f"Waiting does not help: {', '.join(steps[:-1])}{',' * (len(steps) > 2)} or {steps[-1]}."
 
 
 def _rebuild(cls: type[InferRouterError], args: tuple[Any, ...], facts: dict[str, Any]) -> InferRouterError:

@@ -57,16 +57,18 @@ class Failure(NamedTuple):
     reused: bool = False
 
 
-def failure_of(exc: Exception, candidate: Candidate, auth_next: bool = False) -> Failure | None:
+def failure_of(exc: Exception, candidate: Candidate, auth_next: bool = False, others: bool = False) -> Failure | None:
     """What `exc`, raised while `candidate` was called, means; None for an error of this library that no provider caused.
 
-    `auth_next`: whether a refused key lets the next candidate be tried.
+    `auth_next`: whether a refused key lets the next candidate be tried; `others`: whether there are any of other accounts.
     """
     if isinstance(exc, WireFault):
         error = error_from_fault(exc, candidate)
         return Failure(error, UNKNOWN_OUTCOME if exc.sent else _NOT_SENT, exc.reused)
     if isinstance(exc, ProviderError):
         error = wrong_address(attributed(exc, candidate), candidate)
+        if isinstance(error, AuthenticationError):
+            error.hint = _key_advice(candidate, others and not auth_next)
         return Failure(error, rule_for(error, auth_next))
     if isinstance(exc, InferRouterError):
         return None
@@ -153,12 +155,13 @@ def hold_key(error: ProviderError, candidate: Candidate, embeds: bool = False) -
     return f"{owner}|{candidate.model}" if model_only else owner
 
 
-def reason_of(error: ProviderError, embeds: bool = False) -> str:
-    """`error` in two words, for a hold; a refused key with what to do about it. `embeds`: it was asked for vectors."""
+def reason_of(error: ProviderError, embeds: bool = False, key: str = "auth.api_key") -> str:
+    """`error` in two words, for a hold; a refused key with what to do about it. `embeds`: it was asked for vectors; `key`: where
+    the key is to be corrected."""
     status = f" ({error.status})" if error.status else ""
     if is_overload(error):
         return f"the model is overloaded{status}"
-    mend = ", check auth.api_key" if isinstance(error, AuthenticationError) else ""
+    mend = f", check {key}" if isinstance(error, AuthenticationError) else ""
     asked = " for embeddings" if embeds and isinstance(error, ModelNotFoundError) else ""
     return f"{type(error).__name__.removesuffix('Error')}{status}{asked}{mend}"
 
@@ -173,10 +176,21 @@ def notice_of(error: ProviderError, candidate: Candidate, name: str, embeds: boo
         return f"models: {who} {what}, which is passed over for an hour at a time{asked}"
     if isinstance(error, AuthenticationError):
         return (
-            f"accounts: the key of {who} was refused, so it is passed over for ten minutes at a time; check its auth.api_key "
-            '(auth_errors = "raise" stops a call there)'
+            f"accounts: the key of {who} was refused, so it is passed over for ten minutes at a time; check "
+            f'{_place_of_key(candidate)} (auth_errors = "raise" stops a call there)'
         )
     return None
+
+
+def _key_advice(candidate: Candidate, others_wait: bool) -> str:
+    """What to do about a refused key. `others_wait`: others could serve, and are not asked."""
+    said = f"Check {_place_of_key(candidate)} and what the key is allowed to do; a corrected key is asked at once."
+    return f'{said} auth_errors = "next" lets other accounts serve meanwhile.' if others_wait else said
+
+
+def _place_of_key(candidate: Candidate) -> str:
+    variable = candidate.deployment.bound.account.auth.variable
+    return f"the variable {variable}" if variable else "this account's auth.api_key"
 
 
 def _rate_hold(error: ProviderError, candidate: Candidate, now: float) -> float:

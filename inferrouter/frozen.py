@@ -79,6 +79,8 @@ def quick(cls: type[C]) -> type[C]:
     not refuse, and then becomes the class: 0.3 us less a value, of which a chunk of a stream is three.
     """
     made: Any = cls
+    if hasattr(made, "__post_init__"):
+        raise TypeError(f"{cls.__name__} checks what it is made of: call it itself")
     fields = [each for each in made.__dataclass_fields__.values() if each.init]
     names: dict[str, Any] = {"_twin": type("_Twin", (), {"__slots__": made.__slots__}), "_new": object.__new__, "_class": cls}
     names |= {f"_default_{each.name}": each.default for each in fields if each.default is not MISSING}

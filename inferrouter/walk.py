@@ -257,7 +257,7 @@ class _Round(Generic[T]):
                     outages.answered(*outage_places(candidate))
                 return answer
             except Exception as exc:
-                failure = failure_of(exc, candidate, self._auth_next(candidate))
+                failure = failure_of(exc, candidate, *self._auth_next(candidate))
                 if failure is None:
                     raise
                 if self._hung_up() and failure.error.status is None:
@@ -286,10 +286,11 @@ class _Round(Generic[T]):
         if rule.hold is not None:
             until = max(rule.hold(error, candidate, runtime.clock.time()), runtime.clock.time() + rest)
             embeds = self.operation.embeds
-            key, reason = hold_key(error, candidate, embeds), reason_of(error, embeds)
+            bound = candidate.deployment.bound
+            key, reason = hold_key(error, candidate, embeds), reason_of(error, embeds, bound.account.auth.place)
             runtime.ledger.hold(key, until, reason, runtime.clock.time())
             if self.operation.trace is not None:
-                self.operation.trace.hold_begins(candidate.deployment.bound.shown_key(key), candidate, until, reason)
+                self.operation.trace.hold_begins(bound.shown_key(key), candidate, until, reason)
             self._held_until[key] = until
             self._say_once(error, candidate, key)
             if error.retryable:
@@ -323,13 +324,13 @@ class _Round(Generic[T]):
                 self.operation.trace.hold_begins(f"provider:{candidate.provider}", candidate, until, "the provider is out")
         return 0.0
 
-    def _auth_next(self, candidate: Candidate) -> bool:
-        """Whether a refused key lets others be tried: never where there is no other account, and where nothing is configured only
-        if its own provider has another one."""
+    def _auth_next(self, candidate: Candidate) -> tuple[bool, bool]:
+        """Whether a refused key lets others be tried, and whether there are others: where nothing is configured only if its own
+        provider has another account."""
         others = [each.bound.account for each in self.route.deployments if each.bound.account.id != candidate.account_id]
         if self.runtime.auth_next is None:
-            return any(account.provider == candidate.provider for account in others)
-        return self.runtime.auth_next and bool(others)
+            return any(account.provider == candidate.provider for account in others), bool(others)
+        return self.runtime.auth_next and bool(others), bool(others)
 
     def _say_once(self, error: ProviderError, candidate: Candidate, key: str) -> None:
         """Tell the meter and `Router.warnings`, the first time, of what no waiting mends."""

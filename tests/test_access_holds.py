@@ -52,6 +52,33 @@ class Keys(Case):
             self.router(provider, headers={"Authorization": KEY}).chat("Hello!")
         self.assertTrue(self.router(provider, headers={"Authorization": CORRECTED}).chat("Hello!").text)
 
+    def test_the_error_says_when_it_ends_and_what_ends_it(self) -> None:
+        """Who asks again is told when the hold ends, that a corrected key is asked at once, and what asks the same one again."""
+        router = self.router(ir.MockProvider("sim", [401]), auth=ir.Auth(KEY))
+        with self.assertRaisesRegex(ir.AuthenticationError, "Check this account's auth.api_key") as first:
+            router.chat("Hello!")
+        self.assertNotIn("auth_errors", str(first.exception))
+        ends = part("moments").clock_in_words(self.clock.now + 600, with_date=False)
+        with self.assertRaises(ir.NoCandidatesError) as caught:
+            router.chat("Hello!")
+        text = str(caught.exception)
+        self.assertIn(f"check auth.api_key; the hold ends at {ends}. Correct the key, and it is asked at once", text)
+        self.assertIn("doctor asks the same one again", text)
+        self.assertNotIn("Waiting does not help", text)
+
+    def test_a_key_of_the_environment_is_named_by_its_variable(self) -> None:
+        """Whoever has no configuration file is told which variable to look at."""
+        provider = ir.MockProvider("gemini", default=401)
+        env = {"GEMINI_API_KEY": KEY, "GEMINI_API_KEY_2": CORRECTED}
+        with ir.Router.from_env(env, providers=[provider], clock=self.clock) as router:
+            for kind in (ir.AllCandidatesFailedError, ir.NoCandidatesError):
+                with self.assertRaises(kind) as caught:
+                    router.chat("Hello!", model="gemini/gemini-3.5-flash")
+                for variable in env:
+                    self.assertRegex(str(caught.exception), rf"(?i)check (the variable )?{variable}\b")
+                self.assertNotIn("auth.api_key", str(caught.exception))
+            self.assertIn("check the variable GEMINI_API_KEY_2 ", router.warnings[-1])
+
     def test_limits_stay_with_the_account(self) -> None:
         """What a key is not to blame for, such as a 429, holds the account whatever its key is."""
         with self.assertRaises(ir.AllCandidatesFailedError):

@@ -117,6 +117,11 @@ class Tree(unittest.TestCase):
         self.assertTrue(errors.AllCandidatesFailedError([denied, errors.Attempt("p", "a", "m", unavailable())]).retryable)
 
 
+def busy(provider: str, status: int | None = 503) -> Any:
+    """An attempt at a provider that is not there, or says so."""
+    return errors.Attempt(provider, "a", "m", errors.ProviderUnavailableError(provider, "a", "m", status, message="gone"))
+
+
 class Copies(unittest.TestCase):
     def test_every_error_survives_pickle_and_copy(self) -> None:
         """Pickled and copied errors keep their type, text and facts."""
@@ -204,6 +209,44 @@ class Messages(unittest.TestCase):
         self.assertTrue(two.startswith("all 2 attempts failed: [1] "), two)
         self.assertIn("; [2] openai/a (m)", two)
         self.assertIn(" Left out: p/c (m): held.", two)
+
+    def test_one_reason_of_many_models_is_said_once(self) -> None:
+        """What one account says of several models alike stands once, with the models; another account's stands by itself."""
+        models = [f"m{number}" for number in range(13)]
+        rejections = [errors.Rejection("p", name, model, "held: why") for name in ("a", "b") for model in models]
+        text = str(errors.NoCandidatesError(rejections))
+        self.assertIn("p/a (m0 and 12 more): held: why; p/b (m0 and 12 more): held: why. ", text)
+        few = str(errors.NoCandidatesError(rejections[:2]))
+        self.assertIn("p/a (m0, m1): held: why. ", few)
+
+    def test_one_failure_of_many_models_is_said_once(self) -> None:
+        """Attempts that failed alike but for the model stand once, with their numbers; one that failed otherwise stands alone."""
+        missing = [
+            errors.Attempt("p", "a", name, errors.ModelNotFoundError("p", "a", name, 404, message=f"models/{name} is not found"))
+            for name in ("m0", "m1", "m2", "m3")
+        ]
+        text = str(errors.AllCandidatesFailedError([*missing, errors.Attempt("openai", "a", "m", unavailable())]))
+        self.assertIn("all 5 attempts failed: [1-4] p/a (m0 and 3 more) answered 404: models/m0 is not found. Check", text)
+        self.assertIn("; [5] openai/a (m) answered 500", text)
+        self.assertEqual(text.count("is not found"), 1)
+
+    def test_advice_fits_what_happened(self) -> None:
+        """Paid use is advised where it was refused, another provider where the only one is busy, and a key that was refused is
+        to be corrected."""
+        paid = errors.Rejection("p", "a", "m", "paid", None, "paid_not_allowed")
+        media = errors.Rejection("p", "a", "m", "takes no tools", None, "tools")
+        held = errors.Rejection("p", "a", "m", "held: Authentication (401)", None, "held")
+        rows = [
+            (errors.NoCandidatesError([paid]), "add an account or allow paid use (allow_paid = true).", "change"),
+            (errors.NoCandidatesError([media]), "add an account or change the request.", "paid use"),
+            (errors.NoCandidatesError([held]), "Correct the key, and it is asked at once; python3 -m", "Waiting"),
+            (errors.AllCandidatesFailedError([busy("p")]), "An account at another provider could take over.", "Waiting"),
+            (errors.AllCandidatesFailedError([busy("p"), busy("q")]), "[2] q/a (m) answered 503", "another provider"),
+            (errors.AllCandidatesFailedError([busy("p", None)]), "p/a (m)", "another provider"),
+        ]
+        for error, said, left_out in rows:
+            self.assertIn(said, str(error))
+            self.assertNotIn(left_out, str(error))
 
     def test_a_broken_stream_says_how_far_it_came(self) -> None:
         """The partial text's length and the cause are in the message."""

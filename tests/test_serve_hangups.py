@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import socket
 import struct
+import threading
 import time
 import unittest
 from concurrent.futures import ThreadPoolExecutor
@@ -133,6 +134,29 @@ class Stops(Stuck):
         self.assertEqual(self.router.status()["a"].in_flight, 0)
 
 
+class Watching(unittest.TestCase):
+    def test_one_calls_fault(self) -> None:
+        """A call whose settling fails leaves the others watched."""
+        watch, seen = part("serve_watch").Watch(), threading.Event()
+        pairs = [socket.socketpair() for _ in range(2)]
+
+        def fails() -> None:
+            raise ir.QuotaStoreError("not there")
+
+        with self.assertLogs("inferrouter.serve", "ERROR") as logged:
+            watch.add(pairs[0][0], fails, fails)
+            watch.start()
+            self.addCleanup(watch.stop)
+            pairs[0][1].close()
+            while not logged.records:
+                time.sleep(0.01)
+            watch.add(pairs[1][0], seen.set)
+            pairs[1][1].close()
+            self.assertTrue(seen.wait(2))
+        for pair in pairs:
+            pair[0].close()
+
+
 class Connecting(unittest.TestCase):
     def test_while_a_connection_is_made(self) -> None:
         """What was not sent is not charged: a server whose queue is full takes no connection, and the call ends all the same."""
@@ -179,6 +203,19 @@ class Cancels(unittest.TestCase):
                     router.chat_completion(ir.ChatRequest("hello", model="stuck/m"), cancel=cancel)
                 self.assertEqual((len(stuck.requests), router.status()["a"].limits[0].used), (1, 1))
             stuck.stopped.set()
+
+    def test_amid_a_handshake(self) -> None:
+        """A server that takes a connection and says nothing of TLS is left as well, and what was not sent is not charged."""
+        with ScriptedServer(lambda peer: peer.gone()) as mute:
+            account = ir.AccountConfig("mute", "a", base_url=f"https://{mute.netloc}/v1", auth=ir.Auth("k"), limits={"rpd": 10})
+            with ir.Router(ir.Config([account])) as router, ThreadPoolExecutor(1) as pool:
+                cancel = ir.Cancel()
+                call = pool.submit(router.chat_completion, ir.ChatRequest("hello", model="mute/m"), cancel=cancel)
+                while not mute.connections:
+                    time.sleep(0.01)
+                cancel.hang_up()
+                self.assertRaises(ir.CallCancelledError, call.result, 2)
+                self.assertEqual(router.status()["a"].limits[0].used, 0)
 
     def test_a_kept_connection_is_not_another_calls(self) -> None:
         """A call that ends as it is given up leaves its connection to nobody, since that may be shut at any moment."""

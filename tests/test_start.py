@@ -13,6 +13,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import typing
 import unittest
 from pathlib import Path
 from typing import Any
@@ -150,6 +151,27 @@ class Plain:
     own: dict[str, int] = dataclasses.field(default_factory=dict, init=False, repr=False, compare=False)
 
 
+class Place(frozen.NamedTuple):
+    """A place."""
+
+    x: int
+    y: int = 2
+
+    def sum(self) -> int:
+        return self.x + self.y
+
+    @property
+    def total(self) -> int:
+        return self.sum()
+
+
+class TypedPlace(typing.NamedTuple):
+    """A place."""
+
+    x: int
+    y: int = 2
+
+
 class Values(unittest.TestCase):
     """`frozen_value` makes what `dataclass(frozen=True, slots=True)` makes."""
 
@@ -180,6 +202,18 @@ class Values(unittest.TestCase):
         for wrong in ({"tokens": 1}, {"prompt_tokens": 1, "x": 2}):
             with self.assertRaises(TypeError):
                 make(**wrong)
+        with self.assertRaisesRegex(TypeError, "Message checks what it is made of"):
+            frozen.quick(ir.Message)
+
+    def test_named_tuples(self) -> None:
+        """What is made of `frozen.NamedTuple` is what `typing.NamedTuple` makes: fields, defaults, methods, repr, pickles."""
+        one, other = Place(1), TypedPlace(1)
+        self.assertEqual((one, one._fields, one._field_defaults), (other, other._fields, other._field_defaults))
+        self.assertEqual(repr(one), repr(other).replace("TypedPlace", "Place"))
+        self.assertEqual((one.sum(), one.total, Place.__doc__), (3, 3, "A place."))
+        self.assertEqual((pickle.loads(pickle.dumps(one)), one._replace(y=5)), (one, Place(1, 5)))
+        self.assertEqual(type(pickle.loads(pickle.dumps(one))), Place)
+        self.assertEqual(Place.__annotations__, {"x": "int", "y": "int"})
 
     def test_behaviour(self) -> None:
         """repr, equality, hash, copies, pickles, replace, fields and refusal of any change are the same."""

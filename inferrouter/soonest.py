@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from .candidates import CallNeeds, Candidate, Instant, assess, outage_places, outage_rejection
-from .dry_run import fitting
+from .candidates import LOOK_S, CallNeeds, Candidate, Instant, assess, outage_places, outage_rejection
+from .dry_run import unfit
 from .errors import InferRouterError, Rejection
 from .guarded_store import GuardedStore
 from .health import Health
@@ -63,11 +63,14 @@ def _behind(
     found = [each for each in route.deployments if (each.bound.account.provider, each.bound.account.id, each.model) == place]
     if not found:
         return rests
-    headrooms = {each.key: each for each in ledger.headroom(found[0].bucket_keys, now.wall, max_wait)}
+    headrooms = {each.key: each for each in ledger.headroom(found[0].bucket_keys, now.wall, max_wait, LOOK_S)}
     made = assess(found[0], 0, needs, headrooms, {}, health if rests.code == "held" else Health(), now)
-    others = [made] if isinstance(made, Rejection) else fitting([made], needs, ledger, now.wall)[1]
-    if isinstance(made, Candidate) and rests.code != "outage" and health.outages.rests(outage_places(made), now.mono) > 0:
-        others.append(outage_rejection(made, health.outages, now))
+    others = [made] if isinstance(made, Rejection) else []
+    if isinstance(made, Candidate):
+        full = unfit(made, needs, headrooms, now.wall)
+        others += [full] if full is not None else []
+        if rests.code != "outage" and health.outages.rests(outage_places(made), now.mono) > 0:
+            others.append(outage_rejection(made, health.outages, now))
     if any(each.retry_at is None for each in others):
         return None
     return max([rests, *others], key=lambda each: each.retry_at or 0.0)

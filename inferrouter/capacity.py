@@ -16,6 +16,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from .agreement import UNLIMITED
+from .catalog import offer
 from .costs import DEFAULT_OUTPUT_TOKENS, UNITS, Estimate
 from .errors import InvalidRequestError
 from .frozen import NamedTuple, frozen_value
@@ -367,13 +368,21 @@ def _span(limit: Limit) -> float:
 
 
 def _deployments(table: RouteTable, model: str, now: float, paid: bool) -> list[Deployment]:
-    """What serves `model`; "" is every model that the configuration names, or else each account by itself."""
+    """What serves `model`; "" is every model that the configuration names and that chats, or else each account by itself."""
     found = table.resolve(model, now).deployments if model else table.named_deployments(now)
     seen: dict[tuple[str, str], Deployment] = {}
     for each in found:
         if paid or not _only_paid(each):
             seen.setdefault((each.bound.account.id, each.model), each)
-    return list(seen.values())
+    named = list(seen.values())
+    chats = [each for each in named if not _embeds(each)]
+    return named if model or not chats else chats
+
+
+def _embeds(deployment: Deployment) -> bool:
+    """Whether the catalog knows that the model makes vectors, and so answers nothing."""
+    known = offer(deployment.bound.account.provider, deployment.model)
+    return known is not None and known.embeds
 
 
 def _is_count(given: object, most: int) -> bool:

@@ -29,7 +29,13 @@ def show_capacity(screen: Screen, found: Capacity) -> None:
             notes.append("its key was refused" if each.held_until == float("inf") else f"held to {_local(each.held_until)}")
         rows.append((f"{each.provider}/{each.account_id}", each.model or "any", carries, ", ".join(notes)))
     screen.table(rows)
-    screen.line(f"  {found.requests:,} requests of {found.tokens:,} tokens up to {_local(found.end)}", "bold")
+    if found.accounts and all(each.unlimited for each in found.accounts):
+        screen.line(
+            "  no limit is known, so nobody can say how many: state limits in the configuration, as in { rpm = 60 }", "bold"
+        )
+        return
+    besides = f", and what {', '.join(found.unlimited)} may carry without a known limit" if found.unlimited else ""
+    screen.line(f"  {found.requests:,} requests of {found.tokens:,} tokens up to {_local(found.end)}{besides}", "bold")
     screen.line()
     bars = _bars(found)
     most = max((requests for _, requests in bars), default=0)

@@ -14,15 +14,17 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from .cli_common import DONE, FAILED, Console, add_config, add_json, found_config, loaded, own_store, state_file
+from .catalog import own_names
+from .cli_common import DONE, FAILED, PROGRAM, Console, add_config, add_json, found_config, loaded, own_store, state_file
 from .cli_probe import Probe, probe_accounts
 from .config import Config
 from .config_file import names_a_store
-from .errors import ConfigError
+from .errors import ConfigError, UnknownModelError
 from .quota import QuotaStore
 from .quota_memory import MemoryQuotaStore
 from .records import ChatRequest
 from .router import Router
+from .validation import did_you_mean
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace, _SubParsersAction
@@ -50,6 +52,9 @@ def check(options: Namespace, console: Console) -> int:
     name = "the environment" if path is None else str(path)
     try:
         config, warnings = _of_environment() if path is None else loaded(path)
+        with MemoryQuotaStore() as nowhere, Router(config, quota_store=nowhere) as draft:
+            _check_default(draft)
+        probes = _probed(path, config) if options.live else []  # first: an answer ends what the last one held
         with ledger_copy(path, config) as store, Router(config, quota_store=store) as router:
             report = _report(router, config)
             warnings = (*warnings, *router.warnings)
@@ -57,9 +62,8 @@ def check(options: Namespace, console: Console) -> int:
     except ConfigError as error:
         return _wrong(name, error, options.json, console)
     unserved = [each["model"] for each in report if not each["served"]]
-    probes = _probed(path, config) if options.live else []
     silent = [each.account_id for each in probes if not each.fine]
-    fine = not unserved and not silent
+    fine = bool(config.accounts) and not unserved and not silent
     if options.json:
         live = {"accounts": [each._asdict() for each in probes]} if options.live else {}
         found = {"problems": [], "warnings": list(warnings), "assumed": agreed, "models": report}
@@ -73,14 +77,36 @@ def check(options: Namespace, console: Console) -> int:
         console.out.line(f"  ! {warning}")
     for probe in probes:
         _show(probe, console)
-    if unserved:
-        console.out.line(f"{name}: nothing can serve {', '.join(unserved)}; add an account, or allow what is refused above")
-        return FAILED
-    if silent:
+    if not config.accounts:
+        console.out.line(f"{name}: has no account to ask; {PROGRAM} init FILE writes a configuration of the environment's keys")
+    elif silent:
         console.out.line(f"{name}: {', '.join(silent)} cannot serve; what to do stands above")
-        return FAILED
-    console.out.line(f"{name}: fine")
-    return DONE
+    elif unserved:
+        console.out.line(f"{name}: nothing can serve {', '.join(unserved)}; add an account, or allow what is refused above")
+    else:
+        console.out.line(f"{name}: fine")
+    return DONE if fine else FAILED
+
+
+def _check_default(router: Router) -> None:
+    """Raises `ConfigError` for a default model that leads nowhere."""
+    name = router.config.default_model
+    if name and router.config.accounts:
+        try:
+            router.explain(ChatRequest("Hello"))
+        except UnknownModelError as error:
+            known = f"known: {', '.join(error.known[:12])}. Write one of these, or" if error.known else "there is no alias. Write"
+            raise ConfigError(
+                f"default_model: {name!r} is not an alias, nor a model of any account{did_you_mean(name, error.known)}; {known} "
+                f"provider/model{_example(router)}"
+            ) from error
+
+
+def _example(router: Router) -> str:
+    """A model that can be named, if the catalog knows one."""
+    known = (f"{each.provider}/{model}" for each in router.config.accounts for model in own_names(each.provider))
+    first = next(known, "")
+    return f", such as {first}" if first else ""
 
 
 def _of_environment() -> tuple[Config, tuple[str, ...]]:
@@ -145,7 +171,9 @@ def _copy(file: Path, copy: Path) -> None:
 
 def _report(router: Router, config: Config) -> list[dict[str, Any]]:
     """Who would serve each alias and the default."""
-    names = dict.fromkeys([*(mapping.alias for mapping in config.models), config.default_model or None])
+    names = (
+        dict.fromkeys([*(mapping.alias for mapping in config.models), config.default_model or None]) if config.accounts else {}
+    )
     found = [router.explain(ChatRequest("Hello", model=name)) for name in names if name]
     return [
         {

@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from .catalog import PRESETS, FreeTier, Preset, offer
+from .catalog import PRESETS, FreeTier, Preset, offer, own_names
 from .cli_common import DONE, Console, add_config, add_json, open_router
 from .config import Config
 from .frozen import NamedTuple
@@ -64,11 +64,16 @@ def models(options: Namespace, console: Console) -> int:
         return DONE
     out = console.out
     out.line("names to ask for", "bold")
-    out.table([_alias_row(name, each, config.default_model) for name, each in found.items()])
-    out.line()
-    out.line("models", "bold")
-    now = time.time()
-    out.table([_model_row(row, now) for row in rows])
+    if options.alias or config.models or config.default_model:
+        out.table([_alias_row(name, each, config.default_model) for name, each in found.items()])
+    else:
+        places = ", ".join(dict.fromkeys(f"{account.provider}/MODEL" for account in config.accounts))
+        out.line(f"  {places or 'none, as there is no account'}; no alias is configured, [[models]] makes one")
+    if rows:
+        out.line()
+        out.line("models", "bold")
+        now = time.time()
+        out.table([_model_row(row, now) for row in rows])
     return DONE
 
 
@@ -84,8 +89,13 @@ def providers(options: Namespace, console: Console) -> int:
 
 
 def _explained(router: Router, config: Config, only: str | None) -> dict[str, Explanation]:
-    """A dry run of each alias and of the default, or of one name. Raises `UnknownModelError`."""
+    """A dry run of each alias and of the default, else of each model that the catalog knows; or of one name.
+
+    Raises `UnknownModelError`.
+    """
     names = [only] if only else [*(mapping.alias for mapping in config.models), config.default_model]
+    if not any(names):
+        names = [f"{each.provider}/{model}" for each in config.accounts for model in own_names(each.provider)]
     return {name: router.explain(ChatRequest("Hello", model=name)) for name in dict.fromkeys(names) if name}
 
 

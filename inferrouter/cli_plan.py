@@ -9,6 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from .account import AccountConfig
 from .capacity import LONGEST_DAYS, MOST_ROWS, MOST_TOKENS
 from .chart import page, show_capacity, svg
 from .cli_common import DONE, FAILED, Console, add_config, add_json, bounded, open_router
@@ -45,17 +46,29 @@ def plan(options: Namespace, console: Console) -> int:
         done = None
         if options.rows is not None:
             done = router.finish_time(options.rows, model=options.model, tokens=options.tokens, paid=options.paid)
+        left_out = [] if options.paid else [account.id for account in router.config.accounts if _costs(account)]
     if options.chart:
         _draw(options.chart, svg(found) if options.chart.endswith(".svg") else page(found))
     if options.json:
         facts = {"rows": options.rows, "done_at": done.at, "within_a_day": done.in_a_day} if done is not None else {}
         console.data({**found.to_dict(), **facts})
     else:
-        show_capacity(console.out, found)
-        if done is not None:
+        if found.accounts or not left_out:
+            show_capacity(console.out, found)
+        if left_out:
+            console.out.line(f"  what may cost money is left out ({', '.join(left_out)}): --paid counts it too")
+        if done is not None and found.unlimited and done.at is not None:
+            ids = ", ".join(found.unlimited)
+            console.out.line(f"\n{options.rows:,} rows: as fast as {ids} answers, since no limit of it is known", "bold")
+        elif done is not None:
             when = "not within 90 days" if done.at is None else f"done {moment_in_words(done.at, now)}"
             console.out.line(f"\n{options.rows:,} rows: {when}; {done.in_a_day:,} of them within a day", "bold")
     return FAILED if done is not None and done.at is None else DONE
+
+
+def _costs(account: AccountConfig) -> bool:
+    """Whether only `--paid` counts it."""
+    return account.paid_enabled and not account.daily_free
 
 
 def _draw(path: str, text: str) -> None:

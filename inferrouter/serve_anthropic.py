@@ -24,13 +24,13 @@ from .anthropic_server import (
     usage_of,
 )
 from .costs import estimate_chat
-from .errors import InvalidRequestError
+from .errors import InvalidRequestError, MalformedResponseError
 from .records import ChatRequest, Message, NativeTurn, Routing, ToolCall
 from .responses import ChatChunk, ChatResponse, ToolCallDelta
 from .serve_dialect import Asked, Body, count_of, finish_of, flag_of, list_of, new_id, text_of, unknown_keys
 from .serve_errors import Problem
 from .serve_turns import TurnMemory
-from .wire_json import dump_json
+from .wire_json import dump_json, load_cut_json, load_json
 
 STOPS = {"stop": "end_turn", "length": "max_tokens", "tool_calls": "tool_use", "content_filter": "refusal"}
 CHOICES = {"auto": "auto", "any": "required", "none": "none"}
@@ -80,7 +80,9 @@ class MessagesDialect:
         response = responses[0]
         usage = usage_of(response.usage.prompt_tokens, response.usage.completion_tokens, response.usage.cached_tokens)
         stop = STOPS[finish_of(response)]
-        return message_of(_id(response), asked.model or response.model, _blocks(response.message), usage, stop)
+        return message_of(
+            _id(response), asked.model or response.model, _blocks(response.message, stop == "max_tokens"), usage, stop
+        )
 
     def writer(self, asked: Asked, now: float) -> MessagesWriter:
         """The writer of a stream."""
@@ -280,7 +282,7 @@ def _session(metadata: Any) -> str | None:
     return user if isinstance(user, str) and user else None
 
 
-def _blocks(message: Message) -> list[Body]:
+def _blocks(message: Message, cut: bool) -> list[Body]:
     native = message.native_for("anthropic")
     if isinstance(native, list):
         return native
@@ -290,9 +292,20 @@ def _blocks(message: Message) -> list[Body]:
     if message.text or not (message.tool_calls or blocks):
         blocks.append({"type": "text", "text": message.text})
     for call in message.tool_calls:
-        given = call.parsed() if call.arguments.strip() else {}
-        blocks.append({"type": "tool_use", "id": call.id, "name": call.name, "input": given if isinstance(given, dict) else {}})
+        blocks.append({"type": "tool_use", "id": call.id, "name": call.name, "input": _input(call, cut)})
     return blocks
+
+
+def _input(call: ToolCall, cut: bool) -> Body:
+    """A call's arguments, which must be an object here; those of an answer that was `cut` by its limit as far as they go."""
+    text = call.arguments.strip()
+    try:
+        given = (load_cut_json if cut else load_json)(text) if text else {}
+    except MalformedResponseError:
+        given = {} if cut else None
+    if not isinstance(given, dict):
+        raise MalformedResponseError(message=f"the model's arguments for {call.name!r} are no JSON object")
+    return given
 
 
 def _id(response: ChatResponse) -> str:

@@ -159,7 +159,7 @@ class Doctor(WithKeys):
         )
         by_id = {each["account_id"]: each for each in found["accounts"]}
         self.assertTrue(by_id["gemini"]["fine"])
-        self.assertIn("auth.api_key", by_id["groq"]["says"])
+        self.assertIn("Check the variable GROQ_API_KEY and what", by_id["groq"]["says"])
         self.assertFalse(found["fine"])
 
     def test_a_mended_key_is_seen_at_once(self) -> None:

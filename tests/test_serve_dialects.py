@@ -257,6 +257,27 @@ class Messages(Served):
         self.assertEqual((found["data"][0]["type"], found["data"][0]["id"], found["has_more"]), ("model", "fast", False))
 
 
+class BrokenCalls(unittest.TestCase):
+    def test_arguments_that_are_no_object(self) -> None:
+        """A model's fault is told as one; what its limit cut off is given as far as it came, as Claude itself does."""
+
+        def content(arguments: str, finish: str) -> Any:
+            call = {"id": "c", "type": "function", "function": {"name": "f", "arguments": arguments}}
+            message = {"role": "assistant", "content": None, "tool_calls": [call]}
+            body = {"id": "x", "model": "m", "choices": [{"index": 0, "message": message, "finish_reason": finish}]}
+            answer = ir.OpenAICompatProvider("p", "http://127.0.0.1:1").decode(json.dumps(body).encode(), "m")
+            dialect = anthropic.MessagesDialect()
+            request = {"messages": [{"role": "user", "content": "a"}], "max_tokens": 9}
+            return dialect.whole(dialect.read(request), [answer], 0.0)["content"][-1]["input"]
+
+        self.assertEqual(content('{"a": 1}', "tool_calls"), {"a": 1})
+        self.assertEqual(content("", "tool_calls"), {})
+        self.assertEqual(content('{"a": [1, 2', "length"), {"a": [1]})
+        self.assertEqual(content("{", "length"), {})
+        for arguments in ('{"a": [1, 2', "[1]", "x"):
+            self.assertRaises(ir.MalformedResponseError, content, arguments, "tool_calls")
+
+
 class ClaudeBehind(Served):
     dialect = "anthropic"
 

@@ -19,7 +19,7 @@ from .agreement import UNLIMITED
 from .costs import UNITS, Estimate, Unit
 from .errors import Rejection
 from .frozen import NamedTuple
-from .guarded_store import GuardedStore
+from .guarded_store import LOOK_S, GuardedStore
 from .health import BreakerState, Health
 from .limits import MAX_AMOUNT
 from .moments import clock_in_words, moment_in_words
@@ -88,9 +88,6 @@ class CallNeeds(NamedTuple):
     media: frozenset[str] = frozenset()
 
 
-LOOK_S = 1.0
-"""Seconds that what other machines did may go unseen where it matters; a reservation sees everything, and brings a new look."""
-
 MANY = 8
 """Deployments from which on it pays to keep assessments between calls."""
 
@@ -105,19 +102,6 @@ class Assessment(NamedTuple):
     rejections: tuple[Rejection, ...]
 
 
-def first_candidates(
-    route: Route, needs: CallNeeds, ledger: GuardedStore, health: Health, now: Instant, max_wait: float | None = None
-) -> Assessment:
-    """The same as `find_candidates`, from what a store on a server showed however long ago, if that leaves somebody who may serve
-    for free or turns nobody down: to look again would cost a round trip, and a choice that is out of date one refused attempt.
-    """
-    if ledger.keeps_looks:
-        found = find_candidates(route, needs, ledger, health, now, max_wait, math.inf)
-        if not found.rejections or any(each.free for each in found.candidates):
-            return found
-    return find_candidates(route, needs, ledger, health, now, max_wait)
-
-
 def find_candidates(
     route: Route,
     needs: CallNeeds,
@@ -129,8 +113,7 @@ def find_candidates(
 ) -> Assessment:
     """Assess every deployment of `route`; over many, only those again whose facts changed. Raises `QuotaStoreError`.
 
-    `max_wait`: seconds to wait for the ledger, None: as its store likes. `max_age`: seconds that a look at a server may be old.
-    """
+    `max_wait`: seconds to wait for the ledger, None: as its store likes. `max_age`: seconds that a look at a server may be old."""
     hold_keys = route.hold_keys if needs.request is not None else _keys_for_embedding(route)
     headrooms = ledger.headroom(route.bucket_keys, now.wall, max_wait, max_age) if route.bucket_keys else []
     holds = ledger.holds(now.wall, hold_keys, max_wait, max_age)

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import Generic, TypeVar
 
 from .attempt import LiveAttempt, Operation, Runtime
-from .candidates import Assessment, Candidate, find_candidates, first_candidates, limit_rejection, outage_places, outage_rejection
+from .candidates import Assessment, Candidate, limit_rejection, outage_places, outage_rejection
 from .costs import Estimate
 from .errors import (
     AllCandidatesFailedError,
@@ -43,6 +43,7 @@ from .failure_table import (
     overload_wait,
     reason_of,
 )
+from .first_look import look_for
 from .health import Verdict
 from .policy import OWN_POLICIES, Policy, sticky
 from .quota import Refusal
@@ -440,10 +441,8 @@ class _Round(Generic[T]):
         return candidate.deployment.bound.account.paid_enabled and self.operation.needs.allow_paid
 
     def _look(self, route: Route, first: bool = False) -> Assessment:
-        runtime, operation = self.runtime, self.operation
-        wait = operation.store_wait(runtime.clock)
-        find = first_candidates if first else find_candidates
-        return find(route, operation.needs, runtime.ledger, runtime.health, runtime.now(), wait)
+        runtime, wait = self.runtime, self.operation.store_wait(self.runtime.clock)
+        return look_for(route, self.operation.needs, runtime.ledger, runtime.health, runtime.now(), wait, first)
 
     def _put_back(self, *candidates: Candidate) -> None:
         declared = sorted((*self.queue, *candidates), key=lambda each: each.order)  # as every policy expects them

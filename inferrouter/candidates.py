@@ -113,7 +113,7 @@ def find_candidates(
 ) -> Assessment:
     """Assess every deployment of `route`; over many, only those again whose facts changed. Raises `QuotaStoreError`.
 
-    `max_wait`: seconds to wait for the ledger, None: as its store likes. `max_age`: seconds that a look at a server may be old."""
+    `max_wait`: seconds to wait for the ledger, None: as its store likes. `max_age`: seconds, how old a look may be."""
     hold_keys = route.hold_keys if needs.request is not None else _keys_for_embedding(route)
     headrooms = ledger.headroom(route.bucket_keys, now.wall, max_wait, max_age) if route.bucket_keys else []
     holds = ledger.holds(now.wall, hold_keys, max_wait, max_age)

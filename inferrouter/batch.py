@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -33,6 +34,8 @@ from .records import ChatRequest, Usage
 from .router import Router
 
 ON_CHANGE = ("refuse", "keep", "restart")
+CHECK_S = 0.05
+"""Seconds after which it is looked at again whether the output still is where it was."""
 REPORT_S = 0.1
 """Seconds between two reports of progress at least."""
 
@@ -221,7 +224,7 @@ class Batch:
         schema = self._asking.schema
         check = None if schema is None else (lambda _, answer: check_answer(answer, schema))
         settings = replace(self._jobs, check=check, keep=self._keeping(router, output))
-        workers = self._workers = Workers(router, self._rows(index), settings)
+        workers = self._workers = Workers(router, index.rows(TO_DO), self._row, settings)
         last = -1e18
 
         def look(ended: bool = False) -> None:
@@ -242,6 +245,7 @@ class Batch:
                 tracker.served(served, served.row.item[0])
                 look()
             self._copy(index, output, tracker)
+            output.check()
             if self._interrupt is not None:
                 raise self._interrupt
         finally:
@@ -250,16 +254,32 @@ class Batch:
             look(ended=True)
 
     def _keeping(self, router: Router, output: Output) -> Callable[[Served], None]:
-        """What writes a result, called by the thread that has it; and stops the job once it has cost too much."""
+        """What writes a result, called by the thread that has it; and stops the job once it has cost too much.
+
+        Whoever comes to the file first writes what the others have ready too: under load one call writes several records.
+        """
         schema, clock, lock = self._asking.schema, router.clock, threading.Lock()
-        spent, answered = 0.0, 0
+        ready: deque[bytes] = deque()
+        unwritten: list[BaseException] = []
+        looked, spent, answered = -1e18, 0.0, 0
 
         def keep(served: Served) -> None:
-            nonlocal spent, answered
+            nonlocal looked, spent, answered
             custom_id, columns = served.row.item
-            line = output.line(outcome_of(served, custom_id, columns, schema, clock.time()))
+            ready.append(output.line(outcome_of(served, custom_id, columns, schema, clock.time())))
             with lock:
-                output.write(line)
+                if unwritten:  # what this thread had ready may have been among it
+                    raise unwritten[0]
+                if ready:
+                    try:
+                        now = clock.monotonic()
+                        if not 0 < now - looked < CHECK_S:  # no time passes on a clock that is simulated
+                            output.check()
+                            looked = now
+                        output.write(b"".join([ready.popleft() for _ in range(len(ready))]))
+                    except BaseException as exc:
+                        unwritten.append(exc)
+                        raise
                 if self._max_spend is None or served.response is None or self._workers is None:
                     return
                 spent += served.response.routing.cost
@@ -280,12 +300,9 @@ class Batch:
                 self._interrupt = exc
                 self.stop()
 
-    def _rows(self, index: Index) -> Iterator[Row]:
-        """What is to be asked, read when a worker is free for it."""
-        for at, custom_id, raw in index.rows(TO_DO):
-            yield self._row(at, custom_id, raw)
-
-    def _row(self, at: int, custom_id: str, raw: RawRow) -> Row:
+    def _row(self, found: tuple[int, str, RawRow]) -> Row:
+        """What is to be asked, made when a worker is free for it."""
+        at, custom_id, raw = found
         columns: Mapping[str, Any] = {}
         try:
             columns = self._source.values(raw)

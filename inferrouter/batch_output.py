@@ -85,9 +85,20 @@ class Output:
             self._append(_csv_line(["custom_id", *columns, *self._answers, *ANSWER_COLUMNS]))
         return self._end < size
 
-    def write(self, record: bytes) -> None:
-        """Append what `line` gave. Raises `BatchError` on a full disk or a file that is gone; then nothing of it is there."""
-        self._append(record)
+    def write(self, records: bytes) -> None:
+        """Append what `line` gave, once or several times. Raises `BatchError` on a full disk; then nothing of it is there."""
+        self._append(records)
+
+    def check(self) -> None:
+        """Raise `BatchError` if the file is gone or another one has its name, so that what is written is lost."""
+        try:
+            there = os.stat(self.path).st_ino == self._inode
+        except OSError:
+            there = False
+        if not there:
+            raise BatchError(
+                f"output {str(self.path)!r} was removed or replaced while the job ran: put it back, or run the command again"
+            )
 
     def copy(self, record: Record, custom_id: str) -> None:
         """Append what `record` says once more, under another name; it cost nothing more."""
@@ -161,8 +172,6 @@ class Output:
     def _append(self, data: bytes) -> None:
         """Write `data` whole or not at all."""
         try:
-            if os.stat(self.path).st_ino != self._inode:
-                raise FileNotFoundError(errno.ENOENT, "another file has taken its place")
             done = 0
             while done < len(data):
                 done += os.write(self._fd, data[done:])
@@ -173,10 +182,6 @@ class Output:
             with contextlib.suppress(OSError):
                 os.ftruncate(self._fd, self._end)
                 os.lseek(self._fd, self._end, os.SEEK_SET)
-            if isinstance(exc, FileNotFoundError):
-                raise BatchError(
-                    f"output {str(self.path)!r} was removed or replaced while the job ran: put it back, or run the command again"
-                ) from exc
             what = "the disk is full" if exc.errno in (errno.ENOSPC, errno.EDQUOT) else str(exc.strerror)
             raise BatchError(
                 f"output {str(self.path)!r} cannot be written: {what}. What is in it is whole: mend that, then run it again"

@@ -181,7 +181,8 @@ def outage_places(found: Candidate) -> tuple[str, str, str]:
 def outage_rejection(found: Candidate, outages: Outages, now: Instant, least: float = 0.0) -> Rejection:
     """Why `found` must not be tried while its whole provider, or its model there, rests; for `least` seconds at least."""
     wait = outages.rests(outage_places(found), now.mono)
-    whole = outages.wait(found.deployment.bound.server, now.mono) == wait
+    server = found.deployment.bound.server
+    whole = server in outages.places() and outages.wait(server, now.mono) == wait
     what = f"{found.provider} is out: it failed at several accounts" if whole else "the model is overloaded"
     until = now.wall + max(wait, least)
     return Rejection(found.provider, found.account_id, found.model, f"{what}, and rests", until, "outage")

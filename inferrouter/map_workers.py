@@ -12,6 +12,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
 
 from .errors import router_closed
 from .map_pacing import Pacer
@@ -21,19 +22,26 @@ from .waiting import new_bell, ring
 
 TICK_S = 0.25
 """Seconds after which whoever waits for a result looks up, for Ctrl-C and for a display."""
+READ_S = 0.005
+"""Seconds that the reading of an item mostly takes at most; who has to wait longer for it goes to sleep."""
 LEFT_S = 0.5
 """Seconds that `join` gives to a thread that is inside of the caller's iterable, which nothing can wake."""
+
+T = TypeVar("T")
+_NOTHING: Any = object()
 
 
 class Workers:
     """The threads of one job. `begin` starts them; `next` gives results as they come; `stop` takes no new rows.
 
+    `items` is read by one thread at a time, so it had better be quick; `row_of` makes rows of what it gives, in many.
     `stopped`: why the job took no more rows: "" while it runs or at the end of its rows, "spent", "until" or "stopped".
     `retry_at`: epoch seconds when a slot is free again, where it stopped for want of one.
     """
 
-    def __init__(self, router: Serves, rows: Iterator[Row], settings: JobSettings) -> None:
-        self._rows = rows
+    def __init__(self, router: Serves, items: Iterator[T], row_of: Callable[[T], Row], settings: JobSettings) -> None:
+        self._items: Iterator[Any] = items
+        self._row_of: Callable[[Any], Row] = row_of
         self._settings = settings
         self._clock = router.clock
         self._room = router.waiting
@@ -133,11 +141,11 @@ class Workers:
             return None if self._pacer.in_flight else self._pacer.next_look()
 
     def _work(self, bell: threading.Lock) -> None:
-        serve, keep, results = self._server.serve, self._settings.keep, self._results
+        row_of, serve, keep, results = self._row_of, self._server.serve, self._settings.keep, self._results
         enough = 1 if self._eager else (self._settings.window + 1) // 2
         try:
-            while (row := self._take(bell)) is not None:
-                result = serve(row)
+            while (item := self._take(bell)) is not _NOTHING:
+                result = serve(row_of(item))
                 if result is None:  # the job has stopped
                     return
                 if keep is not None:
@@ -155,21 +163,21 @@ class Workers:
                 ring(self._arrived)
                 self._pacer.step_aside()
 
-    def _take(self, bell: threading.Lock) -> Row | None:
-        """The next row, read by one thread at a time as long as there is room for it; None when there are no more."""
+    def _take(self, bell: threading.Lock) -> Any:
+        """The next item, read by one thread at a time as long as there is room for it; `_NOTHING` when there are no more."""
         reading = self._reading
         while not (self.stopped or self._exhausted):
             if self._room.closed:
                 raise router_closed()
-            if reading.acquire(False):
+            if reading.acquire(timeout=READ_S):
                 try:
                     self._reader = bell  # before the look at `stopped`: `join` looks the other way round
                     if self._read - self._done < self._settings.window and not self._too_late() and not self.stopped:
-                        row = next(self._rows, None)
-                        if row is None:
+                        item = next(self._items, _NOTHING)
+                        if item is _NOTHING:
                             self._exhausted = True
                         self._read += 1
-                        return row
+                        return item
                 finally:
                     self._reader = None
                     reading.release()
@@ -177,7 +185,7 @@ class Workers:
                         self._call_reader()
             self._be_idle(bell)
         self._call_reader()  # that it is over
-        return None
+        return _NOTHING
 
     def _be_idle(self, bell: threading.Lock) -> None:
         """Sleep until the input may be read: somebody has done with it, there is room, or the job has ended."""

@@ -173,7 +173,11 @@ def run_map(
         raise InvalidRequestError(message=f"ordered is True or False, not {ordered!r}")
     if isinstance(requests, (str, bytes, Mapping)) or not isinstance(requests, Iterable):
         raise InvalidRequestError(message=f"map takes an iterable of prompts or requests, not {type(requests).__name__}")
-    return MapRun(Workers(router, _rows(requests, model), settings), ordered)
+
+    def made(numbered: tuple[int, Any]) -> Row:
+        return row_of(*numbered, model)
+
+    return MapRun(Workers(router, _numbered(requests), made, settings), ordered)
 
 
 def job_settings(
@@ -194,9 +198,9 @@ def job_settings(
     return JobSettings(workers, max(4 * workers, 16), limit, tries, None if until is None else _moment(until), spent)
 
 
-def _rows(requests: Iterable[Any], model: str) -> Iterator[Row]:
-    for index, item in enumerate(requests):
-        yield row_of(index, item, model)
+def _numbered(requests: Iterable[Any]) -> Iterator[tuple[int, Any]]:
+    """As `enumerate`, but nothing of the caller's runs before the first is asked for."""
+    yield from enumerate(requests)
 
 
 def _moment(until: float | datetime) -> float:

@@ -8,6 +8,7 @@ call is.
 
 from __future__ import annotations
 
+import logging
 import select
 import socket
 import threading
@@ -15,6 +16,7 @@ from collections.abc import Callable, Iterable
 
 from .frozen import NamedTuple
 
+log = logging.getLogger("inferrouter.serve")
 TICK_S = 0.1
 """Seconds between two looks."""
 _RDHUP = getattr(select, "POLLRDHUP", 0)  # Linux tells of an end behind bytes that nobody has read yet
@@ -80,10 +82,17 @@ class Watch:
                 for number in left:
                     self._calls.pop(number, None)
             for number, call in calls.items():
-                if number in left:
-                    call.gone()
-                elif call.tick is not None:
-                    call.tick()
+                todo = call.gone if number in left else call.tick
+                if todo is not None:
+                    _carried_out(todo)
+
+
+def _carried_out(todo: Callable[[], None]) -> None:
+    """One call's fault (a store that cannot be reached, when its stream is settled) leaves the others watched."""
+    try:
+        todo()
+    except Exception as exc:
+        log.error("a call could not be given up: %s", type(exc).__name__)
 
 
 def _hung_up(calls: dict[int, Watched]) -> set[int]:

@@ -430,6 +430,8 @@ MUTANTS = (
         CAPS,
     ),
     Mutant("a limit that is spent too is forgotten", "candidates", "return last.resets_at, f", "return back, f", WAITS),
+    Mutant("a hold hides a full limit", "soonest", "first.code not in RESTS or", "True or", WAITS),
+    Mutant("a probe that was not made counts", "walk", "if refused is not None and outages:", "if False:", ("test_outage",)),
     Mutant("every batch waits anew", "calls", "max(max_wait - sum(waits), 0.0)", "max_wait", WAITS),
     Mutant("a key in the place of a name", "validation", "return MASK if", "return text if", ("test_secrets.Configurations",)),
     Mutant("true is a number", "shapes", "and not isinstance(data, bool)", "", ("test_chat",)),

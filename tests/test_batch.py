@@ -451,7 +451,7 @@ class BadInput(JobCase):
             return real(fd, data)
 
         with mock.patch.object(os, "write", full), self.assertRaisesRegex(ir.BatchError, "the disk is full"):
-            self.run_job(source, workers=2)
+            self.run_job(source, workers=1)
         self.assertEqual(len(self.records()), 4)
         self.assertEqual(self.run_job(source)[1], 5)
 

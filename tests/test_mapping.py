@@ -279,7 +279,7 @@ class Closing(unittest.TestCase):
         """Rows that wait hours for a slot end at once when their router closes: the job ends with its error, after what was
         answered, and its threads are gone."""
         router, provider = mock_router({"rpd": 3}, clock=ir.SystemClock())
-        run = router.map(itertools.repeat("x"), workers=4)
+        run = router.map(itertools.repeat("x"), workers=4, ordered=False)
         self.assertEqual([next(run).ok for _ in range(3)], [True] * 3)
         self.all_sleep(run)
         began = time.monotonic()
@@ -293,7 +293,7 @@ class Closing(unittest.TestCase):
     def test_a_router_that_closes_while_nobody_asks(self) -> None:
         """Threads without room for another result end when the router closes; the results are still given, then its error."""
         router, provider = mock_router({"rpd": 10_000}, clock=ir.SystemClock())
-        run = router.map(itertools.repeat("x"), workers=4)
+        run = router.map(itertools.repeat("x"), workers=4, ordered=False)
         next(run)
         self.all_sleep(run)
         router.close()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import socket
 import struct
+import threading
 import time
 import unittest
 from concurrent.futures import ThreadPoolExecutor
@@ -131,6 +132,29 @@ class Stops(Stuck):
             self.until(lambda: self.left, "the provider's connection is closed", 1.0)
         self.assertEqual(self.server._open, {})
         self.assertEqual(self.router.status()["a"].in_flight, 0)
+
+
+class Watching(unittest.TestCase):
+    def test_one_calls_fault(self) -> None:
+        """A call whose settling fails leaves the others watched."""
+        watch, seen = part("serve_watch").Watch(), threading.Event()
+        pairs = [socket.socketpair() for _ in range(2)]
+
+        def fails() -> None:
+            raise ir.QuotaStoreError("not there")
+
+        with self.assertLogs("inferrouter.serve", "ERROR") as logged:
+            watch.add(pairs[0][0], fails, fails)
+            watch.start()
+            self.addCleanup(watch.stop)
+            pairs[0][1].close()
+            while not logged.records:
+                time.sleep(0.01)
+            watch.add(pairs[1][0], seen.set)
+            pairs[1][1].close()
+            self.assertTrue(seen.wait(2))
+        for pair in pairs:
+            pair[0].close()
 
 
 class Connecting(unittest.TestCase):

@@ -114,7 +114,7 @@ class RouterMakers:
         del env  # a traceback with locals would show it
         path = store if isinstance(store, (str, os.PathLike)) else None
         config = config_for(
-            found.accounts,
+            found.required(),
             allow_paid,
             default_model=default_model,
             policy=policy if isinstance(policy, str) else "best_first",

@@ -94,7 +94,7 @@ class Carrier(Protocol):
 class Lanes:
     """The queue and its lanes. `open_carrier` makes a way to the server, `explain` translates an exception of it: what to tell,
     and whether to try again. `timeout`: seconds an operation may take in all. `most`: lanes busy at once. `far`: seconds of
-    a round trip for each of which another lane may be busy, as one that carries everybody's is the faster way to a near server.
+    a round trip below which one lane carries everybody's, the faster way to a near server; beyond, more by the square of it.
     `forked` is called in a forked child.
     """
 
@@ -353,7 +353,7 @@ class Lanes:
                 continue
             took = self._monotonic() - started
             self._nearest = nearest = min(self._nearest * 1.01 if self._nearest else took, took)
-            self._enough = min(self._most, 1 + int(nearest / self._far))
+            self._enough = min(self._most, 1 + int(nearest / self._far) ** 2)
             self._last_error = None
             self._answered(batch, answers)
             return carrier

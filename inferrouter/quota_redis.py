@@ -99,7 +99,7 @@ class RedisQuotaStore(RemoteQuotaStore):
         return server_error(self._ledger.server, exc, "see that it is up and can be reached"), isinstance(exc, OSError)
 
 
-_FAR_S = 0.0004
+_FAR_S = 0.001
 
 _REMEDIES = {
     "BusyLoading": ("it is loading its data; call again when it is done", True),

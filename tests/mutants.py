@@ -161,8 +161,8 @@ MUTANTS = (
     Mutant(
         "an unknown outcome is free",
         "failure_table",
-        'UNKNOWN_OUTCOME = FailureRule("reservation"',
-        'UNKNOWN_OUTCOME = FailureRule("nothing"',
+        'UNKNOWN_OUTCOME = FailureRule(charge="reservation"',
+        'UNKNOWN_OUTCOME = FailureRule(charge="nothing"',
         ("test_walk_table.Failures", "test_failure_table"),
     ),
     Mutant("plainly admitted beyond the limit", "quota_counting", "if used > state.ceiling or not", "if not", ("test_quota",)),

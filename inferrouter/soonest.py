@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from .candidates import LOOK_S, CallNeeds, Candidate, Instant, assess, outage_places, outage_rejection
+from .candidates import CallNeeds, Candidate, Instant, assess, outage_places, outage_rejection
 from .dry_run import unfit
 from .errors import InferRouterError, Rejection
-from .guarded_store import GuardedStore
+from .guarded_store import LOOK_S, GuardedStore
 from .health import Health
 from .routes import Route
 

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import Generic, TypeVar
 
 from .attempt import LiveAttempt, Operation, Runtime
-from .candidates import Assessment, Candidate, find_candidates, limit_rejection, outage_places, outage_rejection
+from .candidates import Assessment, Candidate, limit_rejection, outage_places, outage_rejection
 from .costs import Estimate
 from .errors import (
     AllCandidatesFailedError,
@@ -43,6 +43,7 @@ from .failure_table import (
     overload_wait,
     reason_of,
 )
+from .first_look import look_for
 from .health import Verdict
 from .policy import OWN_POLICIES, Policy, sticky
 from .quota import Refusal
@@ -169,7 +170,7 @@ class _Round(Generic[T]):
     def run(self) -> T | None:
         """What `read` returned, or None when no candidate is left."""
         runtime = self.runtime
-        found = self._look(self.route)
+        found = self._look(self.route, first=True)
         self.queue = ordered(runtime.policy, found.candidates, self.operation.session)
         self.rejections += found.rejections
         if len(self.queue) != len(found.candidates):
@@ -439,10 +440,9 @@ class _Round(Generic[T]):
     def _may_pay(self, candidate: Candidate) -> bool:
         return candidate.deployment.bound.account.paid_enabled and self.operation.needs.allow_paid
 
-    def _look(self, route: Route) -> Assessment:
-        runtime, operation = self.runtime, self.operation
-        wait = operation.store_wait(runtime.clock)
-        return find_candidates(route, operation.needs, runtime.ledger, runtime.health, runtime.now(), wait)
+    def _look(self, route: Route, first: bool = False) -> Assessment:
+        runtime, wait = self.runtime, self.operation.store_wait(self.runtime.clock)
+        return look_for(route, self.operation.needs, runtime.ledger, runtime.health, runtime.now(), wait, first)
 
     def _put_back(self, *candidates: Candidate) -> None:
         declared = sorted((*self.queue, *candidates), key=lambda each: each.order)  # as every policy expects them

@@ -244,7 +244,7 @@ class AskTest(CommandTest):
 
     def test_no_keys(self) -> None:
         """Without a file and without keys it says which variables to set."""
-        self.failed(run("ask", "hi"), "set one of .*OPENAI_API_KEY.* --config")
+        self.failed(run("ask", "hi"), "set one first, such as GEMINI_API_KEY .* --config")
 
     def test_no_model(self) -> None:
         """With keys alone and no model it says how to name one, and shows no key."""

@@ -12,6 +12,7 @@ from dataclasses import field
 from typing import Any
 
 from .costs import COUNTED, UNITS
+from .errors import ConfigError
 from .frozen import EMPTY, FrozenDict, frozen_value
 from .limit_rows import LIMIT_KEYS as LIMIT_KEYS
 from .limit_rows import TPM_COUNTS, LimitRow, leave_problems, left_to_others, limit_problems, limit_rows
@@ -27,6 +28,7 @@ from .validation import (
     check_name,
     check_number,
     describe_type,
+    misfit_in_words,
     names_credential,
     shown_name,
 )
@@ -122,6 +124,11 @@ class AccountConfig:
     prices: str = ""
     leave: float | Mapping[str, float] | None = None
     tpm_counts: str = "total"
+
+    @classmethod
+    def misfit(cls, names: Sequence[str]) -> ConfigError:
+        """What to raise where settings `names` were given that do not fit; see `frozen`."""
+        return ConfigError(misfit_in_words(cls.__name__, names, cls.__match_args__, ("provider", "id")))
 
     def __post_init__(self) -> None:
         if not isinstance(self.auth, Auth):

@@ -145,8 +145,10 @@ def template_file(path: str) -> str:
     """The text of a file that holds a template or a system text. Raises `ConfigError`."""
     try:
         return Path(path).read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as exc:
-        raise ConfigError(f"{path}: cannot be read as UTF-8 text ({exc})") from exc
+    except OSError as exc:
+        raise ConfigError(f"{path}: cannot be read ({exc.strerror}); check the path after the @") from exc
+    except UnicodeDecodeError as exc:
+        raise ConfigError(f"{path}: is not UTF-8 at byte {exc.start}; save it as UTF-8") from exc
 
 
 def as_text(value: Any) -> str:

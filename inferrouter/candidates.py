@@ -19,7 +19,7 @@ from .agreement import UNLIMITED
 from .costs import UNITS, Estimate, Unit
 from .errors import Rejection
 from .frozen import NamedTuple
-from .guarded_store import GuardedStore
+from .guarded_store import LOOK_S, GuardedStore
 from .health import BreakerState, Health
 from .limits import MAX_AMOUNT
 from .moments import clock_in_words, moment_in_words
@@ -88,9 +88,6 @@ class CallNeeds(NamedTuple):
     media: frozenset[str] = frozenset()
 
 
-LOOK_S = 1.0
-"""Seconds that what other machines did may go unseen while candidates are chosen; a reservation sees everything."""
-
 MANY = 8
 """Deployments from which on it pays to keep assessments between calls."""
 
@@ -106,15 +103,20 @@ class Assessment(NamedTuple):
 
 
 def find_candidates(
-    route: Route, needs: CallNeeds, ledger: GuardedStore, health: Health, now: Instant, max_wait: float | None = None
+    route: Route,
+    needs: CallNeeds,
+    ledger: GuardedStore,
+    health: Health,
+    now: Instant,
+    max_wait: float | None = None,
+    max_age: float = LOOK_S,
 ) -> Assessment:
     """Assess every deployment of `route`; over many, only those again whose facts changed. Raises `QuotaStoreError`.
 
-    `max_wait`: seconds to wait for the ledger, None: as its store likes.
-    """
-    headrooms = ledger.headroom(route.bucket_keys, now.wall, max_wait, LOOK_S) if route.bucket_keys else []
+    `max_wait`: seconds to wait for the ledger, None: as its store likes. `max_age`: seconds, how old a look may be."""
     hold_keys = route.hold_keys if needs.request is not None else _keys_for_embedding(route)
-    holds = ledger.holds(now.wall, hold_keys, max_wait, LOOK_S)
+    headrooms = ledger.headroom(route.bucket_keys, now.wall, max_wait, max_age) if route.bucket_keys else []
+    holds = ledger.holds(now.wall, hold_keys, max_wait, max_age)
     if len(route.deployments) >= MANY and not (needs.request is not None and needs.request.require):
         kept = _kept_results(route, needs, headrooms, holds, health, now)
         if not kept.rejected and not health.outages:
@@ -181,7 +183,8 @@ def outage_places(found: Candidate) -> tuple[str, str, str]:
 def outage_rejection(found: Candidate, outages: Outages, now: Instant, least: float = 0.0) -> Rejection:
     """Why `found` must not be tried while its whole provider, or its model there, rests; for `least` seconds at least."""
     wait = outages.rests(outage_places(found), now.mono)
-    whole = outages.wait(found.deployment.bound.server, now.mono) == wait
+    server = found.deployment.bound.server
+    whole = server in outages.places() and outages.wait(server, now.mono) == wait
     what = f"{found.provider} is out: it failed at several accounts" if whole else "the model is overloaded"
     until = now.wall + max(wait, least)
     return Rejection(found.provider, found.account_id, found.model, f"{what}, and rests", until, "outage")

@@ -10,10 +10,10 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .cli_common import DONE, FAILED, PROGRAM, Console, add_config, add_json, one_line, open_router
+from .cli_common import DONE, FAILED, PROGRAM, Console, add_config, add_json, found_config, one_line, open_router
 from .cli_wait import Countdown
 from .content import Part
-from .errors import InvalidRequestError, UnknownModelError
+from .errors import ConfigError, InvalidRequestError, UnknownModelError
 from .records import ChatRequest, EmbedRequest, Message, Routing, Usage
 from .router import Router
 from .terminal import Screen
@@ -69,7 +69,7 @@ def ask(options: Namespace, console: Console) -> int:
             streamed = console.out.terminal if options.stream is None else options.stream
             where, usage = (_streamed if streamed else _answered)(router, request, options.max_wait, console.out)
         except UnknownModelError as error:
-            return _unknown(error, console.err)
+            return _unknown(error, options, console.err)
     cost = "free" if where.free else f"${where.cost:.6f}"
     tries = f", attempt {where.attempts}" if where.attempts > 1 else ""
     console.err.line(f"[{where.provider}/{where.account_id} {where.model}: {usage.total_tokens} tokens, {cost}{tries}]", "dim")
@@ -83,7 +83,7 @@ def explain(options: Namespace, console: Console) -> int:
         try:
             found = router.explain(request)
         except UnknownModelError as error:
-            return _unknown(error, console.err)
+            return _unknown(error, options, console.err)
     if options.json:
         facts = ("provider", "account_id", "model", "free", "share", "price", "in_flight", "reason")
         why = ("provider", "account_id", "model", "reason", "retry_at", "code")
@@ -109,7 +109,7 @@ def embed(options: Namespace, console: Console) -> int:
         try:
             found = router.embed(EmbedRequest(texts, model=options.model), max_wait=options.max_wait)
         except UnknownModelError as error:
-            return _unknown(error, console.err)
+            return _unknown(error, options, console.err)
     where = found.routing
     if options.json:
         vectors = [list(vector) for vector in found.embeddings]
@@ -151,9 +151,9 @@ def _file(path: str) -> Part:
     try:
         return Part.text(f"{Path(path).name}:\n\n{Path(path).read_text('utf-8')}")
     except UnicodeDecodeError as exc:
-        raise InvalidRequestError(message=f"{path} is not UTF-8 text at byte {exc.start}; save it as UTF-8") from exc
+        raise ConfigError(f"{path} is not UTF-8 text at byte {exc.start}; save it as UTF-8") from exc
     except OSError as exc:
-        raise InvalidRequestError(message=f"{path} cannot be read: {exc.strerror}; check the path") from exc
+        raise ConfigError(f"{path} cannot be read: {exc.strerror}; check the path") from exc
 
 
 def _image(place: str) -> Part:
@@ -211,8 +211,10 @@ def _usage(usage: Usage) -> dict[str, Any]:
     return {name: getattr(usage, name) for name in names}
 
 
-def _unknown(error: UnknownModelError, err: Screen) -> int:
-    err.line(f"{PROGRAM}: {one_line(str(error))} It goes after --model.")
+def _unknown(error: UnknownModelError, options: Namespace, err: Screen) -> int:
+    path = found_config(options.config)
+    where = f"{path}: default_model: " if error.model and not options.model and path is not None else ""
+    err.line(f"{PROGRAM}: {where}{one_line(str(error))}{'' if where else ' It goes after --model.'}")
     return FAILED
 
 

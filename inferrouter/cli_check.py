@@ -114,7 +114,7 @@ def _of_environment() -> tuple[Config, tuple[str, ...]]:
     from .environment import accounts_from_env, config_for
 
     found = accounts_from_env(os.environ)
-    return config_for(found.accounts), tuple(found.notes)
+    return config_for(found.required()), tuple(found.notes)
 
 
 def _probed(path: Path | None, config: Config) -> list[Probe]:

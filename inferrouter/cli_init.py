@@ -44,11 +44,7 @@ def add(commands: _SubParsersAction[ArgumentParser]) -> None:
 def init(options: Namespace, console: Console) -> int:
     """Write the file. Raises `ConfigError` where there is no key, or the file is there already."""
     path = Path(options.file)
-    accounts, variables = accounts_from_env(os.environ).accounts, variables_of(os.environ)
-    if not accounts:
-        raise ConfigError(
-            f"the environment holds none of the known keys: set one first; {PROGRAM} providers shows where to get one"
-        )
+    accounts, variables = accounts_from_env(os.environ).required(), variables_of(os.environ)
     if path.suffix != ".toml":
         raise ConfigError(f"{path}: init writes TOML; give it a name that ends in .toml")
     text = configuration(accounts, variables, datetime.fromtimestamp(time.time(), UTC).date().isoformat())
@@ -56,7 +52,8 @@ def init(options: Namespace, console: Console) -> int:
     if options.json:
         console.data({"file": str(path), "accounts": [account.id for account in accounts]})
         return DONE
-    console.out.line(f"{path}: {len(accounts)} accounts, readable by you alone; the keys stay in the environment")
+    count = "1 account" if len(accounts) == 1 else f"{len(accounts)} accounts"
+    console.out.line(f"{path}: {count}, readable by you alone; the keys stay in the environment")
     console.out.line(f"next: {PROGRAM} check {path}")
     return DONE
 

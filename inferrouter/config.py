@@ -20,7 +20,16 @@ from .errors import ConfigError
 from .frozen import freeze, frozen_value
 from .secret import Secret
 from .transport_config import TransportConfig, transport_problems
-from .validation import check_bool, check_choice, check_name, check_number, describe_type, did_you_mean, looks_like_url
+from .validation import (
+    check_bool,
+    check_choice,
+    check_name,
+    check_number,
+    describe_type,
+    did_you_mean,
+    looks_like_url,
+    misfit_in_words,
+)
 
 POLICIES = ("free_first", "cost_first", "least_busy", "declared_order", "best_first")
 MAX_PLAUSIBLE_PRICE = 0.01  # dollars; ten thousand a million is more than any model costs
@@ -93,6 +102,11 @@ class Config:
     on_store_error: str | None = None
     quota: QuotaConfig = field(default_factory=QuotaConfig)
     transport: TransportConfig = field(default_factory=TransportConfig)
+
+    @classmethod
+    def misfit(cls, names: Sequence[str]) -> ConfigError:
+        """What to raise where settings `names` were given that do not fit; see `frozen`."""
+        return ConfigError(misfit_in_words(cls.__name__, names, cls.__match_args__))
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "accounts", freeze(self.accounts))

@@ -121,8 +121,26 @@ def _parsed(raw: bytes, suffix: str, faults: list[str]) -> Any:
     except RecursionError as exc:
         raise _UnusableError("is nested too deeply") from exc
     except ValueError as exc:
-        raise _UnusableError(f"is not valid {suffix[1:].upper()}: {exc}") from exc
+        raise _UnusableError(f"is not valid {suffix[1:].upper()}: {exc}{_likely(str(exc))}") from exc
     raise _UnusableError("has no known ending; it must be .toml or .json")
+
+
+def _likely(said: str) -> str:
+    """What is most likely wrong where a parser said `said`, as far as it can be told."""
+    return next((f"; {words}" for begin, words in _LIKELY.items() if said.startswith(begin)), "")
+
+
+_LIKELY = {
+    "Invalid value": 'most likely a text without quotes: write key = "text"',
+    "Illegal character": "most likely a quote is missing at the text's end",
+    "Expected": "most likely a quote, a bracket or an equals sign is missing there",
+    "Unclosed": "most likely a bracket or a comma is missing before it",
+    "Expecting property name": "most likely a key without double quotes, or a comma too many before it",
+    "Expecting value": "most likely a text without double quotes, or a comma too many",
+    "Expecting": "most likely a comma, a colon or a quote is missing before it",
+    "Unterminated string": "most likely a quote is missing at the text's end",
+    "Invalid control character": "most likely a quote is missing at the text's end",
+}
 
 
 def _parsed_json(text: str, faults: list[str]) -> Any:
@@ -212,6 +230,9 @@ class TableReader:
         return AccountConfig(**plain, **special)
 
     def _auth(self, value: object, path: str, missing: list[str]) -> Auth:
+        if isinstance(value, str):
+            self.problems.append(f'{path}: must be a table, not a string: write auth = {{ api_key = "..." }}')
+            return Auth()
         key = self._table(value, ("api_key",), (), path).get("api_key", "")
         if not isinstance(key, str):
             return Auth(key)

@@ -92,11 +92,11 @@ class Part:
             facts = os.stat(name)
             if not stat.S_ISREG(facts.st_mode) or facts.st_size > MAX_FILE_BYTES:
                 fault = "is not a regular file" if facts.st_size <= MAX_FILE_BYTES else "is larger than any provider takes"
-                raise InvalidRequestError(message=f"Part.from_file cannot read {path!r}: it {fault}")
+                raise _unreadable(path, f"it {fault}")
             with open(name, "rb") as file:
                 data = file.read()
         except (OSError, TypeError, ValueError) as exc:
-            raise InvalidRequestError(message=f"Part.from_file cannot read {path!r}: {exc}") from exc
+            raise _unreadable(path, getattr(exc, "strerror", None) or str(exc)) from exc
         mime_type = mimetypes.guess_type(name)[0] or _sniff(data)
         if mime_type is not None and mime_type.startswith("audio/x-"):
             mime_type = "audio/" + mime_type[8:]  # providers list no old names, such as audio/x-wav
@@ -219,3 +219,9 @@ def _sniff(data: bytes) -> str | None:
 def _kind_of(mime_type: str) -> str:
     major = mime_type.split("/")[0]
     return major if major in ("image", "audio", "video") else "document"
+
+
+def _unreadable(path: object, why: str) -> InvalidRequestError:
+    error = InvalidRequestError(message=f"Part.from_file cannot read {path!r}: {why}")
+    error.hint = "Check the path; a relative one begins in the current folder."
+    return error

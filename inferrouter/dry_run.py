@@ -25,11 +25,12 @@ def fitting(
     """
     keys = tuple(dict.fromkeys(key for candidate in queue for key, _ in candidate.buckets))
     headrooms = {headroom.key: headroom for headroom in ledger.headroom(keys, now)} if keys else {}
-    found = [(candidate, _unfit(candidate, needs, headrooms, now)) for candidate in queue]
+    found = [(candidate, unfit(candidate, needs, headrooms, now)) for candidate in queue]
     return [candidate for candidate, why in found if why is None], [why for _, why in found if why is not None]
 
 
-def _unfit(candidate: Candidate, needs: CallNeeds, headrooms: Mapping[str, Headroom], now: float) -> Rejection | None:
+def unfit(candidate: Candidate, needs: CallNeeds, headrooms: Mapping[str, Headroom], now: float) -> Rejection | None:
+    """Why the limits have no room for `candidate` now, None if they have. `headrooms`: of its buckets at least."""
     estimate = candidate.deployment.expected(needs.estimate)
     refusals = [
         Refusal(key, headroom.limit, needed, headroom.remaining, _frees(headroom, needed, now))

@@ -18,16 +18,41 @@ from .config import Config, ModelMapping, ModelRef, QuotaConfig
 from .errors import ConfigError
 from .frozen import NamedTuple
 from .secret import Secret
+from .spelling import edit_distance
+
+FIRST = PRESETS["gemini"]
+"""The provider that is recommended to whoever has no key: its free tier asks for no card, and for no more than a sign-in."""
+
+NO_KEY = (
+    f"the environment holds none of the known keys: set one first, such as {FIRST.env[0]} (free, from {FIRST.key_url}), "
+    "GROQ_API_KEY or OPENROUTER_API_KEY; "
+    f"python3 -m {__name__.rpartition('.')[0]} providers shows all and where to get one, and demo what comes of it without a key"
+)
 
 SMART = 2
 """Tiers up to this one are in the alias "smart"."""
 
 
 class Found(NamedTuple):
-    """What an environment holds: accounts, and what is to be said about it."""
+    """What an environment holds: accounts, and what is to be said about it.
+
+    `near`: variables that may be meant as keys, each with the name that is read.
+    """
 
     accounts: list[AccountConfig]
     notes: list[str]
+    near: list[tuple[str, str]]
+
+    def required(self) -> list[AccountConfig]:
+        """The accounts. Raises `ConfigError` that says how to come by a key if there is none."""
+        if self.accounts:
+            return self.accounts
+        if self.near:
+            renamed = ", ".join(f"{name} (did you mean {meant}?)" for name, meant in self.near)
+            raise ConfigError(
+                f"the environment holds none of the known keys, and these are not read: {renamed}; rename what is meant"
+            )
+        raise ConfigError(NO_KEY)
 
 
 def accounts_from_env(env: Mapping[str, str]) -> Found:
@@ -36,7 +61,7 @@ def accounts_from_env(env: Mapping[str, str]) -> Found:
     `GEMINI_API_KEY` gives the account "gemini", `GEMINI_API_KEY_2` "gemini-2"; a key that comes twice counts once. An address in
     `GEMINI_BASE_URL` takes the place of the provider's own. Raises nothing.
     """
-    found = Found([], [])
+    found = Found([], [], _near(env))
     for row, names in _names(env):
         base_url = env.get(row.base_url_env, "").strip() or None if row.base_url_env else None
         seen: dict[str, AccountConfig] = {}
@@ -74,16 +99,16 @@ def config_for(
 ) -> Config:
     """A configuration of what `accounts_from_env` found, with the aliases of `aliases_over`; settings as in `Config`.
 
-    `default_model`: None is "free", or "any" where paid use is allowed and there is a paid account. Raises `ConfigError` if
-    there is no account, a key is unusable, or a setting is wrong.
+    `default_model`: None is "free", or "any" where paid use is allowed and there is a paid account, or nothing is free. Raises
+    `ConfigError` if there is no account, a key is unusable, or a setting is wrong.
     """
     if not accounts:
-        names = sorted({name for row in PRESETS.values() for name in row.env})
-        raise ConfigError(f"the environment holds none of the known keys; set one of {', '.join(names)}")
+        raise ConfigError(NO_KEY)
     models = aliases_over(accounts, allow_paid)
     if default_model is None:
         known = {mapping.alias for mapping in models}
-        default_model = next((alias for alias in ("any", "free") if alias in known and (allow_paid or alias == "free")), "")
+        best = ("any", "free") if allow_paid else ("free", "any")  # without a free one the error says what "any" costs
+        default_model = next((alias for alias in best if alias in known), "")
     return Config(
         accounts=accounts,
         models=models,
@@ -157,6 +182,23 @@ def _numbered(env: Mapping[str, str]) -> dict[str, list[tuple[int, str]]]:
     return found
 
 
+def _near(env: Mapping[str, str]) -> list[tuple[str, str]]:
+    """Variables that look like keys and begin nearly as a known one does, which is not set, with that one's name."""
+    known = [name for row in PRESETS.values() for name in row.env if not env.get(name, "").strip()]
+    found = []
+    for name in env:
+        head = name.partition("_")[0].upper()
+        if len(head) < SHORTEST_HEAD or not _KEYLIKE.search(name) or not env[name].strip():
+            continue
+        if any(name in row.env for row in PRESETS.values()) or _NUMBERED.fullmatch(name):
+            continue
+        heads = {each: edit_distance(head, each.partition("_")[0], 1) for each in known}
+        close = [each for each, edits in heads.items() if edits <= 1]
+        if close:
+            found.append((name, close[0]))
+    return found
+
+
 def _account(row: Preset, account_id: str, auth: Auth, base_url: str | None) -> AccountConfig:
     return AccountConfig(
         provider=row.name,
@@ -172,4 +214,8 @@ def _account(row: Preset, account_id: str, auth: Auth, base_url: str | None) -> 
     )
 
 
+SHORTEST_HEAD = 4
+"""Letters before the first underscore of a variable; fewer are like everything."""
+
+_KEYLIKE = re.compile(r"KEY|TOKEN", re.IGNORECASE)
 _NUMBERED = re.compile(r"(.+)_([0-9]{1,4})")

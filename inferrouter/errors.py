@@ -440,7 +440,7 @@ def _mended_by(rejections: Sequence[Rejection]) -> str:
         )
     steps = ["add an account"]
     if "paid_not_allowed" in codes or not codes:
-        steps.append("allow paid use (allow_paid = true)")
+        steps.append("allow paid use (allow_paid = true; --paid in a command without a configuration)")
     if codes != {"paid_not_allowed"}:
         steps.append("change the request")
     return f"Waiting does not help: {', '.join(steps[:-1])}{',' * (len(steps) > 2)} or {steps[-1]}."

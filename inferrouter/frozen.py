@@ -130,7 +130,26 @@ def _init_of(cls: Any, fields: list[Any]) -> Any:
     made.__qualname__ = f"{cls.__qualname__}.__init__"
     made.__module__ = cls.__module__
     made.__annotations__ = {each.name: each.type for each in fields if each.init} | {"return": None}
-    return made
+    return _explaining(made, cls) if hasattr(cls, "misfit") else made
+
+
+def _explaining(made: Any, cls: Any) -> Any:
+    """`made`, which raises what `cls.misfit(names)` returns where the arguments, the named ones `names`, do not fit."""
+
+    @wraps(made)
+    def explained(self: Any, *args: Any, **settings: Any) -> None:
+        try:
+            made(self, *args, **settings)
+        except TypeError as exc:
+            if exc.__traceback__ is None or exc.__traceback__.tb_next is not None:
+                raise  # from within
+            error = cls.misfit(list(settings))
+        else:
+            return
+        del args, settings  # a traceback with locals would show a key
+        raise error
+
+    return explained
 
 
 def _repr(self: Any) -> str:

@@ -28,6 +28,8 @@ KEPT_SETTLEMENTS = 10_000
 METHODS = ("define", "headroom", "holds", "reserve", "commit", "hold", "observe")
 OPTIONS = frozenset(("max_wait", "max_age"))
 """What a method may take besides: how long it may wait, how old a look may be."""
+LOOK_S = 1.0
+"""Seconds that what other machines did may go unseen where it matters; a reservation sees everything, and brings a new look."""
 SETTLE_WAIT_S = 0.05
 """How long a settlement or a hold may wait for a store that others keep busy. A settlement that fails then is made later."""
 CLOSING_TRIES = 10
@@ -65,6 +67,11 @@ class GuardedStore:
                 return self.fallback_or_raise(exc).headroom(keys, now)
         found: list[Headroom] = self._ask("headroom", (keys, now), max_wait, max_age)
         return found
+
+    @property
+    def keeps_looks(self) -> bool:
+        """Whether the store can show what it saw before, where a look costs a round trip."""
+        return "max_age" in self._takes["headroom"]
 
     def limit_of(self, key: str, now: float) -> Limit | None:
         """The limit that the store itself counts under `key`, None if it knows none or cannot say."""

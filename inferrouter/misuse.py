@@ -64,6 +64,8 @@ def refused_call(method: Callable[..., Any], args: Sequence[Any], kwargs: Mappin
         rest = f"; options go by name: {', '.join(options)}" if options else ""
         count = f"{len(places)} argument{'s' * (len(places) != 1)}" if places else "no argument"
         return InvalidRequestError(message=f"{name} takes {count} by place: write router.{first}{rest}")
+    if name == "chat":
+        return InvalidRequestError(message='chat needs messages, a text or a list of them: write router.chat("Hello!")')
     return InvalidRequestError(message=f"{name} needs {' and '.join(places) or 'no argument'}, each once")
 
 

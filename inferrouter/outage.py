@@ -81,6 +81,13 @@ class Outages:
         """Seconds until a call may be let through, 0: now."""
         return max(self._until.get(server, now) - now, 0.0)
 
+    def not_asked(self, places: tuple[str, str, str], now: float) -> None:
+        """The call that was let through at `places` was not made after all: another one may be the probe."""
+        for place in places:
+            if place in self._until:
+                self._probes.pop((place, now), None)  # where the clock has not moved since
+                self._until[place] = now
+
     def rests(self, places: tuple[str, str, str], now: float) -> float:
         """Seconds until a call may be let through at `places`, 0: now."""
         until = self._until

@@ -42,20 +42,36 @@ _GATHERING = 0.3
 class Operation:
     """One verb on its way. `names`: the entries of the server it touches; `args`: the rest, all as ASCII text.
 
-    `now`: the caller's time (epoch seconds). `undo`: what takes it back, should nobody wait for its answer any more.
-    `then`: what to do, on the same way to the server, if that hands it back ("n") and nobody waits.
+    `now`: the caller's time (epoch seconds). `undo`: makes what takes it back, should nobody wait for its answer any more.
+    `along`: what travels before it, and is not waited for. `then`: what to do, on the same way to the server, if that hands it
+    back ("n") and nobody waits.
     """
 
-    __slots__ = ("answer", "args", "deadline", "error", "gate", "given_up", "names", "now", "sent", "then", "undo", "verb")
+    __slots__ = (
+        "along",
+        "answer",
+        "args",
+        "deadline",
+        "error",
+        "gate",
+        "given_up",
+        "names",
+        "now",
+        "sent",
+        "then",
+        "undo",
+        "verb",
+    )
 
     def __init__(
-        self, verb: str, names: Sequence[str], args: Sequence[str], now: float = 0.0, undo: Operation | None = None
+        self, verb: str, names: Sequence[str], args: Sequence[str], now: float = 0.0, undo: Callable[[], Operation] | None = None
     ) -> None:
         self.verb = verb
         self.names = names
         self.args = args
         self.now = now
         self.undo = undo
+        self.along: Sequence[Operation] = ()
         self.then: Callable[[Callable[[Operation], str]], object] | None = None
         self.deadline = 0.0
         self.answer: str | None = None
@@ -117,28 +133,40 @@ class Lanes:
     def ask(self, operation: Operation, deadline: float) -> str:
         """The answer. Raises QuotaStoreError that says why there is none by `deadline` (monotonic seconds): then the outcome is
         unknown, and what may have been reserved is given back."""
-        return self.ask_together((operation,), deadline)[0]
+        along = operation.along
+        if self._lock._is_owned():  # type: ignore[attr-defined]  # as Condition itself asks its lock
+            return self._alone((*along, operation))[-1]
+        for each in along:
+            each.deadline = deadline
+        operation.gate = gate = threading.Lock()
+        gate.acquire()
+        operation.deadline = deadline
+        with self._lock:
+            if self._closed:
+                self.check_open()
+            if along:
+                self._queue.extend(along)
+            self._queue.append(operation)
+            if self._busy < self._enough:
+                self._start_lane()
+        return self._answer_to(operation, gate, deadline)
 
     def ask_together(self, operations: Sequence[Operation], deadline: float) -> list[str]:
         """The answers to several, which travel together; see `ask`."""
-        if self._condition._is_owned():  # type: ignore[attr-defined]  # as Condition itself asks its lock
+        *along, last = operations
+        if self._lock._is_owned():  # type: ignore[attr-defined]  # likewise
             return self._alone(operations)
-        for operation in operations:
+        for operation in along:
             operation.gate = threading.Lock()
             operation.gate.acquire()
-            operation.deadline = deadline
-        with self._lock:
-            self.check_open()
-            self._queue.extend(operations)
-            self._wake()
-        return [self._answer_to(operation, deadline) for operation in operations]
+        last.along = along
+        answer = self.ask(last, deadline)
+        return [*[self._answer_to(each, each.gate, deadline) for each in along if each.gate is not None], answer]
 
-    def _answer_to(self, operation: Operation, deadline: float) -> str:
-        gate = operation.gate
-        assert gate is not None
+    def _answer_to(self, operation: Operation, gate: threading.Lock, deadline: float) -> str:
         left = deadline - self._monotonic()
         try:
-            while not gate.acquire(timeout=max(0.0, min(left, NUDGE_S))):
+            while not gate.acquire(timeout=NUDGE_S if left > NUDGE_S else max(0.0, left)):
                 left = deadline - self._monotonic()
                 with self._lock:
                     if operation.answer is not None or operation.error is not None:
@@ -164,11 +192,18 @@ class Lanes:
             carrier = self._open_carrier()
             return carrier.send(operations)
         except Exception as exc:
-            self._undos.extend(operation.undo for operation in operations if operation.undo is not None)
+            self._undos.extend(operation.undo() for operation in operations if operation.undo is not None)
             raise self._explain(exc)[0] from exc
         finally:
             if carrier is not None:
                 carrier.close()
+
+    def take_back(self, operation: Operation) -> None:
+        """Undoes what was done: who asked was interrupted before he could know of it."""
+        if operation.undo is not None:
+            with self._lock:
+                self._undos.append(operation.undo())
+                self._condition.notify()
 
     def check_open(self) -> None:
         """Raises QuotaStoreError once it was closed."""
@@ -206,13 +241,9 @@ class Lanes:
         self._busy = 0
         self._waiting = 0
         self._nearest = 0.0
+        self._enough = 1
         self._last_error: QuotaStoreError | None = None
         self._retry_undos_at = 0.0
-
-    def _wake(self) -> None:
-        """Under the lock: see that somebody takes what is queued."""
-        if self._busy < min(self._most, 1 + int(self._nearest / self._far)):
-            self._start_lane()
 
     def _nudge(self) -> None:
         """Under the lock: another lane takes what is queued, where all that are busy have heard nothing for long."""
@@ -233,7 +264,7 @@ class Lanes:
         """Under the lock: nobody waits for it any more. Returns why there is no answer."""
         operation.given_up = True
         if operation.sent and operation.undo is not None:
-            self._undos.append(operation.undo)
+            self._undos.append(operation.undo())
         cause = self._last_error or self._explain(TimeoutError("no answer in time"))[0]
         error = QuotaStoreError(str(cause))
         error.__cause__ = cause
@@ -253,15 +284,15 @@ class Lanes:
                     self._busy += 1
                     self._threads[me] = self._monotonic()
                 carrier = self._carry(batch, carrier)
-                if len(batch) > 1 and self._nearest < self._far:
-                    self._gather(min(len(batch), LARGEST_BATCH))
+                if len(batch) > 1 and self._enough == 1:
+                    self._gather(min(len(self._queue) + len(batch), LARGEST_BATCH))
         finally:
             self._let_go(carrier)
             with self._lock:
                 self._threads.pop(me, None)
 
     def _gather(self, expected: int) -> None:
-        """Waits a little until as many are queued as were just answered."""
+        """Waits a little until those who were just answered are queued with those who came meanwhile."""
         pause = self._nearest * _GATHERING / 4
         for _ in range(4):
             if len(self._queue) >= expected or self._closed:
@@ -321,7 +352,8 @@ class Lanes:
                 pause = min(pause * 2, 0.1)
                 continue
             took = self._monotonic() - started
-            self._nearest = min(self._nearest * 1.01 if self._nearest else took, took)
+            self._nearest = nearest = min(self._nearest * 1.01 if self._nearest else took, took)
+            self._enough = min(self._most, 1 + int(nearest / self._far))
             self._last_error = None
             self._answered(batch, answers)
             return carrier
@@ -345,7 +377,7 @@ class Lanes:
                     operation.error = QuotaStoreError(str(error))
                     operation.error.__cause__ = error.__cause__
                     if operation.undo is not None and not self._closed:
-                        self._undos.append(operation.undo)
+                        self._undos.append(operation.undo())
                     _release(operation)
 
     def _let_go(self, carrier: Carrier | None) -> None:

@@ -1,7 +1,8 @@
 """The SQL text that counts inside a PostgreSQL server: tables, and the function that does a batch of operations in one step.
 
 Strategy: the same protocol as `quota_redis_lua`, in PL/pgSQL. The function locks the rows of a batch in the order of their names,
-so that nobody waits in a circle, does what happens all the time by itself, and hands the rest back. Numbers are float8, which
+so that nobody waits in a circle, sums up what happens all the time and writes it once, does one operation at a time what is
+rarer, and hands the rest back. Numbers are float8, which
 PostgreSQL reads and writes to the last bit. Functions carry the version in their names, so that old and new programs share a
 ledger. The texts hold no percent sign, which some drivers would take for a parameter. Must never know of zones or limits.
 """
@@ -9,6 +10,9 @@ ledger. The texts hold no percent sign, which some drivers would take for a para
 from __future__ import annotations
 
 VERSION = 1
+ACT = "act_2"
+"""The function that does a batch: names of buckets, ids of reservations and words, each on a line of its own; the answers come
+with a character 31 between them."""
 
 TABLES = (
     "CREATE SCHEMA IF NOT EXISTS {schema}",
@@ -284,51 +288,145 @@ BEGIN
   RETURN 'y';
 END $$""",
     """
-CREATE OR REPLACE FUNCTION {schema}.act_1(entries text[], words text[]) RETURNS text[] LANGUAGE plpgsql
-  SET lock_timeout = '1500ms' AS $$
+CREATE OR REPLACE FUNCTION {schema}.act_2(bucket_names text, record_ids text, said text) RETURNS text LANGUAGE plpgsql
+  SET lock_timeout = '1500ms' SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
 DECLARE
   clock float8 := extract(epoch FROM clock_timestamp()); e {schema}.epoch; answers text[]; answer text; now_held text;
-  i integer := 4; a text[]; verb text; size integer;
+  words text[] := string_to_array(said, E'\\n'); names text[] := string_to_array(bucket_names, E'\\n');
+  ids text[] := string_to_array(record_ids, E'\\n');
+  i integer := 4; o integer; k integer; n integer; p integer; r integer; a text[]; verb text; size integer; places integer[];
+  many boolean := array_length(words, 1) > 5 + words[5]::integer;
+  stale boolean := true; dirty boolean := false; locked boolean := false; fast boolean; moment float8;
+  b_name text[]; b_kind text[]; b_wid float8[]; b_used float8[]; b_older float8[]; b_room float8[]; b_firm float8[];
+  b_odd boolean[]; b_more integer[]; r_id text[]; r_state text[]; r_expires float8[]; r_way text[];
 BEGIN
   SELECT * INTO e FROM {schema}.epoch;
   IF NOT FOUND THEN
     IF words[1] <> '' THEN
-      RETURN ARRAY['lost'];
+      RETURN 'lost';
     END IF;
     INSERT INTO {schema}.epoch VALUES (true, words[2], clock, words[3]) ON CONFLICT DO NOTHING;
     SELECT * INTO e FROM {schema}.epoch;
   ELSIF words[1] <> '' AND words[1] <> e.id THEN
-    RETURN ARRAY['other'];
+    RETURN 'other';
   END IF;
   answers := ARRAY[concat('ok ', clock, ' ', e.id, ' ', e.created, ' ', e.flag)];
-  PERFORM 1 FROM {schema}.bucket WHERE name = ANY(entries) ORDER BY name FOR NO KEY UPDATE;
-  WHILE i < array_length(words, 1) LOOP
-    verb := words[i]; size := words[i + 1];
-    a := words[i + 2 : i + 1 + size];
-    IF verb = 'R' THEN
-      answer := {schema}.reserve_1(a, clock);
-    ELSIF verb = 'S' OR verb = 'U' THEN
-      answer := {schema}.settle_1(a, verb = 'U', clock);
-    ELSIF verb = 'L' THEN
-      answer := {schema}.raws_1(a);
-    ELSIF verb = 'W' THEN
-      answer := {schema}.write_1(a, clock);
-    ELSIF verb = 'A' THEN
-      UPDATE {schema}.bucket SET version = version + 1, head = a[3], ceiling = a[4]::float8 WHERE name = a[1] AND head = a[2];
-      answer := CASE WHEN FOUND THEN 'y' ELSE E'n\\n' || coalesce({schema}.raws_1(a[1:1]), '') END;
-    ELSIF verb = 'V' THEN
-      SELECT coalesce(string_agg(value, E'\\n'), '') INTO answer FROM {schema}.note WHERE kind = a[1];
-    ELSE
-      SELECT value INTO now_held FROM {schema}.note WHERE kind = a[1] AND name = a[2] FOR UPDATE;
-      IF coalesce(now_held, '') <> a[3] THEN
-        answer := E'n\\n' || coalesce(now_held, '');
-      ELSE
-        IF a[4] = '' THEN
-          DELETE FROM {schema}.note WHERE kind = a[1] AND name = a[2];
-        ELSE
-          INSERT INTO {schema}.note VALUES (a[1], a[2], a[4]) ON CONFLICT (kind, name) DO UPDATE SET value = excluded.value;
+  LOOP
+    verb := words[i]; size := words[i + 1]; o := i + 1; fast := false;
+    IF many AND (verb = 'R' OR verb = 'S') THEN
+      IF stale THEN
+        SELECT array_agg(name), array_agg(kind), array_agg(wid), array_agg(used), array_agg(older), array_agg(ceiling),
+          array_agg(firm), array_agg(lost <> '' OR since <> ''), array_agg(0)
+          INTO b_name, b_kind, b_wid, b_used, b_older, b_room, b_firm, b_odd, b_more
+          FROM (SELECT * FROM {schema}.bucket WHERE name = ANY(names) ORDER BY name FOR NO KEY UPDATE) known;
+        SELECT array_agg(id), array_agg(state), array_agg(expires), array_agg(''::text) INTO r_id, r_state, r_expires, r_way
+          FROM (SELECT * FROM {schema}.reservation WHERE id = ANY(ids) ORDER BY id FOR UPDATE) known;
+        stale := false;
+        locked := true;
+      END IF;
+      r := array_position(r_id, words[o + 1]);
+      n := 0;
+      fast := true;
+      IF verb = 'R' AND r IS NULL THEN
+        moment := words[o + 3];
+        FOR k IN o + 4 .. o + size BY 5 LOOP
+          p := array_position(b_name, words[k]);
+          IF p IS NULL OR b_wid[p] IS NULL OR b_kind[p] <> words[k + 1] OR b_odd[p] OR b_firm[p] <= moment
+            OR b_wid[p] <> words[k + 2]::float8 OR b_used[p] + words[k + 4]::float8 > b_room[p] THEN
+            fast := false;
+            EXIT;
+          END IF;
+          n := n + 1;
+          places[n] := p;
+        END LOOP;
+        IF fast THEN
+          FOR k IN 1 .. n LOOP
+            p := places[k];
+            b_used[p] := b_used[p] + words[o + 3 + 5 * k]::float8;
+            b_more[p] := b_more[p] + 1;
+          END LOOP;
+          r_id := r_id || words[o + 1];
+          r_state := r_state || 'o'::text;
+          r_expires := r_expires || (clock + words[o + 2]::float8 / 1000);
+          r_way := r_way || 'new'::text;
         END IF;
-        answer := 'y';
+      ELSIF verb = 'S' AND r_state[r] = 'o' THEN
+        FOR k IN o + 4 .. o + size BY 4 LOOP
+          p := array_position(b_name, words[k]);
+          IF p IS NULL OR b_wid[p] IS NULL OR b_kind[p] <> words[k + 1] OR b_wid[p] <> words[k + 2]::float8
+            OR b_used[p] + words[k + 3]::float8 < b_older[p] THEN
+            fast := false;
+            EXIT;
+          END IF;
+          n := n + 1;
+          places[n] := p;
+        END LOOP;
+        IF fast THEN
+          FOR k IN 1 .. n LOOP
+            p := places[k];
+            b_used[p] := b_used[p] + words[o + 3 + 4 * k]::float8;
+            b_more[p] := b_more[p] + 1;
+          END LOOP;
+          r_state[r] := 's ' || words[o + 2];
+          r_expires[r] := clock + words[o + 3]::float8 / 1000;
+          IF r_way[r] = '' THEN
+            r_way[r] := 'old';
+          END IF;
+        END IF;
+      ELSE
+        fast := false;
+      END IF;
+    END IF;
+    IF fast THEN
+      answer := 'y';
+      dirty := true;
+    ELSE
+      IF dirty THEN
+        UPDATE {schema}.bucket b SET version = b.version + c.more, used = c.used
+          FROM unnest(b_name, b_used, b_more) AS c(name, used, more) WHERE b.name = c.name AND c.more > 0;
+        IF 'new' = ANY(r_way) THEN
+          INSERT INTO {schema}.reservation
+            SELECT c.id, c.state, c.expires FROM unnest(r_id, r_state, r_expires, r_way) AS c(id, state, expires, way)
+            WHERE c.way = 'new';
+        END IF;
+        IF 'old' = ANY(r_way) THEN
+          UPDATE {schema}.reservation r SET state = c.state, expires = c.expires
+            FROM unnest(r_id, r_state, r_expires, r_way) AS c(id, state, expires, way) WHERE r.id = c.id AND c.way = 'old';
+        END IF;
+        dirty := false;
+      END IF;
+      EXIT WHEN verb IS NULL;
+      IF NOT locked THEN
+        PERFORM 1 FROM {schema}.bucket WHERE name = ANY(names) ORDER BY name FOR NO KEY UPDATE;
+        locked := true;
+      END IF;
+      stale := true;
+      a := words[i + 2 : i + 1 + size];
+      IF verb = 'R' THEN
+        answer := {schema}.reserve_1(a, clock);
+      ELSIF verb = 'S' OR verb = 'U' THEN
+        answer := {schema}.settle_1(a, verb = 'U', clock);
+      ELSIF verb = 'L' THEN
+        answer := {schema}.raws_1(a);
+      ELSIF verb = 'W' THEN
+        answer := {schema}.write_1(a, clock);
+      ELSIF verb = 'A' THEN
+        UPDATE {schema}.bucket SET version = version + 1, head = a[3], ceiling = a[4]::float8 WHERE name = a[1] AND head = a[2];
+        answer := CASE WHEN FOUND THEN 'y' ELSE E'n\\n' || coalesce({schema}.raws_1(a[1:1]), '') END;
+      ELSIF verb = 'V' THEN
+        SELECT coalesce(string_agg(value, E'\\n'), '') INTO answer FROM {schema}.note WHERE kind = a[1];
+      ELSE
+        SELECT value INTO now_held FROM {schema}.note WHERE kind = a[1] AND name = a[2] FOR UPDATE;
+        IF coalesce(now_held, '') <> a[3] THEN
+          answer := E'n\\n' || coalesce(now_held, '');
+        ELSE
+          IF a[4] = '' THEN
+            DELETE FROM {schema}.note WHERE kind = a[1] AND name = a[2];
+          ELSE
+            INSERT INTO {schema}.note VALUES (a[1], a[2], a[4]) ON CONFLICT (kind, name) DO UPDATE SET value = excluded.value;
+          END IF;
+          answer := 'y';
+        END IF;
       END IF;
     END IF;
     answers := answers || answer;
@@ -338,6 +436,6 @@ BEGIN
     DELETE FROM {schema}.reservation WHERE id IN
       (SELECT id FROM {schema}.reservation WHERE expires < clock ORDER BY expires LIMIT 500 FOR UPDATE SKIP LOCKED);
   END IF;
-  RETURN answers;
+  RETURN array_to_string(answers, chr(31), '');
 END $$""",
 )

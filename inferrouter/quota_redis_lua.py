@@ -1,7 +1,8 @@
 """The Lua text that counts inside a Redis server: what a batch of operations does there, in one step.
 
 Strategy: it does by itself what happens all the time: charging the running slot or window, moving on to a later one, correcting a
-charge that is still in its slot. All else it hands back ("n" and the buckets as they are), Python computes it with the very
+charge that is still in its slot. What several operations do to a bucket is summed up and written once, at the end or before
+anything else looks at it. All else it hands back ("n" and the buckets as they are), Python computes it with the very
 functions of the other stores, and "W" writes the result if nothing has changed since (a version a bucket). Checks come first
 and writes last, as Redis rolls nothing back; numbers travel as text of 17 digits, as a reply would cut them. Must never know of
 zones or limits.
@@ -18,14 +19,62 @@ local time = call('TIME')
 local clock = time[1] .. '.' .. string.format('%06d', tonumber(time[2]))
 local epoch = call('GET', P .. 'epoch')
 if not epoch then
-  if expected ~= '' then return {'lost'} end
+  if expected ~= '' then return 'lost' end
   epoch = fresh .. ' ' .. clock .. ' ' .. flag
   call('SET', P .. 'epoch', epoch, 'EX', 34560000)
 elseif expected ~= '' and string.sub(epoch, 1, string.len(expected)) ~= expected then
-  return {'other'}
+  return 'other'
 end
 
 local function text(x) return string.format('%.17g', x) end
+
+-- What the operations before have changed and not yet written: buckets by name, and records of reservations by id.
+local buckets, records, order = {}, {}, {}
+
+local function record(id) return P .. 'r:' .. id end
+
+local function write()
+  for name, b in pairs(buckets) do
+    if b.changed then
+      call('HSET', b.key, 'u', text(b.u), 'v', text(b.v))
+      b.changed = false
+    end
+  end
+  for i, id in ipairs(order) do
+    local new = records[id]
+    call('SET', record(id), new[1], 'PX', new[2])
+    order[i] = nil
+  end
+  records = {}
+end
+
+local function forget()
+  write()
+  buckets = {}
+end
+
+local function state_of(id)
+  if records[id] then return records[id][1] end
+  return call('GET', record(id))
+end
+
+local function record_as(id, state, ttl)
+  if not records[id] then order[#order + 1] = id end
+  records[id] = {state, ttl}
+end
+
+-- A bucket as the operations before have left it.
+local function bucket(name)
+  local b = buckets[name]
+  if not b then
+    local key = P .. 'b:' .. name
+    local f = call('HMGET', key, 'k', 'c', 'l', 'w', 'u', 'q', 'p', 'v', 'd', 'r')
+    b = {key = key, k = f[1], c = tonumber(f[2]), w = tonumber(f[4]), u = tonumber(f[5]), plain = f[7] == '1',
+      odd = f[3] or f[6], v = tonumber(f[8]), firm = tonumber(f[9]), r = tonumber(f[10])}
+    buckets[name] = b
+  end
+  return b
+end
 
 local function raw(name)
   local flat = call('HGETALL', P .. 'b:' .. name)
@@ -40,6 +89,7 @@ local function raw(name)
 end
 
 local function raws(names)
+  write()
   local all = {}
   for i, name in ipairs(names) do all[i] = raw(name) end
   return table.concat(all, '\\n')
@@ -138,101 +188,108 @@ local function moved(name, want, last)
   return new
 end
 
-local function record(id) return P .. 'r:' .. id end
-
 local verbs = {}
-
-function verbs.L(a) return raws(a) end
 
 -- Takes every amount or nothing: id, ttl, the time, then name, kind, window, its end (calendar) and amount of each.
 function verbs.R(a)
-  local state = call('GET', record(a[1]))
+  local state = state_of(a[1])
   if state then return state == 'o' and 'y' or 'd' end
-  local names, todo, fits = {}, {}, true
+  local todo, now, fits = {}, tonumber(a[3]), true
   for i = 4, #a, 5 do
     local name, want, amount = a[i], tonumber(a[i + 2]), tonumber(a[i + 4])
-    names[#names + 1] = name
-    local b = call('HMGET', P .. 'b:' .. name, 'k', 'c', 'l', 'w', 'u', 'q', 'p', 'v', 'd')
-    if not b[1] or b[1] ~= a[i + 1] or b[3] or b[6] or not b[4] or (b[9] and tonumber(b[9]) <= tonumber(a[3])) then
-      fits = false
-    else
-      local at, new = tonumber(b[4]), nil
-      if at ~= want then
-        if at < want and b[7] == '1' then new = moved(name, want, a[i + 3]) end
-        if not new then fits = false end
-      else
-        new = {u = tonumber(b[5])}
-      end
-      if new then
-        new.name, new.amount, new.v = name, amount, b[8]
-        if new.u + amount > tonumber(b[2]) then fits = false end
-        todo[#todo + 1] = new
+    local b, new = bucket(name), nil
+    if b.k == a[i + 1] and not b.odd and b.w and not (b.firm and b.firm <= now) then
+      if b.w == want then
+        new = {u = b.u}
+      elseif b.w < want and b.plain then
+        write()
+        new = moved(name, want, a[i + 3])
       end
     end
+    if not new or new.u + amount > b.c then fits = false break end
+    new.name, new.bucket, new.amount = name, b, amount
+    todo[#todo + 1] = new
   end
-  if not fits then return 'n\\n' .. raws(names) end
+  if not fits then
+    local names = {}
+    for i = 4, #a, 5 do names[#names + 1] = a[i] end
+    return 'n\\n' .. raws(names)
+  end
+  local now_written = false
   for _, new in ipairs(todo) do
-    local key = P .. 'b:' .. new.name
+    local b = new.bucket
+    b.u, b.v, b.changed = new.u + new.amount, b.v + 1, true
     if new.w then
-      if #new.gone > 0 then call('HDEL', key, unpack(new.gone)) end
-      if new.slot then call('HSET', key, 's' .. text(new.slot), text(new.own)) end
-      call('HSET', key, 'w', text(new.w), 'r', text(new.r), 'b', new.b)
-      if new.e then call('HSET', key, 'e', text(new.e)) end
-      call('EXPIRE', key, BUCKET_TTL)
+      if #new.gone > 0 then call('HDEL', b.key, unpack(new.gone)) end
+      if new.slot then call('HSET', b.key, 's' .. text(new.slot), text(new.own)) end
+      call('HSET', b.key, 'w', text(new.w), 'r', text(new.r), 'b', new.b)
+      if new.e then call('HSET', b.key, 'e', text(new.e)) end
+      call('EXPIRE', b.key, BUCKET_TTL)
+      b.w, b.r, now_written = new.w, new.r, true
     end
-    call('HSET', key, 'u', text(new.u + new.amount), 'v', text(new.v + 1))
   end
-  call('SET', record(a[1]), 'o', 'PX', a[2])
+  record_as(a[1], 'o', a[2])
+  if now_written then write() end
   return 'y'
 end
 
 -- Corrects what was charged: id, token, ttl, then name, kind, window and delta of each.
 local function settle(a, undoing)
-  local state = call('GET', record(a[1]))
+  local state = state_of(a[1])
   if state ~= 'o' then
-    if undoing and not state then call('SET', record(a[1]), 's ' .. a[2], 'PX', a[3]) end
+    if undoing and not state then record_as(a[1], 's ' .. a[2], a[3]) end
     if state == 's ' .. a[2] then return 'y' end
     return state and 'f' or 'g'
   end
-  local names, todo, fits = {}, {}, true
+  local todo, fits = {}, true
   for i = 4, #a, 4 do
-    local key, field, slot, delta = P .. 'b:' .. a[i], 's' .. a[i + 2], tonumber(a[i + 2]), tonumber(a[i + 3])
-    names[#names + 1] = a[i]
-    local b = call('HMGET', key, 'w', 'u', 'r', 'p', field, 'k', 'v')
-    if b[1] and b[6] ~= a[i + 1] then
+    local slot, delta, b = tonumber(a[i + 2]), tonumber(a[i + 3]), bucket(a[i])
+    if b.w and b.k ~= a[i + 1] then
       fits = false
-    elseif b[1] then
-      local at, used, older = tonumber(b[1]), tonumber(b[2]), tonumber(b[3])
-      if slot == at and used + delta >= older then
-        todo[#todo + 1] = {key, 'v', text(b[7] + 1), 'u', text(used + delta)}
-      elseif b[4] == '1' and b[5] and slot < at and tonumber(b[5]) + delta >= 0 then
-        local after = tonumber(b[5]) + delta
-        if slot >= at - 64 then
-          local change = after - tonumber(b[5])
-          todo[#todo + 1] = {key, 'v', text(b[7] + 1), 'u', text(used + change), 'r', text(older + change), field, text(after)}
-        else
-          todo[#todo + 1] = {key, 'v', text(b[7] + 1), field, text(after)}
-        end
-        if after == 0 then todo[#todo].gone = field end
+    elseif b.w then
+      if slot == b.w and b.u + delta >= b.r then
+        todo[#todo + 1] = {b, b.u + delta}
       else
-        fits = false
+        local field = 's' .. a[i + 2]
+        local had = b.plain and slot < b.w and call('HGET', b.key, field)
+        local after = had and tonumber(had) + delta
+        if after and after >= 0 then
+          local change = slot >= b.w - 64 and after - tonumber(had) or 0
+          todo[#todo + 1] = {b, b.u + change, b.r + change, field, after}
+        else
+          fits = false
+        end
       end
     end
   end
-  if not fits then return 'n\\n' .. raws(names) end
-  for _, change in ipairs(todo) do
-    call('HSET', unpack(change))
-    if change.gone then call('HDEL', change[1], change.gone) end
+  if not fits then
+    local names = {}
+    for i = 4, #a, 4 do names[#names + 1] = a[i] end
+    return 'n\\n' .. raws(names)
   end
-  call('SET', record(a[1]), 's ' .. a[2], 'PX', a[3])
+  local now_written = false
+  for _, new in ipairs(todo) do
+    local b, older, field, after = new[1], new[3], new[4], new[5]
+    b.u, b.v, b.changed = new[2], b.v + 1, true
+    if field then
+      b.r, now_written = older, true
+      call('HSET', b.key, 'r', text(older), field, text(after))
+      if after == 0 then call('HDEL', b.key, field) end
+    end
+  end
+  record_as(a[1], 's ' .. a[2], a[3])
+  if now_written then write() end
   return 'y'
 end
 
 function verbs.S(a) return settle(a, false) end
 function verbs.U(a) return settle(a, true) end
 
+function verbs.L(a) return raws(a) end
+
 -- Writes buckets as Python computed them, if all still have their versions: "o" or "s" or "", id, token, ttl, then 16 of each.
 function verbs.W(a)
+  forget()
   local way, names, fits = a[1], {}, true
   if way ~= '' then
     local state = call('GET', record(a[2]))
@@ -268,6 +325,7 @@ end
 
 -- Changes the head of a bucket, if it is as expected, and leaves what is counted alone: name, expected, new, ceiling.
 function verbs.A(a)
+  forget()
   local key = P .. 'b:' .. a[1]
   if (call('HGET', key, 'h') or '') ~= a[2] then return 'n\\n' .. raw(a[1]) end
   call('HSET', key, 'h', a[3], 'c', a[4])
@@ -294,5 +352,6 @@ while words[i] do
   answers[#answers + 1] = verbs[verb](a)
   i = i + 2 + count
 end
-return answers
+write()
+return table.concat(answers, '\\31')
 """

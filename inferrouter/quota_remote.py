@@ -8,6 +8,7 @@ operation has an id, so that a repetition changes nothing. Must never know a cli
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import math
@@ -36,8 +37,8 @@ from .quota_exchange import Ask, Ledger
 from .quota_lanes import Carrier, Lanes, Operation
 from .quota_learned import Learned, Observation
 from .quota_mirror import Mirror
-from .quota_raw import hold_text, kind_of, name_of, read_bucket, read_hold
-from .quota_remote_buckets import TRIES, Change, KnownBucket, RemoteBuckets, entries_of
+from .quota_raw import hold_text, name_of, read_bucket, read_hold
+from .quota_remote_buckets import TRIES, Change, KnownBucket, RemoteBuckets
 from .validation import check_bool
 
 KEPT_S = 3600.0
@@ -45,6 +46,7 @@ KEPT_S = 3600.0
 GRACE_S = 2 * 86400.0
 """Seconds by which the record of an open reservation outlasts its windows, as clocks may step back."""
 
+_KEPT = str(int(KEPT_S * 1000))
 _KEPT_TOKENS = 20_000
 
 
@@ -116,10 +118,19 @@ class RemoteQuotaStore:
         for _ in range(TRIES):
             known = self._buckets.knowing(sums, now, ask)
             taken, operation = self._reserving(ident, wants, sums, known, now)
+            due, at = self._mirror.due()
+            if due:
+                operation.along = (self._buckets.looking(due, now), _seeing_holds(now))
             answer = ask(operation)
-            if answer == "y":
-                self._mirror.charged(sums, now)
-                return taken
+            try:
+                if due:
+                    self._rode_along(due, operation.along, at)
+                if answer == "y":
+                    self._mirror.charged(sums, now)
+                    return taken
+            except BaseException:  # Ctrl-C, for one: nobody will settle it
+                self._lanes.take_back(operation)
+                raise
             outcome = self._decided(answer, taken, sums, now, ask)
             if outcome is not None:
                 return outcome
@@ -260,23 +271,43 @@ class RemoteQuotaStore:
                 return {key: each.state for key, each in stored.items()}, holds
         raise self._buckets.contended()
 
+    def _rode_along(self, keys: Sequence[str], along: Sequence[Operation], at: float) -> None:
+        """Takes notice of a look that came with a reservation; without one, the next look is made again."""
+        looked, holds = (operation.answer for operation in along)
+        texts = looked.split("\n") if looked else ()
+        self._mirror.forget(keys)
+        if holds is not None and len(texts) == len(keys) and all(texts):
+            with contextlib.suppress(QuotaStoreError):
+                stored = {key: read_bucket(key, text) for key, text in zip(keys, texts, strict=True)}
+                self._mirror.saw_all({key: each.state for key, each in stored.items() if each is not None}, holds, at)
+
     def _reserving(
         self, ident: int, wants: Wants, sums: Mapping[str, float], known: Sequence[KnownBucket], now: float
     ) -> tuple[Reservation, Operation]:
-        args, undo, until, charged = [f"{ident:x}", "", repr(float(now))], [f"{ident:x}", "undo", ""], now, {}
+        name, until = f"{ident:x}", now
+        args: list[str] = []
+        runs = {}
         for (key, amount), each in zip(sums.items(), known, strict=True):
-            stamp = self._buckets.stamp(each, now)
-            args += (each.name, each.kind, stamp.window, stamp.end, repr(float(amount)))
-            undo += (each.name, each.kind, stamp.window, repr(-float(amount)))
-            until = max(until, stamp.expires_at)
-            charged[key] = float(stamp.window) if stamp.end else int(stamp.window), each.limit
-        args[1] = undo[2] = _milliseconds(until - now + GRACE_S)
-        taken = Reservation(ident, wants, [charged[key][0] for key, _ in wants], [charged[key][1] for key, _ in wants])
+            running = runs[key] = each.at(now)
+            if running.expires_at > until:
+                until = running.expires_at
+            args += running.words
+            args.append(repr(float(amount)))
+        limits = {key: each.limit for key, each in zip(sums, known, strict=True)}
+        taken = Reservation(ident, wants, [runs[key].window for key, _ in wants], [limits[key] for key, _ in wants])
         taken.until = until
-        entries = (f"r:{args[0]}", *entries_of([each.name for each in known]))
-        back = Operation("U", entries, undo, now)
-        back.then = lambda ask: self._settled("U", taken, [0.0] * len(wants), "undo", now, ask)
-        return taken, Operation("R", entries, args, now, back)
+        ttl = _milliseconds(until - now + GRACE_S)
+
+        def undoing() -> Operation:
+            undo = [name, "undo", ttl]
+            for key, amount in sums.items():
+                undo += (*runs[key].words[:3], repr(-float(amount)))
+            back = Operation("U", entries, undo, now)
+            back.then = lambda ask: self._settled("U", taken, [0.0] * len(wants), "undo", now, ask)
+            return back
+
+        entries = [f"r:{name}", *[each.entry for each in known]]
+        return taken, Operation("R", entries, [name, ttl, repr(float(now)), *args], now, undoing)
 
     def _decided(
         self, answer: str, taken: Reservation, sums: Mapping[str, float], now: float, ask: Ask
@@ -305,18 +336,24 @@ class RemoteQuotaStore:
         self, verb: str, reservation: Reservation, amounts: Sequence[float] | None, token: str, now: float, ask: Ask
     ) -> bool:
         """Settles as asked; False if it was settled before. `verb`: "S", or "U" where it may never have been reserved."""
-        ident, ttl = f"{reservation.id:x}", _milliseconds(KEPT_S)
-        deltas: dict[str, float] = {}
+        ident, ttl = f"{reservation.id:x}", _KEPT
+        args, entries, keys = [ident, token, ttl], [f"r:{ident}"], []
         if amounts is not None:
             settle({}, reservation, amounts)  # raises for nonsense
-            for (key, reserved), amount in zip(reservation.wants, amounts, strict=True):
+            deltas: dict[str, float] = {}
+            places: dict[str, int] = {}
+            for place, ((key, reserved), amount) in enumerate(zip(reservation.wants, amounts, strict=True)):
                 if amount != reserved:
                     deltas[key] = deltas.get(key, 0.0) + amount - reserved
-        args, keys = [ident, token, ttl], tuple(deltas)
-        for key, delta in deltas.items():
-            place = reservation.keys.index(key)
-            args += (name_of(key), kind_of(reservation.limits[place]), repr(reservation.window_ids[place]), repr(delta))
-        operation = Operation(verb, (f"r:{ident}", *entries_of(map(name_of, keys))), args, now)
+                places.setdefault(key, place)
+            for key, delta in deltas.items():
+                place = places[key]
+                words = self._buckets.settling(key, reservation.limits[place], reservation.window_ids[place])
+                args += words
+                args.append(repr(delta))
+                entries.append(f"b:{words[0]}")
+                keys.append(key)
+        operation = Operation(verb, entries, args, now)
         for _ in range(TRIES):
             answer = ask(operation)
             if answer[:1] == "n":

@@ -7,6 +7,7 @@ client library, nor how an operation travels.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from .errors import QuotaStoreError
@@ -16,7 +17,7 @@ from .quota import Bucket
 from .quota_counting import BucketState, redefined
 from .quota_exchange import Ask, Ledger
 from .quota_lanes import Operation
-from .quota_raw import Stamp, Stored, bucket_fields, head_of, kind_of, name_of, read_bucket, stamp_of, window_passes
+from .quota_raw import Stored, bucket_fields, head_of, kind_of, name_of, read_bucket, stamp_of, window_passes
 
 TRIES = 500
 """How often a change is tried while others are faster."""
@@ -24,12 +25,38 @@ Change = Callable[[BucketState | None], BucketState]
 """Makes a bucket of what is known of it, None: nothing."""
 
 
-class KnownBucket(NamedTuple):
+class Running(NamedTuple):
+    """The slot or window of a bucket at a moment. `begin` to `until_next`: while it is the same; `expires_at`: when a charge has
+    passed; `window`: its number; `words`: what an operation says of it: name, kind, window and end."""
+
+    begin: float
+    until_next: float
+    expires_at: float
+    window: float
+    words: tuple[str, str, str, str]
+
+
+class KnownBucket:
     """What is known of a bucket without asking: its name on the server, its limit and that limit's kind."""
 
-    name: str
-    limit: Limit
-    kind: str
+    __slots__ = ("entry", "kind", "limit", "name", "running")
+
+    def __init__(self, key: str, limit: Limit) -> None:
+        self.name = name_of(key)
+        self.entry = f"b:{self.name}"
+        self.limit = limit
+        self.kind = kind_of(limit)
+        self.running = _NEVER
+
+    def at(self, now: float) -> Running:
+        """Its slot or window at `now`."""
+        running = self.running
+        if not running.begin <= now < running.until_next:
+            stamp = stamp_of(self.limit, now)
+            window = float(stamp.window) if stamp.end else int(stamp.window)
+            words = (self.name, self.kind, stamp.window, stamp.end)
+            running = self.running = Running(stamp.begin, stamp.until_next, stamp.expires_at, window, words)
+        return running
 
 
 class RemoteBuckets:
@@ -39,7 +66,6 @@ class RemoteBuckets:
         self.ledger = Ledger(server, adopt_empty, self.define_anew)
         self.defined: dict[str, Limit] = {}
         self._known: dict[str, KnownBucket] = {}
-        self._stamps: dict[str, Stamp] = {}
 
     def looking(self, keys: Iterable[str], now: float) -> Operation:
         """Asks for buckets as they are."""
@@ -49,7 +75,10 @@ class RemoteBuckets:
     def knowing(self, keys: Iterable[str], now: float, ask: Ask) -> list[KnownBucket]:
         """What is known of each bucket. Raises QuotaStoreError for one that nobody defined."""
         known = self._known
-        missing = [key for key in keys if key not in known]
+        try:
+            return [known[key] for key in keys]
+        except KeyError:
+            missing = [key for key in keys if key not in known]
         while missing:
             stored = self.read(missing, ask(self.looking(missing, now)), now, ask)
             missing = missing if stored is None else []
@@ -68,18 +97,23 @@ class RemoteBuckets:
             self.define_anew(gone, None if self.ledger.adopt_empty else now, now, ask)
             return None
         found = {key: each for key, each in stored.items() if each is not None}
-        self._known.update(
-            (key, KnownBucket(name_of(key), each.state.counter.limit, kind_of(each.state.counter.limit)))
-            for key, each in found.items()
-        )
+        for key, each in found.items():
+            self._know(key, each.state.counter.limit)
         return found
 
-    def stamp(self, known: KnownBucket, now: float) -> Stamp:
-        """The slot or window of a bucket at `now`."""
-        stamp = self._stamps.get(known.kind)
-        if stamp is None or not stamp.begin <= now < stamp.until_next:
-            stamp = self._stamps[known.kind] = stamp_of(known.limit, now)
-        return stamp
+    def settling(self, key: str, limit: Limit, window: float | None) -> tuple[str, str, str]:
+        """What an operation says of a charge: name, kind and window of its bucket."""
+        known = self._known.get(key)
+        if known is not None and known.limit is limit:
+            running = known.running
+            if running.window == window:
+                return running.words[:3]
+        return name_of(key), kind_of(limit), repr(window)
+
+    def _know(self, key: str, limit: Limit) -> None:
+        known = self._known.get(key)
+        if known is None or known.limit != limit:
+            self._known[key] = KnownBucket(key, limit)
 
     def written(self, stored: Mapping[str, Stored], changed: Iterable[BucketState], now: float, ask: Ask) -> bool:
         """Writes what changed; False if somebody was faster."""
@@ -112,7 +146,7 @@ class RemoteBuckets:
                 new = left[key](stored.state if stored else None)
                 if self._is_made(stored, new, now, ask):
                     del left[key]
-                    self._known[key] = KnownBucket(name_of(key), new.counter.limit, kind_of(new.counter.limit))
+                    self._know(key, new.counter.limit)
         if left:
             raise self.contended()
 
@@ -152,3 +186,6 @@ class RemoteBuckets:
 def entries_of(names: Iterable[str]) -> tuple[str, ...]:
     """The entries of buckets on the server."""
     return tuple([f"b:{name}" for name in names])
+
+
+_NEVER = Running(math.inf, -math.inf, 0.0, math.nan, ("", "", "", ""))

@@ -49,7 +49,7 @@ class RouterMakers:
         *,
         quota_store: QuotaStore | None = None,
         policy: Policy | None = None,
-        meter: Meter | None = None,
+        meter: Meter | Sequence[Meter] | None = None,
         health: HealthConfig | None = None,
         clock: Clock | None = None,
         transport: TransportConfig | None = None,
@@ -89,7 +89,7 @@ class RouterMakers:
         store: str | os.PathLike[str] | QuotaStore | None = None,
         on_store_error: str | None = None,
         providers: Iterable[Provider] | None = None,
-        meter: Meter | None = None,
+        meter: Meter | Sequence[Meter] | None = None,
         health: HealthConfig | None = None,
         clock: Clock | None = None,
         quota_store: QuotaStore | None = None,
@@ -114,7 +114,7 @@ class RouterMakers:
         del env  # a traceback with locals would show it
         path = store if isinstance(store, (str, os.PathLike)) else None
         config = config_for(
-            found.accounts,
+            found.required(),
             allow_paid,
             default_model=default_model,
             policy=policy if isinstance(policy, str) else "best_first",

@@ -12,7 +12,7 @@ import functools
 import math
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from urllib.parse import SplitResult, urlsplit
 
 from .lazy_pattern import lazy_pattern
@@ -108,6 +108,16 @@ def did_you_mean(word: object, known: Iterable[str]) -> str:
 
     close = get_close_matches(str(word).lower(), list(known), n=1)
     return f" (did you mean {close[0]!r}?)" if close else ""
+
+
+def misfit_in_words(kind: str, names: Iterable[str], known: Collection[str], required: Sequence[str] = ()) -> str:
+    """What to say of `kind(...)` that was given settings `names`, not all of which it has, or too few of those `required`."""
+    strange = next((name for name in names if name not in known), None)
+    if strange is None:
+        return f"{kind}: needs {' and '.join(required) or 'no more'}, and takes each setting once, by name"
+    if strange in ("api_key", "key", "token") and "auth" in known:
+        return f"{kind}: has no setting {strange!r}: write auth=Auth(api_key=...)"
+    return f"{kind}: has no setting {shown_name(strange)!r}{did_you_mean(strange, known)}"
 
 
 def shown_name(name: object) -> str:

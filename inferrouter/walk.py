@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import Generic, TypeVar
 
 from .attempt import LiveAttempt, Operation, Runtime
-from .candidates import Assessment, Candidate, find_candidates, limit_rejection, outage_places, outage_rejection
+from .candidates import Assessment, Candidate, limit_rejection, outage_places, outage_rejection
 from .costs import Estimate
 from .errors import (
     AllCandidatesFailedError,
@@ -43,6 +43,7 @@ from .failure_table import (
     overload_wait,
     reason_of,
 )
+from .first_look import look_for
 from .health import Verdict
 from .policy import OWN_POLICIES, Policy, sticky
 from .quota import Refusal
@@ -68,7 +69,7 @@ STALE_S = 0.05
 
 
 def walk(route: Route, operation: Operation[T], runtime: Runtime) -> T:
-    """Try candidates until one answers, and return what `operation.read` made of it.
+    """Try candidates until one answers, and return what `operation.read` made of it: see `_Round._serve` for the loop itself.
 
     Raises `NoCandidatesError`, `MultimodalUnavailableError`, `AllCandidatesFailedError`, `InvalidRequestError`,
     `ContextWindowError`, `AuthenticationError`, `QuotaStoreError`, or what `read` raises to the caller.
@@ -92,7 +93,7 @@ def walk(route: Route, operation: Operation[T], runtime: Runtime) -> T:
                 if answer is not None:
                     return answer
                 raise round_.failure(turn.left)
-            turn.sleep(pause, round_.soonest_rejection())
+            turn.sleep(*pause)
     except BaseException as exc:
         if operation.trace is not None:
             operation.trace.ends(exc)
@@ -169,7 +170,7 @@ class _Round(Generic[T]):
     def run(self) -> T | None:
         """What `read` returned, or None when no candidate is left."""
         runtime = self.runtime
-        found = self._look(self.route)
+        found = self._look(self.route, first=True)
         self.queue = ordered(runtime.policy, found.candidates, self.operation.session)
         self.rejections += found.rejections
         if len(self.queue) != len(found.candidates):
@@ -201,30 +202,32 @@ class _Round(Generic[T]):
                 return answer
         return None
 
-    def pause(self, max_wait: float) -> float | None:
-        """Seconds to sleep until a candidate may be free again, or None if waiting is not allowed or would not help."""
-        soonest = self._soonest() if self.only_limits else None
-        if soonest is None:
+    def pause(self, max_wait: float) -> tuple[float, Rejection] | None:
+        """Seconds to sleep until a candidate may be free again, and what kept it, or None if waiting is not allowed or would not
+        help."""
+        first = self._soonest() if self.only_limits and max_wait > 0 else None
+        if first is None or first.retry_at is None:
             return None
-        pause = max(soonest - self.runtime.clock.time(), 0.001)
-        return pause if pause <= min(max_wait, self._time_left()) else None
+        pause = max(first.retry_at - self.runtime.clock.time(), 0.001)
+        return (pause, first) if pause <= min(max_wait, self._time_left()) else None
 
     def failure(self, max_wait: float) -> InferRouterError:
         """The error that tells how this ended. `max_wait`: seconds that it might still have slept."""
-        soonest = self._soonest()
+        first = self._soonest()
+        retry_at = None if first is None else first.retry_at
         left = self._time_left()
         patience = Patience(self.runtime.clock.time(), *((left, "timeout") if left < max_wait else (max_wait, "max_wait")))
         if not self.attempts:
             if self._time_left() <= 0:
                 return AttemptTimeoutError(message="the call's timeout was over before anything could be tried")
             media = bool(self.rejections) and all(rejection.code == "media" for rejection in self.rejections)
-            return (MultimodalUnavailableError if media else NoCandidatesError)(self.rejections, soonest, patience=patience)
+            return (MultimodalUnavailableError if media else NoCandidatesError)(self.rejections, retry_at, patience=patience)
         last = self.attempts[-1].error
         if all(isinstance(attempt.error, ContextWindowError) for attempt in self.attempts):
             return last
         if self.runtime.auth_next is None and all(isinstance(attempt.error, AuthenticationError) for attempt in self.attempts):
             return last
-        return AllCandidatesFailedError(self.attempts, soonest, self.rejections, patience=patience)
+        return AllCandidatesFailedError(self.attempts, retry_at, self.rejections, patience=patience)
 
     def _try(self, candidate: Candidate, new_connection: bool = False) -> T | None:
         """The answer of one candidate, or None; then its failure or its rejection is on record."""
@@ -237,6 +240,8 @@ class _Round(Generic[T]):
         attempt = LiveAttempt(self.runtime, self.operation, candidate, len(self.attempts) + 1, dropped)
         try:
             refused = attempt.begin()
+            if refused is not None and outages:
+                outages.not_asked(outage_places(candidate), self.runtime.clock.monotonic())
             if isinstance(refused, Refusal):
                 self._refused(candidate, refused)
                 return None
@@ -435,24 +440,21 @@ class _Round(Generic[T]):
     def _may_pay(self, candidate: Candidate) -> bool:
         return candidate.deployment.bound.account.paid_enabled and self.operation.needs.allow_paid
 
-    def _look(self, route: Route) -> Assessment:
-        runtime, operation = self.runtime, self.operation
-        wait = operation.store_wait(runtime.clock)
-        return find_candidates(route, operation.needs, runtime.ledger, runtime.health, runtime.now(), wait)
+    def _look(self, route: Route, first: bool = False) -> Assessment:
+        runtime, wait = self.runtime, self.operation.store_wait(self.runtime.clock)
+        return look_for(route, self.operation.needs, runtime.ledger, runtime.health, runtime.now(), wait, first)
 
     def _put_back(self, *candidates: Candidate) -> None:
         declared = sorted((*self.queue, *candidates), key=lambda each: each.order)  # as every policy expects them
         self.queue = ordered(self.runtime.policy, declared, self.operation.session)
 
-    def soonest_rejection(self) -> Rejection:
-        """The one that `pause` waits for: a candidate left out, or one that was tried and now rests."""
-        waiting = [each for each in (*self._resting, *self.rejections) if each.retry_at is not None]
-        return min(waiting, key=lambda each: each.retry_at or 0.0)
+    def _soonest(self) -> Rejection | None:
+        """The first that may serve again of those that were left out, or were tried and now rest; None if no waiting helps."""
+        from .soonest import soonest
 
-    def _soonest(self) -> float | None:
-        """Epoch seconds when the first that is held or full may serve again, None if that would not help any."""
-        waiting = (*self._resting, *self.rejections)
-        return min([each.retry_at for each in waiting if each.retry_at is not None], default=None)
+        operation, runtime = self.operation, self.runtime
+        waiting, wait = (*self._resting, *self.rejections), operation.store_wait(runtime.clock)
+        return soonest(waiting, self.route, operation.needs, runtime.ledger, runtime.health, runtime.now(), wait)
 
     def _time_left(self) -> float:
         return math.inf if self._endless else self.operation.time_left(self.runtime.clock)

@@ -87,3 +87,27 @@ def run(test: unittest.TestCase, one: Any, other: Any, seed: int, steps: int, re
             some = rng.choices(keys, k=3)
             test.assertEqual(one.headroom(some, now), other.headroom(some, now), where)
     return admitted
+
+
+def replay(test: unittest.TestCase, one: Any, other: Any, seed: int, steps: int) -> int:
+    """Sends what random steps ask of the store `one` on a server, one operation at a time, to the empty `other` in batches: every
+    answer must be the same. Returns how many operations there were."""
+    sent: list[tuple[Any, str]] = []
+    ask = one._lanes.ask
+
+    def noted(operation: Any, deadline: float) -> str:
+        sent.append((operation, ask(operation, deadline)))
+        return sent[-1][1]
+
+    one._lanes.ask = noted
+    run(test, Uncached(), one, seed, steps)
+    rng = random.Random(seed)
+    carrier = other._open_carrier()
+    place = 0
+    while place < len(sent):
+        batch = sent[place : place + rng.choice((1, 2, 3, 8, 24))]
+        answers = carrier.send([operation for operation, _ in batch])
+        test.assertEqual(answers, [answer for _, answer in batch], f"seed {seed}, operations from {place}")
+        place += len(batch)
+    carrier.close()
+    return place

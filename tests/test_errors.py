@@ -237,7 +237,11 @@ class Messages(unittest.TestCase):
         media = errors.Rejection("p", "a", "m", "takes no tools", None, "tools")
         held = errors.Rejection("p", "a", "m", "held: Authentication (401)", None, "held")
         rows = [
-            (errors.NoCandidatesError([paid]), "add an account or allow paid use (allow_paid = true).", "change"),
+            (
+                errors.NoCandidatesError([paid]),
+                "add an account or allow paid use (allow_paid = true; --paid in a command",
+                "change",
+            ),
             (errors.NoCandidatesError([media]), "add an account or change the request.", "paid use"),
             (errors.NoCandidatesError([held]), "Correct the key, and it is asked at once; python3 -m", "Waiting"),
             (errors.AllCandidatesFailedError([busy("p")]), "An account at another provider could take over.", "Waiting"),

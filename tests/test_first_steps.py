@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
+import traceback
 import unittest
 from typing import Any
 
+from tests import ir
 from tests.commands import Ran
-from tests.test_cli_setup import WithKeys
+from tests.test_cli_setup import GEMINI, WithKeys
 
 DESK = '[[accounts]]\nprovider = "local"\nid = "desk"\nbase_url = "http://127.0.0.1:9/v1"\n'
 FAST = '[[models]]\nalias = "fast"\nmodels = [{ provider = "local", model = "m" }]\n'
@@ -89,6 +92,85 @@ class Plan(Case):
         """A model that makes vectors is not counted among the requests that the accounts will answer, unless it is named."""
         self.assertNotIn("embedding", self.plan("--days", "0.02", GROQ_API_KEY="").out)
         self.assertIn("gemini-embedding-001", self.plan("--days", "0.02", "--model", "embed", GROQ_API_KEY="").out)
+
+
+class NoKey(Case):
+    def test_the_first_key_is_recommended(self) -> None:
+        """Without a key each command names a free one and where to get it, the command that lists all, and the demo."""
+        for command in (("ask", "hi"), ("doctor",), ("check",), ("plan",), ("models",), ("init",)):
+            ran = self.ran(*command, **NO_KEYS)
+            self.assertEqual(ran.code, 1)
+            self.assertRegex(ran.out + ran.err, r"such as GEMINI_API_KEY \(free, from https://.* providers shows all.* demo ")
+            self.assertNotIn("PERPLEXITY", ran.out + ran.err)
+        with self.assertRaisesRegex(ir.ConfigError, "set one first, such as GEMINI_API_KEY"):
+            ir.Router.from_env({})
+
+    def test_a_misspelt_variable_is_told(self) -> None:
+        """A variable that is nearly the name of a key is named with the right one; others, and what they hold, are not."""
+        ran = self.ran("ask", "hi", GEMINY_API_KEY=GEMINI, **NO_KEYS)
+        self.assertIn("GEMINY_API_KEY (did you mean GEMINI_API_KEY?)", ran.err)
+        for name in ("GH_TOKEN", "GITHUB_TOKEN", "MONKEY", "GEMINY_HOME"):
+            with self.assertRaisesRegex(ir.ConfigError, "set one first"):
+                ir.Router.from_env({name: "0123456789"})
+
+    def test_a_paid_key_alone(self) -> None:
+        """With a paid key alone a question is refused for what it costs, and the error says what allows it."""
+        ran = self.ran("ask", "hi", OPENAI_API_KEY="sk-0123456789", **NO_KEYS)
+        self.assertEqual(ran.code, 1)
+        self.assertRegex(ran.err, r"it is a paid account.*allow paid use \(allow_paid = true; --paid in a command")
+        self.assertEqual(ran.err.count("it is a paid account"), 1)
+
+
+class Words(Case):
+    def test_settings_that_do_not_exist(self) -> None:
+        """A setting that a class does not have is a ConfigError with the one that is meant; what was given is not repeated."""
+        for words, make in (
+            ("no setting 'defualt_model' (did you mean 'default_model'?)", lambda: ir.Config(defualt_model="fast")),
+            ("no setting 'api_key': write auth=Auth(api_key=...)", lambda: ir.AccountConfig("gemini", "a", api_key=GEMINI)),
+            ("AccountConfig: needs provider and id", lambda: ir.AccountConfig("gemini")),
+        ):
+            with self.assertRaises(ir.ConfigError) as caught:
+                make()
+            self.assertIn(words, str(caught.exception))
+            frames = traceback.walk_tb(caught.exception.__traceback__)
+            kept = [frame.f_locals for frame, _ in frames if frame.f_globals.get("__name__", "").startswith(ir.__name__)]
+            self.assertNotIn(GEMINI, repr(kept))
+        self.assertIn("default_model", inspect.signature(ir.Config).parameters)
+
+    def test_files_that_are_nearly_right(self) -> None:
+        """A key in the place of a table, a missing quote and a missing bracket are told with what to write."""
+        for text, words in (
+            (f'[[accounts]]\nprovider = "gemini"\nid = "a"\nauth = "{GEMINI}"\n', 'write auth = { api_key = "..." }'),
+            ("default_model = fast\n", 'most likely a text without quotes: write key = "text"'),
+            ("default_model = 'fast\n", "most likely a quote, a bracket or"),
+            ("[[accounts]\n", "a bracket or an equals sign is missing"),
+        ):
+            ran = self.ran("check", self.file(text))
+            self.assertEqual(ran.code, 1)
+            self.assertIn(words, ran.out)
+        self.assertIn("most likely a key without double quotes", self.ran("check", self.file("{a: 1}", "c.json")).out)
+
+    def test_files_that_are_not_there(self) -> None:
+        """A file that is missing is told as such, and the path is what to check."""
+        rows = (("ask", "hi", "--file", "no.txt"), ("ask", "hi", "--file", "no.png"), ("ask", "hi", "--image", "no.png"))
+        for command in (*rows, ("batch", self.file("one\n", "in.txt"), "--out", "out.jsonl", "--prompt", "@no.txt")):
+            ran = self.ran(*command)
+            self.assertEqual(ran.code, 1)
+            self.assertRegex(ran.err, r"No such file or directory.* [Cc]heck the path")
+            self.assertNotRegex(ran.err, "UTF-8|Change the request")
+
+    def test_small_words(self) -> None:
+        """One account is one account, and a chat without a message says how one is written."""
+        self.assertIn(": 1 account, readable", self.ran("init", GROQ_API_KEY="").out)
+        with ir.Router(ir.Config()) as router, self.assertRaisesRegex(ir.InvalidRequestError, 'write router.chat\\("Hello!"\\)'):
+            router.chat()
+
+    def test_a_wrong_default_in_a_question(self) -> None:
+        """A question that names no model is told that the file's default is what is wrong."""
+        file = self.file(f'default_model = "fats"\n{FAST}{DESK}[[accounts]]\nprovider = "gemini"\nid = "g"\n')
+        ran = self.ran("ask", "--config", file, "hi")
+        self.assertIn(f"{file}: default_model: unknown model 'fats'", ran.err)
+        self.assertNotIn("--model", ran.err)
 
 
 class Models(Case):

@@ -265,6 +265,19 @@ class Overloaded(unittest.TestCase):
         self.says["big"] = "back"
         self.assertEqual(router.chat_completion(HELLO).routing.model, "big")
 
+    def test_a_probe_that_finds_no_room(self) -> None:
+        """A call that was let through and then refused by a limit was no probe: the next one that has room is."""
+        router = self.router(models=("big",), limits={"rpm": 1})
+        for pause in (FIRST + 15, FIRST + 15, 0, 0, 0):
+            with self.assertRaises((ir.NoCandidatesError, ir.AllCandidatesFailedError)) as caught:
+                router.chat_completion(HELLO)
+            self.clock.advance(pause)
+        self.assertIn("0 of 1 request per minute left", str(caught.exception))
+        self.assertGreater(caught.exception.retry_at, self.clock.now)
+        self.clock.now = caught.exception.retry_at
+        self.says["big"] = "back"
+        self.assertEqual(router.chat_completion(HELLO).text, "back")
+
     def test_two_accounts_tell_of_all(self) -> None:
         """A model that is overloaded at two accounts is not asked for at the others, while their other models are."""
         router = self.router("abcdef")

@@ -43,10 +43,18 @@ class Locked(Folder):
         return "answered"
 
     def took(self, work: Any) -> float:
-        """How many seconds `work` takes until it raises QuotaStoreError."""
-        began = time.monotonic()
-        with self.assertRaisesRegex(errors.QuotaStoreError, "locked by others"):
-            work()
+        """How many seconds `work` takes until it raises QuotaStoreError.
+
+        On a busy machine the time of a call may be over before it came to the file: then it is asked again.
+        """
+        for _ in range(20):
+            began = time.monotonic()
+            with self.assertRaises(errors.InferRouterError) as caught:
+                work()
+            if not isinstance(caught.exception, errors.AttemptTimeoutError):
+                break
+        self.assertIsInstance(caught.exception, errors.QuotaStoreError)
+        self.assertIn("locked by others", str(caught.exception))
         return time.monotonic() - began
 
     def test_a_call_ends_by_its_deadline(self) -> None:

@@ -134,6 +134,13 @@ class PostgresAgainstOthers(PostgresCase):
                 admitted = quota_differential.run(self, quota_differential.Uncached(), store, seed, STEPS // 4)
                 self.assertGreater(admitted, STEPS // 40)
 
+    def test_batches_do_what_single_operations_do(self) -> None:
+        """The same operations get the same answers, to the last bit, whether they travel one at a time or many together."""
+        for seed in range(3):
+            with self.make_store() as one, self.another(schema=f"batches{seed}") as other:
+                operations = quota_differential.replay(self, one, other, seed, STEPS // 4)
+                self.assertGreater(operations, STEPS // 8)
+
 
 class PostgresVerbs(PostgresCase):
     def setUp(self) -> None:

@@ -74,6 +74,35 @@ class Waiting(RouterCase):
         self.assertEqual((clock.slept, len(caught.exception.attempts)), ([4.0, 4.0], 3))
         self.assertEqual(caught.exception.retry_at, NOON + 12)
 
+    def test_a_hold_before_a_full_limit(self) -> None:
+        """Where a hold is over before a limit frees, nobody waits for the hold alone, and the error names the limit's end."""
+        clock, midnight = FakeClock(), NOON + 12 * 3600
+        router = self.router(account("a", provider="sim", limits={"rpd": 1}), clock=clock)
+        self.simulator.fail_next(status=429, headers={"Retry-After": "7"})
+        for kind in (ir.AllCandidatesFailedError, ir.NoCandidatesError):
+            with self.assertRaises(kind) as caught:
+                router.chat_completion(HELLO, max_wait=60)
+            self.assertEqual((caught.exception.retry_at, clock.slept), (midnight, []))
+        self.assertTrue(router.chat_completion(HELLO, max_wait=12 * 3600).text)
+        self.assertEqual(len(clock.slept), 1)
+        router = self.router(
+            account("a", provider="sim", limits={"rpd": 1}), account("b", provider="sim", limits={"rpm": 1}), clock=clock
+        )
+        for _ in range(2):
+            router.chat_completion(HELLO)
+        router.rest("a", 5)
+        with self.assertRaises(ir.NoCandidatesError) as caught:
+            router.chat_completion(HELLO)
+        self.assertAlmostEqual(caught.exception.retry_at, clock.now + 60, delta=2)
+
+    def test_a_hold_of_what_never_fits(self) -> None:
+        """A hold on an account that could not serve the call anyway is not waited for."""
+        router = self.router(account("a", provider="sim", limits={"tpm": 60}), clock=FakeClock())
+        router.rest("a", 5)
+        with self.assertRaises(ir.NoCandidatesError) as caught:
+            router.chat_completion(ir.ChatRequest("Hello!", model="chat", max_tokens=500))
+        self.assertIsNone(caught.exception.retry_at)
+
     def test_an_allowance_and_a_limit_are_spent(self) -> None:
         """Where the allowance is back before a limit is, the limit's end is named, in calls as in a dry run."""
         clock = FakeClock()

@@ -144,7 +144,7 @@ class Batch:
 
         Returns when every row is in the output, or it had to stop; `BatchSummary.stopped` says. Raises `BatchError`,
         `ConfigError`, or what no row could be served with; what is in the output then is whole, and the same call goes on.
-        Ctrl-C once lets what is in flight finish and be written before it is raised.
+        Ctrl-C once lets what is in flight finish and be written before it is raised, twice does not wait for it.
         """
         if not isinstance(router, Router):
             raise ConfigError(f"router: run takes an ir.Router, not {type(router).__name__}")
@@ -223,9 +223,11 @@ class Batch:
         """Ask every row that is to do, write each as it comes, then make the copies."""
         schema = self._asking.schema
         check = None if schema is None else (lambda _, answer: check_answer(answer, schema))
-        settings = replace(self._jobs, check=check, keep=self._keeping(router, output))
+        writing = threading.Lock()
+        over: list[BaseException] = []
+        settings = replace(self._jobs, check=check, keep=self._keeping(router, output, writing, over))
         workers = self._workers = Workers(router, index.rows(TO_DO), self._row, settings)
-        last = -1e18
+        last, at_once = -1e18, False
 
         def look(ended: bool = False) -> None:
             nonlocal last
@@ -248,28 +250,38 @@ class Batch:
             output.check()
             if self._interrupt is not None:
                 raise self._interrupt
+        except KeyboardInterrupt as exc:
+            at_once = bool(self._stopping) and exc is not self._interrupt
+            raise
         finally:
             workers.stop()
-            workers.join()
+            try:
+                if not at_once:
+                    workers.join()
+            finally:
+                with writing:  # who is left behind writes nothing more: the file is closed now
+                    over.append(BatchError("the run is over"))
             look(ended=True)
 
-    def _keeping(self, router: Router, output: Output) -> Callable[[Served], None]:
+    def _keeping(
+        self, router: Router, output: Output, writing: threading.Lock, over: list[BaseException]
+    ) -> Callable[[Served], None]:
         """What writes a result, called by the thread that has it; and stops the job once it has cost too much.
 
         Whoever comes to the file first writes what the others have ready too: under load one call writes several records.
+        `writing`: held by who writes; `over`: why nothing is written any more, if it is so.
         """
-        schema, clock, lock = self._asking.schema, router.clock, threading.Lock()
+        schema, clock = self._asking.schema, router.clock
         ready: deque[bytes] = deque()
-        unwritten: list[BaseException] = []
         looked, spent, answered = -1e18, 0.0, 0
 
         def keep(served: Served) -> None:
             nonlocal looked, spent, answered
             custom_id, columns = served.row.item
             ready.append(output.line(outcome_of(served, custom_id, columns, schema, clock.time())))
-            with lock:
-                if unwritten:  # what this thread had ready may have been among it
-                    raise unwritten[0]
+            with writing:
+                if over:  # what this thread had ready may have been in a write that failed
+                    raise over[0]
                 if ready:
                     try:
                         now = clock.monotonic()
@@ -278,7 +290,7 @@ class Batch:
                             looked = now
                         output.write(b"".join([ready.popleft() for _ in range(len(ready))]))
                     except BaseException as exc:
-                        unwritten.append(exc)
+                        over.append(exc)
                         raise
                 if self._max_spend is None or served.response is None or self._workers is None:
                     return

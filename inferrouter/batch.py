@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from .batch_answer import answer_columns, check_answer, outcome_of
+from .batch_checks import check_kinds, check_numbers
 from .batch_index import COPY, FAILED, FINISHED, TO_DO, Index
 from .batch_input import Folder, RawRow, Source, source
 from .batch_output import FORMATS, Output, keys_of, records_of, without_failed
@@ -40,23 +41,6 @@ REPORT_S = 0.1
 """Seconds between two reports of progress at least."""
 
 Reporter = Callable[[Progress], object]
-
-_PATH: tuple[tuple[type, ...], str] = ((str, os.PathLike), "a path")
-_TEXT: tuple[tuple[type, ...], str] = ((str, type(None)), "a text or None")
-_WORD: tuple[tuple[type, ...], str] = ((str,), "a text")
-_SWITCH: tuple[tuple[type, ...], str] = ((bool,), "True or False")
-
-TAKES: Mapping[str, tuple[tuple[type, ...], str]] = {
-    **dict.fromkeys(("input", "output"), _PATH),
-    **dict.fromkeys(("prompt", "system"), _TEXT),
-    **dict.fromkeys(("model", "kind", "shape"), _WORD),
-    **dict.fromkeys(("dedupe", "retry_failed", "fsync"), _SWITCH),
-    "schema": ((str, os.PathLike, Mapping, type(None)), "a JSON schema, its file, or None"),
-    "media": ((list, tuple), "a list of columns"),
-    "settings": ((Mapping, type(None)), "a mapping of fields of ChatRequest, or None"),
-    "max_spend": ((int, float, type(None)), "a number of dollars or None"),
-}
-"""What kinds of things the arguments of `Batch` are, and how that is said."""
 
 
 class Batch:
@@ -100,11 +84,12 @@ class Batch:
         fsync: bool = False,
         on_change: str = "refuse",
     ) -> None:
-        _check_kinds(
+        check_kinds(
             *(("input", input), ("output", output), ("prompt", prompt), ("system", system), ("model", model), ("schema", schema)),
             *(("media", media), ("kind", kind), ("shape", shape), ("settings", settings), ("max_spend", max_spend)),
             *(("dedupe", dedupe), ("retry_failed", retry_failed), ("fsync", fsync)),
         )
+        check_numbers(shard, max_spend)
         self._source: Source = source(os.fspath(input), kind)
         self.output = Path(os.fspath(output))
         self._shape = shape or ("csv" if self.output.suffix.lower() == ".csv" else "openai")
@@ -112,10 +97,6 @@ class Batch:
             raise ConfigError(f"shape: {shape!r} is not one of {', '.join(FORMATS)}")
         if on_change not in ON_CHANGE:
             raise ConfigError(f"on_change: {on_change!r} is not one of {', '.join(ON_CHANGE)}")
-        if shard is not None and not _is_shard(shard):
-            raise ConfigError(f"shard: {shard!r} is not (i, n) with i from 1 to n")
-        if max_spend is not None and not max_spend >= 0:
-            raise ConfigError(f"max_spend: {max_spend!r} is not a number of dollars")
         folder = self._source.path if isinstance(self._source, Folder) else self._source.path.parent
         if isinstance(self._source, Folder) and not media:
             media = ("file",)
@@ -353,20 +334,6 @@ class Batch:
             )
 
         return foretell
-
-
-def _check_kinds(*given: tuple[str, object]) -> None:
-    """Raise `ConfigError` for the first that is of another kind than `TAKES` says."""
-    for name, value in given:
-        kinds, what = TAKES[name]
-        if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
-            raise ConfigError(f"{name}: must be {what}, not {type(value).__name__}")
-
-
-def _is_shard(shard: object) -> bool:
-    if not isinstance(shard, (tuple, list)) or [type(number) for number in shard] != [int, int]:
-        return False
-    return bool(1 <= shard[0] <= shard[1])
 
 
 def _without_request(columns: Mapping[str, Any]) -> Mapping[str, Any]:

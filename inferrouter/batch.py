@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from .batch_answer import answer_columns, check_answer, outcome_of
+from .batch_checks import check_kinds, check_numbers
 from .batch_index import COPY, FAILED, FINISHED, TO_DO, Index
 from .batch_input import Folder, RawRow, Source, source
 from .batch_output import FORMATS, Output, keys_of, records_of, without_failed
@@ -40,23 +41,6 @@ REPORT_S = 0.1
 """Seconds between two reports of progress at least."""
 
 Reporter = Callable[[Progress], object]
-
-_PATH: tuple[tuple[type, ...], str] = ((str, os.PathLike), "a path")
-_TEXT: tuple[tuple[type, ...], str] = ((str, type(None)), "a text or None")
-_WORD: tuple[tuple[type, ...], str] = ((str,), "a text")
-_SWITCH: tuple[tuple[type, ...], str] = ((bool,), "True or False")
-
-TAKES: Mapping[str, tuple[tuple[type, ...], str]] = {
-    **dict.fromkeys(("input", "output"), _PATH),
-    **dict.fromkeys(("prompt", "system"), _TEXT),
-    **dict.fromkeys(("model", "kind", "shape"), _WORD),
-    **dict.fromkeys(("dedupe", "retry_failed", "fsync"), _SWITCH),
-    "schema": ((str, os.PathLike, Mapping, type(None)), "a JSON schema, its file, or None"),
-    "media": ((list, tuple), "a list of columns"),
-    "settings": ((Mapping, type(None)), "a mapping of fields of ChatRequest, or None"),
-    "max_spend": ((int, float, type(None)), "a number of dollars or None"),
-}
-"""What kinds of things the arguments of `Batch` are, and how that is said."""
 
 
 class Batch:
@@ -100,11 +84,12 @@ class Batch:
         fsync: bool = False,
         on_change: str = "refuse",
     ) -> None:
-        _check_kinds(
+        check_kinds(
             *(("input", input), ("output", output), ("prompt", prompt), ("system", system), ("model", model), ("schema", schema)),
             *(("media", media), ("kind", kind), ("shape", shape), ("settings", settings), ("max_spend", max_spend)),
             *(("dedupe", dedupe), ("retry_failed", retry_failed), ("fsync", fsync)),
         )
+        check_numbers(shard, max_spend)
         self._source: Source = source(os.fspath(input), kind)
         self.output = Path(os.fspath(output))
         self._shape = shape or ("csv" if self.output.suffix.lower() == ".csv" else "openai")
@@ -112,10 +97,6 @@ class Batch:
             raise ConfigError(f"shape: {shape!r} is not one of {', '.join(FORMATS)}")
         if on_change not in ON_CHANGE:
             raise ConfigError(f"on_change: {on_change!r} is not one of {', '.join(ON_CHANGE)}")
-        if shard is not None and not _is_shard(shard):
-            raise ConfigError(f"shard: {shard!r} is not (i, n) with i from 1 to n")
-        if max_spend is not None and not max_spend >= 0:
-            raise ConfigError(f"max_spend: {max_spend!r} is not a number of dollars")
         folder = self._source.path if isinstance(self._source, Folder) else self._source.path.parent
         if isinstance(self._source, Folder) and not media:
             media = ("file",)
@@ -144,7 +125,7 @@ class Batch:
 
         Returns when every row is in the output, or it had to stop; `BatchSummary.stopped` says. Raises `BatchError`,
         `ConfigError`, or what no row could be served with; what is in the output then is whole, and the same call goes on.
-        Ctrl-C once lets what is in flight finish and be written before it is raised.
+        Ctrl-C once lets what is in flight finish and be written before it is raised, twice does not wait for it.
         """
         if not isinstance(router, Router):
             raise ConfigError(f"router: run takes an ir.Router, not {type(router).__name__}")
@@ -223,9 +204,11 @@ class Batch:
         """Ask every row that is to do, write each as it comes, then make the copies."""
         schema = self._asking.schema
         check = None if schema is None else (lambda _, answer: check_answer(answer, schema))
-        settings = replace(self._jobs, check=check, keep=self._keeping(router, output))
+        writing = threading.Lock()
+        over: list[BaseException] = []
+        settings = replace(self._jobs, check=check, keep=self._keeping(router, output, writing, over))
         workers = self._workers = Workers(router, index.rows(TO_DO), self._row, settings)
-        last = -1e18
+        last, at_once = -1e18, False
 
         def look(ended: bool = False) -> None:
             nonlocal last
@@ -248,28 +231,38 @@ class Batch:
             output.check()
             if self._interrupt is not None:
                 raise self._interrupt
+        except KeyboardInterrupt as exc:
+            at_once = bool(self._stopping) and exc is not self._interrupt
+            raise
         finally:
             workers.stop()
-            workers.join()
+            try:
+                if not at_once:
+                    workers.join()
+            finally:
+                with writing:  # who is left behind writes nothing more: the file is closed now
+                    over.append(BatchError("the run is over"))
             look(ended=True)
 
-    def _keeping(self, router: Router, output: Output) -> Callable[[Served], None]:
+    def _keeping(
+        self, router: Router, output: Output, writing: threading.Lock, over: list[BaseException]
+    ) -> Callable[[Served], None]:
         """What writes a result, called by the thread that has it; and stops the job once it has cost too much.
 
         Whoever comes to the file first writes what the others have ready too: under load one call writes several records.
+        `writing`: held by who writes; `over`: why nothing is written any more, if it is so.
         """
-        schema, clock, lock = self._asking.schema, router.clock, threading.Lock()
+        schema, clock = self._asking.schema, router.clock
         ready: deque[bytes] = deque()
-        unwritten: list[BaseException] = []
         looked, spent, answered = -1e18, 0.0, 0
 
         def keep(served: Served) -> None:
             nonlocal looked, spent, answered
             custom_id, columns = served.row.item
             ready.append(output.line(outcome_of(served, custom_id, columns, schema, clock.time())))
-            with lock:
-                if unwritten:  # what this thread had ready may have been among it
-                    raise unwritten[0]
+            with writing:
+                if over:  # what this thread had ready may have been in a write that failed
+                    raise over[0]
                 if ready:
                     try:
                         now = clock.monotonic()
@@ -278,7 +271,7 @@ class Batch:
                             looked = now
                         output.write(b"".join([ready.popleft() for _ in range(len(ready))]))
                     except BaseException as exc:
-                        unwritten.append(exc)
+                        over.append(exc)
                         raise
                 if self._max_spend is None or served.response is None or self._workers is None:
                     return
@@ -341,20 +334,6 @@ class Batch:
             )
 
         return foretell
-
-
-def _check_kinds(*given: tuple[str, object]) -> None:
-    """Raise `ConfigError` for the first that is of another kind than `TAKES` says."""
-    for name, value in given:
-        kinds, what = TAKES[name]
-        if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
-            raise ConfigError(f"{name}: must be {what}, not {type(value).__name__}")
-
-
-def _is_shard(shard: object) -> bool:
-    if not isinstance(shard, (tuple, list)) or [type(number) for number in shard] != [int, int]:
-        return False
-    return bool(1 <= shard[0] <= shard[1])
 
 
 def _without_request(columns: Mapping[str, Any]) -> Mapping[str, Any]:

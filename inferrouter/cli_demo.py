@@ -68,7 +68,8 @@ def simulate(options: Namespace, console: Console) -> int:
 
 def _introduce(served: list[Simulator], key: str, console: Console) -> None:
     out = console.out
-    out.line("# a configuration for them; save it, then: " + f"{PROGRAM} ask --config FILE --model gemini/any hello", "dim")
+    out.line(f"# a configuration for them; save it, then: {PROGRAM} ask --config FILE hello", "dim")
+    out.line(f'default_model = "{served[1].dialect}/any"')
     for each in served:
         out.line(f'\n[[accounts]]\nprovider = "{each.dialect}"\nid = "{each.dialect}-simulated"')
         out.line(f'base_url = "{each.base_url}"\nauth = {{ api_key = "{key}" }}')

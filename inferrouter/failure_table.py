@@ -41,7 +41,10 @@ RATE_HOLD_S = (1.0, 10.0, 86_400.0)
 
 
 class FailureRule(NamedTuple):
-    """What an error means for the rest of the walk. `charge`: nothing | request | reservation; `hold`: hold or None."""
+    """What an error means for the rest of the walk.
+
+    `charge`: nothing | request | reservation; `fatal`: the walk ends; `hold`: until when, epoch seconds, None: nothing is held.
+    """
 
     charge: str
     verdict: Verdict
@@ -83,7 +86,7 @@ def rule_for(error: ProviderError, auth_next: bool) -> FailureRule:
         return UNKNOWN_OUTCOME
     if is_overload(error):
         return _OVERLOAD
-    return next(rule for kind, rule in _RULES if isinstance(error, kind))
+    return next(rule for kind, rule in FAILURE_TABLE if isinstance(error, kind))
 
 
 def error_from_fault(fault: WireFault, candidate: Candidate) -> ProviderError:
@@ -198,6 +201,10 @@ def _rate_hold(error: ProviderError, candidate: Candidate, now: float) -> float:
     return now + min(max(least, default if error.retry_after is None else error.retry_after), most)
 
 
+def _model_hold(error: ProviderError, candidate: Candidate, now: float) -> float:
+    return now + MODEL_HOLD_S
+
+
 def _quota_hold(error: ProviderError, candidate: Candidate, now: float) -> float:
     if error.resets_at is not None and error.resets_at > now:
         return error.resets_at
@@ -224,20 +231,25 @@ _FAULTS: dict[str, type[ProviderError]] = {
 }
 
 
-_AUTH = FailureRule("nothing", Verdict.IGNORED, True, lambda error, candidate, now: now + AUTH_HOLD_S)
+_AUTH = FailureRule(charge="nothing", verdict=Verdict.IGNORED, fatal=True, hold=lambda error, candidate, now: now + AUTH_HOLD_S)
+UNKNOWN_OUTCOME = FailureRule(charge="reservation", verdict=Verdict.FAILURE, fatal=False)
+_OVERLOAD = FailureRule(
+    charge="request",
+    verdict=Verdict.IGNORED,
+    fatal=False,
+    hold=lambda error, candidate, now: now + (overload_wait(error) or 0.0),
+)
+_NOT_SENT = FailureRule(charge="nothing", verdict=Verdict.FAILURE, fatal=False)
 
 
-UNKNOWN_OUTCOME = FailureRule("reservation", Verdict.FAILURE, False)
-_OVERLOAD = FailureRule("request", Verdict.IGNORED, False, lambda error, candidate, now: now + (overload_wait(error) or 0.0))
-_NOT_SENT = FailureRule("nothing", Verdict.FAILURE, False)
-
-
-_RULES: tuple[tuple[type[ProviderError], FailureRule], ...] = (
-    (ContextWindowError, FailureRule("nothing", Verdict.IGNORED, False)),
-    (InvalidRequestError, FailureRule("nothing", Verdict.IGNORED, True)),
-    (QuotaExceededError, FailureRule("nothing", Verdict.IGNORED, False, _quota_hold)),
-    (ModelNotFoundError, FailureRule("nothing", Verdict.IGNORED, False, lambda error, candidate, now: now + MODEL_HOLD_S)),
-    (RateLimitedError, FailureRule("request", Verdict.IGNORED, False, _rate_hold)),
-    (ProviderUnavailableError, FailureRule("request", Verdict.FAILURE, False)),
+FAILURE_TABLE: tuple[tuple[type[ProviderError], FailureRule], ...] = (
+    (ContextWindowError, FailureRule(charge="nothing", verdict=Verdict.IGNORED, fatal=False)),
+    (InvalidRequestError, FailureRule(charge="nothing", verdict=Verdict.IGNORED, fatal=True)),
+    (QuotaExceededError, FailureRule(charge="nothing", verdict=Verdict.IGNORED, fatal=False, hold=_quota_hold)),
+    (ModelNotFoundError, FailureRule(charge="nothing", verdict=Verdict.IGNORED, fatal=False, hold=_model_hold)),
+    (RateLimitedError, FailureRule(charge="request", verdict=Verdict.IGNORED, fatal=False, hold=_rate_hold)),
+    (ProviderUnavailableError, FailureRule(charge="request", verdict=Verdict.FAILURE, fatal=False)),
     (ProviderError, UNKNOWN_OUTCOME),
 )
+"""The table: what each error charges, says of the account's health, holds, and whether the walk ends. The first class that fits
+decides, after the rules above it that `rule_for` looks at first."""

@@ -69,7 +69,7 @@ STALE_S = 0.05
 
 
 def walk(route: Route, operation: Operation[T], runtime: Runtime) -> T:
-    """Try candidates until one answers, and return what `operation.read` made of it.
+    """Try candidates until one answers, and return what `operation.read` made of it: see `_Round._serve` for the loop itself.
 
     Raises `NoCandidatesError`, `MultimodalUnavailableError`, `AllCandidatesFailedError`, `InvalidRequestError`,
     `ContextWindowError`, `AuthenticationError`, `QuotaStoreError`, or what `read` raises to the caller.

@@ -161,8 +161,8 @@ MUTANTS = (
     Mutant(
         "an unknown outcome is free",
         "failure_table",
-        'UNKNOWN_OUTCOME = FailureRule("reservation"',
-        'UNKNOWN_OUTCOME = FailureRule("nothing"',
+        'UNKNOWN_OUTCOME = FailureRule(charge="reservation"',
+        'UNKNOWN_OUTCOME = FailureRule(charge="nothing"',
         ("test_walk_table.Failures", "test_failure_table"),
     ),
     Mutant("plainly admitted beyond the limit", "quota_counting", "if used > state.ceiling or not", "if not", ("test_quota",)),
@@ -196,6 +196,47 @@ MUTANTS = (
         "RATE_HOLD_S = (1.0, 10.0, 86_400.0)",
         "RATE_HOLD_S = (0.0, 10.0, 1e12)",
         ("test_walk_table.RateLimits", "test_failure_table"),
+    ),
+    Mutant(
+        "who does not embed does not chat",
+        "failure_table",
+        "bound.embed_access if embeds and model_only else bound.access",
+        "bound.access",
+        ("test_access_holds",),
+    ),
+    Mutant(
+        "a corrected key is held",
+        "bound_account",
+        "base, account.auth.api_key, *headers",
+        "base, *headers",
+        ("test_access_holds",),
+    ),
+    Mutant("a corrected address is held", "bound_account", "fingerprint(base, ", "fingerprint(", ("test_access_holds",)),
+    Mutant("a corrected header is held", "bound_account", "api_key, *headers)", "api_key)", ("test_access_holds",)),
+    Mutant(
+        "waking leaves a refused key",
+        "bound_account",
+        "self.access, self.embed_access)))",
+        "self.access)))",
+        ("test_access_holds",),
+    ),
+    Mutant(
+        "a chat model is asked for vectors",
+        "calls",
+        "if not _only_chats(deployment)] or able",
+        "] or able",
+        ("test_access_holds",),
+    ),
+    Mutant(
+        "one reason is said of each model",
+        "errors",
+        "(each.provider, each.account_id, each.reason), {})",
+        "(each.provider, each.account_id, each.model), {})",
+        ("test_errors",),
+    ),
+    Mutant("vectors count as chats", "capacity", "if not _embeds(each)]", "]", ("test_first_steps.Plan",)),
+    Mutant(
+        "no account is fine", "cli_check", "bool(config.accounts) and not unserved", "not unserved", ("test_first_steps.Check",)
     ),
     Mutant("repr shows the key", "secret", "{MASK!r})", "{self._value!r})", ("test_secret",)),
     Mutant(

@@ -44,7 +44,7 @@ operations  calls stream_end stream
 jobs        map_errors map_pacing map_serving map_workers mapping capacity
 object      status resting router_parts misuse public_call router_makers router
 batch       batch_prompt batch_schema batch_lines batch_input batch_output batch_state batch_index
-batch       batch_answer batch_progress batch
+batch       batch_answer batch_progress batch_checks batch
 roof        simulator_prompt simulator_model simulator_wire simulator_server
 roof        simulator_openai simulator_gemini simulator_anthropic simulator
 roof        serve_head serve_bodies serve_http serve_errors serve_guard serve_log serve_watch serve_turns serve_dialect

@@ -10,6 +10,8 @@ import io
 import itertools
 import json
 import os
+import threading
+import time
 import unittest
 from pathlib import Path
 from typing import Any
@@ -293,6 +295,31 @@ class Ending(JobCase):
         self.assertEqual(len(self.records()), len(provider.calls))
         self.assertLess(len(provider.calls), 50)
         self.assertEqual(self.run_job(source)[1], 50 - len(provider.calls))
+
+    def test_ctrl_c_twice(self) -> None:
+        """The second Ctrl-C waits for no provider; what answers later is not written, and the next run asks it again."""
+        source = self.file("in.txt", "".join(f"{number}\n" for number in range(9)))
+        workers, gate = part("map_workers").Workers, threading.Event()
+        plain, jobs = workers.next, []
+
+        def interrupted(self: Any, tick: Any = None) -> Any:
+            jobs.append(self)
+            while len(jobs) == 1 and self.in_flight < 2:
+                pass
+            if len(jobs) < 3:
+                raise KeyboardInterrupt
+            return plain(self, tick)
+
+        router, _ = mock_router({"rpd": 100}, default=lambda body: gate.wait(20) and "late", clock=ir.SystemClock())
+        began = time.monotonic()
+        with router, mock.patch.object(workers, "next", interrupted), self.assertRaises(KeyboardInterrupt):
+            self.job(source, workers=2).run(router)
+        self.assertLess(time.monotonic() - began, 5)
+        gate.set()
+        for thread in jobs[0]._threads:
+            thread.join(5)
+        self.assertEqual(self.records(), [])
+        self.assertEqual(self.run_job(source)[1], 9)
 
     def test_max_spend(self) -> None:
         """No row begins that might go beyond the spending by more than what is in flight costs."""

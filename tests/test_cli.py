@@ -244,11 +244,13 @@ class AskTest(CommandTest):
 
     def test_no_keys(self) -> None:
         """Without a file and without keys it says which variables to set."""
-        self.failed(run("ask", "hi"), "set one of .*OPENAI_API_KEY.* --config")
+        self.failed(run("ask", "hi"), "set one first, such as GEMINI_API_KEY .* --config")
 
     def test_no_model(self) -> None:
-        """With keys alone and no model it says how to name one, and shows no key."""
-        self.failed(run("ask", "hi", env={"OPENAI_API_KEY": KEY}), "names no model.*--model")
+        """Without a model it says how to name one, or with a paid key alone what that costs; and shows no key."""
+        file = self.file('[[accounts]]\nprovider = "local"\nid = "desk"\nbase_url = "http://127.0.0.1:9/v1"\n')
+        self.failed(run("ask", "--config", file, "hi"), "names no model.*--model")
+        self.failed(run("ask", "hi", env={"OPENAI_API_KEY": KEY}), "it is a paid account.*--paid")
 
     def test_a_bad_file(self) -> None:
         """Several problems of a file become one line."""

@@ -268,6 +268,7 @@ class Simulating(unittest.TestCase):
                 for model in ("openai/gpt-x", "gemini/gemini-x", "anthropic/claude-x"):
                     ran = run("ask", "--config", str(file), "--model", model, "What is 2+2?", env=env)
                     self.assertEqual((ran.code, ran.out), (0, "2 + 2 = 4.\n"), ran.err)
+                self.assertEqual(run("ask", "--config", str(file), "What is 2+2?", env=env).out, "2 + 2 = 4.\n", "its default")
             finally:
                 process.send_signal(signal.SIGINT)
                 ended = finish(process)

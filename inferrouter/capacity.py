@@ -233,8 +233,8 @@ def finish_time(
             finished = begin if left <= 0 else None
         if at < now + 86400.0:
             today += served
-        elif finished is not None:
-            break
+        if finished is not None and (today >= rows or at >= now + 86400.0):
+            break  # the rest of the day would change nothing
     return FinishTime(finished, int(min(today, rows, per_second * 86400.0)))
 
 

@@ -54,7 +54,7 @@ class FreeFirstPolicy:
 
     def select(self, candidates: Sequence[C]) -> Sequence[C]:
         """Sorted; ties keep the declared order."""
-        free = [candidate for candidate in candidates if candidate.free]
+        free = list(filter(_is_free, candidates))
         free.sort(key=_share, reverse=True)  # which keeps the order of equals, too
         if len(free) == len(candidates):
             return free
@@ -141,7 +141,7 @@ def _first(pair: tuple[bytes, object]) -> bytes:
     return pair[0]
 
 
-_share = attrgetter("share")
+_share, _is_free = attrgetter("share"), attrgetter("free")
 
 
 def _cost(candidate: Rankable) -> float:

@@ -103,7 +103,8 @@ def config_for(
     `ConfigError` if there is no account, a key is unusable, or a setting is wrong.
     """
     if not accounts:
-        raise ConfigError(NO_KEY)
+        names = dict.fromkeys(name for row in PRESETS.values() for name in row.env)
+        raise ConfigError(f"{NO_KEY} (known: {', '.join(names)})")
     models = aliases_over(accounts, allow_paid)
     if default_model is None:
         known = {mapping.alias for mapping in models}

@@ -87,8 +87,14 @@ def quick(cls: type[C]) -> type[C]:
     parameters = [each.name + ("" if each.default is MISSING else f"=_default_{each.name}") for each in fields]
     lines = "".join(f"    made.{each.name} = {each.name}\n" for each in fields)
     head = f"def make({', '.join(parameters)}):\n    made = _new(_twin)\n"
-    exec(f"{head}{lines}    made.__class__ = _class\n    return made", names)  # noqa: S102  names of fields alone
-    return cast("type[C]", names["make"])
+    return cast("type[C]", _compiled(f"{head}{lines}    made.__class__ = _class\n    return made", names)["make"])
+
+
+def _compiled(source: str, names: dict[str, Any]) -> dict[str, Any]:
+    """`names` with what `source`, made of names of fields alone, defines. As code: a Ctrl-C amid the running of a text would make
+    the interpreter end with the signal, whoever catches it."""
+    exec(compile(source, "<frozen>", "exec"), names)  # noqa: S102  see above
+    return names
 
 
 class _LazyInit:
@@ -125,8 +131,7 @@ def _init_of(cls: Any, fields: list[Any]) -> Any:
     if hasattr(cls, "__post_init__"):
         lines.append("    self.__post_init__()\n")
     names["_MISSING"] = MISSING
-    exec(f"def __init__({', '.join(parameters)}):\n{''.join(lines) or '    pass'}", names)  # noqa: S102  names of fields alone
-    made = names["__init__"]
+    made = _compiled(f"def __init__({', '.join(parameters)}):\n{''.join(lines) or '    pass'}", names)["__init__"]
     made.__qualname__ = f"{cls.__qualname__}.__init__"
     made.__module__ = cls.__module__
     made.__annotations__ = {each.name: each.type for each in fields if each.init} | {"return": None}

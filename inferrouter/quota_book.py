@@ -1,4 +1,4 @@
-"""Keeps the states of buckets so that several change in one step, and remembers what was seen of many of them.
+"""Keeps the counts of buckets so that several change in one step, and remembers what was seen of many of them.
 
 Strategy: a change is an entry in a cell, which counts as soon as it is the newest one; whoever looks next carries it out, if who
 made it was cut off before or is slower. Entries are numbered, and for a while it is known which keys each one changed, so that a
@@ -10,14 +10,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from operator import is_not
 
 from .cell import Cell, Version
 from .frozen import NamedTuple
 from .quota import Headroom, Reservation
-from .quota_counting import BucketState, headrooms_of
-
-States = dict[str, BucketState]
+from .quota_counting import Shown, shown_with
+from .quota_plain import Count, Counts
 
 _made = tuple.__new__  # what `Entry(...)` does, in two thirds of the time
 
@@ -26,38 +24,38 @@ KNOWN = 256
 
 
 class Entry(NamedTuple):
-    """One change of a book: the new states, which can be taken from here once, and the reservation that it settles."""
+    """One change of a book: the new counts, which can be taken from here once, and the reservation that it settles."""
 
-    states: Iterator[tuple[str, BucketState]]
+    counts: Iterator[tuple[str, Count]]
     settles: Reservation | None
     number: int
     keys: tuple[str, ...]
 
 
 class Book:
-    """The states by key. A state in it is replaced, and never charged itself."""
+    """The counts by key. What is in it is replaced, and never charged itself."""
 
     def __init__(self) -> None:
-        self._states: States = {}
+        self._counts: Counts = {}
         self._newest: Cell[Entry] = Cell(Entry(iter(()), None, 0, ()))
         self._done = 0
         self._changed: dict[int, tuple[str, ...]] = {}
 
-    def look(self) -> tuple[States, Version[Entry]]:
-        """All states as they are now, and as of which version."""
+    def look(self) -> tuple[Counts, Version[Entry]]:
+        """All counts as they are now, and as of which version."""
         entry, seen = self._newest.look()
         if entry[2] != self._done:
             self._carry_out(entry)
-        return self._states, seen
+        return self._counts, seen
 
-    def look_as_of(self) -> tuple[States, int]:
-        """All states as they are now or newer, and as of which entry."""
+    def look_as_of(self) -> tuple[Counts, int]:
+        """All counts as they are now or newer, and as of which entry."""
         entry, _ = self._newest.look()
         if entry[2] != self._done:
             self._carry_out(entry)
-        return self._states, entry[2]
+        return self._counts, entry[2]
 
-    def replace(self, seen: Version[Entry], changed: States, settles: Reservation | None = None) -> bool:
+    def replace(self, seen: Version[Entry], changed: Counts, settles: Reservation | None = None) -> bool:
         """Put `changed` in the place of what was `seen`. False, changing nothing, if there is a newer version."""
         last = seen.value
         number = last.number + 1 if isinstance(last, Entry) else 0  # of a version that was replaced the value is gone
@@ -80,7 +78,7 @@ class Book:
     def _carry_out(self, entry: Entry) -> None:
         """Done again, by another thread or after an interrupt, each of these steps does nothing: an iterator is empty once it was
         taken from, in the one step of the interpreter's that `dict.update` is."""
-        self._states.update(entry.states)
+        self._counts.update(entry.counts)
         if entry.settles is not None:
             entry.settles.settled = True
         self._changed[entry.number] = entry.keys
@@ -105,28 +103,29 @@ class Seen(list[Headroom]):
         self._origin = object()  # what was looked up as a whole at another time may differ without any entry
 
     @classmethod
-    def of(cls, book: Book, number: int, keys: Sequence[str], headrooms: list[Headroom], states: States) -> Seen | None:
-        """What was just seen; None if a key stands twice, or a state was replaced meanwhile."""
-        seen, chosen = cls(book, number, keys, headrooms), list(map(states.__getitem__, keys))
-        if len(seen._places) < len(keys) or any(map(is_not, [state.shown for state in chosen], headrooms)):
+    def of(cls, book: Book, number: int, keys: Sequence[str], shown: Sequence[Shown]) -> Seen | None:
+        """What was just shown of `keys`; None if one stands twice."""
+        seen = cls(book, number, keys, [each.headroom for each in shown])
+        if len(seen._places) < len(keys):
             return None
-        seen._lasts(chosen)
+        seen._lasts(shown)
         return seen
 
-    def renewed(self, states: States, number: int, now: float) -> Seen:
+    def renewed(self, counts: Counts, number: int, now: float) -> Seen:
         """The same buckets as of the entry `number`: only those are looked at that entries changed since."""
         if number <= self._number:
             return self
         changed = self._book.changed_between(self._number, number)
         places = self._places
-        chosen = {key: states[key] for key in (places if changed is None else places.keys() & changed)}
+        chosen = {key: counts[key] for key in (places if changed is None else places.keys() & changed)}
         other = Seen.__new__(Seen)
         other.extend(self)
         other.keys, other.since, other.until = self.keys, self.since, self.until
         other._book, other._number, other._origin, other._places = self._book, number, self._origin, places
-        for key, headroom in zip(chosen, headrooms_of(chosen, list(chosen), now)[0], strict=True):
-            other[places[key]] = headroom
-        other._lasts(chosen.values(), self.since, self.until)
+        shown, _ = shown_with(chosen.values(), now)
+        for key, each in zip(chosen, shown, strict=True):
+            other[places[key]] = each.headroom
+        other._lasts(shown, self.since, self.until)
         return other
 
     def changed_since(self, earlier: object) -> list[int] | None:
@@ -136,8 +135,8 @@ class Seen(list[Headroom]):
         changed = self._book.changed_between(earlier._number, self._number)
         return None if changed is None else [self._places[key] for key in changed if key in self._places]
 
-    def _lasts(self, states: Iterable[BucketState], since: float = -math.inf, until: float = math.inf) -> None:
-        """From and until when what was seen of `states` holds, within these bounds."""
-        for state in states:
-            since, until = max(since, state.shown_from), min(until, state.shown_until)
+    def _lasts(self, shown: Iterable[Shown], since: float = -math.inf, until: float = math.inf) -> None:
+        """From and until when all that was `shown` holds, within these bounds."""
+        for each in shown:
+            since, until = max(since, each.since), min(until, each.until)
         self.since, self.until = since, until

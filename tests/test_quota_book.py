@@ -67,11 +67,11 @@ class Looks(unittest.TestCase):
         store = opened(random.Random(1))
         store.headroom(KEYS, NOON)
         store.reserve([("k7", 1.0)], NOON)
-        with mock.patch.object(quota_book, "headrooms_of", wraps=quota_book.headrooms_of) as looked:
+        with mock.patch.object(quota_book, "shown_with", wraps=quota_book.shown_with) as looked:
             seen = store.headroom(KEYS, NOON)
             self.assertEqual(seen[7].used, 1.0)
             self.assertIs(store.headroom(KEYS, NOON), seen)
-        self.assertEqual([call.args[1] for call in looked.call_args_list], [["k7"]])
+        self.assertEqual([[state.key for state, _ in call.args[0]] for call in looked.call_args_list], [["k7"]])
 
     def test_threads(self) -> None:
         """While threads charge, every look shows no less than the one before, and the last one shows all of it."""

@@ -19,7 +19,7 @@ from .candidates import CallNeeds, Candidate, Instant, amounts_needed
 from .costs import cost_of, with_media
 from .errors import InferRouterError, InvalidRequestError, Rejection
 from .failure_table import FailureRule
-from .frozen import NamedTuple, frozen_value
+from .frozen import NamedTuple, frozen_value, new_tuple
 from .guarded_store import GuardedStore
 from .health import Health, Permit, Verdict
 from .learning import Learner
@@ -29,7 +29,7 @@ from .notices import Notices
 from .own_process import PROCESS
 from .policy import Policy
 from .quota import QuotaStore, Refusal, Reservation
-from .records import ChatRequest, EmbedRequest, Routing, Usage
+from .records import ChatRequest, EmbedRequest, Routing, Usage, new_routing
 from .redaction import attributed, strip_tracebacks
 from .transport import Transport, WireReply
 from .waiting import WaitingRoom
@@ -44,7 +44,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 ERROR_BODY_BYTES = 64 * 1024
-_made = tuple.__new__
 
 
 @frozen_value
@@ -75,7 +74,7 @@ class Runtime:
     def now(self) -> Instant:
         """This moment on both clocks."""
         clock = self.clock
-        return _made(Instant, (clock.time(), clock.monotonic()))  # in two thirds of the time; a call asks three times
+        return new_tuple(Instant, (clock.time(), clock.monotonic()))  # in two thirds of the time; a call asks three times
 
     def say(self, key: str, text: str, place: tuple[str, str, str] = ("", "", "")) -> None:
         """Say `text` the first time, to meters and in `Router.warnings`. `place`: provider, account and model it is about."""
@@ -266,7 +265,7 @@ class LiveAttempt:
         """Where the call went, with what `usage` cost in dollars."""
         found = self.candidate
         cost = self.cost(usage)
-        return Routing(found.provider, found.account_id, found.model, self.number, found.free, cost, self.dropped)
+        return new_routing(found.provider, found.account_id, found.model, self.number, found.free, cost, self.dropped)
 
     def cost(self, usage: Usage) -> float:
         """Dollars; 0 for a free call."""

@@ -18,7 +18,7 @@ from .account import CATALOG
 from .agreement import UNLIMITED
 from .costs import UNITS, Estimate, Unit
 from .errors import Rejection
-from .frozen import NamedTuple
+from .frozen import NamedTuple, new_tuple
 from .guarded_store import LOOK_S, GuardedStore
 from .health import BreakerState, Health
 from .limits import MAX_AMOUNT
@@ -131,7 +131,7 @@ def find_candidates(
         results = [_unless_out(found, health, now) for found in results]
     candidates = tuple([found for found in results if found.__class__ is Candidate])
     if len(candidates) == len(results):  # as nearly always
-        return Assessment(candidates, ())
+        return new_tuple(Assessment, (candidates, ()))
     return Assessment(candidates, tuple([found for found in results if not isinstance(found, Candidate)]))
 
 
@@ -172,7 +172,8 @@ def assess(
         found = headrooms[key].share
         if found < share:
             share = found
-    return Candidate(account.provider, account.id, deployment.model, free, share, deployment.price, in_flight, order, deployment)
+    facts = (account.provider, account.id, deployment.model, free, share, deployment.price, in_flight, order, deployment)
+    return new_tuple(Candidate, facts)
 
 
 def outage_places(found: Candidate) -> tuple[str, str, str]:

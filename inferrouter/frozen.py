@@ -17,6 +17,9 @@ from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar, cast, datacla
 if TYPE_CHECKING:
     from typing import NamedTuple as NamedTuple
 
+new_tuple = tuple.__new__
+"""`new_tuple(Point, (1, 2))` is `Point(1, 2)` of a named tuple in two thirds of the time, for those that each call makes."""
+
 C = TypeVar("C")
 K = TypeVar("K")
 V = TypeVar("V")

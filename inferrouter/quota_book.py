@@ -12,12 +12,10 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 
 from .cell import Cell, Version
-from .frozen import NamedTuple
+from .frozen import NamedTuple, new_tuple
 from .quota import Headroom, Reservation
 from .quota_counting import Shown, shown_with
 from .quota_plain import Count, Counts
-
-_made = tuple.__new__  # what `Entry(...)` does, in two thirds of the time
 
 KNOWN = 256
 """Of so many of the last entries it is known which keys they changed."""
@@ -59,7 +57,7 @@ class Book:
         """Put `changed` in the place of what was `seen`. False, changing nothing, if there is a newer version."""
         last = seen.value
         number = last.number + 1 if isinstance(last, Entry) else 0  # of a version that was replaced the value is gone
-        entry = _made(Entry, (iter(changed.items()), settles, number, tuple(changed)))
+        entry = new_tuple(Entry, (iter(changed.items()), settles, number, tuple(changed)))
         if not self._newest.replace(seen, entry):
             return False
         self._carry_out(entry)

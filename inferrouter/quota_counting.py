@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from .costs import COUNTED, UNITS
 from .errors import ConfigError, QuotaStoreError
-from .frozen import NamedTuple
+from .frozen import NamedTuple, new_tuple
 from .limits import FARTHEST, MAX_AMOUNT, Limit, check_time
 from .quota import LONGEST_HOLD, PLACE_WAIT_S, Bucket, Headroom, Hold, Refusal, Reservation, Wants
 from .quota_learned import MAX_SOURCE, NOTHING, Fact, Facts, Learned, Observation, allowed, check_observation, with_statement
@@ -205,25 +205,28 @@ def _shown(state: BucketState, used: float, now: float, to_note: list[str]) -> S
     if now >= state.firm_until:
         state.limit_at(now)
     counter, limit, count = state.counter, state.limit, used
-    if not counter.begin <= now < counter.end:
+    since, until = counter.begin, counter.end
+    if not since <= now < until:
         if counter.used != used:
             counter = counter.copied()
             counter.used = used
         if counter.since_at(check_time(now)) != counter.since:
             to_note.append(state.key)
         counter = counter.as_of(now)
-        count = counter.used
-    amount = limit.amount
-    remaining = amount - count if amount > count else 0.0
-    share = remaining / amount if remaining else 0.0
-    since, until = counter.begin, counter.end if counter.end < state.firm_until else state.firm_until
-    if count <= 0 and counter.idle():  # it looks the same until something is charged
+        since, until, count = counter.begin, counter.end, counter.used
+    if until > state.firm_until:
+        until = state.firm_until
+    resets_at = None
+    if count > 0:
+        resets_at = counter.resets_at(count)
+    elif counter.idle():  # it looks the same until something is charged
         until = min(FARTHEST, state.firm_until)
         if state.counter.window_id is None:
             since = -FARTHEST
-    # As `Headroom(...)` does it, in two thirds of the time: every look at what was charged makes one.
-    found = _made(Headroom, (state.key, limit, count, remaining, share, counter.resets_at(count)))
-    state.shown = shown = _made(Shown, (found, since, until, used))
+    amount = limit.amount
+    left, share = (amount - count, (amount - count) / amount) if amount > count else (0.0, 0.0)
+    found = new_tuple(Headroom, (state.key, limit, count, left, share, resets_at))
+    state.shown = shown = new_tuple(Shown, (found, since, until, used))
     return shown
 
 
@@ -276,7 +279,6 @@ def live_hold(hold: Hold, made: float, now: float) -> tuple[Hold, float] | None:
     return (hold, made) if hold.until > now else None
 
 
-_made = tuple.__new__
 _NEVER = Shown(Headroom("", Limit(0.0, "requests", "day"), 0.0, 0.0, 0.0, None), math.inf, -math.inf, None)
 
 

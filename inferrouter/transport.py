@@ -19,7 +19,6 @@ from .wire import RequestPhase, Stop, WireFault, WireRequest, fault_from
 
 if TYPE_CHECKING:
     import ssl
-    import urllib.request
 
     from .connections import Pool
     from .http_head import Response
@@ -103,10 +102,10 @@ class Transport:
 
     def _load(self) -> _Parts:
         from .connections import Pool
-        from .http_opener import PooledHandler, build_opener, prepare
+        from .http_opener import PooledHandler, open_with, prepare
 
         pool = Pool(self._idle_s, self._per_host, self._clock)
-        made = _Parts(prepare, build_opener(PooledHandler(pool, self._ssl_context, self._ca_file, self._clock)), pool)
+        made = _Parts(prepare, open_with(PooledHandler(pool, self._ssl_context, self._ca_file, self._clock)), pool)
         parts = self._loaded.setdefault(None, made)  # of threads that come at once, the first one's
         if self._closed:  # while this first call was on its way: nothing may be kept
             parts.pool.close()
@@ -295,12 +294,12 @@ class _Parts(NamedTuple):
     """What loads with the first request."""
 
     prepare: Callable[[WireRequest, float, bool, bool, Stop | None], OutgoingRequest]
-    opener: urllib.request.OpenerDirector
+    open: Callable[[OutgoingRequest], OpenResponse]
     pool: Pool
 
 
 def _open(parts: _Parts, request: WireRequest, outgoing: OutgoingRequest, stream_limit: int) -> WireReply:
-    answer: OpenResponse = parts.opener.open(outgoing)
+    answer = parts.open(outgoing)
     reply = WireReply(answer, request, outgoing.phase, parts.pool, stream_limit, outgoing.stop)
     try:
         reply._body_fault = _body_fault(reply.headers, answer.response)

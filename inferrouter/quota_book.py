@@ -9,7 +9,7 @@ know how a bucket counts.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 
 from .cell import Cell, Version
 from .frozen import NamedTuple, new_tuple
@@ -27,44 +27,48 @@ class Entry(NamedTuple):
     counts: Iterator[tuple[str, Count]]
     settles: Reservation | None
     number: int
-    keys: tuple[str, ...]
+    keys: Collection[str]
 
 
-class Book:
-    """The counts by key. What is in it is replaced, and never charged itself."""
+class Book(Cell[Entry]):
+    """The counts by key. What is in it is replaced, and never charged itself. `watched`: somebody wants to know which keys an
+    entry changed."""
+
+    __slots__ = ("_changed", "_counts", "_done", "watched")
 
     def __init__(self) -> None:
+        super().__init__(Entry(iter(()), None, 0, ()))
         self._counts: Counts = {}
-        self._newest: Cell[Entry] = Cell(Entry(iter(()), None, 0, ()))
         self._done = 0
-        self._changed: dict[int, tuple[str, ...]] = {}
+        self._changed: dict[int, Collection[str]] = {}
+        self.watched = False
 
-    def look(self) -> tuple[Counts, Version[Entry]]:
+    def counts(self) -> tuple[Counts, Version[Entry]]:
         """All counts as they are now, and as of which version."""
-        entry, seen = self._newest.look()
+        entry, seen = self.look()
         if entry[2] != self._done:
             self._carry_out(entry)
         return self._counts, seen
 
-    def look_as_of(self) -> tuple[Counts, int]:
+    def counts_as_of(self) -> tuple[Counts, int]:
         """All counts as they are now or newer, and as of which entry."""
-        entry, _ = self._newest.look()
+        entry, _ = self.look()
         if entry[2] != self._done:
             self._carry_out(entry)
         return self._counts, entry[2]
 
-    def replace(self, seen: Version[Entry], changed: Counts, settles: Reservation | None = None) -> bool:
+    def change(self, seen: Version[Entry], changed: Counts, settles: Reservation | None = None) -> bool:
         """Put `changed` in the place of what was `seen`. False, changing nothing, if there is a newer version."""
         last = seen.value
-        number = last.number + 1 if isinstance(last, Entry) else 0  # of a version that was replaced the value is gone
-        entry = new_tuple(Entry, (iter(changed.items()), settles, number, tuple(changed)))
-        if not self._newest.replace(seen, entry):
+        number = last[2] + 1 if last.__class__ is Entry else 0  # of a version that was replaced the value is gone
+        entry = new_tuple(Entry, (iter(changed.items()), settles, number, changed.keys()))
+        if not self.replace(seen, entry):
             return False
         self._carry_out(entry)
         return True
 
     def changed_between(self, first: int, last: int) -> set[str] | None:
-        """The keys that entries after `first`, up to `last`, changed; None where that is not known any more."""
+        """The keys that entries after `first`, up to `last`, changed; None where that is not known."""
         keys: set[str] = set()
         try:
             for number in range(first + 1, last + 1):
@@ -79,8 +83,9 @@ class Book:
         self._counts.update(entry.counts)
         if entry.settles is not None:
             entry.settles.settled = True
-        self._changed[entry.number] = entry.keys
-        self._changed.pop(entry.number - KNOWN, None)
+        if self.watched:
+            self._changed[entry.number] = entry.keys
+            self._changed.pop(entry.number - KNOWN, None)
         self._done = entry.number
 
 
@@ -90,13 +95,15 @@ class Seen(list[Headroom]):
     Never changed once it is made, so that threads may share it.
     """
 
-    __slots__ = ("_book", "_number", "_origin", "_places", "keys", "since", "until")
+    __slots__ = ("_before", "_book", "_number", "_origin", "_places", "_renewed", "keys", "since", "until")
 
     def __init__(self, book: Book, number: int, keys: Sequence[str], headrooms: Iterable[Headroom]) -> None:
         super().__init__(headrooms)
         self.keys = keys
         self._book = book
-        self._number = number
+        book.watched = True
+        self._number = self._before = number
+        self._renewed: list[int] = []  # the places that were looked at again since the entry `_before`
         self._places = dict(zip(keys, range(len(keys)), strict=True))
         self._origin = object()  # what was looked up as a whole at another time may differ without any entry
 
@@ -106,35 +113,43 @@ class Seen(list[Headroom]):
         seen = cls(book, number, keys, [each.headroom for each in shown])
         if len(seen._places) < len(keys):
             return None
-        seen._lasts(shown)
+        seen._lasts(shown, -math.inf, math.inf)
         return seen
 
     def renewed(self, counts: Counts, number: int, now: float) -> Seen:
         """The same buckets as of the entry `number`: only those are looked at that entries changed since."""
         if number <= self._number:
             return self
-        changed = self._book.changed_between(self._number, number)
-        places = self._places
-        chosen = {key: counts[key] for key in (places if changed is None else places.keys() & changed)}
+        changed, keys = self._places_changed(self._number, number), self.keys
+        places = range(len(keys)) if changed is None else changed
+        shown, _ = shown_with([counts[keys[place]] for place in places], now)
         other = Seen.__new__(Seen)
         other.extend(self)
-        other.keys, other.since, other.until = self.keys, self.since, self.until
-        other._book, other._number, other._origin, other._places = self._book, number, self._origin, places
-        shown, _ = shown_with(chosen.values(), now)
-        for key, each in zip(chosen, shown, strict=True):
-            other[places[key]] = each.headroom
+        for place, each in zip(places, shown, strict=True):
+            other[place] = each.headroom
+        other.keys, other._book, other._origin, other._places = keys, self._book, self._origin, self._places
+        other._before, other._number, other._renewed = self._number, number, list(places)
         other._lasts(shown, self.since, self.until)
         return other
 
     def changed_since(self, earlier: object) -> list[int] | None:
         """The places that may differ from those of `earlier`; None where that is not known."""
-        if not isinstance(earlier, Seen) or earlier._origin is not self._origin:
+        if earlier.__class__ is not Seen or earlier._origin is not self._origin:
             return None
-        changed = self._book.changed_between(earlier._number, self._number)
-        return None if changed is None else [self._places[key] for key in changed if key in self._places]
+        if earlier._number == self._before:  # as nearly always: the call before had looked at that one
+            return self._renewed
+        return self._places_changed(earlier._number, self._number)
 
-    def _lasts(self, shown: Iterable[Shown], since: float = -math.inf, until: float = math.inf) -> None:
+    def _places_changed(self, first: int, last: int) -> list[int] | None:
+        """The places that entries after `first`, up to `last`, changed; None where that is not known."""
+        changed, places = self._book.changed_between(first, last), self._places
+        return None if changed is None else [places[key] for key in changed if key in places]
+
+    def _lasts(self, shown: Iterable[Shown], since: float, until: float) -> None:
         """From and until when all that was `shown` holds, within these bounds."""
         for each in shown:
-            since, until = max(since, each.since), min(until, each.until)
+            if each.since > since:
+                since = each.since
+            if each.until < until:
+                until = each.until
         self.since, self.until = since, until

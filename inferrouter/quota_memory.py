@@ -64,7 +64,7 @@ class MemoryQuotaStore:
     def headroom(self, keys: Sequence[str], now: float) -> list[Headroom]:
         if self._closed:
             self._check_open()
-        counts, number = self._book.look_as_of()
+        counts, number = self._book.counts_as_of()
         many = len(keys) >= MANY
         seen = self._seen.get(id(keys)) if many else None
         if seen is not None and seen.keys is keys and seen.since <= now < seen.until:
@@ -90,10 +90,10 @@ class MemoryQuotaStore:
         if self._closed:
             self._check_open()
         while True:
-            counts, seen = self._book.look()
+            counts, seen = self._book.counts()
             taken = admit_plainly(counts, wants, now, ident)
             if taken is not None:
-                if self._book.replace(seen, taken[1]):
+                if self._book.change(seen, taken[1]):
                     return taken[0]
                 continue
             keys = [key for key, _ in wants]
@@ -101,14 +101,14 @@ class MemoryQuotaStore:
             answer = admit(mine, wants, now, ident)
             if answer.__class__ is Refusal and not note(mine, keys, now):
                 return answer
-            if self._book.replace(seen, counts_of(mine)):
+            if self._book.change(seen, counts_of(mine)):
                 return answer
 
     def commit(self, reservation: Reservation, now: float, amounts: Sequence[float] | None = None) -> bool:
         if self._closed:
             self._check_open()
         while True:
-            counts, seen = self._book.look()
+            counts, seen = self._book.counts()
             if reservation.settled:
                 return False
             settled = {} if amounts is None else settle_plainly(counts, reservation, amounts)
@@ -116,7 +116,7 @@ class MemoryQuotaStore:
                 mine = states_of(counts, [key for key, _ in reservation.wants])
                 settle(mine, reservation, amounts or ())
                 settled = counts_of(mine)
-            if self._book.replace(seen, settled, reservation):
+            if self._book.change(seen, settled, reservation):
                 return True
 
     def rollback(self, reservation: Reservation, now: float) -> bool:
@@ -176,7 +176,7 @@ class MemoryQuotaStore:
 
     @shown_once_made
     def __repr__(self) -> str:
-        return f"<MemoryQuotaStore: {len(self._book.look()[0])} buckets, {len(self._holds.look()[0])} holds>"
+        return f"<MemoryQuotaStore: {len(self._book.counts()[0])} buckets, {len(self._holds.look()[0])} holds>"
 
     def _check_open(self) -> None:
         if self._closed:
@@ -185,7 +185,7 @@ class MemoryQuotaStore:
     def _look(self) -> tuple[Counts, Version[Any]]:
         if self._closed:
             self._check_open()
-        return self._book.look()
+        return self._book.counts()
 
     def _change(self, keys: Iterable[str], work: Callable[[States], T]) -> T:
         """What `work` returns for copies of the states of `keys`, which then take the place of these."""
@@ -193,7 +193,7 @@ class MemoryQuotaStore:
             counts, seen = self._look()
             mine = states_of(counts, keys)
             result = work(mine)
-            if self._book.replace(seen, counts_of(mine)):
+            if self._book.change(seen, counts_of(mine)):
                 return result
 
     def _keep_holds(self, work: Callable[[Holds], Mapping[str, tuple[Hold, float] | None]]) -> None:

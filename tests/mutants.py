@@ -334,8 +334,8 @@ MUTANTS = (
     Mutant(
         "a step between look and change",
         "quota_book",
-        "if not self._newest.replace(seen, entry):",
-        "if not self._newest.replace(self._newest.look()[1], entry):",
+        "if not self.replace(seen, entry):",
+        "if not self.replace(self.look()[1], entry):",
         ("test_interrupts", "test_quota"),
     ),
     Mutant("changes are not passed on", "quota_book", "keys.update(self._changed[number])", "pass", ("test_quota_book",)),

@@ -330,9 +330,9 @@ class LiveAttempt:
         amounts = []
         for (_, unit), (_, reserved) in zip(self.candidate.charges, self.wants, strict=True):
             amount = reserved if unit.used is None else unit.used(usage, prices)
-            if not amount >= 0:  # a provider of the user's own may say anything: what is not a count stays as it was reserved
-                amount = reserved
-            amounts.append(amount if amount <= MAX_AMOUNT else MAX_AMOUNT)
+            if not 0 <= amount <= MAX_AMOUNT:  # a provider of the user's own may say anything: what is no count stays as reserved
+                amount = MAX_AMOUNT if amount > 0 else reserved
+            amounts.append(amount)
         return amounts
 
     def _places_freed(self, amounts: list[float] | None) -> list[float] | None:

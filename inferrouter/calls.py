@@ -34,8 +34,10 @@ def chat_operation(
     """The operation of `Router.chat_completion`. `deadline`: monotonic seconds or None; `max_wait`: seconds."""
 
     def read(attempt: LiveAttempt, reply: WireReply) -> ChatResponse:
-        with reply:
+        try:
             body = reply.read()
+        finally:
+            reply.close()
         found = attempt.candidate
         answer = found.deployment.bound.provider.decode(body, found.model)
         usage = usage_of(answer, needs.estimate)
@@ -123,8 +125,10 @@ def embed_operation(
     needs = CallNeeds(estimate_embed(request), allow_paid)
 
     def read(attempt: LiveAttempt, reply: WireReply) -> EmbedResponse:
-        with reply:
+        try:
             body = reply.read()
+        finally:
+            reply.close()
         found = attempt.candidate
         answer = found.deployment.bound.provider.decode_embed(body, found.model)
         if len(answer.embeddings) != len(request.inputs):

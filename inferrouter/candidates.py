@@ -315,8 +315,11 @@ def _span(deployment: Deployment, total: int, found: Candidate | Rejection, allo
 def amounts_needed(candidate: Candidate, estimate: Estimate) -> tuple[tuple[str, float], ...]:
     """What the candidate's call must reserve: each bucket with its amount."""
     prices = candidate.deployment.prices
-    wants = [(key, unit.needed(estimate, prices)) for key, unit in candidate.charges]
-    return tuple([want if want[1] <= MAX_AMOUNT else (want[0], MAX_AMOUNT) for want in wants])
+    wants = []
+    for key, unit in candidate.charges:
+        amount = unit.needed(estimate, prices)
+        wants.append((key, amount if amount <= MAX_AMOUNT else MAX_AMOUNT))
+    return tuple(wants)
 
 
 def amount_of(deployment: Deployment, unit: str, estimate: Estimate) -> float:

@@ -39,11 +39,13 @@ class OpenResponse(NamedTuple):
 
 
 class CheckedHeaders(NamedTuple):
-    """Headers that can be sent, by names spelled as urllib spells them. `destination`: where requests with them go, which the
-    keys among them decide too; `carries_key`: whether one is a secret, or named like one."""
+    """Headers that can be sent, by names spelled as urllib spells them. `lines`: as they go over the wire, but for `secrets`.
+    `destination`: where requests with them go, which the keys among them decide too; `carries_key`: whether one is a secret, or
+    named like one."""
 
     given: Headers
-    spelled: tuple[tuple[str, str | Secret], ...]
+    lines: str
+    secrets: tuple[tuple[str, Secret], ...]
     destination: Destination
     carries_key: bool
 
@@ -64,8 +66,9 @@ class OutgoingRequest(urllib.request.Request):
         stop: Stop | None = None,
     ) -> None:
         vars(self).update(vars(parsed))
-        self.headers = {}
-        self.unredirected_hdrs: dict[str, str] = {}
+        self.headers = {}  # what urllib's proxy handler has to say
+        self.lines = checked.lines
+        self.secrets = checked.secrets
         self.carries_key = checked.carries_key
         self.destination = checked.destination
         self.netloc = parsed.host
@@ -90,12 +93,12 @@ class ParsedUrl(urllib.request.Request):
     def checked(self, headers: Headers) -> CheckedHeaders:
         """`headers`, checked once as long as they are the same object. Raises `WireFault` "setup"."""
         if headers.__class__ is not tuple:  # a provider of the user's own may hand in a list, and change it
-            return _checked(headers, self.destination)
+            return _checked(headers, self.destination, self.host)
         known = self._checked.get(id(headers))
         if known is None or known.given is not headers:
             if len(self._checked) >= _MOST_CHECKED:
                 self._checked.clear()
-            known = self._checked[id(headers)] = _checked(headers, self.destination)
+            known = self._checked[id(headers)] = _checked(headers, self.destination, self.host)
         return known
 
 
@@ -171,33 +174,22 @@ def prepare(
         raise WireFault("setup", "the method is not an HTTP method", sent=False)
     parsed = _address(request.url, allow_http)
     checked = parsed.checked(request.headers)
-    outgoing = OutgoingRequest(parsed, request, checked, deadline, new_connection, stop)
-    outgoing.unredirected_hdrs = _plain_headers(checked, request, outgoing.netloc)
-    return outgoing
+    return OutgoingRequest(parsed, request, checked, deadline, new_connection, stop)
 
 
-def _checked(headers: Headers, destination: Destination) -> CheckedHeaders:
-    spelled = []
+def _checked(headers: Headers, destination: Destination, host: str) -> CheckedHeaders:
+    spelled: dict[str, str | Secret] = {"Host": host, **_DEFAULTS}
     for name, value in headers:
         word, problem = _spelled(name)
         # The value is checked in the clear, with its prefix: as it goes over the wire.
         problem = problem or check_header_value(value.reveal() if isinstance(value, Secret) else value)
         if problem is not None:
             raise WireFault("setup", f"the header {name!a} {problem}", sent=False)
-        spelled.append((word, value))
+        spelled[word] = value
     keys = tuple(value for name, value in headers if isinstance(value, Secret) or names_credential(name))
-    return CheckedHeaders(headers, tuple(spelled), destination._replace(owner=hash(keys)), bool(keys))
-
-
-def _plain_headers(checked: CheckedHeaders, request: WireRequest, host: str) -> dict[str, str]:
-    """The headers as they go over the wire."""
-    plain = dict(_DEFAULTS)
-    for spelled, value in checked.spelled:
-        plain[spelled] = value.reveal() if isinstance(value, Secret) else value
-    plain["Host"] = host
-    if request.body or request.method != "GET":
-        plain["Content-length"] = str(len(request.body))
-    return plain
+    lines = "".join([f"{name}: {value}\r\n" for name, value in spelled.items() if not isinstance(value, Secret)])
+    secrets = tuple([(name, value) for name, value in spelled.items() if isinstance(value, Secret)])
+    return CheckedHeaders(headers, lines, secrets, destination._replace(owner=hash(keys)), bool(keys))
 
 
 @functools.lru_cache(maxsize=256)  # without it a small call takes 2.5 % longer
@@ -255,10 +247,13 @@ def _exchange(connection: Connection, outgoing: OutgoingRequest) -> OpenResponse
 
 
 def _head(method: str, outgoing: OutgoingRequest) -> bytes:
-    headers = outgoing.unredirected_hdrs
-    if outgoing.headers:  # what urllib's proxy handler put there
-        headers = {**headers, **outgoing.headers}
-    lines = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
+    lines = outgoing.lines
+    for name, secret in outgoing.secrets:
+        lines += f"{name}: {secret.reveal()}\r\n"
+    for name, value in outgoing.headers.items():
+        lines += f"{name}: {value}\r\n"
+    if outgoing.body or method != "GET":
+        lines += f"Content-length: {len(outgoing.body)}\r\n"
     return f"{method} {outgoing.selector or '/'} HTTP/1.1\r\n{lines}\r\n".encode("ascii")
 
 

@@ -12,14 +12,13 @@ import math
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import field
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from .candidates import CallNeeds, Candidate, Instant, amounts_needed
 from .costs import cost_of, with_media
 from .errors import InferRouterError, InvalidRequestError, Rejection
 from .failure_table import FailureRule
-from .frozen import NamedTuple, frozen_value, new_tuple
+from .frozen import NamedTuple, field, frozen_value, new_tuple
 from .guarded_store import GuardedStore
 from .health import Health, Permit, Verdict
 from .learning import Learner

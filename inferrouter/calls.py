@@ -8,7 +8,6 @@ compared. Must never know a wire format.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from .attempt import LiveAttempt, Operation, Runtime
@@ -17,6 +16,7 @@ from .catalog import offer
 from .config import Config
 from .costs import Estimate, estimate_embed, estimate_text
 from .errors import InvalidRequestError, MalformedResponseError
+from .frozen import replace
 from .records import ChatRequest, EmbedRequest, Usage
 from .routes import Deployment, Route, route_over
 from .transport import WireReply

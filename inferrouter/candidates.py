@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from itertools import compress, count
 from operator import is_not
 from typing import cast
@@ -18,7 +17,7 @@ from .account import CATALOG
 from .agreement import UNLIMITED
 from .costs import UNITS, Estimate, Unit
 from .errors import Rejection
-from .frozen import NamedTuple, new_tuple
+from .frozen import NamedTuple, new_tuple, replace
 from .guarded_store import LOOK_S, GuardedStore
 from .health import BreakerState, Health
 from .limits import MAX_AMOUNT

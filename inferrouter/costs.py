@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from typing import Protocol
 
 from .content import Part
 from .errors import InvalidRequestError
-from .frozen import EMPTY, FrozenDict, frozen_value, quick
+from .frozen import EMPTY, FrozenDict, frozen_value, quick, replace
 from .records import ChatRequest, EmbedRequest, Message, Usage
 
 DEFAULT_OUTPUT_TOKENS = 1024

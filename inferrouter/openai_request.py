@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import field, replace
 from functools import lru_cache
 from typing import Any
 
 from .content import Part
-from .frozen import EMPTY, FrozenDict, frozen_value
+from .frozen import EMPTY, FrozenDict, field, frozen_value, replace
 from .records import ChatRequest, EmbedRequest, Message, ToolCall
 from .validation import matches
 from .wire_json import merge_extra

@@ -7,13 +7,12 @@ Must never know of accounts, locks, files or clocks.
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Iterable, Mapping, Sequence
 
 from .costs import COUNTED, UNITS
 from .errors import ConfigError, QuotaStoreError
-from .frozen import NamedTuple, new_tuple
+from .frozen import NamedTuple, new_tuple, replace
 from .limits import FARTHEST, MAX_AMOUNT, Limit, check_time
 from .quota import LONGEST_HOLD, PLACE_WAIT_S, Bucket, Headroom, Hold, Refusal, Reservation, Wants
 from .quota_learned import MAX_SOURCE, NOTHING, Fact, Facts, Learned, Observation, allowed, check_observation, with_statement
@@ -69,7 +68,7 @@ class BucketState:
         """Work out anew what is admitted, by what was learned."""
         amount, until = allowed(self.counter.limit.amount, self.learned, now)
         if amount != self.limit.amount:
-            self.limit = dataclasses.replace(self.counter.limit, amount=amount)
+            self.limit = replace(self.counter.limit, amount=amount)
             self.ceiling = self.limit.ceiling
             self.changed()
         self.firm_until = until  # last: an interrupt before it lets the next look begin anew
@@ -248,7 +247,7 @@ def redefined(known: BucketState | None, bucket: Bucket, now: float) -> BucketSt
     """The entry of `bucket` with what `known` has counted, as of `now`; an amount that was pinned stays."""
     limit = bucket.limit
     if known is not None and known.pinned:
-        limit = dataclasses.replace(limit, amount=known.counter.limit.amount, unit=known.counter.limit.unit)
+        limit = replace(limit, amount=known.counter.limit.amount, unit=known.counter.limit.unit)
     return _relimited(known, BucketState(bucket.key, counter_of(limit), known is not None and known.pinned), now)
 
 
@@ -256,7 +255,7 @@ def with_quota(known: BucketState | None, key: str, amount: float, unit: str) ->
     """The entry `key` with an amount and a unit that are pinned, in the window it had: by default a day in UTC."""
     if unit in UNITS and UNITS[unit].held:
         raise ConfigError(f"unit: an allowance of a day is not counted in {unit!r}; use one of {', '.join(COUNTED)}")
-    limit = dataclasses.replace(known.counter.limit, amount=amount, unit=unit) if known else Limit(amount, unit, "day")
+    limit = replace(known.counter.limit, amount=amount, unit=unit) if known else Limit(amount, unit, "day")
     return _relimited(known, BucketState(key, counter_of(limit), pinned=True), None)
 
 
@@ -267,7 +266,7 @@ def merged_hold(old: tuple[Hold, float] | None, new: Hold, now: float) -> tuple[
     check_time(now)
     if new.until <= now:
         return None
-    new = dataclasses.replace(new, until=min(new.until, now + LONGEST_HOLD))
+    new = replace(new, until=min(new.until, now + LONGEST_HOLD))
     kept = live_hold(*old, now) if old else None
     return kept if kept and kept[0].until >= new.until else (new, now)
 
@@ -275,7 +274,7 @@ def merged_hold(old: tuple[Hold, float] | None, new: Hold, now: float) -> tuple[
 def live_hold(hold: Hold, made: float, now: float) -> tuple[Hold, float] | None:
     """A hold made at `made` as of `now`: None once it is over, moved along where the clock stepped back before it."""
     if now < made:
-        hold, made = dataclasses.replace(hold, until=hold.until - (made - now)), now
+        hold, made = replace(hold, until=hold.until - (made - now)), now
     return (hold, made) if hold.until > now else None
 
 

@@ -7,7 +7,6 @@ may hold one are dropped. Must never decide what an error costs.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from .candidates import Candidate
@@ -15,6 +14,7 @@ from .errors import (
     ProviderError,
     ProviderUnavailableError,
 )
+from .frozen import replace
 from .secret import MASK, Secret, redact
 from .wire import contains_secret
 

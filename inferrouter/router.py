@@ -7,7 +7,6 @@ the one walk. Starts no thread, and opens no connection before the first call. M
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self, Unpack, overload
 
@@ -19,6 +18,7 @@ from .candidates import CallNeeds, find_candidates
 from .config import Config
 from .costs import estimate_chat
 from .errors import ConfigError, InvalidRequestError, UnknownModelError, router_closed
+from .frozen import replace
 from .guarded_store import GuardedStore
 from .health import Health, HealthConfig
 from .meter import Clock, Meter, SystemClock, listeners_for

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import field
 from typing import Any
 
 from .account import CATALOG, AccountConfig
@@ -23,7 +22,7 @@ from .config import Config
 from .content import MEDIA_KINDS
 from .costs import UNITS, Estimate, Prices, Unit, blended_price, new_estimate
 from .errors import ConfigError, UnknownModelError
-from .frozen import EMPTY, frozen_value
+from .frozen import EMPTY, field, frozen_value
 from .guarded_store import GuardedStore
 from .limit_rows import LimitRow
 from .limits import CALENDAR, Limit

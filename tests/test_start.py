@@ -6,6 +6,7 @@ import ast
 import contextlib
 import copy
 import dataclasses
+import inspect
 import io
 import pickle
 import pydoc
@@ -111,6 +112,7 @@ class Loading(unittest.TestCase):
         ):
             self.assertNotIn(f"{PACKAGE.name}.{name}", loaded)
         dear = {"logging", "hmac", "random", "difflib", "pathlib", "http.client", "ssl", "sqlite3", "zoneinfo"}
+        dear |= {"dataclasses", "inspect"}
         self.assertEqual(loaded & dear, set())
 
     def test_old_interpreters_are_told(self) -> None:
@@ -132,9 +134,9 @@ class Point:
     """A value with every kind of field."""
 
     x: int
-    y: list[int] = dataclasses.field(default_factory=list)
-    note: str = dataclasses.field(default="", repr=False, compare=False)
-    own: dict[str, int] = dataclasses.field(default_factory=dict, init=False, repr=False, compare=False)
+    y: list[int] = frozen.field(default_factory=list)
+    note: str = frozen.field(default="", repr=False, compare=False)
+    own: dict[str, int] = frozen.field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if self.x < 0:
@@ -236,6 +238,31 @@ class Values(unittest.TestCase):
             for change in (lambda made=made: setattr(made, "x", 2), lambda made=made: delattr(made, "x")):
                 with self.assertRaises(dataclasses.FrozenInstanceError):
                     change()
+
+    def test_for_dataclasses(self) -> None:
+        """The stdlib's functions take it as one of theirs: its fields, `asdict`, its signature, `__replace__`."""
+        one: Any = Point(1, [2], "n")
+        for mine, plain in zip(dataclasses.fields(Point), dataclasses.fields(Plain), strict=True):
+            for fact in ("name", "type", "default", "default_factory", "init", "repr", "compare", "hash", "kw_only"):
+                self.assertEqual(getattr(mine, fact), getattr(plain, fact))
+        self.assertEqual(dataclasses.asdict(one), {"x": 1, "y": [2], "note": "n", "own": {}})
+        self.assertEqual((one.__replace__(x=5), frozen.replace(one, x=5)), (Point(5, [2]), Point(5, [2])))
+        self.assertEqual(frozen.replace(one, x=5).note, "n")
+        self.assertEqual(str(inspect.signature(Point)).replace("'", ""), str(inspect.signature(Plain)).replace("'", ""))
+
+    def test_a_class_that_inherits_from_a_value(self) -> None:
+        """A dataclass of the user's that adds a field to a value keeps it in repr, copies, pickles and `replace`."""
+        one: Any = Further(1, note="n", more=7)
+        self.assertIn("more=7", repr(one))
+        self.assertEqual((frozen.replace(one, x=5).more, dataclasses.replace(one, x=5).more), (7, 7))
+        self.assertEqual((copy.copy(one).more, pickle.loads(pickle.dumps(one)).more, one.note), (7, 7, "n"))
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Further(Point):
+    """A point and more."""
+
+    more: int = 0
 
 
 if __name__ == "__main__":

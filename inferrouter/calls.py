@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from .assessment import CallNeeds
 from .attempt import LiveAttempt, Operation, Runtime
-from .candidates import CallNeeds
 from .catalog import offer
 from .config import Config
 from .costs import Estimate, estimate_embed, estimate_text

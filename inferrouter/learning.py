@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from .candidates import Candidate, Instant
+from .assessment import Candidate, Instant
 from .errors import InferRouterError, ProviderError, QuotaExceededError
 from .frozen import replace
 from .guarded_store import GuardedStore

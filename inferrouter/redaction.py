@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from .candidates import Candidate
+from .assessment import Candidate
 from .errors import (
     ProviderError,
     ProviderUnavailableError,

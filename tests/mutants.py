@@ -364,8 +364,8 @@ MUTANTS = (
         "    if False:",
         ("test_secrets.NoAnswer.test_plain_proxies",),
     ),
-    Mutant("busy accounts are kept", "candidates", "in busy | kept.busy:", "in busy:", ("test_kept_assessments",)),
-    Mutant("holds that end are kept", "candidates", "{*holds, *kept.holds}", "{*holds}", ("test_kept_assessments",)),
+    Mutant("busy accounts are kept", "kept_assessments", "in busy | kept.busy:", "in busy:", ("test_kept_assessments",)),
+    Mutant("holds that end are kept", "kept_assessments", "{*holds, *kept.holds}", "{*holds}", ("test_kept_assessments",)),
     Mutant(
         "a charge leaves the headroom",
         "quota_counting",
@@ -457,7 +457,7 @@ MUTANTS = (
     Mutant("limits are assumed over stated ones", "assumptions", "account.limits is UNSTATED and", "", ("test_assumptions",)),
     Mutant(
         "an unpriced model under a cap",
-        "candidates",
+        "assessment",
         "account.prices == CATALOG and DOLLARS in",
         "DOLLARS in ()",
         ("test_assumptions",),
@@ -484,7 +484,7 @@ MUTANTS = (
         'if False:\n            self.runtime.say(f"cap',
         CAPS,
     ),
-    Mutant("a limit that is spent too is forgotten", "candidates", "return last.resets_at, f", "return back, f", WAITS),
+    Mutant("a limit that is spent too is forgotten", "assessment", "return last.resets_at, f", "return back, f", WAITS),
     Mutant("a hold hides a full limit", "soonest", "first.code not in RESTS or", "True or", WAITS),
     Mutant("a probe that was not made counts", "walk", "if refused is not None and outages:", "if False:", ("test_outage",)),
     Mutant("every batch waits anew", "calls", "max(max_wait - sum(waits), 0.0)", "max_wait", WAITS),

@@ -213,15 +213,15 @@ def _shown(state: BucketState, used: float, now: float, to_note: list[str]) -> S
             to_note.append(state.key)
         counter = counter.as_of(now)
         since, until, count = counter.begin, counter.end, counter.used
-    if until > state.firm_until:
-        until = state.firm_until
-    resets_at = None
-    if count > 0:
-        resets_at = counter.resets_at(count)
+    resets_at = counter.resets_at(count)
+    if resets_at is not None:
+        until = counter.same_until(resets_at)
     elif counter.idle():  # it looks the same until something is charged
-        until = min(FARTHEST, state.firm_until)
+        until = FARTHEST
         if state.counter.window_id is None:
             since = -FARTHEST
+    if until > state.firm_until:
+        until = state.firm_until
     amount = limit.amount
     left, share = (amount - count, (amount - count) / amount) if amount > count else (0.0, 0.0)
     found = new_tuple(Headroom, (state.key, limit, count, left, share, resets_at))

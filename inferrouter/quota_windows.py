@@ -72,6 +72,10 @@ class WindowCounter:
         """`frees_at(0)` if so much is used: what differs from `used` was charged or given back where charges go now."""
         raise NotImplementedError
 
+    def same_until(self, resets_at: float) -> float:
+        """Until when, from `begin` on, a reading shows the same, if what is used resets then and nothing is charged."""
+        return self.end
+
     def idle(self) -> bool:
         """Whether nothing is used and nothing is charged ahead, so that nothing will be used until something is charged."""
         return self.used <= 0 and (not self.blocks or self.blocks[-1][1] <= self._near()[0])
@@ -285,6 +289,11 @@ class _Rolling(WindowCounter):
         other.slots, other.width, other.plain = self.slots, self.width, self.plain  # `slots` is replaced, never changed
         other.first, other.packed = self.first, self.packed
         return other
+
+    def same_until(self, resets_at: float) -> float:
+        if self.blocks or not self.plain:
+            return self.end
+        return max(resets_at, self.end)  # what lies in a slot by itself until then stays so, see `quota_blocks.folded`
 
     def idle(self) -> bool:
         return self.plain and super().idle()

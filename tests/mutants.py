@@ -338,6 +338,8 @@ MUTANTS = (
         "if not self.replace(self.look()[1], entry):",
         ("test_interrupts", "test_quota"),
     ),
+    Mutant("a look outlasts what lies ahead", "quota_windows", "self.blocks or not self.plain:", "False:", ("test_quota_book",)),
+    Mutant("a look outlasts what passes", "quota_windows", "max(resets_at, self.end)", "resets_at + 1", ("test_quota_book",)),
     Mutant("changes are not passed on", "quota_book", "keys.update(self._changed[number])", "pass", ("test_quota_book",)),
     Mutant("looks of other times", "quota_book", " or earlier._origin is not self._origin", "", ("test_quota_book",)),
     Mutant("a child settles", "attempt", "if self._ended or self._pid != PROCESS.pid:", "if self._ended:", ("test_forks",)),

@@ -26,6 +26,15 @@ def opened(dice: random.Random) -> Any:
     return store
 
 
+def seen_and_anew(store: Any, now: float) -> tuple[list[Any], list[Any]]:
+    """What a look shows by what is kept of all buckets together and of each, and what it shows where nothing is kept."""
+    seen, few = list(store.headroom(KEYS, now)), store.headroom(KEYS[:5], now)
+    for state, _ in store._book._counts.values():
+        state.changed()
+    anew = store.headroom(list(KEYS), now)
+    return [*seen, *few], [*anew, *anew[:5]]
+
+
 class Looks(unittest.TestCase):
     def test_the_same_as_anew(self) -> None:
         """After any run of reservations, settlements, new limits, observations and clock steps, a kept look is a fresh one, and
@@ -36,11 +45,11 @@ class Looks(unittest.TestCase):
             earlier = store.headroom(KEYS, now)
             with mock.patch.object(quota_book, "KNOWN", dice.choice((3, 256))):
                 for _ in range(150):
-                    now += dice.choice((0.0, 0.001, 0.3, 5.0, 70.0, -0.5))
+                    now += dice.choice((0.0, 0.001, 0.3, 5.0, 5.0, 20.0, 70.0, -0.5, -30.0, -200.0))
                     for _ in range(dice.choice((0, 1, 1, 5))):
                         self.do_something(store, now, dice, open_ones)
                     seen = store.headroom(KEYS, now)
-                    self.assertEqual(list(seen), store.headroom(list(KEYS), now))
+                    self.assertEqual(*seen_and_anew(store, now))
                     named = getattr(seen, "changed_since", lambda _: None)(earlier)
                     if named is not None:
                         differ = {place for place, each in enumerate(seen) if each is not earlier[place]}
@@ -61,6 +70,16 @@ class Looks(unittest.TestCase):
             store.define([a_bucket(key, dice)], now)
         else:
             store.observe([part("quota_learned").Observation(key, dice.choice((3, 80)), dice.choice((None, 1)), "said")], now)
+
+    def test_charges_ahead(self) -> None:
+        """After a clock step back, what was charged before it comes into sight again, in a kept look too."""
+        for ahead in range(50, 200, 7):
+            store = ir.MemoryQuotaStore()
+            store.define([quota.Bucket(key, limits.Limit(10, "requests", "minute", rolling=True)) for key in KEYS], NOON)
+            for now in (NOON + ahead, NOON):
+                store.reserve([(key, 1.0) for key in KEYS], now)
+            for passed in range(0, ahead + 70, 3):
+                self.assertEqual(*seen_and_anew(store, NOON + passed))
 
     def test_only_what_changed_is_looked_at(self) -> None:
         """Of thirty buckets one that is charged is looked at again, and none where nothing changed."""

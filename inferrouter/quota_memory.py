@@ -16,7 +16,7 @@ from .cell import Cell, Version
 from .errors import QuotaStoreError
 from .frozen import shown_once_made
 from .quota import FORGET_HOLDS_S, Bucket, Headroom, Hold, Refusal, Reservation, Wants, allowance_key
-from .quota_book import Book, Seen
+from .quota_book import Book
 from .quota_counting import (
     BucketState,
     admit,
@@ -33,13 +33,9 @@ from .quota_counting import (
 )
 from .quota_learned import Learned, Observation
 from .quota_plain import Counts, admit_plainly, counts_of, settle_plainly, states_of
+from .quota_seen import MOST_SEEN, Seen, worth_keeping
 
 T = TypeVar("T")
-MANY = 24
-"""Buckets from which on it pays to keep what was seen of them."""
-MOST_SEEN = 64
-"""Sets of so many buckets of which that is kept."""
-
 States = dict[str, BucketState]
 Holds = dict[str, tuple[Hold, float]]
 
@@ -65,10 +61,10 @@ class MemoryQuotaStore:
         if self._closed:
             self._check_open()
         counts, number = self._book.counts_as_of()
-        many = len(keys) >= MANY
+        many = worth_keeping(keys)
         seen = self._seen.get(id(keys)) if many else None
         if seen is not None and seen.keys is keys and seen.since <= now < seen.until:
-            self._seen[id(keys)] = seen = seen.renewed(counts, number, now)
+            self._seen[id(keys)] = seen = seen.renewed(counts.__getitem__, number, now)
             return seen
         try:
             shown, to_note = shown_with(list(map(counts.__getitem__, keys)), now)  # in one step: other threads go on
@@ -77,7 +73,8 @@ class MemoryQuotaStore:
         if to_note:
             self._change(keys, lambda states: note(states, keys, now))
         elif many:
-            seen = Seen.of(self._book, number, keys, shown)
+            self._book.watched = True
+            seen = Seen.of(self._book.changes, number, keys, shown)
             if seen is not None:
                 if len(self._seen) >= MOST_SEEN:
                     self._seen.clear()

@@ -44,6 +44,7 @@ SWEEP = "test_secrets.Sweeping.test_no_trouble_shows_a_key"
 CUTS = "test_resources.Bounds.test_cut_at_every_byte"
 AS_TEXT = '[line.encode("latin-1") for line in (data.decode("latin-1") + "x").splitlines()]; lines[-1] = lines[-1][:-1]'
 HOLD_CR = 'if data[-1] == 13:\n                self._head, data = b"\\r", data[:-1]\n'
+BOOK = ("test_quota_book",)
 POOL = ("test_pool",)
 MUTANTS = (
     Mutant("text's own line ends in a stream", "sse", 'lines = data.split(b"\\n")', f"lines = {AS_TEXT}", ("test_sse",)),
@@ -340,8 +341,11 @@ MUTANTS = (
     ),
     Mutant("a look outlasts what lies ahead", "quota_windows", "self.blocks or not self.plain:", "False:", ("test_quota_book",)),
     Mutant("a look outlasts what passes", "quota_windows", "max(resets_at, self.end)", "resets_at + 1", ("test_quota_book",)),
-    Mutant("changes are not passed on", "quota_book", "keys.update(self._changed[number])", "pass", ("test_quota_book",)),
-    Mutant("looks of other times", "quota_book", " or earlier._origin is not self._origin", "", ("test_quota_book",)),
+    Mutant("a file's charges are not passed on", "quota_session", "self._note([state.key for state in changed])", "pass", BOOK),
+    Mutant("a file's holds stay as they were", "quota_sqlite", "session.holds.clear()\n            old", "old", BOOK),
+    Mutant("what others wrote is not read", "quota_session", "        self.number += 1  # a", "        # a", BOOK),
+    Mutant("changes are not passed on", "quota_seen", "keys.update(self._changes[number])", "pass", ("test_quota_book",)),
+    Mutant("looks of other times", "quota_seen", " or earlier._origin is not self._origin", "", ("test_quota_book",)),
     Mutant("a child settles", "attempt", "if self._ended or self._pid != PROCESS.pid:", "if self._ended:", ("test_forks",)),
     Mutant("a child reads", "transport", "if self._pid != PROCESS.pid:  # whoever", "if False:  # whoever", ("test_forks",)),
     Mutant(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import tempfile
 import threading
 import unittest
 from typing import Any
@@ -10,7 +11,7 @@ from unittest import mock
 
 from tests import ir, part
 
-limits, quota, quota_book = part("limits"), part("quota"), part("quota_book")
+limits, quota, quota_seen = part("limits"), part("quota"), part("quota_seen")
 NOON = 1_800_000_000.0
 KEYS = tuple(f"k{number}" for number in range(30))
 
@@ -43,7 +44,7 @@ class Looks(unittest.TestCase):
             dice = random.Random(seed)
             store, now, open_ones = opened(dice), NOON, []
             earlier = store.headroom(KEYS, now)
-            with mock.patch.object(quota_book, "KNOWN", dice.choice((3, 256))):
+            with mock.patch.object(quota_seen, "KNOWN", dice.choice((3, 256))):
                 for _ in range(150):
                     now += dice.choice((0.0, 0.001, 0.3, 5.0, 5.0, 20.0, 70.0, -0.5, -30.0, -200.0))
                     for _ in range(dice.choice((0, 1, 1, 5))):
@@ -56,6 +57,26 @@ class Looks(unittest.TestCase):
                         self.assertLessEqual(differ, set(named))
                     if dice.random() < 0.7:
                         earlier = seen
+
+    def test_a_file(self) -> None:
+        """What a store over a file shows is what another store over that file shows which has just opened it; also of holds, and
+        whoever wrote last."""
+        for seed in range(3):
+            dice, now, open_ones = random.Random(seed), NOON, []
+            with tempfile.TemporaryDirectory() as folder, ir.SQLiteQuotaStore(f"{folder}/quota.sqlite") as store:
+                store.define([a_bucket(key, dice) for key in KEYS], NOON)
+                with ir.SQLiteQuotaStore(f"{folder}/quota.sqlite") as other:
+                    for _ in range(60):
+                        now += dice.choice((0.0, 0.001, 5.0, 20.0, 70.0, -0.5, -30.0, -200.0))
+                        writer = dice.choice((store, store, store, other))
+                        store.headroom(KEYS, now)
+                        store.holds(now, KEYS)
+                        self.do_something(writer, now, dice, open_ones)
+                        if dice.random() < 0.2:
+                            writer.hold(dice.choice(KEYS), now + dice.choice((-1.0, 3.0, 100.0)), "429", now)
+                        seen = list(store.headroom(KEYS, now)), store.holds(now, KEYS)
+                        with ir.SQLiteQuotaStore(f"{folder}/quota.sqlite") as fresh:
+                            self.assertEqual(seen, (list(fresh.headroom(KEYS, now)), fresh.holds(now, KEYS)))
 
     def do_something(self, store: Any, now: float, dice: random.Random, open_ones: list[Any]) -> None:
         what = dice.random()
@@ -86,7 +107,7 @@ class Looks(unittest.TestCase):
         store = opened(random.Random(1))
         store.headroom(KEYS, NOON)
         store.reserve([("k7", 1.0)], NOON)
-        with mock.patch.object(quota_book, "shown_with", wraps=quota_book.shown_with) as looked:
+        with mock.patch.object(quota_seen, "shown_with", wraps=quota_seen.shown_with) as looked:
             seen = store.headroom(KEYS, NOON)
             self.assertEqual(seen[7].used, 1.0)
             self.assertIs(store.headroom(KEYS, NOON), seen)

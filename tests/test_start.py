@@ -14,6 +14,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import traceback
 import typing
 import unittest
 from pathlib import Path
@@ -190,6 +191,48 @@ class Values(unittest.TestCase):
                     kind(**wrong)
         with self.assertRaises(ValueError):
             Point(-1)
+
+    def test_the_first_ones_are_as_the_later_ones(self) -> None:
+        """Before its `__init__` is compiled and after, a class takes the same arguments and refuses others in the same words."""
+
+        @frozen.frozen_value
+        class Fresh:
+            """A value of its own: nobody has made one."""
+
+            x: int
+            y: int = 2
+            made: list[int] = frozen.field(default_factory=list)
+            inner: int = frozen.field(init=False, repr=False, compare=False)
+
+        self.assertEqual([self.tries(Fresh) for _ in range(30)], [self.tries(Fresh)] * 30)
+        self.assertEqual(vars(Fresh)["__init__"].__class__.__name__, "function")
+
+    def tries(self, kind: Any) -> list[str]:
+        told = []
+        for args, named in (((1,), {}), ((1, 3, [4]), {}), ((), {"y": 1, "x": 2}), ((1,), {"made": [2]}), ((1, 2), {"x": 1})):
+            told.append(self.told(kind, *args, **named))
+        for args, named in (((), {}), ((1, 2, [3], 4), {}), ((1,), {"z": 1}), ((1,), {"inner": 1}), ((), {"y": 1})):
+            told.append(self.told(kind, *args, **named))
+        self.assertIsNot(kind(1).made, kind(1).made)
+        return told
+
+    def told(self, kind: Any, *args: Any, **named: Any) -> str:
+        try:
+            return repr(kind(*args, **named))
+        except TypeError as exc:
+            return str(exc)
+
+    def test_a_refusal_shows_no_argument(self) -> None:
+        """A traceback with locals shows no argument of a value that could not be made, be it the first or the hundredth."""
+        for kind in (ir.AccountConfig, Point) * 15:
+            self.assertNotIn("canary", self.shown(kind))
+
+    def shown(self, kind: Any) -> str:
+        try:
+            kind("own", "a", headers={"x": "".join(("can", "ary"))}, wrong=1)
+        except (TypeError, ir.ConfigError) as exc:
+            return "".join(traceback.TracebackException.from_exception(exc, capture_locals=True).format())
+        raise self.failureException("it was made")
 
     def test_quick(self) -> None:
         """What `quick` makes is what the class makes, as immutable, by place and by name, and refuses the same arguments."""

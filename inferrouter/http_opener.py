@@ -1,17 +1,18 @@
-"""Opens requests through `urllib.request`: with the environment's proxies, over the pool's connections, and nothing else.
+"""Opens requests over the pool's connections, through the environment's proxies as `urllib.request` finds them.
 
 Strategy: one handler serves http and https. It takes a connection from the pool or opens one, sends, and returns the answer as
 it is: there is no handler for redirects, errors, cookies, passwords, files, ftp or data, so nothing is followed or sent twice.
-URL and headers are checked before anything is opened. Must never know what an answer means. Loaded on first use with
-`urllib.request`.
+URL and headers are checked before anything is opened. urllib is asked only where a proxy may be named: what it loads was 5 ms of
+what a script waited for before its first call. Must never know what an answer means. Loaded on first use.
 """
 
 from __future__ import annotations
 
 import functools
 import math
+import os
 import ssl
-import urllib.request
+import sys
 from collections.abc import Callable
 from http.client import HTTPException
 from urllib.parse import urlsplit
@@ -28,6 +29,7 @@ _RESERVED = frozenset({"connection", "content-length", "expect", "host", "transf
 _METHODS = frozenset(("POST", "GET"))
 _PORTS = {"http": 80, "https": 443}
 _MOST_CHECKED = 4096  # sets of headers that are kept for one URL
+_ASK_THE_SYSTEM = frozenset(("darwin", "win32"))  # where urllib also looks for proxies outside of the environment
 _EARLY_ANSWER_S = 0.05  # how long to look for an answer after the server stopped taking the request
 
 
@@ -50,11 +52,15 @@ class CheckedHeaders(NamedTuple):
     carries_key: bool
 
 
-class OutgoingRequest(urllib.request.Request):
+class OutgoingRequest:
     """A `WireRequest` on its way. `deadline`: seconds on the transport's clock.
 
-    It copies the attributes of a URL parsed before, as `Request.__init__` would parse it again, which is 7 % of a small call.
+    An opener of `urllib.request` takes it for one of its own: `type`, `host`, `selector`, `full_url`, `headers` and the methods
+    are what that and its proxy handler ask for. They change `type`, `host` and `selector` to those of the proxy.
     """
+
+    data = None  # for the opener, as `timeout`, which it sets itself: both go past it
+    tunnelled = False
 
     def __init__(
         self,
@@ -65,8 +71,11 @@ class OutgoingRequest(urllib.request.Request):
         new_connection: bool,
         stop: Stop | None = None,
     ) -> None:
-        vars(self).update(vars(parsed))
-        self.headers = {}  # what urllib's proxy handler has to say
+        self.type = parsed.destination.scheme
+        self.host = parsed.host
+        self.selector = parsed.selector
+        self.full_url = request.url
+        self.headers: dict[str, str] = {}  # what urllib's proxy handler has to say
         self.lines = checked.lines
         self.secrets = checked.secrets
         self.carries_key = checked.carries_key
@@ -80,13 +89,32 @@ class OutgoingRequest(urllib.request.Request):
         self.phase = RequestPhase(parsed.host)
         self.request = request
 
+    def get_method(self) -> str:
+        """For the opener."""
+        return self.method
 
-class ParsedUrl(urllib.request.Request):
+    def add_header(self, name: str, value: str) -> None:
+        """For the proxy handler, who has a password to say."""
+        self.headers[name] = value
+
+    def set_proxy(self, host: str, kind: str) -> None:
+        """For the proxy handler: it goes to `host` first, which is asked for a tunnel or, for plain http, takes the whole URL."""
+        if self.type == "https" and not self.tunnelled:
+            self.tunnelled = True
+        else:
+            self.type = kind
+            self.selector = self.full_url
+        self.host = host
+
+
+class ParsedUrl:
     """A URL that was checked and parsed, kept for later requests to it, with the headers that were checked for it."""
 
     def __init__(self, url: str) -> None:
-        super().__init__(url)
         parts = urlsplit(url)
+        self.host = parts.netloc
+        path = url[len(f"{parts.scheme}://{parts.netloc}") :]
+        self.selector = path if path.startswith("/") else f"/{path}"
         self.destination = Destination(parts.scheme, parts.hostname or "", parts.port or _PORTS[parts.scheme])
         self._checked: dict[int, CheckedHeaders] = {}
 
@@ -102,7 +130,7 @@ class ParsedUrl(urllib.request.Request):
         return known
 
 
-class PooledHandler(urllib.request.BaseHandler):
+class PooledHandler:
     """Handles http and https with connections of `pool`.
 
     `context`: for TLS, None for the default, which also trusts the certificates in `ca_file` and is made when first needed.
@@ -115,7 +143,7 @@ class PooledHandler(urllib.request.BaseHandler):
         self._ca_file = ca_file
         self._context: dict[None, ssl.SSLContext] = {}  # empty, or the one in use
 
-    def http_open(self, outgoing: OutgoingRequest) -> OpenResponse:
+    def open(self, outgoing: OutgoingRequest) -> OpenResponse:
         """The answer to `outgoing`, its head read. Raises whatever the stdlib raises, or `WireFault`."""
         if self._clock() >= outgoing.deadline:
             raise TimeoutError("no time is left to begin")
@@ -128,8 +156,6 @@ class PooledHandler(urllib.request.BaseHandler):
         if outgoing.stop is not None:
             _cut_by(connection, outgoing.stop)
         return _exchange(connection, outgoing)
-
-    https_open = http_open
 
     def _dial(self, destination: Destination, outgoing: OutgoingRequest, authorization: str) -> TimedSocket:
         """A new connection along `destination`: straight, or through a proxy, with TLS where it is asked for."""
@@ -157,13 +183,19 @@ class PooledHandler(urllib.request.BaseHandler):
 def open_with(handler: PooledHandler) -> Callable[[OutgoingRequest], OpenResponse]:
     """What opens a request with `handler`, by the environment's proxies as they are now: `handler` alone where it names none, as
     an opener's way to its one handler is 3 % of a small call."""
+    if sys.platform not in _ASK_THE_SYSTEM and not any(name[-6:].lower() == "_proxy" for name in os.environ):
+        return handler.open
+    import urllib.request
+
     proxies = urllib.request.ProxyHandler()
     if not any(hasattr(proxies, f"{scheme}_open") for scheme in _PORTS):
-        return handler.http_open
+        return handler.open
+    ours = urllib.request.BaseHandler()
+    vars(ours).update({f"{scheme}_open": handler.open for scheme in _PORTS})
     opener = urllib.request.OpenerDirector()
     opener.add_handler(proxies)
-    opener.add_handler(handler)
-    return opener.open
+    opener.add_handler(ours)
+    return opener.open  # type: ignore[return-value]  # the answer is our handler's
 
 
 def prepare(
@@ -254,7 +286,7 @@ def _head(method: str, outgoing: OutgoingRequest) -> bytes:
         lines += f"{name}: {value}\r\n"
     if outgoing.body or method != "GET":
         lines += f"Content-length: {len(outgoing.body)}\r\n"
-    return f"{method} {outgoing.selector or '/'} HTTP/1.1\r\n{lines}\r\n".encode("ascii")
+    return f"{method} {outgoing.selector} HTTP/1.1\r\n{lines}\r\n".encode("ascii")
 
 
 def _tunnel(sock: TimedSocket, destination: Destination, authorization: str) -> None:

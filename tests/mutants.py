@@ -78,15 +78,15 @@ MUTANTS = (
     Mutant(
         "redirect handler",
         "http_opener",
-        "    opener.add_handler(handler)\n",
-        "    opener.add_handler(handler)\n    opener.add_handler(urllib.request.HTTPRedirectHandler())\n",
+        "    opener.add_handler(ours)\n",
+        "    opener.add_handler(ours)\n    opener.add_handler(urllib.request.HTTPRedirectHandler())\n",
         ("test_transport.Opener",),
     ),
     Mutant("redirects are answers", "transport", "if 300 <= status < 400:", "if False:", ("test_transport_faults.Heads",)),
     Mutant(
         "keys in headers that travel on",
         "http_opener",
-        "        self.headers = {}  # what",
+        "        self.headers: dict[str, str] = {}  # what",
         "        self.headers = {name: key.reveal() for name, key in checked.secrets}  # what",
         ("test_secrets.Headers",),
     ),

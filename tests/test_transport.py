@@ -494,7 +494,7 @@ class Opener(WireCase):
         wire = self.transport()
         self.fault("https://127.0.0.1:2", wire=wire)
         self.assertEqual(
-            [type(handler).__name__ for handler in wire._parts.open.__self__.handlers], ["ProxyHandler", "PooledHandler"]
+            [type(handler).__name__ for handler in wire._parts.open.__self__.handlers], ["ProxyHandler", "BaseHandler"]
         )
 
     def test_tls_rules(self) -> None:

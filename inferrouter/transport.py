@@ -230,6 +230,8 @@ class WireReply:
         if self._left is not None and self._left > cap:
             self.abort()
             return WireFault("too_large", f"the answer announces more than {cap} bytes")
+        if self._left:
+            return self._piece(whole=True)
         pieces: list[bytes] = []
         size = 0
         while piece := self._piece():
@@ -240,12 +242,10 @@ class WireReply:
             if size > cap:
                 self.abort()
                 return WireFault("too_large", f"the answer is larger than {cap} bytes")
-            if self._left == 0:
-                break
-        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        return b"".join(pieces)
 
-    def _piece(self) -> bytes | WireFault:
-        """The next piece, b"" at the end, or what went wrong; after that the connection is closed."""
+    def _piece(self, whole: bool = False) -> bytes | WireFault:
+        """The next piece, b"" at the end, or what went wrong; after that the connection is closed. `whole`: all that is left."""
         if self._body_fault is not None:
             self.abort()
             return self._body_fault
@@ -254,7 +254,7 @@ class WireReply:
         if self._pid != PROCESS.pid:  # whoever reads takes it from the parent
             return WireFault("cut", "the answer belongs to the process that asked for it")
         try:
-            return self._next()
+            return self._next(whole)
         except Exception as exc:
             self.abort()
             return fault_from(exc, self._phase, self._sent_headers)
@@ -262,11 +262,11 @@ class WireReply:
             self.abort()
             raise
 
-    def _next(self) -> bytes:
-        piece = self._response.read1(_PIECE)
+    def _next(self, whole: bool) -> bytes:
+        piece = self._response.read(self._left) if whole else self._response.read1(_PIECE)
         if self._left is not None:
             self._left -= len(piece)
-            if not piece and self._left:
+            if self._left and (whole or not piece):
                 raise WireFault("cut", f"the answer of {self._phase.host} ends {self._left} bytes too early")
         if not piece or self._left == 0:
             self._finish()

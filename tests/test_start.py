@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from tests import ir, part
+from tests.servers import environment
 
 PACKAGE = Path(str(ir.__file__)).parent
 frozen = part("frozen")
@@ -115,6 +116,23 @@ class Loading(unittest.TestCase):
         dear = {"logging", "hmac", "random", "difflib", "pathlib", "http.client", "ssl", "sqlite3", "zoneinfo"}
         dear |= {"dataclasses", "inspect"}
         self.assertEqual(loaded & dear, set())
+
+    def test_a_first_call_asks_urllib_where_a_proxy_is_named(self) -> None:
+        """A call loads neither `dataclasses` nor `urllib.request`, which load much; where the environment names a proxy it asks
+        urllib for it."""
+        script = (
+            "account = ir.AccountConfig('own', 'a', base_url='http://127.0.0.1:9/v1', dialect='openai')\n"
+            "with ir.Router(ir.Config(accounts=[account], default_model='own/m')) as router:\n"
+            "    try: router.chat_completion(ir.ChatRequest('hi'))\n"
+            "    except ir.AllCandidatesFailedError: pass"
+        )
+        asks = sys.platform in ("darwin", "win32")  # there the system may name one
+        for variables, named in (({}, False), ({"All_Proxy": ""}, True), ({"https_proxy": "http://127.0.0.1:1"}, True)):
+            with self.subTest(variables), environment(**variables):
+                loaded = self.loaded(script)
+                self.assertIn("http.client", loaded)
+                self.assertEqual("urllib.request" in loaded, named or asks)
+                self.assertEqual(loaded & {"dataclasses", "inspect"}, set())
 
     def test_old_interpreters_are_told(self) -> None:
         """Python 3.10 and older get one line that says what is needed, under whatever name the folder was copied."""

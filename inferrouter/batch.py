@@ -11,7 +11,6 @@ import os
 import threading
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -28,6 +27,7 @@ from .batch_state import JobState
 from .capacity import FinishTime
 from .costs import estimate_chat
 from .errors import BatchError, ConfigError, InvalidRequestError
+from .frozen import replace
 from .map_serving import JobSettings, Row, Served
 from .map_workers import Workers
 from .mapping import job_settings

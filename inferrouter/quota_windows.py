@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import struct
 from array import array
+from typing import Self
 
 from .errors import QuotaStoreError
 from .limits import Limit, check_time, window_bounds
@@ -67,6 +68,14 @@ class WindowCounter:
         """Epoch seconds when `amount` of what is used has passed; 0 asks for any of it, None means nothing is used."""
         raise NotImplementedError
 
+    def resets_at(self, used: float) -> float | None:
+        """`frees_at(0)` if so much is used: what differs from `used` was charged or given back where charges go now."""
+        raise NotImplementedError
+
+    def same_until(self, resets_at: float) -> float:
+        """Until when, from `begin` on, a reading shows the same, if what is used resets then and nothing is charged."""
+        return self.end
+
     def idle(self) -> bool:
         """Whether nothing is used and nothing is charged ahead, so that nothing will be used until something is charged."""
         return self.used <= 0 and (not self.blocks or self.blocks[-1][1] <= self._near()[0])
@@ -81,7 +90,7 @@ class WindowCounter:
         other.limit = limit
         return other
 
-    def copied(self) -> WindowCounter:
+    def copied(self) -> Self:
         """The same count by itself: what is charged to one is not charged to the other."""
         other = object.__new__(type(self))
         other.limit, other.window_id, other.begin, other.end = self.limit, self.window_id, self.begin, self.end
@@ -137,7 +146,10 @@ class _Calendar(WindowCounter):
         self.used = self.older + own
 
     def frees_at(self, amount: float) -> float | None:
-        if self.used <= 0:
+        return self.resets_at(self.used)
+
+    def resets_at(self, used: float) -> float | None:
+        if used <= 0:
             return None
         return self.end if self.since is None else max(self.end, self.since + self.end - self.begin)
 
@@ -248,6 +260,20 @@ class _Rolling(WindowCounter):
             self.first = self._fits_at(math.nextafter(self.used, 0)) if self.older > 0 else self.expires_at
         return self.first
 
+    def resets_at(self, used: float) -> float | None:
+        if used <= 0:
+            return None
+        if self.since is None and self.plain and (self.first is not None or self.older <= 0):
+            return self.expires_at if self.first is None else self.first  # whatever is charged here passes later
+        if used == self.used:
+            return self.frees_at(0)
+        other = self.copied()
+        other.used = used
+        found = other.frees_at(0)
+        if self.since is None and self.plain:
+            self.first = found
+        return found
+
     def pack(self) -> bytes:
         if self.window_id is None:
             return b""
@@ -258,14 +284,16 @@ class _Rolling(WindowCounter):
         head = _ROLLING.pack(int(self.window_id), self.used - self.older, _or_nan(self.since), len(self.slots))
         return head + self.packed
 
-    def copied(self) -> _Rolling:
-        other = object.__new__(_Rolling)  # all attributes in one place: a memory store copies each counter that it charges
-        other.limit, other.window_id, other.begin, other.end = self.limit, self.window_id, self.begin, self.end
-        other.used, other.older, other.expires_at = self.used, self.older, self.expires_at
-        other.blocks, other.since = self.blocks, self.since
+    def copied(self) -> Self:
+        other = super().copied()
         other.slots, other.width, other.plain = self.slots, self.width, self.plain  # `slots` is replaced, never changed
         other.first, other.packed = self.first, self.packed
         return other
+
+    def same_until(self, resets_at: float) -> float:
+        if self.blocks or not self.plain:
+            return self.end
+        return max(resets_at, self.end)  # what lies in a slot by itself until then stays so, see `quota_blocks.folded`
 
     def idle(self) -> bool:
         return self.plain and super().idle()

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import field
 from typing import TYPE_CHECKING, Any, TypeAlias, TypedDict
 
 from .errors import InvalidRequestError
-from .frozen import EMPTY, freeze, frozen_value
+from .frozen import EMPTY, field, freeze, frozen_value, quick
 
 if TYPE_CHECKING:
     from .content import Part
@@ -79,6 +78,9 @@ class Routing:
     free: bool = True
     cost: float = 0.0
     dropped: tuple[str, ...] = ()
+
+
+new_routing = quick(Routing)
 
 
 @frozen_value

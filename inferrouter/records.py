@@ -314,8 +314,11 @@ class ChatRequest:
     @property
     def media(self) -> frozenset[str]:
         """The kinds of media in the messages: image, audio, video, document."""
-        rich = [message for message in self.messages if isinstance(message, Message) and type(message.content) is not str]
-        return frozenset(part.kind for message in rich for part in message.parts if part.kind != "text") if rich else NO_MEDIA
+        for message in self.messages:
+            if isinstance(message, Message) and type(message.content) is not str:
+                turns = [turn for turn in self.messages if isinstance(turn, Message)]
+                return frozenset(part.kind for turn in turns for part in turn.parts if part.kind != "text")
+        return NO_MEDIA
 
 
 @frozen_value

@@ -316,8 +316,9 @@ class ChatRequest:
         """The kinds of media in the messages: image, audio, video, document."""
         for message in self.messages:
             if isinstance(message, Message) and type(message.content) is not str:
-                turns = [turn for turn in self.messages if isinstance(turn, Message)]
-                return frozenset(part.kind for turn in turns for part in turn.parts if part.kind != "text")
+                return frozenset(
+                    part.kind for turn in self.messages for part in getattr(turn, "parts", ()) if part.kind != "text"
+                )
         return NO_MEDIA
 
 

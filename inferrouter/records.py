@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias, TypedDict
 
 from .errors import InvalidRequestError
-from .frozen import EMPTY, field, freeze, frozen_value, quick
+from .frozen import EMPTY, field, freeze, frozen_value
 
 if TYPE_CHECKING:
     from .content import Part
@@ -78,9 +78,6 @@ class Routing:
     free: bool = True
     cost: float = 0.0
     dropped: tuple[str, ...] = ()
-
-
-new_routing = quick(Routing)
 
 
 @frozen_value

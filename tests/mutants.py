@@ -340,6 +340,13 @@ MUTANTS = (
         ("test_interrupts", "test_quota"),
     ),
     Mutant("a look outlasts what lies ahead", "quota_windows", "self.blocks or not self.plain:", "False:", ("test_quota_book",)),
+    Mutant(
+        "what is given back still resets",
+        "quota_windows",
+        "self.first = self.steady = None",
+        "self.first = None",
+        ("test_limits",),
+    ),
     Mutant("a look outlasts what passes", "quota_windows", "max(resets_at, self.end)", "resets_at + 1", ("test_quota_book",)),
     Mutant("a file's charges are not passed on", "quota_session", "self._note([state.key for state in changed])", "pass", BOOK),
     Mutant("a file's holds stay as they were", "quota_sqlite", "session.holds.clear()\n            old", "old", BOOK),

@@ -8,12 +8,11 @@ Must never know what is used up, nor how a limit is counted, nor show a key.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import field
 from typing import Any
 
 from .costs import COUNTED, UNITS
 from .errors import ConfigError
-from .frozen import EMPTY, FrozenDict, frozen_value
+from .frozen import EMPTY, FrozenDict, field, frozen_value
 from .limit_rows import LIMIT_KEYS as LIMIT_KEYS
 from .limit_rows import TPM_COUNTS, LimitRow, leave_problems, left_to_others, limit_problems, limit_rows
 from .limits import MAX_AMOUNT, zone_problem

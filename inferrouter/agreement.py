@@ -8,8 +8,8 @@ account without `daily_free`, nothing that another program stated is switched of
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 
+from .frozen import replace
 from .guarded_store import GuardedStore
 from .limits import Limit
 from .meter import Clock

@@ -8,14 +8,13 @@ account states itself wins. Must never read a clock: `now` is passed in.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
-from dataclasses import replace
 
 from .account import CATALOG, UNSTATED, AccountConfig
 from .catalog import ALIASES, PRESETS, Preset
 from .catalog_prices import PRICES, ListPrice
 from .config import Config
 from .errors import ConfigError
-from .frozen import FrozenDict, NamedTuple
+from .frozen import FrozenDict, NamedTuple, replace
 from .moments import age_in_words
 
 SHOWN = 2

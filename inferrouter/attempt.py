@@ -12,14 +12,13 @@ import math
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import field
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from .candidates import CallNeeds, Candidate, Instant, amounts_needed
+from .assessment import CallNeeds, Candidate, Instant, amounts_needed
 from .costs import cost_of, with_media
 from .errors import InferRouterError, InvalidRequestError, Rejection
 from .failure_table import FailureRule
-from .frozen import NamedTuple, frozen_value
+from .frozen import NamedTuple, field, frozen_value, new_tuple, quick
 from .guarded_store import GuardedStore
 from .health import Health, Permit, Verdict
 from .learning import Learner
@@ -43,8 +42,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+_routing = quick(Routing)
 ERROR_BODY_BYTES = 64 * 1024
-_made = tuple.__new__
 
 
 @frozen_value
@@ -75,7 +74,7 @@ class Runtime:
     def now(self) -> Instant:
         """This moment on both clocks."""
         clock = self.clock
-        return _made(Instant, (clock.time(), clock.monotonic()))  # in two thirds of the time; a call asks three times
+        return new_tuple(Instant, (clock.time(), clock.monotonic()))  # in two thirds of the time; a call asks three times
 
     def say(self, key: str, text: str, place: tuple[str, str, str] = ("", "", "")) -> None:
         """Say `text` the first time, to meters and in `Router.warnings`. `place`: provider, account and model it is about."""
@@ -266,7 +265,7 @@ class LiveAttempt:
         """Where the call went, with what `usage` cost in dollars."""
         found = self.candidate
         cost = self.cost(usage)
-        return Routing(found.provider, found.account_id, found.model, self.number, found.free, cost, self.dropped)
+        return _routing(found.provider, found.account_id, found.model, self.number, found.free, cost, self.dropped)
 
     def cost(self, usage: Usage) -> float:
         """Dollars; 0 for a free call."""
@@ -331,9 +330,9 @@ class LiveAttempt:
         amounts = []
         for (_, unit), (_, reserved) in zip(self.candidate.charges, self.wants, strict=True):
             amount = reserved if unit.used is None else unit.used(usage, prices)
-            if not amount >= 0:  # a provider of the user's own may say anything: what is not a count stays as it was reserved
-                amount = reserved
-            amounts.append(amount if amount <= MAX_AMOUNT else MAX_AMOUNT)
+            if not 0 <= amount <= MAX_AMOUNT:  # a provider of the user's own may say anything: what is no count stays as reserved
+                amount = MAX_AMOUNT if amount > 0 else reserved
+            amounts.append(amount)
         return amounts
 
     def _places_freed(self, amounts: list[float] | None) -> list[float] | None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -27,6 +26,7 @@ from .batch_state import JobState
 from .capacity import FinishTime
 from .costs import estimate_chat
 from .errors import BatchError, ConfigError, InvalidRequestError
+from .frozen import replace
 from .map_serving import JobSettings, Row, Served
 from .map_workers import Workers
 from .mapping import job_settings

@@ -9,12 +9,11 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Callable, Mapping
-from dataclasses import field
 from typing import Any
 
 from .capacity import FinishTime
 from .errors import InferRouterError
-from .frozen import EMPTY, FrozenDict, frozen_value
+from .frozen import EMPTY, FrozenDict, field, frozen_value
 from .map_serving import Served
 from .meter import Clock
 from .records import Usage

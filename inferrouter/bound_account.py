@@ -6,10 +6,8 @@ that was corrected is asked at once, by whatever process. Must never know what i
 
 from __future__ import annotations
 
-from dataclasses import field
-
 from .account import AccountConfig
-from .frozen import frozen_value
+from .frozen import field, frozen_value
 from .provider import Endpoint, Provider
 from .secret import fingerprint
 from .transport import Transport

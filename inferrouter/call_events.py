@@ -10,7 +10,7 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from .candidates import Candidate
+from .assessment import Candidate
 from .errors import InferRouterError, NoCandidatesError, Rejection, StreamInterruptedError
 from .events import NOTHING_USED, CallEvent, HoldEvent, LimitEvent, RefusalEvent, ResultEvent, RouteEvent, WaitEvent
 from .frozen import EMPTY, FrozenDict

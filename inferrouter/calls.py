@@ -8,15 +8,15 @@ compared. Must never know a wire format.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from .assessment import CallNeeds
 from .attempt import LiveAttempt, Operation, Runtime
-from .candidates import CallNeeds
 from .catalog import offer
 from .config import Config
 from .costs import Estimate, estimate_embed, estimate_text
 from .errors import InvalidRequestError, MalformedResponseError
+from .frozen import new_tuple, replace
 from .records import ChatRequest, EmbedRequest, Usage
 from .routes import Deployment, Route, route_over
 from .transport import WireReply
@@ -34,8 +34,10 @@ def chat_operation(
     """The operation of `Router.chat_completion`. `deadline`: monotonic seconds or None; `max_wait`: seconds."""
 
     def read(attempt: LiveAttempt, reply: WireReply) -> ChatResponse:
-        with reply:
+        try:
             body = reply.read()
+        finally:
+            reply.close()
         found = attempt.candidate
         answer = found.deployment.bound.provider.decode(body, found.model)
         usage = usage_of(answer, needs.estimate)
@@ -43,7 +45,7 @@ def chat_operation(
         attempt.succeed(usage, answer)
         return answer
 
-    return Operation(request, needs, read, deadline, max_wait, trace=trace)
+    return new_tuple(Operation, (request, needs, read, deadline, max_wait, False, trace, None, None))
 
 
 def usage_of(answer: ChatResponse, estimate: Estimate) -> Usage:
@@ -123,8 +125,10 @@ def embed_operation(
     needs = CallNeeds(estimate_embed(request), allow_paid)
 
     def read(attempt: LiveAttempt, reply: WireReply) -> EmbedResponse:
-        with reply:
+        try:
             body = reply.read()
+        finally:
+            reply.close()
         found = attempt.candidate
         answer = found.deployment.bound.provider.decode_embed(body, found.model)
         if len(answer.embeddings) != len(request.inputs):

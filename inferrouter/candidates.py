@@ -1,101 +1,27 @@
 """Finds the deployments that may take a call now, with the facts a policy needs, and says why each other may not.
 
-Strategy: one look at the ledger and the breakers for all deployments of a route, then one assessment each, in declared order.
-Over many deployments the last look is kept, and only what changed since is assessed again. Nothing is reserved and nothing is
-changed here, so that a dry run is this and no more. Must never call a provider.
+Strategy: one look at the ledger and the breakers for all deployments of a route, then one assessment each, in declared order;
+over many deployments only of those whose facts changed since the last look. Nothing is reserved and nothing is changed here, so
+that a dry run is this and no more. Must never call a provider.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
-from itertools import compress, count
-from operator import is_not
 from typing import cast
 
-from .account import CATALOG
-from .agreement import UNLIMITED
-from .costs import UNITS, Estimate, Unit
+from .assessment import CallNeeds, Candidate, Instant, assess, outage_places, outage_rejection
 from .errors import Rejection
-from .frozen import NamedTuple
+from .frozen import NamedTuple, new_tuple
 from .guarded_store import LOOK_S, GuardedStore
-from .health import BreakerState, Health
-from .limits import MAX_AMOUNT
-from .moments import clock_in_words, moment_in_words
-from .outage import Outages, places_of
-from .quota import PLACE_WAIT_S, Headroom, Hold, Refusal
-from .records import ChatRequest
-from .routes import Deployment, Route
-from .spend_caps import DOLLARS
-
-
-class Candidate(NamedTuple):
-    """One model at one account that may be tried. See `policy.Rankable` for the facts; `order`: its declared place."""
-
-    provider: str
-    account_id: str
-    model: str
-    free: bool
-    share: float
-    price: float | None
-    in_flight: int
-    order: int
-    deployment: Deployment
-
-    @property
-    def reason(self) -> str:
-        """Why it may serve, in words."""
-        if self.free:
-            return f"free, {self.share:.0%} of its tightest limit left"
-        price = "no stated price" if self.price is None else f"${self.price * 1e6:.2f} per million tokens"
-        return f"paid, {price}, {self.share:.0%} of its tightest limit left"
-
-    @property
-    def tier(self) -> int | None:
-        """The model's quality in the catalog, from 1, the best, to 5; None where nobody has said."""
-        return self.deployment.tier
-
-    @property
-    def buckets(self) -> Sequence[tuple[str, str]]:
-        """The buckets that its call is charged to, with their units."""
-        return self.deployment.free_buckets if self.free else self.deployment.paid_buckets
-
-    @property
-    def charges(self) -> Sequence[tuple[str, Unit]]:
-        """The same with all that each unit says."""
-        return self.deployment.free_charges if self.free else self.deployment.paid_charges
-
-    def __repr__(self) -> str:
-        kind = "free" if self.free else "paid"
-        where = f"{self.provider}/{self.account_id} {self.model}"
-        return f"<Candidate {where}: {kind}, {self.share:.0%} left, {self.in_flight} in flight>"
-
-
-class Instant(NamedTuple):
-    """One moment on both clocks: `wall` epoch seconds, `mono` monotonic seconds."""
-
-    wall: float
-    mono: float
-
-
-class CallNeeds(NamedTuple):
-    """What a call asks of whoever takes it. `request` is None for calls that carry no chat."""
-
-    estimate: Estimate
-    allow_paid: bool
-    request: ChatRequest | None = None
-    media: frozenset[str] = frozenset()
-
+from .health import Health
+from .kept_assessments import kept_results
+from .routes import Route
 
 MANY = 8
 """Deployments from which on it pays to keep assessments between calls."""
 
-KINDS = 32
-"""Of so many kinds of calls a route keeps them: what a request carries makes its kind."""
 
-
-class Assessment(NamedTuple):
+class Found(NamedTuple):
     """Candidates in declared order, and a rejection for each other deployment."""
 
     candidates: tuple[Candidate, ...]
@@ -110,7 +36,7 @@ def find_candidates(
     now: Instant,
     max_wait: float | None = None,
     max_age: float = LOOK_S,
-) -> Assessment:
+) -> Found:
     """Assess every deployment of `route`; over many, only those again whose facts changed. Raises `QuotaStoreError`.
 
     `max_wait`: seconds to wait for the ledger, None: as its store likes. `max_age`: seconds, how old a look may be."""
@@ -118,9 +44,9 @@ def find_candidates(
     headrooms = ledger.headroom(route.bucket_keys, now.wall, max_wait, max_age) if route.bucket_keys else []
     holds = ledger.holds(now.wall, hold_keys, max_wait, max_age)
     if len(route.deployments) >= MANY and not (needs.request is not None and needs.request.require):
-        kept = _kept_results(route, needs, headrooms, holds, health, now)
+        kept = kept_results(route, needs, headrooms, holds, health, now)
         if not kept.rejected and not health.outages:
-            return Assessment(cast("tuple[Candidate, ...]", tuple(kept.results)), ())
+            return Found(cast("tuple[Candidate, ...]", tuple(kept.results)), ())
         results = kept.results
     else:
         by_key = dict(zip(route.bucket_keys, headrooms, strict=True))
@@ -131,63 +57,8 @@ def find_candidates(
         results = [_unless_out(found, health, now) for found in results]
     candidates = tuple([found for found in results if found.__class__ is Candidate])
     if len(candidates) == len(results):  # as nearly always
-        return Assessment(candidates, ())
-    return Assessment(candidates, tuple([found for found in results if not isinstance(found, Candidate)]))
-
-
-def assess(
-    deployment: Deployment,
-    order: int,
-    needs: CallNeeds,
-    headrooms: Mapping[str, Headroom],
-    holds: Mapping[str, Hold],
-    health: Health,
-    now: Instant,
-) -> Candidate | Rejection:
-    """The candidate that `deployment` makes under these facts, or why it makes none."""
-    account = deployment.bound.account
-    if holds:
-        keys = deployment.hold_keys if needs.request is not None else deployment.embed_hold_keys
-        hold = max((holds[key] for key in keys if key in holds), key=_until, default=None)
-        if hold is not None:
-            if hold.reason.startswith("Authentication"):  # waiting does not mend a key
-                ends = clock_in_words(hold.until, with_date=False)
-                return _rejection(deployment, "held", f"held: {hold.reason}; the hold ends at {ends}")
-            return _rejection(deployment, "held", f"held: {hold.reason}", hold.until)
-    state, wait, in_flight = health.peek(account.id, now.mono)
-    if wait > 0 and state is not BreakerState.CLOSED:
-        return _rejection(deployment, "breaker", "the breaker is open after repeated failures", now.wall + wait)
-    unable = _unable(deployment, needs)
-    if unable is not None:
-        return unable
-    deployment = deployment.with_allowance(headrooms[deployment.allowance_key].limit)
-    estimate = deployment.expected(needs.estimate)
-    free, spent = _is_free(deployment, estimate, headrooms)
-    if not free:
-        refused = _refused_paid(deployment, needs.allow_paid, estimate, headrooms, spent)
-        if refused is not None:
-            return refused
-    share = 1.0
-    for key, _ in deployment.free_buckets if free else deployment.paid_buckets:
-        found = headrooms[key].share
-        if found < share:
-            share = found
-    return Candidate(account.provider, account.id, deployment.model, free, share, deployment.price, in_flight, order, deployment)
-
-
-def outage_places(found: Candidate) -> tuple[str, str, str]:
-    """What may be out of all that `found` needs, as `Outages` names it."""
-    return places_of(found.deployment.bound.server, found.account_id, found.model)
-
-
-def outage_rejection(found: Candidate, outages: Outages, now: Instant, least: float = 0.0) -> Rejection:
-    """Why `found` must not be tried while its whole provider, or its model there, rests; for `least` seconds at least."""
-    wait = outages.rests(outage_places(found), now.mono)
-    server = found.deployment.bound.server
-    whole = server in outages.places() and outages.wait(server, now.mono) == wait
-    what = f"{found.provider} is out: it failed at several accounts" if whole else "the model is overloaded"
-    until = now.wall + max(wait, least)
-    return Rejection(found.provider, found.account_id, found.model, f"{what}, and rests", until, "outage")
+        return new_tuple(Found, (candidates, ()))
+    return Found(candidates, tuple([found for found in results if not isinstance(found, Candidate)]))
 
 
 def _unless_out(found: Candidate | Rejection, health: Health, now: Instant) -> Candidate | Rejection:
@@ -196,265 +67,5 @@ def _unless_out(found: Candidate | Rejection, health: Health, now: Instant) -> C
     return outage_rejection(found, health.outages, now)
 
 
-class _Kept(NamedTuple):
-    """What one look at a route found, for the next one. Never changed, so that threads may share it without a lock.
-
-    `least`, `most`: of each result, from and up to which total of estimated tokens it holds, and `lowest`, `highest` what all of
-    them have in common; `busy`: the accounts it was not idle at; `rejected`: how many are rejections.
-    """
-
-    headrooms: Sequence[Headroom]
-    holds: Mapping[str, Hold]
-    busy: frozenset[str]
-    results: list[Candidate | Rejection]
-    least: list[float]
-    most: list[float]
-    lowest: float
-    highest: float
-    sizes: int
-    rejected: int
-
-
-def _kept_results(
-    route: Route,
-    needs: CallNeeds,
-    headrooms: Sequence[Headroom],
-    holds: Mapping[str, Hold],
-    health: Health,
-    now: Instant,
-) -> _Kept:
-    """The result of each deployment, taken over from the last look at `route` for calls of this kind where nothing changed.
-
-    What a result depends on: its buckets' headroom, its holds, its account's breaker and calls in flight, what the request
-    carries, and how many tokens it may need. Headroom is compared by identity, see `quota_counting.headrooms_of`.
-    """
-    deployments = route.deployments
-    open_answers = needs.estimate.open_answers
-    tools = bool(needs.request is not None and needs.request.tools)
-    kind = (needs.allow_paid, needs.media, tools, needs.request is None, open_answers)
-    kept: _Kept | None = route.memo.get(kind)
-    busy = health.busy()
-    # Where each model expects another length of an answer, the input alone is what they have in common.
-    total = needs.estimate.input_tokens if open_answers else needs.estimate.total
-    sizes = deployments[0].answers.version
-    if kept is None or len(kept.headrooms) != len(headrooms) or (open_answers and kept.sizes != sizes):
-        again: Iterable[int] = range(len(deployments))
-        results: list[Candidate | Rejection] = [_NOT_YET] * len(deployments)
-        least, most = [0.0] * len(deployments), [0.0] * len(deployments)
-        lowest, highest, rejected = -math.inf, math.inf, len(deployments)
-    else:
-        changed: set[int] = set()
-        for place in _changed_places(kept.headrooms, headrooms):
-            changed.update(route.users[route.bucket_keys[place]])
-        for account_id in busy | kept.busy:
-            changed.update(route.users.get(account_id, ()))
-        if holds or kept.holds:
-            for key in {*holds, *kept.holds}:
-                if holds.get(key) != kept.holds.get(key):
-                    changed.update(route.users.get(key, ()))
-        if not kept.lowest <= total <= kept.highest:
-            changed.update(
-                at for at, (low, high) in enumerate(zip(kept.least, kept.most, strict=True)) if not low <= total <= high
-            )
-        if not changed:
-            return kept
-        again = changed
-        results, least, most = kept.results[:], kept.least[:], kept.most[:]
-        lowest, highest, rejected = kept.lowest, kept.highest, kept.rejected
-    not_idle = set(busy)
-    outgrown = False
-    for at in again:
-        deployment = deployments[at]
-        by_key = {key: headrooms[route.places[key]] for key in deployment.bucket_keys}
-        rejected -= results[at].__class__ is Rejection
-        found = results[at] = assess(deployment, at, needs, by_key, holds, health, now)
-        rejected += found.__class__ is Rejection
-        reserve = deployment.expected(needs.estimate).output_tokens if open_answers else 0
-        low, high = _span(deployment, total + reserve, found, by_key[deployment.allowance_key])
-        low, high = low - reserve, high - reserve
-        outgrown = outgrown or (least[at] == lowest > low) or (most[at] == highest < high)
-        least[at], most[at] = low, high
-        lowest, highest = max(lowest, least[at]), min(highest, most[at])
-        if found.in_flight if isinstance(found, Candidate) else found.code == "breaker":
-            not_idle.add(found.account_id)  # perhaps only since `busy` was asked
-    if len(route.memo) >= KINDS:
-        route.memo.clear()
-    if outgrown:  # one of those that bounded the others may do so no more
-        lowest, highest = max(least), min(most)
-    made = _Kept(headrooms, holds, frozenset(not_idle), results, least, most, lowest, highest, sizes, rejected)
-    route.memo[kind] = made
-    return made
-
-
-def _changed_places(before: Sequence[Headroom], headrooms: Sequence[Headroom]) -> Iterable[int]:
-    """Where the headroom is another object than before. Stores may know that, see `quota_book.Seen`."""
-    tell = getattr(headrooms, "changed_since", None)
-    places: list[int] | None = tell(before) if tell is not None else None
-    if places is None:
-        return compress(count(), map(is_not, before, headrooms))
-    return [place for place in places if before[place] is not headrooms[place]]
-
-
-def _span(deployment: Deployment, total: int, found: Candidate | Rejection, allowance: Headroom) -> tuple[float, float]:
-    """From and up to which total of estimated tokens `found` would be the same. Where that is not plain, it is for `total` alone,
-    or for none: then it is assessed each time."""
-    limit = allowance.limit
-    if isinstance(found, Rejection) and found.code not in ("paid_not_allowed", "spend_cap"):
-        return -math.inf, math.inf
-    if deployment.spends and not (isinstance(found, Candidate) and found.free):
-        return math.inf, -math.inf
-    depends_on = UNITS[limit.unit].depends_on
-    if limit.amount == UNLIMITED or not depends_on:
-        return -math.inf, math.inf
-    if depends_on == "total" and isinstance(found, Candidate) and found.free:
-        return -math.inf, max(total, limit.ceiling - allowance.used - 1)
-    return (total, total) if depends_on == "total" else (math.inf, -math.inf)
-
-
-def amounts_needed(candidate: Candidate, estimate: Estimate) -> tuple[tuple[str, float], ...]:
-    """What the candidate's call must reserve: each bucket with its amount."""
-    prices = candidate.deployment.prices
-    wants = [(key, unit.needed(estimate, prices)) for key, unit in candidate.charges]
-    return tuple([want if want[1] <= MAX_AMOUNT else (want[0], MAX_AMOUNT) for want in wants])
-
-
-def amount_of(deployment: Deployment, unit: str, estimate: Estimate) -> float:
-    """What `estimate` is in a limit's unit."""
-    return min(UNITS[unit].needed(estimate, deployment.prices), MAX_AMOUNT)
-
-
-def _is_free(deployment: Deployment, estimate: Estimate, headrooms: Mapping[str, Headroom]) -> tuple[bool, Headroom | None]:
-    if deployment.allowance is None:
-        return not deployment.bound.account.paid_enabled, None
-    key, unit = deployment.allowance
-    headroom = headrooms[key]
-    needed = amount_of(deployment, unit, estimate)
-    return headroom.used + needed <= headroom.limit.ceiling and headroom.remaining > 0, headroom
-
-
-def _refused_paid(
-    deployment: Deployment, allow_paid: bool, estimate: Estimate, headrooms: Mapping[str, Headroom], spent: Headroom | None
-) -> Rejection | None:
-    account = deployment.bound.account
-    if not (account.paid_enabled and allow_paid):
-        what = _spent_words(spent, deployment, estimate) if spent is not None else "it is a paid account"
-        missing = "allow_paid is false" if account.paid_enabled else "paid_enabled is false"
-        back, full = _not_before(_comes_back(deployment, estimate, spent), deployment, headrooms)
-        found = _rejection(deployment, "paid_not_allowed", f"{what}, and {missing}{full}", back)
-        return found if spent is None or spent.limit.rolling else replace(found, zone=spent.limit.zone)
-    if not deployment.prices.has_price and account.prices == CATALOG and DOLLARS in account.spend_caps:
-        reason = f"the catalog has no price of {deployment.model!r}, so max_daily_spend could not hold; state its price"
-        return _rejection(deployment, "spend_cap", reason)
-    for key, unit in deployment.spends:
-        headroom = headrooms[key]
-        limit = headroom.limit
-        needed = amount_of(deployment, unit, estimate)
-        if headroom.used + needed > limit.ceiling or (headroom.remaining <= 0 and limit.amount != UNLIMITED):
-            reason = f"max_daily_spend reached: {_spend_words(headroom, needed)}{reserve_words(unit, estimate)}"
-            fits_later = needed <= limit.ceiling and limit.amount > 0
-            ways = (headroom.resets_at if fits_later else None, _comes_back(deployment, estimate, spent))
-            soonest = min([each for each in ways if each is not None], default=None)
-            back, full = _not_before(soonest, deployment, headrooms)
-            return _rejection(deployment, "spend_cap", f"{reason}{full}", back)
-    return None
-
-
-def _spend_words(headroom: Headroom, needed: float) -> str:
-    limit = headroom.limit
-    if limit.unit == "dollars":
-        return f"${headroom.used:.4f} of ${limit.amount:g} spent today, about ${needed:.4f} needed"
-    return f"{headroom.used:g} of {limit.quantity(limit.amount)} used as paid today, about {needed:g} needed"
-
-
-def _spent_words(headroom: Headroom, deployment: Deployment, estimate: Estimate) -> str:
-    limit = headroom.limit
-    needed = ""
-    if UNITS[limit.unit].depends_on:
-        amount = limit.quantity(amount_of(deployment, limit.unit, estimate))
-        needed = f", needs {amount}{reserve_words(limit.unit, estimate)}"
-    return f"the free allowance does not reach ({limit.quantity(headroom.remaining)} left of {limit}{needed})"
-
-
-def reserve_words(unit: str, estimate: Estimate) -> str:
-    """What part of the need is kept for the answer, and what changes that; "" where it plays no part."""
-    if not estimate.output_tokens or UNITS[unit].depends_on == "":
-        return ""
-    if unit not in ("tokens", "output_tokens", "dollars"):
-        return ""
-    kept = f"{estimate.output_tokens} of them" if unit != "dollars" else f"{estimate.output_tokens} tokens of it"
-    return f", {kept} kept for the answer (max_tokens= changes that)"
-
-
-def limit_rejection(candidate: Candidate, refusal: Refusal, estimate: Estimate, now: float) -> Rejection:
-    """The rejection of a candidate whose limit has too little left, in words."""
-    limit = refusal.limit
-    needed = f"needs {limit.quantity(refusal.needed)}{reserve_words(limit.unit, estimate)}"
-    zone = "" if limit.rolling or limit.window in ("minute", "hour") else limit.zone
-    retry_at = refusal.retry_at
-    if refusal.retry_at is None:
-        reason = f"{needed}, more than the whole limit of {limit}"
-    elif UNITS[limit.unit].held:
-        reason = str(refusal)
-        retry_at = min(refusal.retry_at, now + PLACE_WAIT_S)
-    else:
-        left = limit.quantity(refusal.remaining).split(" ")[0]
-        reason = f"{left} of {limit} left, {needed}: frees {moment_in_words(refusal.retry_at, now, zone)}"
-    place = (candidate.provider, candidate.account_id, candidate.model)
-    return Rejection(*place, reason, retry_at, "limit", zone)
-
-
-def _not_before(back: float | None, deployment: Deployment, headrooms: Mapping[str, Headroom]) -> tuple[float | None, str]:
-    """When `deployment`, whose allowance or cap is back at `back`, may serve as far as its limits go, and which of them is later,
-    in words. A limit that is not full yet is left to the reservation."""
-    own = {deployment.allowance_key, *[key for key, _ in deployment.spends]}
-    limits = [headrooms[key] for key, _ in deployment.paid_buckets if key not in own]
-    full = [each for each in limits if each.remaining <= 0 and not UNITS[each.limit.unit].held]
-    if any(each.resets_at is None for each in full):  # a limit of 0
-        return None, ""
-    last = max(full, key=lambda each: each.resets_at or 0.0, default=None)
-    if back is None or last is None or last.resets_at is None or last.resets_at <= back:
-        return back, ""
-    return last.resets_at, f"; the limit of {last.limit} is used up too"
-
-
-def _comes_back(deployment: Deployment, estimate: Estimate, spent: Headroom | None) -> float | None:
-    if spent is None or deployment.allowance is None:
-        return None
-    fits = amount_of(deployment, deployment.allowance[1], estimate) <= spent.limit.ceiling
-    return spent.resets_at if fits else None
-
-
-def _unable(deployment: Deployment, needs: CallNeeds) -> Rejection | None:
-    request = needs.request
-    if request is None:
-        return None
-    provider = deployment.bound.provider
-    for kind in sorted(needs.media) if needs.media else ():
-        if kind not in provider.media:
-            return _rejection(deployment, "media", f"the {provider.dialect} wire format carries no {kind}")
-        if deployment.capabilities is None or kind not in deployment.capabilities:
-            known = "not known to take" if deployment.capabilities is None else "declared not to take"
-            return _rejection(deployment, "media", f"{known} {kind}; if it does, add {kind!r} to the account's capabilities")
-    if request.tools and deployment.capabilities is not None and "tools" not in deployment.capabilities:
-        return _rejection(deployment, "tools", "does not take tools (see the account's capabilities)")
-    if request.require:
-        missing = [name for name in provider.unsupported(request, deployment.model) if name in request.require]
-        if missing:
-            return _rejection(deployment, "required", f"cannot express {', '.join(missing)}, which the request requires")
-    return None
-
-
-def _rejection(deployment: Deployment, code: str, reason: str, retry_at: float | None = None) -> Rejection:
-    account = deployment.bound.account
-    return Rejection(account.provider, account.id, deployment.model, reason, retry_at, code)
-
-
 def _keys_for_embedding(route: Route) -> tuple[str, ...]:
     return tuple(dict.fromkeys(key for deployment in route.deployments for key in deployment.embed_hold_keys))
-
-
-def _until(hold: Hold) -> float:
-    return hold.until
-
-
-_NOT_YET = Rejection("", "", "", "", None, "")

@@ -11,7 +11,6 @@ from __future__ import annotations
 import heapq
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import field
 from datetime import UTC, datetime
 from typing import Any
 
@@ -19,7 +18,7 @@ from .agreement import UNLIMITED
 from .catalog import offer
 from .costs import DEFAULT_OUTPUT_TOKENS, UNITS, Estimate
 from .errors import InvalidRequestError
-from .frozen import NamedTuple, frozen_value
+from .frozen import NamedTuple, field, frozen_value
 from .guarded_store import GuardedStore
 from .limits import WINDOWS, Limit
 from .quota import Bucket, Headroom, Hold, QuotaStore, Refusal

@@ -9,14 +9,13 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 
 from .account import AccountConfig
 from .catalog import own_names
 from .cli_common import one_line
 from .config import Config
 from .errors import AllCandidatesFailedError, InferRouterError, NoCandidatesError
-from .frozen import NamedTuple
+from .frozen import NamedTuple, replace
 from .moments import moment_in_words
 from .quota import QuotaStore
 from .records import ChatRequest

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import field
 
 from .account import (
     AccountConfig,
@@ -17,7 +16,7 @@ from .account import (
     check_seconds,
 )
 from .errors import ConfigError
-from .frozen import freeze, frozen_value
+from .frozen import field, freeze, frozen_value
 from .secret import Secret
 from .transport_config import TransportConfig, transport_problems
 from .validation import (

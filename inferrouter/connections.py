@@ -213,7 +213,11 @@ class TimedSocket(socket.socket):
                 raise ConnectionAbortedError("the call was given up")
 
     def recv_into(self, buffer: WriteableBuffer, nbytes: int | None = None, flags: int = 0) -> int:
-        self._limit_wait(min(self.left(), self.idle))
+        seconds = self.deadline - self.clock()
+        if self.idle < seconds:
+            seconds = self.idle
+        if not seconds > 0 or abs(seconds - self._timeout_set) > _TOLERANCE:  # mostly not: to ask here is 2 % of a small call
+            self._limit_wait(min(self.left(), self.idle))
         count = super().recv_into(buffer, nbytes or memoryview(buffer).nbytes, flags)
         self.received += count
         return count
@@ -228,15 +232,16 @@ class TimedSocket(socket.socket):
         return super().send(data, flags)
 
     def sendall(self, data: ReadableBuffer, flags: int = 0) -> None:
-        self._limit_wait(self.left())
+        seconds = self.deadline - self.clock()
+        if not seconds > 0 or abs(seconds - self._timeout_set) > _TOLERANCE:
+            self._limit_wait(self.left())
         super().sendall(data, flags)
 
     def _limit_wait(self, seconds: float) -> None:
         """Sets how long the next call may block, which is a call of the system's, so not for a millisecond's difference."""
-        near = abs(seconds - self._timeout_set) <= _TOLERANCE and seconds and self._timeout_set  # 0 means not to block at all
-        if not near:
+        if abs(seconds - self._timeout_set) > _TOLERANCE:
             self.settimeout(seconds)
-            self._timeout_set = seconds
+            self._timeout_set = seconds or -1.0  # 0 means not to block at all, which no wait is near to
 
 
 class TLSSocket(TimedSocket, ssl.SSLSocket):

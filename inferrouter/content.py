@@ -11,11 +11,10 @@ import binascii
 import os
 import stat
 from collections.abc import Mapping
-from dataclasses import field, replace
 from typing import Any
 
 from .errors import InvalidRequestError
-from .frozen import frozen_value
+from .frozen import field, frozen_value, replace
 
 MEDIA_KINDS = ("image", "audio", "video", "document")
 MAX_FILE_BYTES = 512 << 20

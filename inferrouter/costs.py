@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from typing import Protocol
 
 from .content import Part
 from .errors import InvalidRequestError
-from .frozen import EMPTY, FrozenDict, frozen_value, quick
+from .frozen import EMPTY, FrozenDict, frozen_value, quick, replace
 from .records import ChatRequest, EmbedRequest, Message, Usage
 
 DEFAULT_OUTPUT_TOKENS = 1024
@@ -115,7 +114,7 @@ def estimate_chat(request: ChatRequest) -> Estimate:
         count += _json_tokens(request.response_format, "response_format")
     wanted, answers = output_wanted(request), answers_wanted(request)
     output = min(wanted or DEFAULT_OUTPUT_TOKENS, MOST_TOKENS)
-    return _estimate(count, output * answers, *(_media(request) if rich else _NO_MEDIA), 0 if wanted else answers)
+    return new_estimate(count, output * answers, *(_media(request) if rich else _NO_MEDIA), 0 if wanted else answers)
 
 
 def output_wanted(request: ChatRequest) -> int | None:
@@ -229,7 +228,7 @@ def _media(request: ChatRequest) -> tuple[Mapping[str, int], int, int, float]:
     return found or EMPTY, 0, images, seconds
 
 
-_estimate = quick(Estimate)
+new_estimate = quick(Estimate)
 _NO_MEDIA: tuple[Mapping[str, int], int, int, float] = (EMPTY, 0, 0, 0.0)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-from .candidates import CallNeeds, Candidate, amounts_needed, limit_rejection
+from .assessment import CallNeeds, Candidate, amounts_needed, limit_rejection
 from .costs import UNITS
 from .errors import Rejection
 from .guarded_store import GuardedStore

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
-from .candidates import Candidate
+from .assessment import Candidate
 from .catalog import PRESETS
 from .errors import (
     AddressNotFoundError,

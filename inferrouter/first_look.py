@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import math
 
-from .candidates import Assessment, CallNeeds, Instant, find_candidates
+from .assessment import CallNeeds, Instant
+from .candidates import Found, find_candidates
 from .guarded_store import GuardedStore
 from .health import Health
 from .routes import Route
@@ -17,7 +18,7 @@ from .routes import Route
 
 def look_for(
     route: Route, needs: CallNeeds, ledger: GuardedStore, health: Health, now: Instant, max_wait: float | None, first: bool
-) -> Assessment:
+) -> Found:
     """See `candidates.find_candidates`. `first`: nothing of the call was tried yet. Raises `QuotaStoreError`."""
     if first and ledger.keeps_looks:
         found = find_candidates(route, needs, ledger, health, now, max_wait, math.inf)

@@ -1,44 +1,136 @@
 """Makes immutable things: classes of frozen values, and copies of what a caller hands in as dicts and lists.
 
-Strategy: a value's class is a frozen, slotted dataclass whose methods are shared where the stdlib compiles six for every class. A
-dict that refuses to change still is a dict to json, pickle and `==`, so values that hold one stay comparable and printable. Must
-never know what the data means.
+Strategy: a value's class is a frozen, slotted dataclass whose methods are shared where the stdlib compiles six for every class,
+and which the stdlib's functions know as theirs when they are asked. A dict that refuses to change still is a dict to json, pickle
+and `==`, so values that hold one stay comparable and printable. Must never know what the data means, nor load `dataclasses`,
+which loads `inspect`: a tenth of what a script waited for before its first call (tests/benchmarks/bench_start).
 """
 
 from __future__ import annotations
 
 from collections import namedtuple
-from collections.abc import Callable, Mapping
-from dataclasses import MISSING, FrozenInstanceError, dataclass, field
-from functools import wraps
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial, wraps
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar, cast, dataclass_transform
 
-if TYPE_CHECKING:
-    from typing import NamedTuple as NamedTuple
+new_tuple = tuple.__new__
+"""`new_tuple(Point, (1, 2))` is `Point(1, 2)` of a named tuple in two thirds of the time, for those that each call makes."""
 
 C = TypeVar("C")
 K = TypeVar("K")
 V = TypeVar("V")
 
 
+class _Missing:
+    """No default. Its text is what `help` shows where a factory makes one, as the stdlib does."""
+
+    def __repr__(self) -> str:
+        return "<factory>"
+
+
+_MISSING: Any = _Missing()
+
+
+class _Field:
+    """What is known of one field of a value, by the names that the stdlib's `Field` has. `name` and `type`: set by its class."""
+
+    __slots__ = ("compare", "default", "default_factory", "init", "name", "repr", "type")
+
+    def __init__(
+        self,
+        *,
+        default: Any = _MISSING,
+        default_factory: Any = _MISSING,
+        init: bool = True,
+        repr: bool = True,  # noqa: A002  the stdlib's name
+        compare: bool = True,
+    ) -> None:
+        self.name = self.type = ""
+        self.default = default
+        self.default_factory = default_factory
+        self.init = init
+        self.repr = repr
+        self.compare = compare
+
+
+def _replace(value: Any, /, **changes: Any) -> Any:
+    fields = vars(type(value)).get("__value_fields__")
+    if fields is None:  # a class that inherits from a value's, which may have more fields
+        from dataclasses import replace
+
+        return replace(value, **changes)
+    for each in fields:
+        if each.init and each.name not in changes:
+            changes[each.name] = getattr(value, each.name)
+    return value.__class__(**changes)
+
+
+if TYPE_CHECKING:
+    from dataclasses import field as field
+    from dataclasses import replace as replace
+    from typing import NamedTuple as NamedTuple
+else:  # the same, of the values that are made here
+    field, replace = _Field, _replace
+
+
 @dataclass_transform(frozen_default=True, field_specifiers=(field,))
 def frozen_value(cls: type[C]) -> type[C]:
-    """`cls` as by `dataclass(frozen=True, slots=True)`, in a third of the time.
+    """`cls` as by `dataclass(frozen=True, slots=True)`, in a quarter of the time.
 
     The stdlib compiles six methods for each class; thirty classes at 0.56 ms were a third of what a script waited for before its
     first call (tests/benchmarks/bench_start). Here `__init__` alone is compiled, the others are shared.
     """
-    made: Any = dataclass(init=False, repr=False, eq=False, slots=True)(cls)  # fields, defaults and slots are the stdlib's
-    fields = made.__dataclass_fields__.values()
-    if "__init__" not in vars(cls):
-        made.__init__ = _LazyInit(made, list(fields))
-    made.__value_key__ = attrgetter(*[each.name for each in fields if each.compare])
-    made.__dataclass_params__.frozen = True
-    for name, method in _SHARED.items():
-        if name not in vars(cls):
-            setattr(made, name, method)
+    body = dict(vars(cls))
+    for name in ("__dict__", "__weakref__"):  # what a class without slots has
+        body.pop(name, None)
+    fields = tuple(_field_of(name, hint, body.pop(name, _MISSING)) for name, hint in cls.__annotations__.items())
+    made: Any = type(cls.__name__, cls.__bases__, _SHARED | _facts(fields) | body)
+    made.__qualname__ = cls.__qualname__
     return made  # type: ignore[no-any-return]  # `Any` because a class is put together here
+
+
+def _field_of(name: str, hint: Any, given: Any) -> _Field:
+    """The field `name` of a class whose body says `given`: a `field()`, a default or nothing."""
+    made = given if isinstance(given, _Field) else _Field(default=given)
+    made.name = name
+    made.type = hint
+    return made
+
+
+def _facts(fields: tuple[_Field, ...]) -> dict[str, Any]:
+    """What a value's class has for these fields."""
+    return {
+        "__slots__": tuple(each.name for each in fields),
+        "__match_args__": tuple(each.name for each in fields if each.init),
+        "__init__": _LazyInit(),
+        "__value_fields__": fields,
+        "__value_key__": attrgetter(*[each.name for each in fields if each.compare]),
+        "__dataclass_fields__": _ForDataclasses(),
+        "__dataclass_params__": _ForDataclasses(),
+    }
+
+
+class _ForDataclasses:
+    """An attribute by which `dataclasses` knows a class as its own, made by itself when it is asked for."""
+
+    def __set_name__(self, owner: Any, name: str) -> None:
+        self._of = owner, name
+
+    def __get__(self, instance: Any, owner: Any) -> Any:
+        from dataclasses import dataclass, field
+
+        cls, name = self._of
+        body: dict[str, Any] = {"__module__": cls.__module__, "__annotations__": dict(cls.__annotations__)}
+        for each in cls.__value_fields__:
+            settings = {"init": each.init, "repr": each.repr, "compare": each.compare}
+            defaults = {"default": each.default, "default_factory": each.default_factory}
+            settings |= {word: given for word, given in defaults.items() if given is not _MISSING}
+            body[each.name] = field(**settings)
+        twin: Any = dataclass(frozen=True)(type(cls.__name__, (), body))
+        cls.__dataclass_fields__ = twin.__dataclass_fields__
+        cls.__dataclass_params__ = twin.__dataclass_params__
+        return getattr(twin, name)
 
 
 if not TYPE_CHECKING:
@@ -81,10 +173,10 @@ def quick(cls: type[C]) -> type[C]:
     made: Any = cls
     if hasattr(made, "__post_init__"):
         raise TypeError(f"{cls.__name__} checks what it is made of: call it itself")
-    fields = [each for each in made.__dataclass_fields__.values() if each.init]
+    fields = [each for each in made.__value_fields__ if each.init]
     names: dict[str, Any] = {"_twin": type("_Twin", (), {"__slots__": made.__slots__}), "_new": object.__new__, "_class": cls}
-    names |= {f"_default_{each.name}": each.default for each in fields if each.default is not MISSING}
-    parameters = [each.name + ("" if each.default is MISSING else f"=_default_{each.name}") for each in fields]
+    names |= {f"_default_{each.name}": each.default for each in fields if each.default is not _MISSING}
+    parameters = [each.name + ("" if each.default is _MISSING else f"=_default_{each.name}") for each in fields]
     lines = "".join(f"    made.{each.name} = {each.name}\n" for each in fields)
     head = f"def make({', '.join(parameters)}):\n    made = _new(_twin)\n"
     return cast("type[C]", _compiled(f"{head}{lines}    made.__class__ = _class\n    return made", names)["make"])
@@ -98,31 +190,66 @@ def _compiled(source: str, names: dict[str, Any]) -> dict[str, Any]:
 
 
 class _LazyInit:
-    """An `__init__` that is compiled when it is first asked for: half of a script's values are never made."""
+    """An `__init__` that is compiled once a class has made a few values, or when it is asked for: most of a script's classes make
+    one or two, which so takes 3 us more each, while compiling takes 90 us."""
 
-    def __init__(self, cls: Any, fields: list[Any]) -> None:
-        self._of = cls, fields
+    _left = 12  # values to be made before it pays
+
+    def __set_name__(self, owner: Any, name: str) -> None:
+        self._of = owner
 
     def __get__(self, instance: Any, owner: Any) -> Any:
-        made = _init_of(*self._of)
-        self._of[0].__init__ = made
+        if instance is not None and self._left:
+            self._left -= 1
+            return partial(self._fill, instance)
+        made = self._of.__init__ = _init_of(self._of, self._of.__value_fields__)
         return made.__get__(instance, owner)
 
+    def _fill(self, made: Any, /, *given: Any, **named: Any) -> None:
+        values = dict(zip(self._of.__match_args__, given, strict=False)) | named
+        fits = len(values) == len(given) + len(named)
+        for each in self._of.__value_fields__:
+            if each.init and each.name in values:
+                value = values.pop(each.name)
+            elif each.default_factory is not _MISSING:
+                value = each.default_factory()
+            elif each.init:
+                value = each.default
+                fits = fits and value is not _MISSING
+            else:
+                continue
+            object.__setattr__(made, each.name, value)
+        error = None if fits and not values else _misfit(self._of, made, given, named)
+        value = values = given = named = None  # type: ignore[assignment]  # a traceback with locals would show a key
+        if error is not None:
+            raise error
+        if hasattr(made, "__post_init__"):
+            made.__post_init__()
 
-def _init_of(cls: Any, fields: list[Any]) -> Any:
+
+def _misfit(cls: Any, made: Any, given: tuple[Any, ...], named: dict[str, Any]) -> Exception | None:
+    """What the compiled `__init__` says to arguments that do not fit."""
+    try:
+        _init_of(cls, cls.__value_fields__)(made, *given, **named)
+    except Exception as exc:
+        return exc.with_traceback(None)  # nor this frame
+    return None
+
+
+def _init_of(cls: Any, fields: tuple[_Field, ...]) -> Any:
     names: dict[str, Any] = {}
     parameters, lines = ["self"], []
     for each in fields:
         if not each.init:
-            if each.default_factory is not MISSING:
+            if each.default_factory is not _MISSING:
                 names |= {f"_make_{each.name}": each.default_factory, f"_set_{each.name}": vars(cls)[each.name].__set__}
                 lines.append(f"    _set_{each.name}(self, _make_{each.name}())\n")
             continue
         default, given = "", each.name
-        if each.default is not MISSING:
+        if each.default is not _MISSING:
             names[f"_default_{each.name}"] = each.default
             default = f"=_default_{each.name}"
-        elif each.default_factory is not MISSING:
+        elif each.default_factory is not _MISSING:
             names[f"_make_{each.name}"] = each.default_factory
             default, given = "=_MISSING", f"_make_{each.name}() if {each.name} is _MISSING else {each.name}"
         names[f"_set_{each.name}"] = vars(cls)[each.name].__set__  # the slot's own: `__setattr__` refuses
@@ -130,7 +257,7 @@ def _init_of(cls: Any, fields: list[Any]) -> Any:
         lines.append(f"    _set_{each.name}(self, {given})\n")
     if hasattr(cls, "__post_init__"):
         lines.append("    self.__post_init__()\n")
-    names["_MISSING"] = MISSING
+    names["_MISSING"] = _MISSING
     made = _compiled(f"def __init__({', '.join(parameters)}):\n{''.join(lines) or '    pass'}", names)["__init__"]
     made.__qualname__ = f"{cls.__qualname__}.__init__"
     made.__module__ = cls.__module__
@@ -157,9 +284,15 @@ def _explaining(made: Any, cls: Any) -> Any:
     return explained
 
 
+def _fields(self: Any) -> Iterable[Any]:
+    """The fields of a value, or of one whose class inherits from a value's."""
+    found: Iterable[Any] = vars(type(self)).get("__value_fields__") or self.__dataclass_fields__.values()
+    return found
+
+
 def _repr(self: Any) -> str:
     # A traceback may show a value whose making failed: what is not set yet is shown as "...".
-    shown = [f"{each.name}={getattr(self, each.name, ...)!r}" for each in self.__dataclass_fields__.values() if each.repr]
+    shown = [f"{each.name}={getattr(self, each.name, ...)!r}" for each in _fields(self) if each.repr]
     return f"{type(self).__qualname__}({', '.join(shown)})"
 
 
@@ -175,20 +308,24 @@ def _hash(self: Any) -> int:
 
 
 def _refuse_setting(self: Any, name: str, new: object) -> NoReturn:
+    from dataclasses import FrozenInstanceError
+
     raise FrozenInstanceError(f"cannot assign to field {name!r}")
 
 
 def _refuse_deleting(self: Any, name: str) -> NoReturn:
+    from dataclasses import FrozenInstanceError
+
     raise FrozenInstanceError(f"cannot delete field {name!r}")
 
 
 def _getstate(self: Any) -> list[Any]:
-    return [getattr(self, name) for name in self.__dataclass_fields__]
+    return [getattr(self, each.name) for each in _fields(self)]
 
 
 def _setstate(self: Any, state: list[Any]) -> None:
-    for name, item in zip(self.__dataclass_fields__, state, strict=True):
-        object.__setattr__(self, name, item)
+    for each, item in zip(_fields(self), state, strict=True):
+        object.__setattr__(self, each.name, item)
 
 
 _SHARED = {
@@ -199,6 +336,7 @@ _SHARED = {
     "__delattr__": _refuse_deleting,
     "__getstate__": _getstate,
     "__setstate__": _setstate,
+    "__replace__": _replace,
 }
 
 

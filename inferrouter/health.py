@@ -107,7 +107,7 @@ class Health:
 
     def busy(self) -> frozenset[str]:
         """The accounts that have calls under way or a breaker that is not closed."""
-        return frozenset(self._busy.copy())
+        return frozenset(self._busy) if self._busy else _NOBODY
 
     def acquire(self, account_id: str, now: float, permit: Permit | None = None) -> Permit | None:
         """Admit a call, or None while the breaker is open or its one probe is under way.
@@ -136,6 +136,9 @@ class Health:
             self._busy.discard(admitted.account_id)
             if flight or not breaker.closed:  # another call was admitted in between
                 self._busy.add(admitted.account_id)
+
+
+_NOBODY: frozenset[str] = frozenset()
 
 
 class _Circuit(NamedTuple):

@@ -76,8 +76,7 @@ class Response(HTTPResponse):
 
     def _set_length(self, length: str | None, transfer: str | None) -> None:
         self.chunked = transfer is not None and _agreed(transfer).lower() == "chunked"
-        self.chunk_left = None
-        self.length = None
+        self.chunk_left = self.length = None
         if length is not None:
             digits = _agreed(length)
             self.ambiguous_length = transfer is not None or not (digits.isascii() and digits.isdigit())

@@ -11,11 +11,11 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from .candidates import Candidate, Instant
+from .assessment import Candidate, Instant
 from .errors import InferRouterError, ProviderError, QuotaExceededError
+from .frozen import replace
 from .guarded_store import GuardedStore
 from .health import Health
 from .limits import window_bounds

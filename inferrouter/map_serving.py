@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from dataclasses import field, replace
 from typing import Any, Protocol
 
 from .errors import InferRouterError, InvalidRequestError
-from .frozen import frozen_value
+from .frozen import field, frozen_value, replace
 from .map_errors import Judgement, Meaning, backoff, heard_busy, judge, waited_for
 from .map_pacing import Pacer, Turn
 from .meter import Clock, SystemClock

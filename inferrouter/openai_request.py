@@ -7,14 +7,12 @@ The caller's `extra` goes in last, as it is. Must never know addresses, keys or 
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import field, replace
 from functools import lru_cache
 from typing import Any
 
 from .content import Part
-from .frozen import EMPTY, FrozenDict, frozen_value
+from .frozen import EMPTY, FrozenDict, field, frozen_value, replace
 from .records import ChatRequest, EmbedRequest, Message, ToolCall
 from .validation import matches
 from .wire_json import merge_extra
@@ -207,7 +205,9 @@ def _call_id(call_id: str, server: ServerQuirks) -> str:
     """The id as the server takes it: always the same for the same id, so that a result still finds its call."""
     if not server.short_ids or (len(call_id) == 9 and call_id.isascii() and call_id.isalnum()):
         return call_id
-    digest = hashlib.blake2b(call_id.encode("utf-8", "surrogatepass"), digest_size=9).digest()
+    from hashlib import blake2b  # loading it loads OpenSSL's
+
+    digest = blake2b(call_id.encode("utf-8", "surrogatepass"), digest_size=9).digest()
     return "".join(_LETTERS[byte % 62] for byte in digest)
 
 

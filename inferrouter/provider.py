@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import field
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol, TypeVar
 
 from .errors import ConfigError, MalformedResponseError, ProviderError
-from .frozen import EMPTY, frozen_value
+from .frozen import EMPTY, field, frozen_value
 from .records import ChatRequest, EmbedRequest, NativeTurn
 from .secret import Secret
 from .sse import Event, Reader, SSETooLarge

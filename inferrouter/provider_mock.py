@@ -12,13 +12,12 @@ import hashlib
 import json
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import field
 from types import TracebackType
 from typing import Any, Self
 
 from .costs import estimate_text
 from .errors import AttemptTimeoutError, ConfigError, ProviderError
-from .frozen import EMPTY, frozen_value
+from .frozen import EMPTY, field, frozen_value
 from .openai_request import ALL, server
 from .provider_openai import OpenAICompatProvider
 from .records import Message, ToolCall, Usage

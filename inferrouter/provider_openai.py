@@ -17,7 +17,7 @@ from .frozen import shown_once_made
 from .openai_request import chat_body, embed_body, server, unsupported
 from .provider import Endpoint, StreamDecoder, decode_answer, json_headers, matches_any, validated_args
 from .records import ChatRequest, EmbedRequest
-from .wire import Headers, WireRequest
+from .wire import Headers, WireRequest, new_request
 from .wire_json import dump_json, embedded_status, write_json
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ class OpenAICompatProvider:
         """See `Provider`."""
         dropped = self.unsupported(request, model)
         body = write_json(chat_body(request, model, self._server, self.name, stream, dropped))
-        return WireRequest(_url(endpoint.base_url, "/chat/completions"), body, self._headers(endpoint), dropped=dropped)
+        return new_request(_url(endpoint.base_url, "/chat/completions"), body, self._headers(endpoint), dropped=dropped)
 
     def decode(self, body: bytes, model: str) -> ChatResponse:
         """See `Provider`."""

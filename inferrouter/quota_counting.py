@@ -7,27 +7,39 @@ Must never know of accounts, locks, files or clocks.
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Iterable, Mapping, Sequence
 
 from .costs import COUNTED, UNITS
 from .errors import ConfigError, QuotaStoreError
+from .frozen import NamedTuple, new_tuple, replace
 from .limits import FARTHEST, MAX_AMOUNT, Limit, check_time
 from .quota import LONGEST_HOLD, PLACE_WAIT_S, Bucket, Headroom, Hold, Refusal, Reservation, Wants
 from .quota_learned import MAX_SOURCE, NOTHING, Fact, Facts, Learned, Observation, allowed, check_observation, with_statement
 from .quota_windows import WindowCounter, counter_of
+
+NUMBERS = frozenset((int, float))
+"""What an amount may be: a flag is none, though Python counts with it."""
+
+
+class Shown(NamedTuple):
+    """A bucket's headroom, which holds for `since <= now < until` (epoch seconds) as long as the number in use is `of`, that very
+    object."""
+
+    headroom: Headroom
+    since: float
+    until: float
+    of: float | None
 
 
 class BucketState:
     """A bucket as the bookkeeping sees it: its limit and the count of it. `pinned`: the amount was set by `set_quota`.
 
     `limit`: what is admitted, by `learned` less than the counter's own limit, which is the configured one; it holds until
-    `firm_until`. `shown`: its headroom, which holds for `shown_from <= now < shown_until` as long as nothing is charged or
-    corrected.
+    `firm_until`. `shown`: its headroom as it was seen last.
     """
 
-    __slots__ = ("ceiling", "counter", "firm_until", "key", "learned", "limit", "pinned", "shown", "shown_from", "shown_until")
+    __slots__ = ("ceiling", "counter", "firm_until", "key", "learned", "limit", "pinned", "shown")
 
     def __init__(self, key: str, counter: WindowCounter, pinned: bool = False, learned: Facts = NOTHING) -> None:
         self.key = key
@@ -37,27 +49,26 @@ class BucketState:
         self.counter = counter
         self.learned = learned
         self.firm_until = -math.inf if learned else math.inf
-        self.shown = Headroom(key, self.limit, 0.0, self.limit.amount, 1.0, None)
-        self.shown_from = math.inf
-        self.shown_until = -math.inf
+        self.shown = _NEVER
 
-    def copied(self) -> BucketState:
-        """The same by itself: what is charged to one is not charged to the other."""
+    def copied(self, used: float) -> BucketState:
+        """The same by itself, with so much used: what is charged to one is not charged to the other."""
         other = BucketState.__new__(BucketState)
         other.key, other.pinned, other.limit, other.ceiling = self.key, self.pinned, self.limit, self.ceiling
         other.counter, other.learned, other.firm_until = self.counter.copied(), self.learned, self.firm_until
-        other.shown, other.shown_from, other.shown_until = self.shown, self.shown_from, self.shown_until
+        other.counter.used = used
+        other.shown = self.shown
         return other
 
     def changed(self) -> None:
         """Forget the headroom: what is counted has changed."""
-        self.shown_until = -math.inf
+        self.shown = _NEVER
 
     def limit_at(self, now: float) -> None:
         """Work out anew what is admitted, by what was learned."""
         amount, until = allowed(self.counter.limit.amount, self.learned, now)
         if amount != self.limit.amount:
-            self.limit = dataclasses.replace(self.counter.limit, amount=amount)
+            self.limit = replace(self.counter.limit, amount=amount)
             self.ceiling = self.limit.ceiling
             self.changed()
         self.firm_until = until  # last: an interrupt before it lets the next look begin anew
@@ -75,8 +86,8 @@ def admit(states: Mapping[str, BucketState], wants: Wants, now: float, ident: in
     for key, amount in wants:
         state = states.get(key)
         if state is None:
-            raise _unknown(key)
-        if amount.__class__ not in _NUMBERS or not 0 <= amount <= MAX_AMOUNT:
+            raise unknown_bucket(key)
+        if amount.__class__ not in NUMBERS or not 0 <= amount <= MAX_AMOUNT:
             raise _nonsense(amount)
         counter = state.counter
         if not counter.begin <= now < counter.end:
@@ -93,34 +104,11 @@ def admit(states: Mapping[str, BucketState], wants: Wants, now: float, ident: in
     window_ids, limits = [], []
     for state, counter, amount in taken.values():
         state.counter = counter
-        state.shown_until = -math.inf
+        state.changed()
         counter.used += amount
         window_ids.append(counter.window_id)
         limits.append(counter.limit)
     return Reservation(ident, tuple(wants), window_ids, limits)
-
-
-def admit_plainly(
-    states: Mapping[str, BucketState], wants: Wants, now: float, ident: int
-) -> tuple[Reservation, dict[str, BucketState]] | None:
-    """What `admit` does on copies, which it returns with the reservation, where every count stands at `now` already and has room,
-    as nearly always; None elsewhere, and for what is wrong: then `admit` says what."""
-    made: dict[str, BucketState] = {}
-    window_ids, limits = [], []
-    for key, amount in wants:
-        state = states.get(key)
-        if state is None or amount.__class__ not in _NUMBERS or not 0 <= amount <= MAX_AMOUNT:
-            return None
-        counter = state.counter
-        used = counter.used + amount
-        if used > state.ceiling or not counter.begin <= now < counter.end or now >= state.firm_until:
-            return None
-        made[key] = charged = state.copied()
-        charged.counter.used = used
-        charged.shown_until = -math.inf
-        window_ids.append(counter.window_id)
-        limits.append(counter.limit)
-    return (Reservation(ident, tuple(wants), window_ids, limits), made) if len(made) == len(wants) else None
 
 
 def settle(states: Mapping[str, BucketState], reservation: Reservation, amounts: Sequence[float]) -> list[BucketState]:
@@ -129,7 +117,7 @@ def settle(states: Mapping[str, BucketState], reservation: Reservation, amounts:
     if len(amounts) != len(wants):
         raise _permanent(f"{len(wants)} amounts were reserved and {len(amounts)} are settled; give one for each")
     for amount in amounts:
-        if amount.__class__ not in _NUMBERS or not 0 <= amount <= MAX_AMOUNT:
+        if amount.__class__ not in NUMBERS or not 0 <= amount <= MAX_AMOUNT:
             raise _nonsense(amount)
     changed = []
     for place, ((key, reserved), amount) in enumerate(zip(wants, amounts)):  # noqa: B905 - hot, lengths are checked
@@ -154,14 +142,21 @@ def headrooms_of(states: Mapping[str, BucketState], keys: Sequence[str], now: fl
     A bucket gives the same `Headroom` object until it is charged, corrected or its window ends, so that whoever keeps what he
     made of it sees by identity what has changed.
     """
-    to_note: list[str] = []
     try:
-        chosen = list(map(states.__getitem__, keys))  # in one step, as other threads may go on replacing them
-        found = [
-            state.shown if state.shown_from <= now < state.shown_until else _headroom(state, now, to_note) for state in chosen
-        ]
+        chosen = [states[key] for key in keys]
     except KeyError as exc:
-        raise _unknown(exc.args[0]) from None
+        raise unknown_bucket(exc.args[0]) from None
+    shown, to_note = shown_with([(state, state.counter.used) for state in chosen], now)
+    return [each.headroom for each in shown], to_note
+
+
+def shown_with(counts: Iterable[tuple[BucketState, float]], now: float) -> tuple[list[Shown], bool]:
+    """The same, with how long it holds, for states of which so much is used, whatever their counters say."""
+    to_note: list[str] = []
+    found = [
+        shown if (shown := state.shown).of is used and shown.since <= now < shown.until else _shown(state, used, now, to_note)
+        for state, used in counts
+    ]
     return found, bool(to_note)
 
 
@@ -174,7 +169,7 @@ def observe(states: Mapping[str, BucketState], observations: Sequence[Observatio
     check_time(now)
     for seen in observations:
         if seen.key not in states:
-            raise _unknown(seen.key)
+            raise unknown_bucket(seen.key)
         check_observation(seen)
     return [_observe(states[seen.key], seen, now) for seen in observations]
 
@@ -205,25 +200,32 @@ def learned_of(states: Iterable[BucketState]) -> dict[str, Learned]:
     return {key: Learned(key, configured, facts) for key, configured, facts in known}
 
 
-def _headroom(state: BucketState, now: float, to_note: list[str]) -> Headroom:
+def _shown(state: BucketState, used: float, now: float, to_note: list[str]) -> Shown:
     if now >= state.firm_until:
         state.limit_at(now)
-    counter, limit = state.counter, state.limit
-    if not counter.begin <= now < counter.end:
+    counter, limit, count = state.counter, state.limit, used
+    since, until = counter.begin, counter.end
+    if not since <= now < until:
+        if counter.used != used:
+            counter = counter.copied()
+            counter.used = used
         if counter.since_at(check_time(now)) != counter.since:
             to_note.append(state.key)
         counter = counter.as_of(now)
-    used, amount = counter.used, limit.amount
-    remaining = amount - used if amount > used else 0.0
-    share = remaining / amount if remaining else 0.0
-    # As `Headroom(...)` does it, in two thirds of the time: every look at every bucket makes one.
-    state.shown = shown = _made(Headroom, (state.key, limit, used, remaining, share, counter.frees_at(0.0)))
-    state.shown_from = counter.begin
-    state.shown_until = counter.end if counter.end < state.firm_until else state.firm_until
-    if used <= 0 and counter.idle():  # it looks the same until something is charged
-        state.shown_until = min(FARTHEST, state.firm_until)
+        since, until, count = counter.begin, counter.end, counter.used
+    resets_at = (counter.steady or counter.resets_at(count)) if count > 0 else None
+    if resets_at is not None:
+        until = counter.same_until(resets_at)
+    elif counter.idle():  # it looks the same until something is charged
+        until = FARTHEST
         if state.counter.window_id is None:
-            state.shown_from = -FARTHEST
+            since = -FARTHEST
+    if until > state.firm_until:
+        until = state.firm_until
+    amount = limit.amount
+    left, share = (amount - count, (amount - count) / amount) if amount > count else (0.0, 0.0)
+    found = new_tuple(Headroom, (state.key, limit, count, left, share, resets_at))
+    state.shown = shown = new_tuple(Shown, (found, since, until, used))
     return shown
 
 
@@ -235,7 +237,7 @@ def note(states: Mapping[str, BucketState], keys: Iterable[str], now: float) -> 
         state = states[key]
         since = state.counter.since_at(now)
         if since != state.counter.since:
-            state.counter.since = since
+            state.counter.since, state.counter.steady = since, None
             state.changed()
             changed.append(state)
     return changed
@@ -245,7 +247,7 @@ def redefined(known: BucketState | None, bucket: Bucket, now: float) -> BucketSt
     """The entry of `bucket` with what `known` has counted, as of `now`; an amount that was pinned stays."""
     limit = bucket.limit
     if known is not None and known.pinned:
-        limit = dataclasses.replace(limit, amount=known.counter.limit.amount, unit=known.counter.limit.unit)
+        limit = replace(limit, amount=known.counter.limit.amount, unit=known.counter.limit.unit)
     return _relimited(known, BucketState(bucket.key, counter_of(limit), known is not None and known.pinned), now)
 
 
@@ -253,7 +255,7 @@ def with_quota(known: BucketState | None, key: str, amount: float, unit: str) ->
     """The entry `key` with an amount and a unit that are pinned, in the window it had: by default a day in UTC."""
     if unit in UNITS and UNITS[unit].held:
         raise ConfigError(f"unit: an allowance of a day is not counted in {unit!r}; use one of {', '.join(COUNTED)}")
-    limit = dataclasses.replace(known.counter.limit, amount=amount, unit=unit) if known else Limit(amount, unit, "day")
+    limit = replace(known.counter.limit, amount=amount, unit=unit) if known else Limit(amount, unit, "day")
     return _relimited(known, BucketState(key, counter_of(limit), pinned=True), None)
 
 
@@ -264,7 +266,7 @@ def merged_hold(old: tuple[Hold, float] | None, new: Hold, now: float) -> tuple[
     check_time(now)
     if new.until <= now:
         return None
-    new = dataclasses.replace(new, until=min(new.until, now + LONGEST_HOLD))
+    new = replace(new, until=min(new.until, now + LONGEST_HOLD))
     kept = live_hold(*old, now) if old else None
     return kept if kept and kept[0].until >= new.until else (new, now)
 
@@ -272,12 +274,11 @@ def merged_hold(old: tuple[Hold, float] | None, new: Hold, now: float) -> tuple[
 def live_hold(hold: Hold, made: float, now: float) -> tuple[Hold, float] | None:
     """A hold made at `made` as of `now`: None once it is over, moved along where the clock stepped back before it."""
     if now < made:
-        hold, made = dataclasses.replace(hold, until=hold.until - (made - now)), now
+        hold, made = replace(hold, until=hold.until - (made - now)), now
     return (hold, made) if hold.until > now else None
 
 
-_NUMBERS = frozenset((int, float))
-_made = tuple.__new__
+_NEVER = Shown(Headroom("", Limit(0.0, "requests", "day"), 0.0, 0.0, 0.0, None), math.inf, -math.inf, None)
 
 
 def _relimited(known: BucketState | None, state: BucketState, now: float | None) -> BucketState:
@@ -325,7 +326,8 @@ def _frees(refusal: Refusal) -> float:
     return math.inf if refusal.retry_at is None else refusal.retry_at
 
 
-def _unknown(key: str) -> QuotaStoreError:
+def unknown_bucket(key: str) -> QuotaStoreError:
+    """What is raised for a key that nobody defined."""
     return _permanent(f"the quota store knows no bucket {key!r}; define it first")
 
 

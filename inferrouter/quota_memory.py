@@ -1,9 +1,9 @@
 """Keeps quota in this process's memory: exact over threads, forgotten at exit.
 
-Strategy: the bookkeeping of `quota_counting` on copies of the buckets at hand, which then take the place of the old ones in one
-step, or not at all if others were faster. No lock is held, so that an interrupt leaves nothing half counted, and a signal
-handler, a finalizer or a forked child never waits for whoever is in the middle. Must never read a clock, call back, or know of
-providers, requests or API keys.
+Strategy: the bookkeeping of `quota_plain`, or where that does not do of `quota_counting` on copies of the buckets at hand; what
+comes of it takes the place of the old counts in one step, or not at all if others were faster. No lock is held, so that an
+interrupt leaves nothing half counted, and a signal handler, a finalizer or a forked child never waits for whoever is in the
+middle. Must never read a clock, call back, or know of providers, requests or API keys.
 """
 
 from __future__ import annotations
@@ -16,11 +16,10 @@ from .cell import Cell, Version
 from .errors import QuotaStoreError
 from .frozen import shown_once_made
 from .quota import FORGET_HOLDS_S, Bucket, Headroom, Hold, Refusal, Reservation, Wants, allowance_key
-from .quota_book import Book, Seen, States
+from .quota_book import Book
 from .quota_counting import (
+    BucketState,
     admit,
-    admit_plainly,
-    headrooms_of,
     learned_of,
     live_hold,
     merged_hold,
@@ -28,16 +27,16 @@ from .quota_counting import (
     observe,
     redefined,
     settle,
+    shown_with,
+    unknown_bucket,
     with_quota,
 )
 from .quota_learned import Learned, Observation
+from .quota_plain import Counts, admit_plainly, counts_of, settle_plainly, states_of
+from .quota_seen import MOST_SEEN, Seen, worth_keeping
 
 T = TypeVar("T")
-MANY = 24
-"""Buckets from which on it pays to keep what was seen of them."""
-MOST_SEEN = 64
-"""Sets of so many buckets of which that is kept."""
-
+States = dict[str, BucketState]
 Holds = dict[str, tuple[Hold, float]]
 
 
@@ -61,56 +60,60 @@ class MemoryQuotaStore:
     def headroom(self, keys: Sequence[str], now: float) -> list[Headroom]:
         if self._closed:
             self._check_open()
-        states, number = self._book.look_as_of()
-        many = len(keys) >= MANY
+        counts, number = self._book.counts_as_of()
+        many = worth_keeping(keys)
         seen = self._seen.get(id(keys)) if many else None
         if seen is not None and seen.keys is keys and seen.since <= now < seen.until:
-            self._seen[id(keys)] = seen = seen.renewed(states, number, now)
+            self._seen[id(keys)] = seen = seen.renewed(counts.__getitem__, number, now)
             return seen
-        headrooms, to_note = headrooms_of(states, keys, now)
+        try:
+            shown, to_note = shown_with(list(map(counts.__getitem__, keys)), now)  # in one step: other threads go on
+        except KeyError as exc:
+            raise unknown_bucket(exc.args[0]) from None
         if to_note:
             self._change(keys, lambda states: note(states, keys, now))
         elif many:
-            seen = Seen.of(self._book, number, keys, headrooms, states)
+            self._book.watched = True
+            seen = Seen.of(self._book.changes, number, keys, shown)
             if seen is not None:
                 if len(self._seen) >= MOST_SEEN:
                     self._seen.clear()
                 self._seen[id(keys)] = seen
                 return seen
-        return headrooms
+        return [each.headroom for each in shown]
 
     def reserve(self, wants: Wants, now: float) -> Reservation | Refusal:
         ident = next(self._idents)
         if self._closed:
             self._check_open()
         while True:
-            states, seen = self._book.look()
-            taken = admit_plainly(states, wants, now, ident)
+            counts, seen = self._book.counts()
+            taken = admit_plainly(counts, wants, now, ident)
             if taken is not None:
-                if self._book.replace(seen, taken[1]):
+                if self._book.change(seen, taken[1]):
                     return taken[0]
                 continue
             keys = [key for key, _ in wants]
-            mine = _copied(states, keys)
+            mine = states_of(counts, keys)
             answer = admit(mine, wants, now, ident)
             if answer.__class__ is Refusal and not note(mine, keys, now):
                 return answer
-            if self._book.replace(seen, mine):
+            if self._book.change(seen, counts_of(mine)):
                 return answer
 
     def commit(self, reservation: Reservation, now: float, amounts: Sequence[float] | None = None) -> bool:
         if self._closed:
             self._check_open()
         while True:
-            states, seen = self._book.look()
+            counts, seen = self._book.counts()
             if reservation.settled:
                 return False
-            mine: States = {}
-            if amounts is not None:
-                changed = [key for (key, taken), amount in zip(reservation.wants, amounts, strict=False) if amount != taken]
-                mine = _copied(states, changed)
-                settle(mine, reservation, amounts)
-            if self._book.replace(seen, mine, reservation):
+            settled = {} if amounts is None else settle_plainly(counts, reservation, amounts)
+            if settled is None:
+                mine = states_of(counts, [key for key, _ in reservation.wants])
+                settle(mine, reservation, amounts or ())
+                settled = counts_of(mine)
+            if self._book.change(seen, settled, reservation):
                 return True
 
     def rollback(self, reservation: Reservation, now: float) -> bool:
@@ -152,12 +155,12 @@ class MemoryQuotaStore:
 
     def learned(self) -> dict[str, Learned]:
         """See `quota.Learning`."""
-        return learned_of(list(self._look()[0].values()))
+        return learned_of([state for state, _ in list(self._look()[0].values())])
 
     def pinned(self, keys: Sequence[str]) -> frozenset[str]:
         """Those of `keys` whose amount was set by `set_quota`."""
-        states, _ = self._look()
-        return frozenset(key for key in keys if key in states and states[key].pinned)
+        counts, _ = self._look()
+        return frozenset(key for key in keys if key in counts and counts[key][0].pinned)
 
     def close(self) -> None:
         self._closed = True
@@ -170,24 +173,24 @@ class MemoryQuotaStore:
 
     @shown_once_made
     def __repr__(self) -> str:
-        return f"<MemoryQuotaStore: {len(self._book.look()[0])} buckets, {len(self._holds.look()[0])} holds>"
+        return f"<MemoryQuotaStore: {len(self._book.counts()[0])} buckets, {len(self._holds.look()[0])} holds>"
 
     def _check_open(self) -> None:
         if self._closed:
             raise QuotaStoreError("the quota store is closed; make a new one")
 
-    def _look(self) -> tuple[States, Version[Any]]:
+    def _look(self) -> tuple[Counts, Version[Any]]:
         if self._closed:
             self._check_open()
-        return self._book.look()
+        return self._book.counts()
 
     def _change(self, keys: Iterable[str], work: Callable[[States], T]) -> T:
         """What `work` returns for copies of the states of `keys`, which then take the place of these."""
         while True:
-            states, seen = self._look()
-            mine = _copied(states, keys)
+            counts, seen = self._look()
+            mine = states_of(counts, keys)
             result = work(mine)
-            if self._book.replace(seen, mine):
+            if self._book.change(seen, counts_of(mine)):
                 return result
 
     def _keep_holds(self, work: Callable[[Holds], Mapping[str, tuple[Hold, float] | None]]) -> None:
@@ -196,11 +199,6 @@ class MemoryQuotaStore:
             holds, seen = self._holds.look()
             if self._holds.replace(seen, {key: held for key, held in work(holds).items() if held is not None}):
                 return
-
-
-def _copied(states: States, keys: Iterable[str]) -> States:
-    """Copies of the states of `keys`, as far as they are known."""
-    return {key: states[key].copied() for key in keys if key in states}
 
 
 def _live(holds: Holds, now: float) -> dict[str, tuple[Hold, float] | None]:

@@ -1,6 +1,7 @@
 """One open connection to a quota file, and what was read through it.
 
-Strategy: every use is one transaction; what was read stays known until another connection has written. A use that was cut off,
+Strategy: every use is one transaction; what was read stays known until another connection has written, and what was made of it
+until something of it was written here. A use that was cut off,
 by an interrupt or by a signal handler's own use, is rolled back by whoever comes next, through a new session over the same
 connection: the old one's statements fail then, so that it can change nothing any more. Must never know how counting works, nor
 wait.
@@ -8,26 +9,38 @@ wait.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
 from typing import TYPE_CHECKING, TypeVar
 
 from .own_process import PROCESS
+from .quota import Hold
 from .quota_counting import BucketState
 from .quota_file import Companions, QuotaFile
 from .quota_learned import packed
+from .quota_plain import Count
 from .quota_schema import kind_of, read_state
+from .quota_seen import Changes, Seen, note_change
 
 if TYPE_CHECKING:
     import sqlite3
 
 T = TypeVar("T")
+HoldRows = dict[str, tuple[Hold, float]]
+"""Holds as they stand in the file, each with when it was made, by key."""
 
 
 class Session:
-    """A connection in use by one at a time. `busy`: between the beginning of a transaction and its end."""
+    """A connection in use by one at a time. `busy`: between the beginning of a transaction and its end.
 
-    __slots__ = ("_companions", "_file", "_rows", "_version", "busy", "cursor", "db", "pid", "states")
+    `number`: of the last change of a state, `changes`: the keys of the last ones. `holds`: those that were read, by the identity
+    of the keys that were asked for, with these keys. `looks`: what was seen of many buckets, likewise.
+    """
+
+    __slots__ = (
+        *("_companions", "_file", "_rows", "_version", "busy", "changes", "cursor", "db", "holds", "looks", "number", "pid"),
+        "states",
+    )
 
     def __init__(self, db: sqlite3.Connection, file: QuotaFile, companions: Companions | None = None) -> None:
         self.db = db
@@ -39,6 +52,10 @@ class Session:
         self._companions = companions or file.companions()
         self._rows: dict[str, int] = {}
         self._version = 0
+        self.holds: dict[int, tuple[object, HoldRows]] = {}
+        self.looks: dict[int, Seen] = {}
+        self.number = 0
+        self.changes: Changes = {}
 
     def run(self, work: Callable[[Session], T], begin: str, looks: bool) -> T:
         """What `work` returns, done in one transaction; it is all in the file, or nothing if this raises and `end` follows.
@@ -53,7 +70,7 @@ class Session:
             self._file.check_companions(self._companions)
         version = cursor.execute("PRAGMA data_version").fetchone()[0]
         if version != self._version:  # another connection has written since
-            self.states.clear()
+            self._forget()
             self._version = version
         result = work(self)
         cursor.execute("COMMIT")
@@ -67,7 +84,7 @@ class Session:
 
             with suppress(sqlite3.Error):  # there may be nothing to roll back
                 self.cursor.execute("ROLLBACK")
-            self.states.clear()
+            self._forget()
             self._rows.clear()
             self.busy = False
 
@@ -111,11 +128,14 @@ class Session:
                 self.cursor.execute("INSERT INTO bucket (amount, kind, state, learned, key) VALUES (?, ?, ?, ?, ?)", row)
                 self._rows[state.key] = self.cursor.lastrowid or 0
             self.states[state.key] = state
+            self._note([state.key])
 
     def save(self, states: Iterable[BucketState]) -> None:
         """Write what these count."""
-        rows = [(state.counter.pack(), self._rows[state.key]) for state in states]
-        if rows:
+        changed = list(states)
+        if changed:
+            self._note([state.key for state in changed])
+            rows = [(state.counter.pack(), self._rows[state.key]) for state in changed]
             self.cursor.executemany("UPDATE bucket SET state = ? WHERE id = ?", rows)
 
     def save_learned(self, states: Iterable[BucketState]) -> None:
@@ -124,3 +144,20 @@ class Session:
         self.save(changed)
         rows = [(packed(state.learned), self._rows[state.key]) for state in changed]
         self.cursor.executemany("UPDATE bucket SET learned = ? WHERE id = ?", rows)
+
+    def count(self, key: str) -> Count:
+        """The state of `key` and what is used of it. Raises KeyError."""
+        state = self.state(key)
+        if state is None:
+            raise KeyError(key)
+        return state, state.counter.used
+
+    def _note(self, keys: Collection[str]) -> None:
+        note_change(self.changes, self.number + 1, keys)
+        self.number += 1
+
+    def _forget(self) -> None:
+        """Nothing that was read is known to be so any more."""
+        self.states.clear()
+        self.holds.clear()
+        self.number += 1  # a change of nobody knows which keys

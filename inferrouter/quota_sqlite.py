@@ -32,12 +32,15 @@ from .quota_counting import (
     observe,
     redefined,
     settle,
+    shown_with,
+    unknown_bucket,
     with_quota,
 )
 from .quota_file import QuotaFile
 from .quota_learned import Learned, Observation
 from .quota_schema import open_database
-from .quota_session import Session
+from .quota_seen import MOST_SEEN, Seen, worth_keeping
+from .quota_session import HoldRows, Session
 from .turn import Holder, Turn
 from .validation import check_choice, check_path
 
@@ -98,7 +101,9 @@ class SQLiteQuotaStore:
 
     def headroom(self, keys: Sequence[str], now: float, *, max_wait: float | None = None) -> list[Headroom]:
         def work(session: Session) -> tuple[list[Headroom], bool]:
-            return headrooms_of(session.load(keys), keys, now)
+            if not worth_keeping(keys):
+                return headrooms_of(session.load(keys), keys, now)
+            return _look_at_many(session, keys, now)
 
         headrooms, to_note = self._verb(work, "BEGIN", max_wait=max_wait)
         if to_note:
@@ -152,6 +157,7 @@ class SQLiteQuotaStore:
 
     def hold(self, key: str, until: float, reason: str, now: float, *, max_wait: float | None = None) -> None:
         def work(session: Session) -> None:
+            session.holds.clear()
             old = _holds(session.cursor, [key]).get(key)
             _keep_hold(session.cursor, key, old, merged_hold(old, Hold(key, until, reason), now))
             if next(self._held) % _PRUNE_EVERY == 0:
@@ -161,10 +167,13 @@ class SQLiteQuotaStore:
 
     def holds(self, now: float, keys: Sequence[str] | None = None, *, max_wait: float | None = None) -> dict[str, Hold]:
         def work(session: Session) -> None:
+            session.holds.clear()
             for key, held in _holds(session.cursor, list(kept)).items():
                 _keep_hold(session.cursor, key, held, live_hold(*held, now))
 
-        kept = self._verb(lambda session: _holds(session.cursor, keys), "BEGIN", max_wait=max_wait)
+        kept = self._verb(lambda session: _read_holds(session, keys), "BEGIN", max_wait=max_wait)
+        if not kept:
+            return {}
         live = {key: live_hold(*held, now) for key, held in kept.items()}
         if live != kept:  # what is over is over, and a clock's step back moves them for good
             self._tidy(work)
@@ -358,7 +367,39 @@ _FORKS: dict[int, list[tuple[Turn, Holder]]] = {}
 _INHERITED: list[Any] = []
 
 
-def _holds(cursor: sqlite3.Cursor, keys: Iterable[str] | None) -> dict[str, tuple[Hold, float]]:
+def _look_at_many(session: Session, keys: Sequence[str], now: float) -> tuple[list[Headroom], bool]:
+    """What `headrooms_of` says, and it is kept until another connection writes."""
+    seen = session.looks.get(id(keys))
+    try:
+        if seen is not None and seen.keys is keys and seen.since <= now < seen.until:
+            session.looks[id(keys)] = seen = seen.renewed(session.count, session.number, now)
+            return seen, False
+        shown, to_note = shown_with([session.count(key) for key in keys], now)
+    except KeyError as exc:
+        raise unknown_bucket(exc.args[0]) from None
+    made = None if to_note else Seen.of(session.changes, session.number, keys, shown)
+    if made is None:
+        return [each.headroom for each in shown], to_note
+    if len(session.looks) >= MOST_SEEN:
+        session.looks.clear()
+    session.looks[id(keys)] = made
+    return made, False
+
+
+def _read_holds(session: Session, keys: Sequence[str] | None) -> HoldRows:
+    """The holds of `keys`, read once as long as nobody writes one. They are not to be changed."""
+    known = session.holds.get(id(keys))
+    if known is not None and known[0] is keys:
+        return known[1]
+    found = _holds(session.cursor, keys)
+    if keys is None or keys.__class__ is tuple:  # else the keys may change
+        if len(session.holds) >= MOST_SEEN:
+            session.holds.clear()
+        session.holds[id(keys)] = keys, found
+    return found
+
+
+def _holds(cursor: sqlite3.Cursor, keys: Iterable[str] | None) -> HoldRows:
     chosen = None if keys is None else list(keys)
     if chosen is None or len(chosen) > _FEW_KEYS:
         rows = cursor.execute("SELECT key, until, reason, made FROM hold").fetchall()

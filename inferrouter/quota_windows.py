@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import struct
 from array import array
+from typing import Self
 
 from .errors import QuotaStoreError
 from .limits import Limit, check_time, window_bounds
@@ -34,9 +35,10 @@ class WindowCounter:
     `window_id`: the slot's number or the window's beginning, None before any; charges go there. `used`: all that counts as of it;
     `older`: what of that lies elsewhere. Within `begin <= now < end` (epoch seconds) nothing moves; what is charged now has
     passed at `expires_at`. `blocks`: what is charged far away. `since`: the first of the readings in a row in one merged block.
+    `steady`: what `resets_at` says while anything is used, whatever is charged here, None: ask it.
     """
 
-    __slots__ = ("begin", "blocks", "end", "expires_at", "limit", "older", "since", "used", "window_id")
+    __slots__ = ("begin", "blocks", "end", "expires_at", "limit", "older", "since", "steady", "used", "window_id")
 
     def __init__(self, limit: Limit) -> None:
         self.limit = limit
@@ -46,6 +48,7 @@ class WindowCounter:
         self.end = -math.inf
         self.blocks: Blocks = ()
         self.since: float | None = None
+        self.steady: float | None = None
 
     def as_of(self, now: float) -> WindowCounter:
         """The count as of `now`: itself if nothing moves, else a new one. Raises QuotaStoreError for an absurd time."""
@@ -67,6 +70,14 @@ class WindowCounter:
         """Epoch seconds when `amount` of what is used has passed; 0 asks for any of it, None means nothing is used."""
         raise NotImplementedError
 
+    def resets_at(self, used: float) -> float | None:
+        """`frees_at(0)` if so much is used: what differs from `used` was charged or given back where charges go now."""
+        raise NotImplementedError
+
+    def same_until(self, resets_at: float) -> float:
+        """Until when, from `begin` on, a reading shows the same, if what is used resets then and nothing is charged."""
+        return self.end
+
     def idle(self) -> bool:
         """Whether nothing is used and nothing is charged ahead, so that nothing will be used until something is charged."""
         return self.used <= 0 and (not self.blocks or self.blocks[-1][1] <= self._near()[0])
@@ -81,12 +92,12 @@ class WindowCounter:
         other.limit = limit
         return other
 
-    def copied(self) -> WindowCounter:
+    def copied(self) -> Self:
         """The same count by itself: what is charged to one is not charged to the other."""
         other = object.__new__(type(self))
         other.limit, other.window_id, other.begin, other.end = self.limit, self.window_id, self.begin, self.end
         other.used, other.older, other.expires_at = self.used, self.older, self.expires_at
-        other.blocks, other.since = self.blocks, self.since
+        other.blocks, other.since, other.steady = self.blocks, self.since, self.steady
         return other
 
     def _charge_here(self, delta: float) -> float:
@@ -137,9 +148,15 @@ class _Calendar(WindowCounter):
         self.used = self.older + own
 
     def frees_at(self, amount: float) -> float | None:
-        if self.used <= 0:
+        return self.resets_at(self.used)
+
+    def resets_at(self, used: float) -> float | None:
+        if used <= 0:
             return None
-        return self.end if self.since is None else max(self.end, self.since + self.end - self.begin)
+        if self.since is not None:
+            return max(self.end, self.since + self.end - self.begin)
+        self.steady = self.end
+        return self.end
 
     def pack(self) -> bytes:
         if self.window_id is None:
@@ -214,7 +231,7 @@ class _Rolling(WindowCounter):
                 if not after:
                     del self.slots[slot]
                 delta += before - after
-                self.packed = self.first = None
+                self.packed = self.first = self.steady = None
             if self.plain and here - SLOTS <= slot < here:
                 self.older += after - before
                 self.used += after - before
@@ -227,7 +244,7 @@ class _Rolling(WindowCounter):
         low = slot // SLOTS * SLOTS
         blocks = with_charge(self.blocks, slot, slot + 1, delta, low, low + SLOTS)
         anew = _rolling(self.limit, here, {**self.slots, here: own}, merged(blocks, *self._near()), self.since)
-        for name in ("used", "older", "blocks", "plain", "first", "packed"):
+        for name in ("used", "older", "blocks", "plain", "first", "packed", "steady"):
             setattr(self, name, getattr(anew, name))
 
     def place_of(self, now: float, refills_at: float | None) -> float | None:
@@ -248,6 +265,21 @@ class _Rolling(WindowCounter):
             self.first = self._fits_at(math.nextafter(self.used, 0)) if self.older > 0 else self.expires_at
         return self.first
 
+    def resets_at(self, used: float) -> float | None:
+        if used <= 0:
+            return None
+        if self.since is None and self.plain and (self.first is not None or self.older <= 0):
+            self.steady = self.expires_at if self.first is None else self.first  # whatever is charged here passes later
+            return self.steady
+        if used == self.used:
+            return self.frees_at(0)
+        other = self.copied()
+        other.used = used
+        found = other.frees_at(0)
+        if self.since is None and self.plain:
+            self.first = found
+        return found
+
     def pack(self) -> bytes:
         if self.window_id is None:
             return b""
@@ -258,14 +290,16 @@ class _Rolling(WindowCounter):
         head = _ROLLING.pack(int(self.window_id), self.used - self.older, _or_nan(self.since), len(self.slots))
         return head + self.packed
 
-    def copied(self) -> _Rolling:
-        other = object.__new__(_Rolling)  # all attributes in one place: a memory store copies each counter that it charges
-        other.limit, other.window_id, other.begin, other.end = self.limit, self.window_id, self.begin, self.end
-        other.used, other.older, other.expires_at = self.used, self.older, self.expires_at
-        other.blocks, other.since = self.blocks, self.since
+    def copied(self) -> Self:
+        other = super().copied()
         other.slots, other.width, other.plain = self.slots, self.width, self.plain  # `slots` is replaced, never changed
         other.first, other.packed = self.first, self.packed
         return other
+
+    def same_until(self, resets_at: float) -> float:
+        if self.blocks or not self.plain:
+            return self.end
+        return max(resets_at, self.end)  # what lies in a slot by itself until then stays so, see `quota_blocks.folded`
 
     def idle(self) -> bool:
         return self.plain and super().idle()

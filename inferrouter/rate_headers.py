@@ -10,13 +10,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
 from .error_body import duration, plain_number, seconds_until
 from .errors import MalformedResponseError
-from .frozen import frozen_value
+from .frozen import frozen_value, replace
 from .wire_json import load_json
 
 MAX_FIELDS = 200

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import field
 from typing import TYPE_CHECKING, Any, TypeAlias, TypedDict
 
 from .errors import InvalidRequestError
-from .frozen import EMPTY, freeze, frozen_value
+from .frozen import EMPTY, field, freeze, frozen_value
 
 if TYPE_CHECKING:
     from .content import Part
@@ -312,8 +311,12 @@ class ChatRequest:
     @property
     def media(self) -> frozenset[str]:
         """The kinds of media in the messages: image, audio, video, document."""
-        rich = [message for message in self.messages if isinstance(message, Message) and type(message.content) is not str]
-        return frozenset(part.kind for message in rich for part in message.parts if part.kind != "text") if rich else NO_MEDIA
+        for message in self.messages:
+            if isinstance(message, Message) and type(message.content) is not str:
+                return frozenset(
+                    part.kind for turn in self.messages for part in getattr(turn, "parts", ()) if part.kind != "text"
+                )
+        return NO_MEDIA
 
 
 @frozen_value

@@ -7,14 +7,14 @@ may hold one are dropped. Must never decide what an error costs.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from .candidates import Candidate
+from .assessment import Candidate
 from .errors import (
     ProviderError,
     ProviderUnavailableError,
 )
+from .frozen import replace
 from .secret import MASK, Secret, redact
 from .wire import contains_secret
 

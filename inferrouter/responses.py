@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import field
 from typing import Any
 
 from .errors import MalformedResponseError
-from .frozen import frozen_value, quick, shown_once_made
+from .frozen import field, frozen_value, quick, shown_once_made
 from .records import Message, NativeTurn, Routing, ToolCall, Usage
 
 NOWHERE = Routing("", "", "")

@@ -7,21 +7,23 @@ the one walk. Starts no thread, and opens no connection before the first call. M
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self, Unpack, overload
 
 from .agreement import LOOK_EVERY_S
+from .assessment import CallNeeds
 from .assumptions import Assumed, with_catalog
 from .attempt import Runtime
 from .calls import chat_operation, embed_all, embedding_name
-from .candidates import CallNeeds, find_candidates
+from .candidates import find_candidates
 from .config import Config
 from .costs import estimate_chat
 from .errors import ConfigError, InvalidRequestError, UnknownModelError, router_closed
+from .frozen import new_tuple, replace
 from .guarded_store import GuardedStore
 from .health import Health, HealthConfig
 from .meter import Clock, Meter, SystemClock, listeners_for
+from .ordering import left_out, ordered
 from .policy import Policy, policy_named
 from .provider import Provider
 from .provider_factory import missing_key_warnings, providers_for
@@ -32,7 +34,7 @@ from .router_makers import RouterMakers
 from .router_parts import check_parts, dead_steps, store_for, transport_for
 from .routes import Route, RouteTable
 from .transport_config import TransportConfig
-from .walk import left_out, ordered, walk
+from .walk import walk
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -393,7 +395,7 @@ class Router(RouterMakers):
     ) -> tuple[CallNeeds, float | None, float]:
         self._check(request, ChatRequest, name)
         deadline, max_wait = self._bounds(timeout, max_wait)
-        needs = CallNeeds(estimate_chat(request), self._config.allow_paid, request, request.media)
+        needs = new_tuple(CallNeeds, (estimate_chat(request), self._config.allow_paid, request, request.media))
         return needs, deadline, max_wait
 
     def _default_unknown(self) -> list[str]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import field
 from typing import Any
 
 from .account import CATALOG, AccountConfig
@@ -21,9 +20,9 @@ from .catalog import capabilities as known_capabilities
 from .catalog_prices import list_price
 from .config import Config
 from .content import MEDIA_KINDS
-from .costs import UNITS, Estimate, Prices, Unit, blended_price
+from .costs import UNITS, Estimate, Prices, Unit, blended_price, new_estimate
 from .errors import ConfigError, UnknownModelError
-from .frozen import EMPTY, frozen_value
+from .frozen import EMPTY, field, frozen_value
 from .guarded_store import GuardedStore
 from .limit_rows import LimitRow
 from .limits import CALENDAR, Limit
@@ -127,7 +126,7 @@ class Deployment:
         room = ceiling - estimate.input_tokens
         output = int(max(min(reserve * estimate.open_answers, room), 1))
         counted = (estimate.media, estimate.inputs, estimate.images, estimate.audio_s, estimate.open_answers)
-        made = Estimate(estimate.input_tokens, output, *counted)
+        made = new_estimate(estimate.input_tokens, output, *counted)
         self._expected = estimate, reserve, ceiling, made
         return made
 

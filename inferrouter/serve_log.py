@@ -19,7 +19,7 @@ from .meter_metrics import MetricsMeter
 from .records import Routing, Usage
 
 if TYPE_CHECKING:
-    from .candidates import Candidate
+    from .assessment import Candidate
     from .errors import Rejection
 
 KEPT = 2000

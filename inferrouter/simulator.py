@@ -12,13 +12,12 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import parse_qsl, urlsplit
 
 from .errors import ConfigError
-from .frozen import frozen_value
+from .frozen import frozen_value, replace
 from .secret import Secret
 from .simulator_anthropic import AnthropicWire
 from .simulator_gemini import GeminiWire

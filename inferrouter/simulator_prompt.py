@@ -11,10 +11,9 @@ import json
 import re
 import threading
 from collections.abc import Mapping
-from dataclasses import field
 from typing import Any, Literal
 
-from .frozen import frozen_value
+from .frozen import field, frozen_value
 
 Finish = Literal["stop", "length", "sequence", "calls"]
 

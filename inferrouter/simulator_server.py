@@ -12,12 +12,11 @@ import socket
 import sys
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from socketserver import TCPServer
 from typing import Any, Literal
 
-from .frozen import frozen_value
+from .frozen import field, frozen_value
 from .simulator_prompt import Texts
 from .simulator_wire import Exchange, ScriptedResponse, Wire
 

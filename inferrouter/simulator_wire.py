@@ -12,10 +12,9 @@ import binascii
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import field
 from typing import Any, Literal, Protocol
 
-from .frozen import frozen_value
+from .frozen import field, frozen_value
 from .secret import Secret
 from .simulator_prompt import Answer, Media, Prompt, Texts
 

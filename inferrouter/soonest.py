@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from .candidates import CallNeeds, Candidate, Instant, assess, outage_places, outage_rejection
+from .assessment import CallNeeds, Candidate, Instant, assess, outage_places, outage_rejection
 from .dry_run import unfit
 from .errors import InferRouterError, Rejection
 from .guarded_store import LOOK_S, GuardedStore

@@ -11,8 +11,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from .agreement import UNLIMITED
+from .assessment import Candidate, Instant
 from .bound_account import BoundAccount
-from .candidates import Candidate, Instant
 from .costs import UNITS
 from .errors import Rejection
 from .frozen import FrozenDict, frozen_value

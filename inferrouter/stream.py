@@ -15,9 +15,9 @@ from threading import get_ident
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
+from .assessment import CallNeeds
 from .attempt import LiveAttempt, Operation
 from .calls import estimated, usage_of
-from .candidates import CallNeeds
 from .costs import Estimate, answers_wanted, estimate_text
 from .errors import InferRouterError, MalformedResponseError, ProviderError, StreamInterruptedError
 from .failure_table import UNKNOWN_OUTCOME, error_from_fault, failure_of

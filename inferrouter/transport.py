@@ -2,7 +2,7 @@
 
 Strategy: `send` returns when the head of the answer is in; the body is then read in one bounded loop, at once or piece by piece,
 and a connection goes back to the pool only at the body's exact end. Nothing is followed, decoded or sent twice. Keys are in the
-clear only below this module, and no frame that holds one is left in a traceback. Sockets, TLS and urllib load with the first
+clear only below this module, and no frame that holds one is left in a traceback. Sockets and TLS load with the first
 request. Must never know providers, accounts or quota.
 """
 
@@ -19,7 +19,6 @@ from .wire import RequestPhase, Stop, WireFault, WireRequest, fault_from
 
 if TYPE_CHECKING:
     import ssl
-    import urllib.request
 
     from .connections import Pool
     from .http_head import Response
@@ -103,10 +102,10 @@ class Transport:
 
     def _load(self) -> _Parts:
         from .connections import Pool
-        from .http_opener import PooledHandler, build_opener, prepare
+        from .http_opener import PooledHandler, open_with, prepare
 
         pool = Pool(self._idle_s, self._per_host, self._clock)
-        made = _Parts(prepare, build_opener(PooledHandler(pool, self._ssl_context, self._ca_file, self._clock)), pool)
+        made = _Parts(prepare, open_with(PooledHandler(pool, self._ssl_context, self._ca_file, self._clock)), pool)
         parts = self._loaded.setdefault(None, made)  # of threads that come at once, the first one's
         if self._closed:  # while this first call was on its way: nothing may be kept
             parts.pool.close()
@@ -231,6 +230,8 @@ class WireReply:
         if self._left is not None and self._left > cap:
             self.abort()
             return WireFault("too_large", f"the answer announces more than {cap} bytes")
+        if self._left:
+            return self._piece(whole=True)
         pieces: list[bytes] = []
         size = 0
         while piece := self._piece():
@@ -241,12 +242,10 @@ class WireReply:
             if size > cap:
                 self.abort()
                 return WireFault("too_large", f"the answer is larger than {cap} bytes")
-            if self._left == 0:
-                break
-        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        return b"".join(pieces)
 
-    def _piece(self) -> bytes | WireFault:
-        """The next piece, b"" at the end, or what went wrong; after that the connection is closed."""
+    def _piece(self, whole: bool = False) -> bytes | WireFault:
+        """The next piece, b"" at the end, or what went wrong; after that the connection is closed. `whole`: all that is left."""
         if self._body_fault is not None:
             self.abort()
             return self._body_fault
@@ -255,7 +254,7 @@ class WireReply:
         if self._pid != PROCESS.pid:  # whoever reads takes it from the parent
             return WireFault("cut", "the answer belongs to the process that asked for it")
         try:
-            return self._next()
+            return self._next(whole)
         except Exception as exc:
             self.abort()
             return fault_from(exc, self._phase, self._sent_headers)
@@ -263,11 +262,11 @@ class WireReply:
             self.abort()
             raise
 
-    def _next(self) -> bytes:
-        piece = self._response.read1(_PIECE)
+    def _next(self, whole: bool) -> bytes:
+        piece = self._response.read(self._left) if whole else self._response.read1(_PIECE)
         if self._left is not None:
             self._left -= len(piece)
-            if not piece and self._left:
+            if self._left and (whole or not piece):
                 raise WireFault("cut", f"the answer of {self._phase.host} ends {self._left} bytes too early")
         if not piece or self._left == 0:
             self._finish()
@@ -295,12 +294,12 @@ class _Parts(NamedTuple):
     """What loads with the first request."""
 
     prepare: Callable[[WireRequest, float, bool, bool, Stop | None], OutgoingRequest]
-    opener: urllib.request.OpenerDirector
+    open: Callable[[OutgoingRequest], OpenResponse]
     pool: Pool
 
 
 def _open(parts: _Parts, request: WireRequest, outgoing: OutgoingRequest, stream_limit: int) -> WireReply:
-    answer: OpenResponse = parts.opener.open(outgoing)
+    answer = parts.open(outgoing)
     reply = WireReply(answer, request, outgoing.phase, parts.pool, stream_limit, outgoing.stop)
     try:
         reply._body_fault = _body_fault(reply.headers, answer.response)

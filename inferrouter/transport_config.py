@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from dataclasses import field
 from typing import TYPE_CHECKING
 
-from .frozen import frozen_value
+from .frozen import field, frozen_value
 from .validation import check_number, describe_type
 
 if TYPE_CHECKING:

@@ -47,7 +47,8 @@ def check_bool(value: object) -> str | None:
 
 
 def matches(name: str, pattern: str) -> bool:
-    """Whether `name` fits `pattern` as in the shell, case included. Stars alone need no regex, whose compiling is dear."""
+    """Whether `name` fits `pattern` as in the shell, case included. Stars alone need no regex, whose compiling is dear, nor does
+    a name that begins otherwise."""
     if _WILD.isdisjoint(pattern):
         first, *others = pattern.split("*")
         if not others:
@@ -60,6 +61,8 @@ def matches(name: str, pattern: str) -> bool:
                 return False
             place += len(part)
         return name.startswith(first) and name.endswith(last) and place + len(last) <= len(name)
+    if not name.startswith(pattern.partition("[")[0].partition("?")[0].partition("*")[0]):
+        return False
     from fnmatch import fnmatchcase
 
     return fnmatchcase(name, pattern)

@@ -17,7 +17,7 @@ from .errors import InferRouterError, Rejection, router_closed
 from .meter import Clock
 
 if TYPE_CHECKING:
-    from .candidates import Candidate
+    from .assessment import Candidate
 
 
 class CallCancelledError(InferRouterError):

@@ -12,15 +12,15 @@ import math
 from collections.abc import Sequence
 from typing import Generic, TypeVar
 
+from .assessment import Candidate, limit_rejection, outage_places, outage_rejection
 from .attempt import LiveAttempt, Operation, Runtime
-from .candidates import Assessment, Candidate, limit_rejection, outage_places, outage_rejection
+from .candidates import Found
 from .costs import Estimate
 from .errors import (
     AllCandidatesFailedError,
     Attempt,
     AttemptTimeoutError,
     AuthenticationError,
-    ConfigError,
     ContextWindowError,
     InferRouterError,
     ModelNotFoundError,
@@ -45,7 +45,7 @@ from .failure_table import (
 )
 from .first_look import look_for
 from .health import Verdict
-from .policy import OWN_POLICIES, Policy, sticky
+from .ordering import left_out, ordered
 from .quota import Refusal
 from .routes import Route, route_over
 from .spend_caps import void_cap
@@ -100,43 +100,6 @@ def walk(route: Route, operation: Operation[T], runtime: Runtime) -> T:
         raise
     finally:
         turn.end()
-
-
-def ordered(policy: Policy, candidates: Sequence[Candidate], session: str | None = None) -> list[Candidate]:
-    """What `policy` makes of `candidates`, each once; what it invents is left out. Raises `ConfigError` if it fails.
-
-    `session`: a conversation that is kept where it is, see `policy.sticky`.
-    """
-    if len(candidates) < 2 and type(policy) in OWN_POLICIES:
-        return list(candidates)
-    queue = _selected(policy, candidates) if candidates else []
-    return queue if session is None or len(queue) < 2 else sticky(session, queue, policy)
-
-
-def _selected(policy: Policy, candidates: Sequence[Candidate]) -> list[Candidate]:
-    if type(policy) in OWN_POLICIES:
-        return list(policy.select(candidates))
-    try:
-        answer = list(policy.select(list(candidates)))
-        if len(answer) == 1 and answer[0] is candidates[0]:
-            return answer
-        chosen = dict.fromkeys(map(id, answer))
-    except Exception as exc:
-        name = type(policy).__name__
-        raise ConfigError(f"policy: {name}.select raised {type(exc).__name__}; mend it or use another") from exc
-    known = {id(candidate): candidate for candidate in candidates}
-    return [known[place] for place in chosen if place in known]
-
-
-def left_out(candidates: Sequence[Candidate], queue: Sequence[Candidate]) -> list[Rejection]:
-    """A rejection for each of `candidates` that the policy did not put into `queue`."""
-    if len(queue) == len(candidates):
-        return []
-    return [
-        Rejection(each.provider, each.account_id, each.model, "left out by the policy", None, "policy")
-        for each in candidates
-        if each not in queue
-    ]
 
 
 def _fits_smaller(refusal: Refusal, estimate: Estimate) -> bool:
@@ -440,7 +403,7 @@ class _Round(Generic[T]):
     def _may_pay(self, candidate: Candidate) -> bool:
         return candidate.deployment.bound.account.paid_enabled and self.operation.needs.allow_paid
 
-    def _look(self, route: Route, first: bool = False) -> Assessment:
+    def _look(self, route: Route, first: bool = False) -> Found:
         runtime, wait = self.runtime, self.operation.store_wait(self.runtime.clock)
         return look_for(route, self.operation.needs, runtime.ledger, runtime.health, runtime.now(), wait, first)
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
-from .frozen import frozen_value, shown_once_made
+from .frozen import frozen_value, quick, shown_once_made
 from .secret import Secret
 from .validation import check_url
 
@@ -34,6 +34,9 @@ class WireRequest:
     def __repr__(self) -> str:
         address = self.url.partition("?")[0] if check_url(self.url, allow_http=True) is None else "(unusable URL)"
         return f"WireRequest({self.method} {address}, {len(self.headers)} headers, {len(self.body)} bytes)"
+
+
+new_request = quick(WireRequest)
 
 
 class Stop(Protocol):

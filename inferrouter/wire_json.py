@@ -124,6 +124,8 @@ def read_vector(values: Any, what: str) -> tuple[float, ...]:
 
 def tokens(value: Any) -> int:
     """A token count as a server wrote it, at most `MOST_MARKS`; anything but a number above 0 (a bool, a string, None) is 0."""
+    if type(value) is int and 0 <= value <= MOST_MARKS:
+        return value
     if type(value) is int or (type(value) is float and value < 1e15):
         return int(min(value, MOST_MARKS)) if value > 0 else 0
     return 0

@@ -12,7 +12,7 @@ from typing import Any
 
 from tests import ir, part
 
-candidates, costs = part("candidates"), part("costs")
+assessment, candidates, costs = part("assessment"), part("candidates"), part("costs")
 health, guarded_store, quota, routes = part("health"), part("guarded_store"), part("quota"), part("routes")
 
 NOON = 1_768_478_400.0
@@ -229,8 +229,8 @@ class Fixture:
         self, name: str = "p/m", estimate: tuple[int, int] = (10, 20), paid: bool = False, request: Any = None
     ) -> Any:
         media = request.media if request is not None else frozenset()
-        needs = candidates.CallNeeds(costs.Estimate(*estimate), paid, request, media)
-        return candidates.find_candidates(self.route(name), needs, self.ledger, self.health, candidates.Instant(NOW, 0.0))
+        needs = assessment.CallNeeds(costs.Estimate(*estimate), paid, request, media)
+        return candidates.find_candidates(self.route(name), needs, self.ledger, self.health, assessment.Instant(NOW, 0.0))
 
     def used(self, key: str, amount: float) -> None:
         """Use `amount` of the bucket `key` up."""

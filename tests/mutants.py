@@ -44,6 +44,7 @@ SWEEP = "test_secrets.Sweeping.test_no_trouble_shows_a_key"
 CUTS = "test_resources.Bounds.test_cut_at_every_byte"
 AS_TEXT = '[line.encode("latin-1") for line in (data.decode("latin-1") + "x").splitlines()]; lines[-1] = lines[-1][:-1]'
 HOLD_CR = 'if data[-1] == 13:\n                self._head, data = b"\\r", data[:-1]\n'
+BOOK = ("test_quota_book",)
 POOL = ("test_pool",)
 MUTANTS = (
     Mutant("text's own line ends in a stream", "sse", 'lines = data.split(b"\\n")', f"lines = {AS_TEXT}", ("test_sse",)),
@@ -77,16 +78,16 @@ MUTANTS = (
     Mutant(
         "redirect handler",
         "http_opener",
-        "    opener.add_handler(handler)\n",
-        "    opener.add_handler(handler)\n    opener.add_handler(urllib.request.HTTPRedirectHandler())\n",
+        "    opener.add_handler(ours)\n",
+        "    opener.add_handler(ours)\n    opener.add_handler(urllib.request.HTTPRedirectHandler())\n",
         ("test_transport.Opener",),
     ),
     Mutant("redirects are answers", "transport", "if 300 <= status < 400:", "if False:", ("test_transport_faults.Heads",)),
     Mutant(
         "keys in headers that travel on",
         "http_opener",
-        "outgoing.unredirected_hdrs = _plain_headers(",
-        "outgoing.headers = _plain_headers(",
+        "        self.headers: dict[str, str] = {}  # what",
+        "        self.headers = {name: key.reveal() for name, key in checked.secrets}  # what",
         ("test_secrets.Headers",),
     ),
     Mutant(
@@ -165,15 +166,29 @@ MUTANTS = (
         'UNKNOWN_OUTCOME = FailureRule(charge="nothing"',
         ("test_walk_table.Failures", "test_failure_table"),
     ),
-    Mutant("plainly admitted beyond the limit", "quota_counting", "if used > state.ceiling or not", "if not", ("test_quota",)),
+    Mutant("plainly admitted beyond the limit", "quota_plain", "if used > state.ceiling or not", "if not", ("test_quota",)),
     Mutant(
         "plainly admitted by an old window",
-        "quota_counting",
+        "quota_plain",
         "or not counter.begin <= now < counter.end or",
         "or",
         ("test_quota",),
     ),
-    Mutant("plainly charged, not shown", "quota_counting", "        charged.shown_until = -math.inf\n", "", ("test_quota",)),
+    Mutant(
+        "plainly charged, not shown",
+        "quota_counting",
+        "(shown := state.shown).of is used and",
+        "(shown := state.shown)[0] and",
+        ("test_quota",),
+    ),
+    Mutant(
+        "plainly settled in another window",
+        "quota_plain",
+        "or counter.window_id != reservation.window_ids[place]",
+        "",
+        ("test_quota",),
+    ),
+    Mutant("plainly given back too much", "quota_plain", "used < counter.older or", "", ("test_quota",)),
     Mutant("commits twice", "quota_memory", "if reservation.settled:", "if False:", ("test_quota",)),
     Mutant(
         "no pid check in the pool",
@@ -320,12 +335,24 @@ MUTANTS = (
     Mutant(
         "a step between look and change",
         "quota_book",
-        "if not self._newest.replace(seen, entry):",
-        "if not self._newest.replace(self._newest.look()[1], entry):",
+        "if not self.replace(seen, entry):",
+        "if not self.replace(self.look()[1], entry):",
         ("test_interrupts", "test_quota"),
     ),
-    Mutant("changes are not passed on", "quota_book", "keys.update(self._changed[number])", "pass", ("test_quota_book",)),
-    Mutant("looks of other times", "quota_book", " or earlier._origin is not self._origin", "", ("test_quota_book",)),
+    Mutant("a look outlasts what lies ahead", "quota_windows", "self.blocks or not self.plain:", "False:", ("test_quota_book",)),
+    Mutant(
+        "what is given back still resets",
+        "quota_windows",
+        "self.first = self.steady = None",
+        "self.first = None",
+        ("test_limits",),
+    ),
+    Mutant("a look outlasts what passes", "quota_windows", "max(resets_at, self.end)", "resets_at + 1", ("test_quota_book",)),
+    Mutant("a file's charges are not passed on", "quota_session", "self._note([state.key for state in changed])", "pass", BOOK),
+    Mutant("a file's holds stay as they were", "quota_sqlite", "session.holds.clear()\n            old", "old", BOOK),
+    Mutant("what others wrote is not read", "quota_session", "        self.number += 1  # a", "        # a", BOOK),
+    Mutant("changes are not passed on", "quota_seen", "keys.update(self._changes[number])", "pass", ("test_quota_book",)),
+    Mutant("looks of other times", "quota_seen", " or earlier._origin is not self._origin", "", ("test_quota_book",)),
     Mutant("a child settles", "attempt", "if self._ended or self._pid != PROCESS.pid:", "if self._ended:", ("test_forks",)),
     Mutant("a child reads", "transport", "if self._pid != PROCESS.pid:  # whoever", "if False:  # whoever", ("test_forks",)),
     Mutant(
@@ -350,12 +377,12 @@ MUTANTS = (
         "    if False:",
         ("test_secrets.NoAnswer.test_plain_proxies",),
     ),
-    Mutant("busy accounts are kept", "candidates", "in busy | kept.busy:", "in busy:", ("test_kept_assessments",)),
-    Mutant("holds that end are kept", "candidates", "{*holds, *kept.holds}", "{*holds}", ("test_kept_assessments",)),
+    Mutant("busy accounts are kept", "kept_assessments", "in busy | kept.busy:", "in busy:", ("test_kept_assessments",)),
+    Mutant("holds that end are kept", "kept_assessments", "{*holds, *kept.holds}", "{*holds}", ("test_kept_assessments",)),
     Mutant(
         "a charge leaves the headroom",
         "quota_counting",
-        "state.shown_until = -math.inf\n        counter",
+        "state.changed()\n        counter",
         "counter",
         ("test_quota",),
     ),
@@ -446,7 +473,7 @@ MUTANTS = (
     Mutant("limits are assumed over stated ones", "assumptions", "account.limits is UNSTATED and", "", ("test_assumptions",)),
     Mutant(
         "an unpriced model under a cap",
-        "candidates",
+        "assessment",
         "account.prices == CATALOG and DOLLARS in",
         "DOLLARS in ()",
         ("test_assumptions",),
@@ -473,7 +500,7 @@ MUTANTS = (
         'if False:\n            self.runtime.say(f"cap',
         CAPS,
     ),
-    Mutant("a limit that is spent too is forgotten", "candidates", "return last.resets_at, f", "return back, f", WAITS),
+    Mutant("a limit that is spent too is forgotten", "assessment", "return last.resets_at, f", "return back, f", WAITS),
     Mutant("a hold hides a full limit", "soonest", "first.code not in RESTS or", "True or", WAITS),
     Mutant("a probe that was not made counts", "walk", "if refused is not None and outages:", "if False:", ("test_outage",)),
     Mutant("every batch waits anew", "calls", "max(max_wait - sum(waits), 0.0)", "max_wait", WAITS),

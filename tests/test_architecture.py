@@ -27,8 +27,8 @@ tools       validation spelling costs answer_sizes limits notices events meter m
 outside     spend_caps limit_rows account wire transport_config config config_file
 outside     catalog_providers catalog_models catalog_prices catalog
 outside     http_head connections http_opener transport policy outage health
-ledger      quota_blocks quota_learned quota quota_windows quota_counting quota_book quota_memory quota_file
-ledger      quota_schema quota_session quota_sqlite
+ledger      quota_blocks quota_learned quota quota_windows quota_counting quota_plain quota_seen quota_book quota_memory
+ledger      quota_file quota_schema quota_session quota_sqlite
 ledger      quota_raw quota_mirror quota_lanes quota_exchange quota_remote_buckets quota_remote
 ledger      quota_redis_lua quota_redis quota_postgres_sql quota_postgres quota_url
 ledger      guarded_store
@@ -38,7 +38,8 @@ dialects    openai_request openai_reply openai_stream provider_openai
 dialects    gemini_request gemini_reply provider_gemini
 dialects    anthropic_request anthropic_reply provider_anthropic provider_mock
 dialects    openai_server anthropic_server responses_server
-who-may     provider_factory assumptions environment agreement bound_account routes candidates first_look
+who-may     provider_factory assumptions environment agreement bound_account routes
+who-may     assessment kept_assessments candidates first_look ordering
 walk        dry_run soonest redaction failure_table learning call_events waiting waiting_line attempt waiting_turn walk
 operations  calls stream_end stream
 jobs        map_errors map_crew map_pacing map_serving map_workers mapping capacity

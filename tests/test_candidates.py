@@ -8,7 +8,7 @@ from typing import Any
 from tests import part
 from tests.fakes import MIDNIGHT, NOW, FakeProvider, Fixture, an_account
 
-candidates, content, costs, health = part("candidates"), part("content"), part("costs"), part("health")
+assessment, content, costs, health = part("assessment"), part("content"), part("costs"), part("health")
 records, tool = part("records"), part("tool")
 
 PRICES = {"cost_per_input_token": 0.01, "cost_per_output_token": 0.02}
@@ -180,11 +180,11 @@ class FreeOrPaid(unittest.TestCase):
         estimate = costs.Estimate(10, 20)
         hard = (("a/rpm", 1), ("a/tpm", 30))
         (free,) = Fixture(an_account(daily_free=3, **settings)).find_candidates(paid=True).candidates
-        self.assertEqual(candidates.amounts_needed(free, estimate), (("a/allowance", 1), *hard))
+        self.assertEqual(assessment.amounts_needed(free, estimate), (("a/allowance", 1), *hard))
         (paid,) = Fixture(an_account(**settings)).find_candidates(paid=True).candidates
-        self.assertEqual(candidates.amounts_needed(paid, estimate), (*hard, ("a/spend", 0.5)))
+        self.assertEqual(assessment.amounts_needed(paid, estimate), (*hard, ("a/spend", 0.5)))
         (bare,) = Fixture(an_account()).find_candidates().candidates
-        self.assertEqual(candidates.amounts_needed(bare, estimate), ())
+        self.assertEqual(assessment.amounts_needed(bare, estimate), ())
 
 
 class Live(unittest.TestCase):

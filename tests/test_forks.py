@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import signal
+import sys
 import tempfile
 import threading
 import unittest
@@ -46,8 +47,11 @@ def mock_router(**parts: Any) -> Any:
 @unittest.skipUnless(hasattr(os, "fork"), "no fork here")
 class AmongThreads(unittest.TestCase):
     def busy(self, work: Callable[[], object], count: int = 3) -> None:
-        """Do `work` over and over in other threads until the test's end."""
+        """Do `work` over and over in other threads until the test's end. They take turns often: a fork finds them anywhere, and
+        does not wait for its turn for long."""
         stop = threading.Event()
+        self.addCleanup(sys.setswitchinterval, sys.getswitchinterval())
+        sys.setswitchinterval(0.0005)
 
         def go() -> None:
             while not stop.is_set():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import threading
 import unittest
 from collections.abc import Callable
@@ -204,7 +205,15 @@ class Replay(unittest.TestCase):
 
 class Waiting(unittest.TestCase):
     def test_only_a_store_that_can_be_told_so_is_told_how_long_to_wait(self) -> None:
-        """`max_wait` and `keys` reach the methods that name them; a store of the protocol's first days is asked as ever."""
+        """`max_wait` and `keys` reach the methods that name them, decorated or not; a store of the protocol's first days is asked
+        as ever."""
+
+        def decorated(method: Any) -> Any:
+            @functools.wraps(method)
+            def asked(*args: Any, **options: Any) -> Any:
+                return method(*args, **options)
+
+            return asked
 
         class Patient(part("quota_memory").MemoryQuotaStore):  # type: ignore[misc]  # the base is a module's member
             waits: ClassVar[list[object]] = []
@@ -213,6 +222,7 @@ class Waiting(unittest.TestCase):
                 self.waits.append(max_wait)
                 return super().reserve(wants, now)
 
+            @decorated
             def commit(self, reservation: Any, now: float, amounts: Any = None, max_wait: float | None = None) -> Any:
                 self.waits.append(max_wait)
                 return super().commit(reservation, now, amounts)

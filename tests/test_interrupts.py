@@ -17,10 +17,12 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from tests import LONG, ir
+from tests import LONG, ir, part
 from tests.fakes import HELLO, FakeClock, account, alias_of, streamed, unary
 from tests.interrupts import Stepper, steps_of
 
+limits, quota = part("limits"), part("quota")
+NOW = 1_800_000_000.0
 POINTS = 40 if LONG else 16
 """How many points of each kind of call are tried here."""
 
@@ -206,6 +208,26 @@ class InTheMidst(unittest.TestCase):
         """A call in the midst of a call, at any bytecode of it, over the store in memory and with a meter that counts."""
         for name in CALLS:
             self.between(Fixture(meter=ir.MetricsMeter()), name)
+
+    def test_a_charge(self) -> None:
+        """A charge in the midst of another, or of a settlement, at every bytecode of it: each counts once."""
+        keys = ("one", "two")
+        for settles in (False, True):
+            store = ir.MemoryQuotaStore()
+            store.define([quota.Bucket(key, limits.Limit(10**6, "tokens", "day")) for key in keys], NOW)
+
+            def charge(amount: float, store: Any = store) -> Any:
+                return store.reserve([(key, amount) for key in keys], NOW)
+
+            at, ended, expected = 1, False, 0.0
+            while not ended:
+                taken = charge(8.0) if settles else None
+                work = partial(store.commit, taken, NOW, [3.0, 3.0]) if settles else partial(charge, 3.0)
+                cut = Stepper(work, at, partial(charge, 1.0))
+                ended, at = not cut.place, at + 1
+                expected += 3.0 + (not ended)
+                self.assertEqual([each.used for each in store.headroom(keys, NOW)], [expected] * 2, cut.place)
+            self.assertGreater(at, 100)
 
     def test_in_a_file(self) -> None:
         """The same over a file, in whose transaction it may come: that one is rolled back, and begun anew."""

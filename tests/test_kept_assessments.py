@@ -13,7 +13,8 @@ from unittest import mock
 from tests import ir, part, rounds
 from tests.fakes import MIDNIGHT, NOW, Fixture, an_account
 
-candidates, costs, quota, records = part("candidates"), part("costs"), part("quota"), part("records")
+assessment, candidates, costs, quota, records = map(part, ("assessment", "candidates", "costs", "quota", "records"))
+kept_assessments = part("kept_assessments")
 routes = part("routes")
 Verdict = part("health").Verdict
 
@@ -72,8 +73,8 @@ class Kept(unittest.TestCase):
             estimate = costs.Estimate(dice.choice((5, 40, 200)), dice.choice((1, 60, 400)))
             request = dice.choice((None, records.ChatRequest("x"), PICTURE, TOOLS))
             media = request.media if request is not None else frozenset()
-            needs = candidates.CallNeeds(estimate, dice.random() < 0.7, request, media)
-            instant = candidates.Instant(now, mono)
+            needs = assessment.CallNeeds(estimate, dice.random() < 0.7, request, media)
+            instant = assessment.Instant(now, mono)
             found = candidates.find_candidates(route, needs, fixture.ledger, fixture.health, instant)
             with mock.patch.object(candidates, "MANY", 10**9):
                 plain = candidates.find_candidates(route, needs, fixture.ledger, fixture.health, instant)
@@ -81,7 +82,7 @@ class Kept(unittest.TestCase):
             action = dice.random()
             if action < 0.5 and found.candidates:
                 chosen = dice.choice(found.candidates)
-                wants = candidates.amounts_needed(chosen, estimate)
+                wants = assessment.amounts_needed(chosen, estimate)
                 taken = fixture.ledger.reserve(wants, now) if wants else None
                 if not isinstance(taken, quota.Refusal):
                     running.append((taken, fixture.health.acquire(chosen.account_id, mono)))
@@ -121,11 +122,11 @@ class Kept(unittest.TestCase):
     def test_only_what_changed_is_assessed(self) -> None:
         """Of 100 accounts a second look assesses none again, and after a call only the one that served."""
         fixture = Fixture(*(an_account(f"a{number}", daily_free=100, quota_unit="requests") for number in range(100)))
-        route, needs = fixture.route(), candidates.CallNeeds(costs.Estimate(10, 20), False)
+        route, needs = fixture.route(), assessment.CallNeeds(costs.Estimate(10, 20), False)
 
         def look() -> int:
-            with mock.patch.object(candidates, "assess", wraps=candidates.assess) as assess:
-                instant = candidates.Instant(NOW, 0.0)
+            with mock.patch.object(kept_assessments, "assess", wraps=assessment.assess) as assess:
+                instant = assessment.Instant(NOW, 0.0)
                 candidates.find_candidates(route, needs, fixture.ledger, fixture.health, instant)
                 return int(assess.call_count)
 

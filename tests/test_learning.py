@@ -367,7 +367,7 @@ class Hostile(Learns):
         chance = random.Random(11)
         limits = {"rpm": 20, "rpd": 1000, "tpm": 6000, "tpd": 10**6}
         count = int(os.environ.get("INFERROUTER_FUZZ", rounds(1000, 400)))
-        learning, guarded, candidates = part("learning"), part("guarded_store"), part("candidates")
+        learning, guarded, assessment = part("learning"), part("guarded_store"), part("assessment")
         router, noted = None, 0
         for number in range(count):
             if number % 500 == 0:
@@ -375,7 +375,7 @@ class Hostile(Learns):
                 found = router.explain(HI).candidates[0]
                 learner = learning.Learner(guarded.GuardedStore(router._ledger.store), router._runtime.health)
             self.clock.advance(chance.choice((0.0, 0.1, 7.0)))
-            now = candidates.Instant(self.clock.time(), self.clock.monotonic())
+            now = assessment.Instant(self.clock.time(), self.clock.monotonic())
             before = {name: limit.remaining for name, limit in self.limits(router).items()}
             headers = hostile(chance)
             if chance.random() < 0.7:

@@ -71,8 +71,8 @@ class ContractTest(unittest.TestCase):
 
             def reserve(self, wants: Any, now: float) -> Any:
                 if now < self.last:
-                    for key, state in self._book._states.items():
-                        self._book._states[key] = counting.BucketState(key, windows.counter_of(state.limit))
+                    for key, (state, _) in self._book._counts.items():
+                        self._book._counts[key] = counting.BucketState(key, windows.counter_of(state.limit)), 0.0
                 self.last = now
                 return super().reserve(wants, now)
 
@@ -91,8 +91,8 @@ class ContractTest(unittest.TestCase):
                 store.define([quota.Bucket("k", limit)], NOON)
                 for now in (NOON, NOON + 30, NOON + 90_000):
                     store.commit(store.reserve([("k", 2)], now), now, [1])
-                state = store._look()[0]["k"]
-                other = state.copied()
+                state = store._look()[0]["k"][0]
+                other = state.copied(state.counter.used)
                 for one, two in ((state, other), (state.counter, other.counter)):
                     names = [name for kind in type(one).__mro__ for name in getattr(kind, "__slots__", ()) if name != "counter"]
                     self.assertEqual([getattr(one, name) for name in names], [getattr(two, name) for name in names])

@@ -71,7 +71,7 @@ class Full(Served):
 
     def test_a_full_room(self) -> None:
         """Larger bodies get a 503 in their dialect's shape that says when to come back, small ones are served, and then all."""
-        with unittest.mock.patch.object(http, "BODY_S", 0.2):
+        with unittest.mock.patch.object(http, "BODY_S", 0.1):
             holder = self.hold()
             for path, kind in (("/v1/chat/completions", "server_error"), ("/v1/messages", "api_error")):
                 for request in (
@@ -111,7 +111,7 @@ class Full(Served):
         with self.connect() as sock:
             sock.sendall(post(large()))
             self.until(lambda: self.server._bodies._line, "it waits")
-            self.server.stop(1.0)
+            self.server.stop(0.4)
             self.assertIn(b" 503 ", drained(sock))
         self.assertEqual(self.server._open, {})
 

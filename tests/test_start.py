@@ -6,6 +6,7 @@ import ast
 import contextlib
 import copy
 import dataclasses
+import inspect
 import io
 import pickle
 import pydoc
@@ -13,12 +14,14 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import traceback
 import typing
 import unittest
 from pathlib import Path
 from typing import Any
 
 from tests import ir, part
+from tests.servers import environment
 
 PACKAGE = Path(str(ir.__file__)).parent
 frozen = part("frozen")
@@ -111,7 +114,25 @@ class Loading(unittest.TestCase):
         ):
             self.assertNotIn(f"{PACKAGE.name}.{name}", loaded)
         dear = {"logging", "hmac", "random", "difflib", "pathlib", "http.client", "ssl", "sqlite3", "zoneinfo"}
+        dear |= {"dataclasses", "inspect"}
         self.assertEqual(loaded & dear, set())
+
+    def test_a_first_call_asks_urllib_where_a_proxy_is_named(self) -> None:
+        """A call loads neither `dataclasses` nor `urllib.request`, which load much; where the environment names a proxy it asks
+        urllib for it."""
+        script = (
+            "account = ir.AccountConfig('own', 'a', base_url='http://127.0.0.1:9/v1', dialect='openai')\n"
+            "with ir.Router(ir.Config(accounts=[account], default_model='own/m')) as router:\n"
+            "    try: router.chat_completion(ir.ChatRequest('hi'))\n"
+            "    except ir.AllCandidatesFailedError: pass"
+        )
+        asks = sys.platform in ("darwin", "win32")  # there the system may name one
+        for variables, named in (({}, False), ({"All_Proxy": ""}, True), ({"https_proxy": "http://127.0.0.1:1"}, True)):
+            with self.subTest(variables), environment(**variables):
+                loaded = self.loaded(script)
+                self.assertIn("http.client", loaded)
+                self.assertEqual("urllib.request" in loaded, named or asks)
+                self.assertEqual(loaded & {"dataclasses", "inspect"}, set())
 
     def test_old_interpreters_are_told(self) -> None:
         """Python 3.10 and older get one line that says what is needed, under whatever name the folder was copied."""
@@ -132,9 +153,9 @@ class Point:
     """A value with every kind of field."""
 
     x: int
-    y: list[int] = dataclasses.field(default_factory=list)
-    note: str = dataclasses.field(default="", repr=False, compare=False)
-    own: dict[str, int] = dataclasses.field(default_factory=dict, init=False, repr=False, compare=False)
+    y: list[int] = frozen.field(default_factory=list)
+    note: str = frozen.field(default="", repr=False, compare=False)
+    own: dict[str, int] = frozen.field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if self.x < 0:
@@ -189,6 +210,48 @@ class Values(unittest.TestCase):
         with self.assertRaises(ValueError):
             Point(-1)
 
+    def test_the_first_ones_are_as_the_later_ones(self) -> None:
+        """Before its `__init__` is compiled and after, a class takes the same arguments and refuses others in the same words."""
+
+        @frozen.frozen_value
+        class Fresh:
+            """A value of its own: nobody has made one."""
+
+            x: int
+            y: int = 2
+            made: list[int] = frozen.field(default_factory=list)
+            inner: int = frozen.field(init=False, repr=False, compare=False)
+
+        self.assertEqual([self.tries(Fresh) for _ in range(30)], [self.tries(Fresh)] * 30)
+        self.assertEqual(vars(Fresh)["__init__"].__class__.__name__, "function")
+
+    def tries(self, kind: Any) -> list[str]:
+        told = []
+        for args, named in (((1,), {}), ((1, 3, [4]), {}), ((), {"y": 1, "x": 2}), ((1,), {"made": [2]}), ((1, 2), {"x": 1})):
+            told.append(self.told(kind, *args, **named))
+        for args, named in (((), {}), ((1, 2, [3], 4), {}), ((1,), {"z": 1}), ((1,), {"inner": 1}), ((), {"y": 1})):
+            told.append(self.told(kind, *args, **named))
+        self.assertIsNot(kind(1).made, kind(1).made)
+        return told
+
+    def told(self, kind: Any, *args: Any, **named: Any) -> str:
+        try:
+            return repr(kind(*args, **named))
+        except TypeError as exc:
+            return str(exc)
+
+    def test_a_refusal_shows_no_argument(self) -> None:
+        """A traceback with locals shows no argument of a value that could not be made, be it the first or the hundredth."""
+        for kind in (ir.AccountConfig, Point) * 15:
+            self.assertNotIn("canary", self.shown(kind))
+
+    def shown(self, kind: Any) -> str:
+        try:
+            kind("own", "a", headers={"x": "".join(("can", "ary"))}, wrong=1)
+        except (TypeError, ir.ConfigError) as exc:
+            return "".join(traceback.TracebackException.from_exception(exc, capture_locals=True).format())
+        raise self.failureException("it was made")
+
     def test_quick(self) -> None:
         """What `quick` makes is what the class makes, as immutable, by place and by name, and refuses the same arguments."""
         make, kind = frozen.quick(ir.Usage), ir.Usage
@@ -236,6 +299,31 @@ class Values(unittest.TestCase):
             for change in (lambda made=made: setattr(made, "x", 2), lambda made=made: delattr(made, "x")):
                 with self.assertRaises(dataclasses.FrozenInstanceError):
                     change()
+
+    def test_for_dataclasses(self) -> None:
+        """The stdlib's functions take it as one of theirs: its fields, `asdict`, its signature, `__replace__`."""
+        one: Any = Point(1, [2], "n")
+        for mine, plain in zip(dataclasses.fields(Point), dataclasses.fields(Plain), strict=True):
+            for fact in ("name", "type", "default", "default_factory", "init", "repr", "compare", "hash", "kw_only"):
+                self.assertEqual(getattr(mine, fact), getattr(plain, fact))
+        self.assertEqual(dataclasses.asdict(one), {"x": 1, "y": [2], "note": "n", "own": {}})
+        self.assertEqual((one.__replace__(x=5), frozen.replace(one, x=5)), (Point(5, [2]), Point(5, [2])))
+        self.assertEqual(frozen.replace(one, x=5).note, "n")
+        self.assertEqual(str(inspect.signature(Point)).replace("'", ""), str(inspect.signature(Plain)).replace("'", ""))
+
+    def test_a_class_that_inherits_from_a_value(self) -> None:
+        """A dataclass of the user's that adds a field to a value keeps it in repr, copies, pickles and `replace`."""
+        one: Any = Further(1, note="n", more=7)
+        self.assertIn("more=7", repr(one))
+        self.assertEqual((frozen.replace(one, x=5).more, dataclasses.replace(one, x=5).more), (7, 7))
+        self.assertEqual((copy.copy(one).more, pickle.loads(pickle.dumps(one)).more, one.note), (7, 7, "n"))
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Further(Point):
+    """A point and more."""
+
+    more: int = 0
 
 
 if __name__ == "__main__":

@@ -8,12 +8,12 @@ import unittest
 from tests import ir, part
 from tests.fakes import MIDNIGHT, NOW, Fixture, an_account
 
-account, candidates, health, status = part("account"), part("candidates"), part("health"), part("status")
+account, assessment, health, status = part("account"), part("assessment"), part("health"), part("status")
 quota_memory = part("quota_memory")
 
 
 def states(fixture: Fixture) -> dict[str, object]:
-    found: dict[str, object] = status.router_status(fixture.table, fixture.ledger, fixture.health, candidates.Instant(NOW, 0.0))
+    found: dict[str, object] = status.router_status(fixture.table, fixture.ledger, fixture.health, assessment.Instant(NOW, 0.0))
     return found
 
 

@@ -489,11 +489,13 @@ class Opener(WireCase):
         """The opener has our handler alone, and beside it urllib's proxies when the environment names some."""
         with ScriptedServer(answering(OK)) as server:
             self.send(server.url).read()
-        self.assertEqual([type(handler).__name__ for handler in self.wire._parts.opener.handlers], ["PooledHandler"])
+        self.assertEqual(type(self.wire._parts.open.__self__).__name__, "PooledHandler")
         os.environ["https_proxy"] = "http://127.0.0.1:1"
         wire = self.transport()
         self.fault("https://127.0.0.1:2", wire=wire)
-        self.assertEqual([type(handler).__name__ for handler in wire._parts.opener.handlers], ["ProxyHandler", "PooledHandler"])
+        self.assertEqual(
+            [type(handler).__name__ for handler in wire._parts.open.__self__.handlers], ["ProxyHandler", "BaseHandler"]
+        )
 
     def test_tls_rules(self) -> None:
         """The context made by default verifies certificate and host name and takes TLS 1.2 or newer."""

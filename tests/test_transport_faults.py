@@ -318,7 +318,7 @@ class Secrets(WireCase):
     def test_an_interrupt_in_a_body_closes_the_connection(self) -> None:
         """Ctrl-C while a body is read passes through and gives the connection up."""
         with ScriptedServer(answering(OK)) as server:
-            with self.send(server.url) as reply, mock.patch("http.client.HTTPResponse.read1", side_effect=KeyboardInterrupt):
+            with self.send(server.url) as reply, mock.patch("http.client.HTTPResponse.read", side_effect=KeyboardInterrupt):
                 with self.assertRaises(KeyboardInterrupt):
                     reply.read()
             self.send(server.url)

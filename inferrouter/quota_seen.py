@@ -1,0 +1,107 @@
+"""Remembers what was seen of many buckets, so that a look at them costs what changed since the last one, not how many there are.
+
+Strategy: a store numbers its changes, and for a while knows which keys each of them changed; what else moves a headroom is time,
+and until when that does not is known of each. Must never know where counts are kept, nor how a bucket counts.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Collection, Iterable, Sequence
+
+from .quota import Headroom
+from .quota_counting import Shown, shown_with
+from .quota_plain import Count
+
+Changes = dict[int, Collection[str]]
+"""The keys that each of the last changes of a store changed, by its number."""
+
+KNOWN = 256
+"""Of so many of the last changes it is known which keys they changed."""
+
+
+MANY = 24
+"""Buckets from which on it pays to keep what was seen of them."""
+MOST_SEEN = 64
+"""Sets of so many buckets of which that is kept."""
+
+
+def worth_keeping(keys: Sequence[str]) -> bool:
+    """Whether it pays to keep what is seen of `keys`, and they stay what they are."""
+    return len(keys) >= MANY and keys.__class__ is tuple
+
+
+def note_change(changes: Changes, number: int, keys: Collection[str]) -> None:
+    """Note which keys the change `number` changed, and forget one that is long past."""
+    changes[number] = keys
+    changes.pop(number - KNOWN, None)
+
+
+class Seen(list[Headroom]):
+    """The headroom of many buckets as it was seen as of a numbered change: for `since <= now < until` only entries change it.
+
+    Never changed once it is made, so that threads may share it.
+    """
+
+    __slots__ = ("_before", "_changes", "_number", "_origin", "_places", "_renewed", "keys", "since", "until")
+
+    def __init__(self, changes: Changes, number: int, keys: Sequence[str], headrooms: Iterable[Headroom]) -> None:
+        super().__init__(headrooms)
+        self.keys = keys
+        self._changes = changes
+        self._number = self._before = number
+        self._renewed: list[int] = []  # the places that were looked at again since the change `_before`
+        self._places = dict(zip(keys, range(len(keys)), strict=True))
+        self._origin = object()  # what was looked up as a whole at another time may differ without any change
+
+    @classmethod
+    def of(cls, changes: Changes, number: int, keys: Sequence[str], shown: Sequence[Shown]) -> Seen | None:
+        """What was just shown of `keys`; None if one stands twice."""
+        seen = cls(changes, number, keys, [each.headroom for each in shown])
+        if len(seen._places) < len(keys):
+            return None
+        seen._lasts(shown, -math.inf, math.inf)
+        return seen
+
+    def renewed(self, count_of: Callable[[str], Count], number: int, now: float) -> Seen:
+        """The same buckets as of the change `number`: only those are looked at that were changed since."""
+        if number <= self._number:
+            return self
+        changed, keys = self._places_changed(self._number, number), self.keys
+        places = range(len(keys)) if changed is None else changed
+        shown, _ = shown_with([count_of(keys[place]) for place in places], now)
+        other = Seen.__new__(Seen)
+        other.extend(self)
+        for place, each in zip(places, shown, strict=True):
+            other[place] = each.headroom
+        other.keys, other._changes, other._origin, other._places = keys, self._changes, self._origin, self._places
+        other._before, other._number, other._renewed = self._number, number, list(places)
+        other._lasts(shown, self.since, self.until)
+        return other
+
+    def changed_since(self, earlier: object) -> list[int] | None:
+        """The places that may differ from those of `earlier`; None where that is not known."""
+        if earlier.__class__ is not Seen or earlier._origin is not self._origin:
+            return None
+        if earlier._number == self._before:  # as nearly always: the call before had looked at that one
+            return self._renewed
+        return self._places_changed(earlier._number, self._number)
+
+    def _places_changed(self, first: int, last: int) -> list[int] | None:
+        """The places that changes after `first`, up to `last`, changed; None where that is not known any more."""
+        keys: set[str] = set()
+        try:
+            for number in range(first + 1, last + 1):
+                keys.update(self._changes[number])
+        except KeyError:
+            return None
+        return [place for place in map(self._places.get, keys) if place is not None]
+
+    def _lasts(self, shown: Iterable[Shown], since: float, until: float) -> None:
+        """From and until when all that was `shown` holds, within these bounds."""
+        for each in shown:
+            if each.since > since:
+                since = each.since
+            if each.until < until:
+                until = each.until
+        self.since, self.until = since, until

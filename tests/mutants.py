@@ -60,7 +60,13 @@ MUTANTS = (
     Mutant(
         "reads by lines", "transport", "self._response.read1(_PIECE)", "self._response.readline()", ("test_transport_faults",)
     ),
-    Mutant("length not checked", "transport", "if not piece and self._left:", "if False:", ("test_transport_faults.Truncation",)),
+    Mutant(
+        "length not checked",
+        "transport",
+        "if self._left and (whole",
+        "if False and (whole",
+        ("test_transport_faults.Truncation",),
+    ),
     Mutant(
         "end without marker is success",
         "stream",

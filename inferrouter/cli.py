@@ -1,18 +1,19 @@
 """Offers the command line: gathers the commands, runs one, and turns whatever happens into words and an exit code.
 
-Strategy: each family of commands is a module `cli_*` with `add(commands)`, which makes its parsers and says what runs. Exit
-codes: 0 done, 1 failed with one line on stderr that says what to do next, 2 misused, 130 interrupted. Errors end here as words,
-never as a traceback. Must never show a key, nor do what a program could not do with the public classes.
+Strategy: a table names every command, its module `cli_*` and its line of the help; only the module of the command that runs is
+loaded, and its `add_NAME(parser)` says what the command takes and what runs. Exit codes: 0 done, 1 failed with one line on stderr
+that says what to do next, 2 misused, 130 interrupted. Errors end here as words, never as a traceback. Must never show a key, nor
+do what a program could not do with the public classes.
 """
 
 from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from importlib import import_module
 from typing import TYPE_CHECKING
 
-from . import cli_ask, cli_batch, cli_check, cli_demo, cli_init, cli_models, cli_plan, cli_serve, cli_status
 from .cli_common import DONE, FAILED, INTERRUPTED, MISUSED, PACKAGE, PROGRAM, Console, one_line
 from .errors import ConfigError, InferRouterError
 from .terminal import Screen
@@ -20,8 +21,25 @@ from .terminal import Screen
 if TYPE_CHECKING:
     from argparse import ArgumentParser
 
-FAMILIES = (cli_ask, cli_batch, cli_plan, cli_models, cli_status, cli_check, cli_init, cli_serve, cli_demo)
-"""The modules that bring commands, in the order of the help."""
+COMMANDS = {
+    "ask": ("cli_ask", "one question"),
+    "explain": ("cli_ask", "who would serve a request, in order, and why not the others; asks nobody"),
+    "embed": ("cli_ask", "vectors for texts, one JSON array a line"),
+    "batch": ("cli_batch", "ask every row of a file, paced by the limits; run it again to go on"),
+    "merge": ("cli_batch", "put the outputs of shards together"),
+    "plan": ("cli_plan", "what the accounts will carry, hour by hour, and when a job will be done"),
+    "models": ("cli_models", "what can be asked now: aliases, models, what is left of each"),
+    "providers": ("cli_models", "the providers known by name, where to get a key, and what they give for free"),
+    "catalog": ("cli_models", "the providers known by name, where to get a key, and what they give for free"),
+    "status": ("cli_status", "what is left of every limit, when it comes back, and what is held"),
+    "check": ("cli_check", "what is wrong with a configuration, and who serves each alias"),
+    "doctor": ("cli_check", "check --live: what is wrong, and whether every account answers"),
+    "init": ("cli_init", "write a commented configuration of the keys found in the environment"),
+    "serve": ("cli_serve", "an endpoint that OpenAI's and Anthropic's clients can use, with a page to look at"),
+    "demo": ("cli_demo", "three stand-in providers with real limits, on this machine; no key"),
+    "simulate": ("cli_demo", "stand-in providers on fixed ports, to try a configuration by hand"),
+}
+"""By name, in the order of the help: the module that brings the command, and what it does in a line."""
 
 EXIT_CODES = "exit codes: 0 done; 1 failed, with one line on stderr that says what to do; 2 misused; 130 interrupted"
 
@@ -50,8 +68,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(argv: Sequence[str] | None, console: Console) -> int:
-    parser = _parser()
-    options = parser.parse_args(argv)
+    words = sys.argv[1:] if argv is None else argv
+    parser = _parser(next(([word] for word in words if not word.startswith("-")), ()))  # no option before it takes a value
+    options = parser.parse_args(words)
     if options.run is None:
         parser.print_help()
         return DONE
@@ -59,15 +78,18 @@ def _run(argv: Sequence[str] | None, console: Console) -> int:
     return code
 
 
-def _parser() -> ArgumentParser:
+def _parser(wanted: Collection[str] = frozenset(COMMANDS)) -> ArgumentParser:
+    """The parser of all commands; only those that are `wanted` know what they take, so that the others' modules stay out."""
     from argparse import ArgumentParser
 
     parser = ArgumentParser(PROGRAM, description="Route LLM requests over many accounts: free capacity first.", epilog=EXIT_CODES)
     parser.add_argument("--version", action="version", version=_version())
     parser.set_defaults(run=None)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", dest="command")
-    for family in FAMILIES:
-        family.add(commands)
+    for name, (module, does) in COMMANDS.items():
+        command = commands.add_parser(name, help=does)
+        if name in wanted:
+            getattr(import_module(f".{module}", PACKAGE), f"add_{name}")(command)
     return parser
 
 

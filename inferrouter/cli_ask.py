@@ -19,7 +19,7 @@ from .router import Router
 from .terminal import Screen
 
 if TYPE_CHECKING:
-    from argparse import ArgumentParser, Namespace, _SubParsersAction
+    from argparse import ArgumentParser, Namespace
 
 TEXT_ENDINGS = frozenset((".txt", ".md", ".rst", ".csv", ".tsv", ".json", ".jsonl", ".toml", ".yaml", ".yml", ".xml", ".html"))
 SOURCE_ENDINGS = frozenset(
@@ -27,9 +27,9 @@ SOURCE_ENDINGS = frozenset(
 )
 
 
-def add(commands: _SubParsersAction[ArgumentParser]) -> None:
-    """Add the parsers of this family."""
-    parser = commands.add_parser("ask", help="one question", description="One question; its answer goes to stdout.")
+def add_ask(parser: ArgumentParser) -> None:
+    """What `ask` takes."""
+    parser.description = "One question; its answer goes to stdout."
     parser.add_argument("text", metavar="TEXT", nargs="*", help="the question; what stdin holds comes after it, - is stdin alone")
     _add_request(parser)
     parser.add_argument("--max-wait", type=_seconds, metavar="S", help="seconds to wait for a free slot")
@@ -39,12 +39,16 @@ def add(commands: _SubParsersAction[ArgumentParser]) -> None:
     stream.add_argument("--no-stream", dest="stream", action="store_false", help="print the answer when it is whole")
     parser.set_defaults(run=ask, misused=parser.error)
 
-    parser = commands.add_parser("explain", help="who would serve a request, in order, and why not the others; asks nobody")
+
+def add_explain(parser: ArgumentParser) -> None:
+    """What `explain` takes."""
     parser.add_argument("text", metavar="TEXT", nargs="*", help="the question, for its size; default: a short one")
     _add_request(parser)
     parser.set_defaults(run=explain)
 
-    parser = commands.add_parser("embed", help="vectors for texts, one JSON array a line")
+
+def add_embed(parser: ArgumentParser) -> None:
+    """What `embed` takes."""
     parser.add_argument("text", metavar="TEXT", nargs="*", help="the texts; none, or -: each line of stdin")
     parser.add_argument("--model", default="", help="an alias, a model, or provider/model; default: the alias embed")
     parser.add_argument("--max-wait", type=_seconds, metavar="S", help="seconds to wait for a free slot")

@@ -27,7 +27,7 @@ from .moments import moment_in_words
 from .router import Router
 
 if TYPE_CHECKING:
-    from argparse import ArgumentParser, Namespace, _SubParsersAction
+    from argparse import ArgumentParser, Namespace
     from collections.abc import Iterator
     from types import FrameType
 
@@ -40,14 +40,10 @@ CODES = (
 )
 
 
-def add(commands: _SubParsersAction[ArgumentParser]) -> None:
-    """Add the parsers of this family."""
-    parser = commands.add_parser(
-        "batch",
-        help="ask every row of a file, paced by the limits; run it again to go on",
-        description="Ask every row of a file or folder. What is in the output is done: the same command again goes on.",
-        epilog=CODES,
-    )
+def add_batch(parser: ArgumentParser) -> None:
+    """What `batch` takes."""
+    parser.description = "Ask every row of a file or folder. What is in the output is done: the same command again goes on."
+    parser.epilog = CODES
     parser.add_argument("input", metavar="IN", help=".jsonl, .csv, .tsv, a text (a line a row), or a folder (a file a row)")
     parser.add_argument("-o", "--out", required=True, metavar="OUT", help="where answers go: .jsonl, or .csv for a table")
     what = parser.add_argument_group("what is asked")
@@ -78,7 +74,9 @@ def add(commands: _SubParsersAction[ArgumentParser]) -> None:
     add_json(parser)
     parser.set_defaults(run=batch)
 
-    parser = commands.add_parser("merge", help="put the outputs of shards together")
+
+def add_merge(parser: ArgumentParser) -> None:
+    """What `merge` takes."""
     parser.add_argument("parts", metavar="PART", nargs="+", help="outputs of batch")
     parser.add_argument("-o", "--out", required=True, metavar="OUT", help="the file to make")
     parser.add_argument("--input", default="", metavar="IN", help="the job's input, whose order the rows then have")

@@ -27,19 +27,20 @@ from .router import Router
 from .validation import did_you_mean
 
 if TYPE_CHECKING:
-    from argparse import ArgumentParser, Namespace, _SubParsersAction
+    from argparse import ArgumentParser, Namespace
 
 
-def add(commands: _SubParsersAction[ArgumentParser]) -> None:
-    """Add the parsers of this family."""
-    parser = commands.add_parser("check", help="what is wrong with a configuration, and who serves each alias")
+def add_check(parser: ArgumentParser) -> None:
+    """What `check` takes."""
     parser.add_argument("file", metavar="FILE", nargs="?", help="a .toml or .json file; default: as --config")
     add_config(parser)
     add_json(parser)
     parser.add_argument("--live", action="store_true", help="ask every account once, at the cost of a few tokens each")
     parser.set_defaults(run=check)
 
-    parser = commands.add_parser("doctor", help="check --live: what is wrong, and whether every account answers")
+
+def add_doctor(parser: ArgumentParser) -> None:
+    """What `doctor` takes."""
     parser.add_argument("file", metavar="FILE", nargs="?", help="a .toml or .json file; default: as --config")
     add_config(parser)
     add_json(parser)

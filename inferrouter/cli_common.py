@@ -1,8 +1,9 @@
 """Serves every command: where a configuration is found, the router over it, and what goes to which stream.
 
 Strategy: a command is a function of its parsed options and a `Console`. The configuration is looked for in one order
-everywhere; without one the environment's keys make the router. Counts are kept in one sqlite file of the user's, unless the
-configuration names a store, so that two commands know of each other. Must never show a key, nor know what a command does.
+everywhere; without one the environment's keys make the router, which loads when it is opened. Counts are kept in one sqlite file
+of the user's, unless the configuration names a store, so that two commands know of each other. Must never show a key, nor know
+what a command does.
 """
 
 from __future__ import annotations
@@ -15,20 +16,18 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from .config import Config
-from .config_file import load_config, names_a_store
 from .errors import ConfigError
 from .frozen import NamedTuple
-from .meter import Meter
-from .provider_factory import KNOWN_PROVIDERS
-from .quota import QuotaStore
-from .router import Router
 from .terminal import Screen
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
 
     from .cli_wait import Countdown
+    from .config import Config
+    from .meter import Meter
+    from .quota import QuotaStore
+    from .router import Router
 
 PACKAGE = __name__.rpartition(".")[0]
 PROGRAM = f"python3 -m {PACKAGE}"
@@ -107,6 +106,9 @@ def config_folder(env: Mapping[str, str]) -> Path:
 
 def loaded(path: Path) -> tuple[Config, tuple[str, ...]]:
     """The configuration in a file, and what is surprising in it. Raises `ConfigError` with every problem."""
+    from .config_file import load_config
+    from .provider_factory import KNOWN_PROVIDERS
+
     return load_config(path, known_providers=KNOWN_PROVIDERS)
 
 
@@ -118,6 +120,8 @@ def open_router(
 
     `countdown`: shows waits. `allow_paid` counts without a configuration. `meter`: is told what happens, instead of `countdown`.
     """
+    from .router import Router
+
     told = meter or countdown
     path = found_config(options.config)
     with own_store(path) as store:
@@ -143,6 +147,8 @@ def state_file(env: Mapping[str, str]) -> Path:
 def own_store(path: Path | None) -> Iterator[QuotaStore | None]:
     """The user's own sqlite store, or None where the configuration `path` names a store itself. Raises `ConfigError` if it cannot
     be made, or `QuotaStoreError`."""
+    from .config_file import names_a_store
+
     if path is not None and names_a_store(path):
         yield None
         return

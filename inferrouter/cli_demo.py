@@ -11,19 +11,20 @@ from typing import TYPE_CHECKING
 from .cli_common import DONE, PROGRAM, Console, add_json
 
 if TYPE_CHECKING:
-    from argparse import ArgumentParser, Namespace, _SubParsersAction
+    from argparse import ArgumentParser, Namespace
 
     from .simulator import Simulator
 
 FIRST_PORT = 8811
 
 
-def add(commands: _SubParsersAction[ArgumentParser]) -> None:
-    """Add the parsers of this family."""
-    parser = commands.add_parser("demo", help="three stand-in providers with real limits, on this machine; no key")
+def add_demo(parser: ArgumentParser) -> None:
+    """What `demo` takes: nothing."""
     parser.set_defaults(run=demo)
 
-    parser = commands.add_parser("simulate", help="stand-in providers on fixed ports, to try a configuration by hand")
+
+def add_simulate(parser: ArgumentParser) -> None:
+    """What `simulate` takes."""
     parser.add_argument(
         "--port", type=int, default=FIRST_PORT, metavar="N", help=f"the first of three ports; default {FIRST_PORT}"
     )

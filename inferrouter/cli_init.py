@@ -21,7 +21,7 @@ from .environment import accounts_from_env, aliases_over, variables_of
 from .errors import ConfigError
 
 if TYPE_CHECKING:
-    from argparse import ArgumentParser, Namespace, _SubParsersAction
+    from argparse import ArgumentParser, Namespace
 
 WHY = {
     "free": "every free model, best first",
@@ -33,9 +33,8 @@ WHY = {
 }
 
 
-def add(commands: _SubParsersAction[ArgumentParser]) -> None:
-    """Add the parsers of this family."""
-    parser = commands.add_parser("init", help="write a commented configuration of the keys found in the environment")
+def add_init(parser: ArgumentParser) -> None:
+    """What `init` takes."""
     parser.add_argument("file", metavar="FILE", nargs="?", default=CONFIG_NAMES[0], help=f"default: {CONFIG_NAMES[0]}")
     add_json(parser)
     parser.set_defaults(run=init)

@@ -20,7 +20,7 @@ from .router import Router
 from .status import Explanation, LimitStatus, RouterStatus
 
 if TYPE_CHECKING:
-    from argparse import ArgumentParser, Namespace, _SubParsersAction
+    from argparse import ArgumentParser, Namespace
 
 WINDOWS = {"minute": "a minute", "hour": "an hour", "day": "a day", "week": "a week", "month": "a month"}
 
@@ -38,19 +38,23 @@ class Row(NamedTuple):
     limits: tuple[LimitStatus, ...]
 
 
-def add(commands: _SubParsersAction[ArgumentParser]) -> None:
-    """Add the parsers of this family."""
-    parser = commands.add_parser("models", help="what can be asked now: aliases, models, what is left of each")
+def add_models(parser: ArgumentParser) -> None:
+    """What `models` takes."""
     parser.add_argument("alias", metavar="ALIAS", nargs="?", help="only the models behind this name")
     parser.add_argument("--paid", action="store_true", help="without a configuration: accounts that cost money may be used")
     add_config(parser)
     add_json(parser)
     parser.set_defaults(run=models)
 
-    for name in ("providers", "catalog"):
-        parser = commands.add_parser(name, help="the providers known by name, where to get a key, and what they give for free")
-        add_json(parser)
-        parser.set_defaults(run=providers)
+
+def add_providers(parser: ArgumentParser) -> None:
+    """What `providers` takes."""
+    add_json(parser)
+    parser.set_defaults(run=providers)
+
+
+add_catalog = add_providers
+"""Its older name."""
 
 
 def models(options: Namespace, console: Console) -> int:

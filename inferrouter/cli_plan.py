@@ -17,12 +17,11 @@ from .errors import BatchError
 from .moments import moment_in_words
 
 if TYPE_CHECKING:
-    from argparse import ArgumentParser, Namespace, _SubParsersAction
+    from argparse import ArgumentParser, Namespace
 
 
-def add(commands: _SubParsersAction[ArgumentParser]) -> None:
-    """Add the parsers of this family."""
-    parser = commands.add_parser("plan", help="what the accounts will carry, hour by hour, and when a job will be done")
+def add_plan(parser: ArgumentParser) -> None:
+    """What `plan` takes."""
     parser.add_argument("--rows", type=bounded(int, 0, MOST_ROWS), metavar="N", help="when so many rows would be done")
     parser.add_argument(
         "--tokens", type=bounded(int, 0, MOST_TOKENS), metavar="T", help="of a row, in and out; default: a short question"

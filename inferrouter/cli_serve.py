@@ -22,18 +22,15 @@ from .meter_metrics import MetricsMeter
 from .serve_endpoint import PORT, Serve
 
 if TYPE_CHECKING:
-    from argparse import ArgumentParser, Namespace, _SubParsersAction
+    from argparse import ArgumentParser, Namespace
 
 TOKEN_VARIABLE = "INFERROUTER_TOKEN"  # noqa: S105  # the variable's name
 LOOK_S = 0.1
 """Seconds between two looks for a signal."""
 
 
-def add(commands: _SubParsersAction[ArgumentParser]) -> None:
-    """Add the parser of this family."""
-    parser = commands.add_parser(
-        "serve", help="an endpoint that OpenAI's and Anthropic's clients can use, with a page to look at"
-    )
+def add_serve(parser: ArgumentParser) -> None:
+    """What `serve` takes."""
     add_config(parser)
     parser.add_argument("--paid", action="store_true", help="without a configuration: accounts that cost money may be used")
     parser.add_argument("--port", type=int, default=PORT, help=f"default {PORT}; 0 takes a free one")

@@ -16,14 +16,13 @@ from .moments import moment_in_words
 from .status import AccountStatus, LimitStatus, RouterStatus, learned_in_words
 
 if TYPE_CHECKING:
-    from argparse import ArgumentParser, Namespace, _SubParsersAction
+    from argparse import ArgumentParser, Namespace
 
 HOME, CLEAR_BELOW = "\x1b[H", "\x1b[J"
 
 
-def add(commands: _SubParsersAction[ArgumentParser]) -> None:
-    """Add the parsers of this family."""
-    parser = commands.add_parser("status", help="what is left of every limit, when it comes back, and what is held")
+def add_status(parser: ArgumentParser) -> None:
+    """What `status` takes."""
     parser.add_argument("--all", action="store_true", help="also the limits of models of which nothing is used")
     parser.add_argument("--watch", type=float, nargs="?", const=2.0, metavar="S", help="show it again every S seconds; default 2")
     add_config(parser)

@@ -112,9 +112,9 @@ def _changed(
 ) -> set[int]:
     """The places of those whose facts are others than when `kept` was made."""
     changed: set[int] = set()
-    users = route.users
+    users, keys = route.users, route.bucket_keys
     for place in _changed_places(kept.headrooms, headrooms):
-        changed.update(users[route.bucket_keys[place]])
+        changed.update(users[keys[place]])
     if busy or kept.busy:
         for account_id in busy | kept.busy:
             changed.update(users.get(account_id, ()))
@@ -128,12 +128,10 @@ def _changed(
 
 
 def _changed_places(before: Sequence[Headroom], headrooms: Sequence[Headroom]) -> Iterable[int]:
-    """Where the headroom is another object than before. Stores may know that, see `quota_book.Seen`."""
+    """Where the headroom may be another object than before. Stores may know that, see `quota_seen.Seen`."""
     tell = getattr(headrooms, "changed_since", None)
     places: list[int] | None = tell(before) if tell is not None else None
-    if places is None:
-        return compress(count(), map(is_not, before, headrooms))
-    return [place for place in places if before[place] is not headrooms[place]]
+    return compress(count(), map(is_not, before, headrooms)) if places is None else places
 
 
 def _range(deployment: Deployment, total: int, found: Candidate | Rejection, allowance: Headroom) -> Range:

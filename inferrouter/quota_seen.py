@@ -95,8 +95,7 @@ class Seen(list[Headroom]):
                 keys.update(self._changes[number])
         except KeyError:
             return None
-        places = self._places
-        return [places[key] for key in keys if key in places]
+        return [place for place in map(self._places.get, keys) if place is not None]
 
     def _lasts(self, shown: Iterable[Shown], since: float, until: float) -> None:
         """From and until when all that was `shown` holds, within these bounds."""

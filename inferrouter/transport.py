@@ -2,7 +2,7 @@
 
 Strategy: `send` returns when the head of the answer is in; the body is then read in one bounded loop, at once or piece by piece,
 and a connection goes back to the pool only at the body's exact end. Nothing is followed, decoded or sent twice. Keys are in the
-clear only below this module, and no frame that holds one is left in a traceback. Sockets, TLS and urllib load with the first
+clear only below this module, and no frame that holds one is left in a traceback. Sockets and TLS load with the first
 request. Must never know providers, accounts or quota.
 """
 

@@ -60,7 +60,13 @@ MUTANTS = (
     Mutant(
         "reads by lines", "transport", "self._response.read1(_PIECE)", "self._response.readline()", ("test_transport_faults",)
     ),
-    Mutant("length not checked", "transport", "if not piece and self._left:", "if False:", ("test_transport_faults.Truncation",)),
+    Mutant(
+        "length not checked",
+        "transport",
+        "if self._left and (whole",
+        "if False and (whole",
+        ("test_transport_faults.Truncation",),
+    ),
     Mutant(
         "end without marker is success",
         "stream",
@@ -340,6 +346,13 @@ MUTANTS = (
         ("test_interrupts", "test_quota"),
     ),
     Mutant("a look outlasts what lies ahead", "quota_windows", "self.blocks or not self.plain:", "False:", ("test_quota_book",)),
+    Mutant(
+        "what is given back still resets",
+        "quota_windows",
+        "self.first = self.steady = None",
+        "self.first = None",
+        ("test_limits",),
+    ),
     Mutant("a look outlasts what passes", "quota_windows", "max(resets_at, self.end)", "resets_at + 1", ("test_quota_book",)),
     Mutant("a file's charges are not passed on", "quota_session", "self._note([state.key for state in changed])", "pass", BOOK),
     Mutant("a file's holds stay as they were", "quota_sqlite", "session.holds.clear()\n            old", "old", BOOK),
@@ -372,13 +385,6 @@ MUTANTS = (
     ),
     Mutant("busy accounts are kept", "kept_assessments", "in busy | kept.busy:", "in busy:", ("test_kept_assessments",)),
     Mutant("holds that end are kept", "kept_assessments", "{*holds, *kept.holds}", "{*holds}", ("test_kept_assessments",)),
-    Mutant(
-        "a charge leaves the headroom",
-        "quota_counting",
-        "state.changed()\n        counter",
-        "counter",
-        ("test_quota",),
-    ),
     Mutant(
         "assessments never age",
         "walk",
@@ -438,7 +444,10 @@ MUTANTS = (
         ("test_mapping.Pacing",),
     ),
     Mutant("waiting is a try", "map_serving", "failures += meaning is Meaning.TRY", "failures += True", ("test_mapping",)),
-    Mutant("any answer fits the schema", "batch", "check=check, keep=", "check=None, keep=", ("test_batch.Formats",)),
+    Mutant("an overload is a try", "map_errors", "or is_busy(each) for each in faults", "for each in faults", ("test_mapping",)),
+    Mutant("lines are put off too long", "map_workers", "half if len(off) >= half else 0", "half", ("test_batch.Resuming",)),
+    Mutant("a few workers for good", "map_crew", "min(2 * self.at_work, self.size)", "self.at_work", ("test_mapping.Crew",)),
+    Mutant("any answer fits the schema", "batch", "check=check, keeper=", "check=None, keeper=", ("test_batch.Formats",)),
     Mutant("a capacity off by some slots", "capacity", "(SLOTS + 0.5) / SLOTS", "(SLOTS + 4) / SLOTS", ("test_capacity",)),
     Mutant("newcomers jump the line", "waiting_line", "each.number < place.number and", "False and", ("test_waiting_line",)),
     Mutant("sessions wander", "policy", "sorted(alike, key=_first, reverse=True)", "alike", ("test_sessions",)),

@@ -99,6 +99,40 @@ class HelpTest(CommandTest):
         python = [sys.executable, "-S", "-c", code]
         self.assertEqual(subprocess.check_output(python, cwd=FOLDER.parent, text=True), "[]\n")
 
+    def test_a_command_loads_its_own_module(self) -> None:
+        """Help, the version and a typo load no command and no router; a command loads its own module and no other's."""
+        shown = f"print(*sorted(name for name in sys.modules if name.startswith('{PACKAGE}.')))"
+        code = f"import sys; from {PACKAGE}.cli import main; main(sys.argv[1:]); {shown}"
+        for words, own in (
+            ("--version", ()),
+            ("--help", ()),
+            ("merg", ()),
+            ("merge x -o y", ("batch",)),
+            ("init a.b", ("init",)),
+        ):
+            with self.subTest(words):
+                command = [sys.executable, "-I", "-S", "-c", f"import sys; sys.path.insert(0, {str(FOLDER.parent)!r}); {code}"]
+                ran = subprocess.run([*command, *words.split()], capture_output=True, text=True, check=True, cwd=self.folder)
+                found = {name.partition(".")[2] for name in ran.stdout.splitlines()[-1].split()}
+                families = {module for module, _ in part("cli").COMMANDS.values()}
+                self.assertEqual(found & families, {f"cli_{name}" for name in own})
+                others = {"simulator", "serve_endpoint"} | (set() if own else {"router", "config"})
+                self.assertEqual(found & others, set())
+
+    def test_the_table_and_the_modules_agree(self) -> None:
+        """Every command of the table is made by its module, and every module's commands stand in the table."""
+        made = {f"{module}.add_{name}" for name, (module, _) in part("cli").COMMANDS.items()}
+        families = {module for module, _ in part("cli").COMMANDS.values()}
+        self.assertEqual(
+            made,
+            {
+                f"{module}.{name}"
+                for module in families
+                for name in vars(part(module))
+                if name.startswith("add_") and name not in ("add_config", "add_json")
+            },
+        )
+
     def test_the_entry_point(self) -> None:
         """Running the package as a module ends with the command's exit code."""
         with mock.patch.object(sys, "argv", [PACKAGE, "--version"]), redirect_stdout(io.StringIO()) as out:

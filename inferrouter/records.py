@@ -41,7 +41,6 @@ if TYPE_CHECKING:
         extra: Mapping[str, Any] | None
         require: Sequence[str] | str
         session: str | None
-
 else:  # for `typing.get_type_hints`
     Part = Tool = Any
 

@@ -116,8 +116,8 @@ class Fleet(unittest.TestCase):
                 router.capacity(days=days)
 
     def test_what_repeats_is_not_worked_out_again(self) -> None:
-        """Far ahead a few thousand steps are enough, whatever the limits and however many accounts are alike; every day and
-        every hour are right to one in a hundred of what working out all of it says, and so is the end."""
+        """Far ahead a few thousand steps are enough, whatever the limits and however many accounts are alike; what is served up
+        to each hour is right to an hour's rows and one in a hundred of what working out all of it says, and so is the end."""
         ahead = part("capacity_serving")
         settings: tuple[tuple[dict[str, Any], ...], ...] = (
             ({"limits": {"rpm": 30, "rpd": 7_000}, "reset": "Asia/Tokyo"}, {"limits": {"rpm": 60}}),
@@ -129,7 +129,8 @@ class Fleet(unittest.TestCase):
             router, _, _ = self.fleet(*accounts, now=NOON + 1234.5)
             for _ in router.map(["x"] * 30):
                 pass
-            days, limits = 12 if LONG else 3, {"STEPS": 500}
+            slow = accounts[0].get("reset") == "rolling"  # what is off by minutes a day tells after a few days
+            days, limits = 12 if LONG else 7 if slow else 3, {"STEPS": 500}
             found = []
             for patch in (limits, {"STEPS": 10**9}):
                 with mock.patch.multiple(ahead, **patch):
@@ -138,9 +139,8 @@ class Fleet(unittest.TestCase):
             (quick, end), (exact, exact_end) = found
             with self.subTest(accounts[0]):
                 self.assertAlmostEqual(sum(quick), sum(exact), delta=sum(exact) / 100)
-                for day in range(days):
-                    whole = sum(exact[day * 24 : day * 24 + 24])
-                    self.assertAlmostEqual(sum(quick[day * 24 : day * 24 + 24]), whole, delta=max(exact) + whole / 100)
+                for one, other in zip(itertools.accumulate(quick), itertools.accumulate(exact), strict=True):
+                    self.assertAlmostEqual(one, other, delta=max(exact) + other / 100)
                 self.assertAlmostEqual(end.at - NOON, exact_end.at - NOON, delta=(exact_end.at - NOON) / 100)
         router, _, _ = self.fleet(*[{"limits": {"rpm": 60}}] * 40)
         limits = mock.patch.object(ahead, "STEPS", 500)

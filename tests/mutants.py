@@ -386,13 +386,6 @@ MUTANTS = (
     Mutant("busy accounts are kept", "kept_assessments", "in busy | kept.busy:", "in busy:", ("test_kept_assessments",)),
     Mutant("holds that end are kept", "kept_assessments", "{*holds, *kept.holds}", "{*holds}", ("test_kept_assessments",)),
     Mutant(
-        "a charge leaves the headroom",
-        "quota_counting",
-        "state.changed()\n        counter",
-        "counter",
-        ("test_quota",),
-    ),
-    Mutant(
         "assessments never age",
         "walk",
         "self._in_turn(first) if old else first",

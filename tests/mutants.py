@@ -451,7 +451,11 @@ MUTANTS = (
     Mutant("lines are put off too long", "map_workers", "half if len(off) >= half else 0", "half", ("test_batch.Resuming",)),
     Mutant("a few workers for good", "map_crew", "min(2 * self.at_work, self.size)", "self.at_work", ("test_mapping.Crew",)),
     Mutant("any answer fits the schema", "batch", "check=check, keeper=", "check=None, keeper=", ("test_batch.Formats",)),
-    Mutant("a capacity off by some slots", "capacity", "(SLOTS + 0.5) / SLOTS", "(SLOTS + 4) / SLOTS", ("test_capacity",)),
+    Mutant("a rolling day is a day", "capacity_serving", "DAY * _CYCLE if rolling_day", "DAY if rolling_day", ("test_capacity",)),
+    Mutant("the first day is every day", "capacity_serving", "if passed > 1 and", "if passed > 0 and", ("test_capacity",)),
+    Mutant(
+        "a capacity off by some slots", "capacity_serving", "(SLOTS + 0.5) / SLOTS", "(SLOTS + 4) / SLOTS", ("test_capacity",)
+    ),
     Mutant("newcomers jump the line", "waiting_line", "each.number < place.number and", "False and", ("test_waiting_line",)),
     Mutant("sessions wander", "policy", "sorted(alike, key=_first, reverse=True)", "alike", ("test_sessions",)),
     Mutant(

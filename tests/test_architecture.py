@@ -42,7 +42,7 @@ who-may     provider_factory assumptions environment agreement bound_account rou
 who-may     assessment kept_assessments candidates first_look ordering
 walk        dry_run soonest redaction failure_table learning call_events waiting waiting_line attempt waiting_turn walk
 operations  calls stream_end stream
-jobs        map_errors map_crew map_pacing map_serving map_workers mapping capacity
+jobs        map_errors map_crew map_pacing map_serving map_workers mapping capacity_serving capacity
 object      status resting router_parts misuse public_call router_makers router
 batch       batch_prompt batch_schema batch_lines batch_input batch_output batch_state batch_index
 batch       batch_answer batch_keep batch_progress batch_checks batch

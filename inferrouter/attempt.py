@@ -18,7 +18,7 @@ from .assessment import CallNeeds, Candidate, Instant, amounts_needed
 from .costs import cost_of, with_media
 from .errors import InferRouterError, InvalidRequestError, Rejection
 from .failure_table import FailureRule
-from .frozen import NamedTuple, field, frozen_value, new_tuple
+from .frozen import NamedTuple, field, frozen_value, new_tuple, quick
 from .guarded_store import GuardedStore
 from .health import Health, Permit, Verdict
 from .learning import Learner
@@ -28,7 +28,7 @@ from .notices import Notices
 from .own_process import PROCESS
 from .policy import Policy
 from .quota import QuotaStore, Refusal, Reservation
-from .records import ChatRequest, EmbedRequest, Routing, Usage, new_routing
+from .records import ChatRequest, EmbedRequest, Routing, Usage
 from .redaction import attributed, strip_tracebacks
 from .transport import Transport, WireReply
 from .waiting import WaitingRoom
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+_routing = quick(Routing)
 ERROR_BODY_BYTES = 64 * 1024
 
 
@@ -264,7 +265,7 @@ class LiveAttempt:
         """Where the call went, with what `usage` cost in dollars."""
         found = self.candidate
         cost = self.cost(usage)
-        return new_routing(found.provider, found.account_id, found.model, self.number, found.free, cost, self.dropped)
+        return _routing(found.provider, found.account_id, found.model, self.number, found.free, cost, self.dropped)
 
     def cost(self, usage: Usage) -> float:
         """Dollars; 0 for a free call."""

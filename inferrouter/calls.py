@@ -16,7 +16,7 @@ from .catalog import offer
 from .config import Config
 from .costs import Estimate, estimate_embed, estimate_text
 from .errors import InvalidRequestError, MalformedResponseError
-from .frozen import replace
+from .frozen import new_tuple, replace
 from .records import ChatRequest, EmbedRequest, Usage
 from .routes import Deployment, Route, route_over
 from .transport import WireReply
@@ -45,7 +45,7 @@ def chat_operation(
         attempt.succeed(usage, answer)
         return answer
 
-    return Operation(request, needs, read, deadline, max_wait, trace=trace)
+    return new_tuple(Operation, (request, needs, read, deadline, max_wait, False, trace, None, None))
 
 
 def usage_of(answer: ChatResponse, estimate: Estimate) -> Usage:

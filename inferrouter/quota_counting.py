@@ -104,7 +104,6 @@ def admit(states: Mapping[str, BucketState], wants: Wants, now: float, ident: in
     window_ids, limits = [], []
     for state, counter, amount in taken.values():
         state.counter = counter
-        state.changed()
         counter.used += amount
         window_ids.append(counter.window_id)
         limits.append(counter.limit)
@@ -213,7 +212,7 @@ def _shown(state: BucketState, used: float, now: float, to_note: list[str]) -> S
             to_note.append(state.key)
         counter = counter.as_of(now)
         since, until, count = counter.begin, counter.end, counter.used
-    resets_at = counter.resets_at(count)
+    resets_at = (counter.steady or counter.resets_at(count)) if count > 0 else None
     if resets_at is not None:
         until = counter.same_until(resets_at)
     elif counter.idle():  # it looks the same until something is charged
@@ -237,7 +236,7 @@ def note(states: Mapping[str, BucketState], keys: Iterable[str], now: float) -> 
         state = states[key]
         since = state.counter.since_at(now)
         if since != state.counter.since:
-            state.counter.since = since
+            state.counter.since, state.counter.steady = since, None
             state.changed()
             changed.append(state)
     return changed

@@ -147,8 +147,9 @@ class Lanes:
             if along:
                 self._queue.extend(along)
             self._queue.append(operation)
-            if self._busy < self._enough:
-                self._start_lane()
+            bell = self._start_lane() if self._busy < self._enough else None
+        if bell is not None:
+            bell.release()  # not under the lock, which whom it wakes takes first
         return self._answer_to(operation, gate, deadline)
 
     def ask_together(self, operations: Sequence[Operation], deadline: float) -> list[str]:
@@ -203,7 +204,9 @@ class Lanes:
         if operation.undo is not None:
             with self._lock:
                 self._undos.append(operation.undo())
-                self._condition.notify()
+                bell = self._idle.pop() if self._idle else None
+            if bell is not None:
+                bell.release()
 
     def check_open(self) -> None:
         """Raises QuotaStoreError once it was closed."""
@@ -219,7 +222,8 @@ class Lanes:
         """Ends the lanes, with a last try to undo what is to be undone. May be called again."""
         with self._lock:
             self._closed = True
-            self._condition.notify_all()
+            while self._idle:
+                self._idle.pop().release()
             threads = [thread for thread in self._threads if thread is not threading.current_thread()]
         end = self._monotonic() + self._timeout
         for thread in threads:
@@ -234,12 +238,11 @@ class Lanes:
 
     def _begin(self) -> None:
         self._lock = threading.RLock()  # a signal handler's call may come in the middle of one
-        self._condition = threading.Condition(self._lock)
         self._queue: deque[Operation] = deque()
         self._undos: deque[Operation] = deque()
         self._threads: dict[threading.Thread, float] = {}
         self._busy = 0
-        self._waiting = 0
+        self._idle: list[threading.Lock] = []  # what wakes each lane that waits; the last one to wait is the first to be woken
         self._nearest = 0.0
         self._enough = 1
         self._last_error: QuotaStoreError | None = None
@@ -249,16 +252,20 @@ class Lanes:
         """Under the lock: another lane takes what is queued, where all that are busy have heard nothing for long."""
         hung = self._monotonic() - min(HUNG_S, self._timeout / 4)
         if self._queue and all(began <= hung for began in self._threads.values() if began):
-            self._start_lane()
+            bell = self._start_lane()
+            if bell is not None:
+                bell.release()
 
-    def _start_lane(self) -> None:
-        if self._waiting:
-            self._condition.notify()
-        elif len(self._threads) < MOST_LANES:
+    def _start_lane(self) -> threading.Lock | None:
+        """Under the lock: one lane more. Returns what is to be released to wake it, if it waits."""
+        if self._idle:
+            return self._idle.pop()
+        if len(self._threads) < MOST_LANES:
             thread = threading.Thread(target=self._lane, name=f"quota-lane-{next(_NUMBERS)}", daemon=True)
             self._threads[thread] = self._monotonic()
             self._busy += 1  # from now on, so that nobody starts another one for the same work
             thread.start()
+        return None
 
     def _given_up(self, operation: Operation) -> QuotaStoreError:
         """Under the lock: nobody waits for it any more. Returns why there is no answer."""
@@ -273,16 +280,13 @@ class Lanes:
     def _lane(self) -> None:
         carrier: Carrier | None = None
         me = threading.current_thread()
+        bell = threading.Lock()
+        bell.acquire()
         try:
             while True:
-                with self._lock:
-                    self._busy -= 1
-                    self._threads[me] = 0.0
-                    batch = self._next_batch()
-                    if batch is None:
-                        return
-                    self._busy += 1
-                    self._threads[me] = self._monotonic()
+                batch = self._next_batch(me, bell)
+                if batch is None:
+                    return
                 carrier = self._carry(batch, carrier)
                 if len(batch) > 1 and self._enough == 1:
                     self._gather(min(len(self._queue) + len(batch), LARGEST_BATCH))
@@ -299,29 +303,48 @@ class Lanes:
                 return
             self._sleep(pause)
 
-    def _next_batch(self) -> list[Operation] | None:
-        """Under the lock: what to send, None once there is nothing to do for long. Waits."""
-        idle_until = self._monotonic() + IDLE_S
+    def _next_batch(self, me: threading.Thread, bell: threading.Lock) -> list[Operation] | None:
+        """What to send, None once there is nothing to do for long. Waits until its bell is released."""
+        busy = True
+        idle_until = 0.0
         while True:
-            batch: list[Operation] = []
-            while self._queue and len(batch) < LARGEST_BATCH:
-                operation = self._queue.popleft()
-                if not operation.given_up:
-                    operation.sent = True
-                    batch.append(operation)
-            now = self._monotonic()
-            if self._undos and (batch or self._closed or now >= self._retry_undos_at):
-                for _ in range(min(LARGEST_BATCH, len(self._undos))):
-                    undo = self._undos.popleft()
-                    undo.deadline = now
-                    batch.append(undo)
-            if batch:
-                return batch
-            if self._closed or now >= idle_until:
-                return None
-            self._waiting += 1
-            self._condition.wait(_UNDO_PAUSE_S if self._undos else idle_until - now)
-            self._waiting -= 1
+            with self._lock:
+                now = self._monotonic()
+                batch = self._taken(now)
+                if batch:
+                    self._busy += not busy
+                    self._threads[me] = now
+                    return batch
+                if busy:
+                    busy = False
+                    self._busy -= 1
+                    self._threads[me] = 0.0
+                    idle_until = now + IDLE_S
+                if self._closed or now >= idle_until:
+                    return None
+                self._idle.append(bell)
+                left = _UNDO_PAUSE_S if self._undos else idle_until - now
+            if not bell.acquire(timeout=left):
+                with self._lock:
+                    if bell in self._idle:
+                        self._idle.remove(bell)
+                    else:
+                        bell.acquire(blocking=False)  # it was to be woken just now; perhaps whoever did was interrupted
+
+    def _taken(self, now: float) -> list[Operation]:
+        """Under the lock: what is queued, and what is to be undone."""
+        batch: list[Operation] = []
+        while self._queue and len(batch) < LARGEST_BATCH:
+            operation = self._queue.popleft()
+            if not operation.given_up:
+                operation.sent = True
+                batch.append(operation)
+        if self._undos and (batch or self._closed or now >= self._retry_undos_at):
+            for _ in range(min(LARGEST_BATCH, len(self._undos))):
+                undo = self._undos.popleft()
+                undo.deadline = now
+                batch.append(undo)
+        return batch
 
     def _carry(self, batch: list[Operation], carrier: Carrier | None) -> Carrier | None:
         """Sends the batch until it is answered, or nobody waits for it; returns the carrier if it is still good."""

@@ -35,9 +35,10 @@ class WindowCounter:
     `window_id`: the slot's number or the window's beginning, None before any; charges go there. `used`: all that counts as of it;
     `older`: what of that lies elsewhere. Within `begin <= now < end` (epoch seconds) nothing moves; what is charged now has
     passed at `expires_at`. `blocks`: what is charged far away. `since`: the first of the readings in a row in one merged block.
+    `steady`: what `resets_at` says while anything is used, whatever is charged here, None: ask it.
     """
 
-    __slots__ = ("begin", "blocks", "end", "expires_at", "limit", "older", "since", "used", "window_id")
+    __slots__ = ("begin", "blocks", "end", "expires_at", "limit", "older", "since", "steady", "used", "window_id")
 
     def __init__(self, limit: Limit) -> None:
         self.limit = limit
@@ -47,6 +48,7 @@ class WindowCounter:
         self.end = -math.inf
         self.blocks: Blocks = ()
         self.since: float | None = None
+        self.steady: float | None = None
 
     def as_of(self, now: float) -> WindowCounter:
         """The count as of `now`: itself if nothing moves, else a new one. Raises QuotaStoreError for an absurd time."""
@@ -95,7 +97,7 @@ class WindowCounter:
         other = object.__new__(type(self))
         other.limit, other.window_id, other.begin, other.end = self.limit, self.window_id, self.begin, self.end
         other.used, other.older, other.expires_at = self.used, self.older, self.expires_at
-        other.blocks, other.since = self.blocks, self.since
+        other.blocks, other.since, other.steady = self.blocks, self.since, self.steady
         return other
 
     def _charge_here(self, delta: float) -> float:
@@ -151,7 +153,10 @@ class _Calendar(WindowCounter):
     def resets_at(self, used: float) -> float | None:
         if used <= 0:
             return None
-        return self.end if self.since is None else max(self.end, self.since + self.end - self.begin)
+        if self.since is not None:
+            return max(self.end, self.since + self.end - self.begin)
+        self.steady = self.end
+        return self.end
 
     def pack(self) -> bytes:
         if self.window_id is None:
@@ -226,7 +231,7 @@ class _Rolling(WindowCounter):
                 if not after:
                     del self.slots[slot]
                 delta += before - after
-                self.packed = self.first = None
+                self.packed = self.first = self.steady = None
             if self.plain and here - SLOTS <= slot < here:
                 self.older += after - before
                 self.used += after - before
@@ -239,7 +244,7 @@ class _Rolling(WindowCounter):
         low = slot // SLOTS * SLOTS
         blocks = with_charge(self.blocks, slot, slot + 1, delta, low, low + SLOTS)
         anew = _rolling(self.limit, here, {**self.slots, here: own}, merged(blocks, *self._near()), self.since)
-        for name in ("used", "older", "blocks", "plain", "first", "packed"):
+        for name in ("used", "older", "blocks", "plain", "first", "packed", "steady"):
             setattr(self, name, getattr(anew, name))
 
     def place_of(self, now: float, refills_at: float | None) -> float | None:
@@ -264,7 +269,8 @@ class _Rolling(WindowCounter):
         if used <= 0:
             return None
         if self.since is None and self.plain and (self.first is not None or self.older <= 0):
-            return self.expires_at if self.first is None else self.first  # whatever is charged here passes later
+            self.steady = self.expires_at if self.first is None else self.first  # whatever is charged here passes later
+            return self.steady
         if used == self.used:
             return self.frees_at(0)
         other = self.copied()

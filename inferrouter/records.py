@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias, TypedDict
 
 from .errors import InvalidRequestError
-from .frozen import EMPTY, field, freeze, frozen_value, quick
+from .frozen import EMPTY, field, freeze, frozen_value
 
 if TYPE_CHECKING:
     from .content import Part
@@ -41,7 +41,8 @@ if TYPE_CHECKING:
         extra: Mapping[str, Any] | None
         require: Sequence[str] | str
         session: str | None
-
+else:  # for `typing.get_type_hints`
+    Part = Tool = Any
 
 FORMATS = ("text", "json_object", "json_schema")
 NO_MEDIA: frozenset[str] = frozenset()
@@ -78,9 +79,6 @@ class Routing:
     free: bool = True
     cost: float = 0.0
     dropped: tuple[str, ...] = ()
-
-
-new_routing = quick(Routing)
 
 
 @frozen_value
@@ -314,8 +312,12 @@ class ChatRequest:
     @property
     def media(self) -> frozenset[str]:
         """The kinds of media in the messages: image, audio, video, document."""
-        rich = [message for message in self.messages if isinstance(message, Message) and type(message.content) is not str]
-        return frozenset(part.kind for message in rich for part in message.parts if part.kind != "text") if rich else NO_MEDIA
+        for message in self.messages:
+            if isinstance(message, Message) and type(message.content) is not str:
+                return frozenset(
+                    part.kind for turn in self.messages for part in getattr(turn, "parts", ()) if part.kind != "text"
+                )
+        return NO_MEDIA
 
 
 @frozen_value

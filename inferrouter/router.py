@@ -19,7 +19,7 @@ from .candidates import find_candidates
 from .config import Config
 from .costs import estimate_chat
 from .errors import ConfigError, InvalidRequestError, UnknownModelError, router_closed
-from .frozen import replace
+from .frozen import new_tuple, replace
 from .guarded_store import GuardedStore
 from .health import Health, HealthConfig
 from .meter import Clock, Meter, SystemClock, listeners_for
@@ -395,7 +395,7 @@ class Router(RouterMakers):
     ) -> tuple[CallNeeds, float | None, float]:
         self._check(request, ChatRequest, name)
         deadline, max_wait = self._bounds(timeout, max_wait)
-        needs = CallNeeds(estimate_chat(request), self._config.allow_paid, request, request.media)
+        needs = new_tuple(CallNeeds, (estimate_chat(request), self._config.allow_paid, request, request.media))
         return needs, deadline, max_wait
 
     def _default_unknown(self) -> list[str]:

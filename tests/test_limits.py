@@ -170,6 +170,27 @@ class TallyTest(unittest.TestCase):
             self.assertEqual(counter.as_of(math.nextafter(counter.expires_at, 0)).used, 4)
             self.assertEqual(counter.as_of(counter.expires_at).used, 0)
 
+    def test_when_it_resets(self) -> None:
+        """When the next of it passes is what a count says that was just unpacked, after any charges, corrections, clock steps and
+        readings in a merged past, however often it was asked before."""
+        for seed in range(rounds(60, 30)):
+            rng = random.Random(seed)
+            limit = Limit(100, "tokens", rng.choice(("minute", "day")), rolling=rng.random() < 0.7)
+            span = limit.span_s
+            counter, now, places = windows.counter_of(limit), 1.7e9, [None]
+            for _ in range(60):
+                now += rng.choice((0.0, 0.01, 0.02, 0.1, 0.5, 1.1, -0.3, -1.2, -3, -700)) * span
+                counter = counter.as_of(now)
+                places = [*places[-3:], counter.window_id]
+                for _ in range(4):
+                    counter.used += rng.choice((0, 0, 1, 4))
+                    asked = (counter.steady or counter.resets_at(counter.used)) if counter.used > 0 else None
+                    self.assertEqual(asked, windows.counter_unpacked(limit, counter.pack()).frees_at(0), f"seed {seed}")
+                    counter.correct(rng.choice(places), rng.choice((-4, -1, 3)))
+                    since = counter.since_at(now)
+                    if since != counter.since:
+                        counter.since, counter.steady = since, None
+
     def test_packing(self) -> None:
         """A count survives packing, before and after use, as calendar and as slots, whatever way the clock steps."""
         rng = random.Random(7)

@@ -32,6 +32,9 @@ def seen_and_anew(store: Any, now: float) -> tuple[list[Any], list[Any]]:
     seen, few = list(store.headroom(KEYS, now)), store.headroom(KEYS[:5], now)
     for state, _ in store._book._counts.values():
         state.changed()
+        state.counter.steady = None
+        if state.limit.rolling:
+            state.counter.first = None
     anew = store.headroom(list(KEYS), now)
     return [*seen, *few], [*anew, *anew[:5]]
 

@@ -362,6 +362,32 @@ class RedisVerbs(RedisCase):
         store.close()
         self.assertEqual(threading.active_count(), before)
 
+    def test_connections_of_the_callers_pool(self) -> None:
+        """A store keeps a connection of a roomy pool until it is closed, and none of one that is short of them."""
+        import redis
+
+        roomy, narrow = self.client(), self.client(max_connections=1)
+        for client, kept in ((roomy, 1), (narrow, 0)):
+            with quota_redis.RedisQuotaStore(client) as store:
+                store.holds(NOON)
+                pool = client.connection_pool
+                self.assertEqual(len(pool._in_use_connections), kept)
+                if not kept:
+                    client.ping()
+            self.assertEqual(len(pool._in_use_connections), 0)
+        self.assertIsInstance(redis.Redis(connection_pool=roomy.connection_pool).ping(), bool)
+
+    def test_a_connection_that_the_server_ended(self) -> None:
+        """A server that ends idle connections is asked again over a new one, also by a client that does not try again itself."""
+        import valkey
+
+        client = valkey.Valkey(port=self.server.port)
+        self.addCleanup(client.close)
+        with quota_redis.RedisQuotaStore(client) as store:
+            store.holds(NOON)
+            self.client().execute_command("CLIENT KILL", "TYPE", "normal", "SKIPME", "yes")
+            self.assertIsInstance(store.reserve([("k", 1)], NOON), quota.Reservation)
+
     def test_valkey_client(self) -> None:
         """valkey-py serves as well as redis-py."""
         import valkey

@@ -26,6 +26,7 @@ quota = part("quota")
 WINDOWS = ("minute", "day", "hour")
 BUCKETS = [quota.Bucket(f"account/{number}", limits.Limit(1e12, "tokens", window)) for number, window in enumerate(WINDOWS)]
 Outcome = tuple[float, float]
+DELAY_S = 0.001
 
 
 def pairs(store: Any, threads: int, seconds: float) -> Outcome:
@@ -92,21 +93,21 @@ def main() -> None:
         print(f"redis and postgres: left out ({exc})")
         return
     server: Any = RedisServer("--appendonly", "yes", "--appendfsync", "everysec")
-    on_servers(server, lambda port: redis_store(redis, port), redis.Redis(port=server.port).ping, seconds, rounds)
+    on_servers(server, lambda port: redis_store(redis, port), lambda port: redis.Redis(port=port).ping, seconds, rounds)
     server = PostgresServer()
     server_dsn = server.dsn
-    asked: list[Any] = []
 
-    def select() -> object:
-        if not asked:
-            asked.append(psycopg.connect(server_dsn, autocommit=True))
-        return asked[0].execute("SELECT 1").fetchone()
+    def dsn(port: int) -> str:
+        return server_dsn.replace(str(server.port), str(port))
+
+    def asking(port: int) -> Callable[[], object]:
+        connection = psycopg.connect(dsn(port), autocommit=True)
+        return lambda: connection.execute("SELECT 1").fetchone()
 
     def postgres_store(port: int) -> Any:
-        dsn = server_dsn.replace(str(server.port), str(port))
-        return part("quota_postgres").PostgresQuotaStore(lambda: psycopg.connect(dsn), timeout=60.0)
+        return part("quota_postgres").PostgresQuotaStore(lambda: psycopg.connect(dsn(port)), timeout=60.0)
 
-    on_servers(server, postgres_store, select, seconds, rounds)
+    on_servers(server, postgres_store, asking, seconds, rounds)
 
 
 def redis_store(redis: Any, port: int) -> Any:
@@ -114,14 +115,22 @@ def redis_store(redis: Any, port: int) -> Any:
     return part("quota_redis").RedisQuotaStore(redis.Redis(port=port), timeout=60.0)
 
 
-def on_servers(server: Any, make: Callable[[int], Any], ask: Callable[[], object], seconds: float, rounds: int) -> None:
+def on_servers(
+    server: Any, make: Callable[[int], Any], asking: Callable[[int], Callable[[], object]], seconds: float, rounds: int
+) -> None:
     """The lines of one server: its floor, on the spot, and a millisecond away each way."""
     name = type(server).__name__.removesuffix("Server").lower()
     server.start()
     try:
-        print(f"{name}: two empty round trips {floor(ask, seconds):>11,.0f}   ({os.cpu_count()} cores)", flush=True)
+        near = floor(asking(server.port), seconds)
+        print(f"{name}: two empty round trips {near:>11,.0f}   ({os.cpu_count()} cores)", flush=True)
         row(f"{name}, on the spot", lambda: make(server.port), seconds, rounds)
-        with far_away(server.port, 0.001) as port:
+        with far_away(server.port, DELAY_S) as port:
+            beyond = (0.5 / floor(asking(port), seconds) - 0.5 / near) / 2 - DELAY_S
+        with far_away(server.port, DELAY_S - beyond) as port:
+            far = floor(asking(port), seconds)
+            added = (0.5 / far - 0.5 / near) / 2 * 1000
+            print(f"{name}: two empty round trips {far:>11,.0f}   ({added:.2f} ms added each way)", flush=True)
             row(f"{name}, 1 ms each way", lambda: make(port), seconds, rounds)
     finally:
         server.close()

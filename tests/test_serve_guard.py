@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import socket
 import unittest
@@ -225,6 +226,22 @@ class Addresses(unittest.TestCase):
         self.assertIn("port", self.problem(port=70_000))
         self.assertIn("max_clients", self.problem(max_clients=0))
         self.assertIn("cannot listen", self.problem(host="203.0.113.9", token="t", port=0))
+
+    def test_a_closed_router(self) -> None:
+        """It is not served; one that is closed later is told in each answer, and the endpoint is not ready."""
+        with ir.serve(self.router, port=0) as server:
+            self.router.close()
+            for method, path, wanted in (
+                ("POST", "/v1/chat/completions", b"router is closed"),
+                ("GET", "/readyz", b"router_closed"),
+            ):
+                connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=5)
+                connection.request(method, path, json.dumps(HELLO), JSON)
+                answer = connection.getresponse()
+                self.assertEqual(answer.status, 503)
+                self.assertIn(wanted, answer.read())
+                connection.close()
+        self.assertIn("router: is closed", self.problem(port=0))
 
     def test_an_endpoint_stops_once(self) -> None:
         """It may be stopped twice, closes its port, and does not begin again."""

@@ -222,9 +222,16 @@ class Addresses(unittest.TestCase):
         self.assertEqual(part("serve_port").listener_of(1), "")
 
     def test_wrong_settings(self) -> None:
-        """A port that is none, a host that is none, a number of clients below 1."""
+        """A port that is none, a host that is none, a number of clients below 1, times that never come, names no request has."""
         self.assertIn("port", self.problem(port=70_000))
         self.assertIn("max_clients", self.problem(max_clients=0))
+        for value in (-1, float("nan"), float("inf")):
+            self.assertIn("grace: ", self.problem(grace=value, port=0))
+            self.assertIn("max_wait: ", self.problem(max_wait=value, port=0))
+        for origin in ("*", "evil.test", "https://*.evil.test", "https://a.test/page", "null", ""):
+            self.assertIn("origins: ", self.problem(origins=["https://a.test", origin], port=0))
+        for name in ("*", "https://a.test", "a.test:80", ""):
+            self.assertIn("hosts: ", self.problem(hosts=["a.test", name], port=0))
         self.assertIn("cannot listen", self.problem(host="203.0.113.9", token="t", port=0))
 
     def test_a_closed_router(self) -> None:

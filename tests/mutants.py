@@ -282,6 +282,9 @@ MUTANTS = (
         ("test_stream_end",),
     ),
     Mutant(
+        "a buffer holds more than a line may have", "http_head", "_BUFFER = 8 << 10", "_BUFFER = 128 << 10", ("test_http_head",)
+    ),
+    Mutant(
         "only 100 is passed over", "http_head", "if status >= 200 or status == 101:", "if status != 100:", ("test_http_head",)
     ),
     Mutant("cut refusals say nothing", "error_body", "return load_cut_json(text)", "return {}", ("test_refusals.Refusals",)),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import subprocess
 import sys
 import unittest
@@ -19,6 +20,17 @@ class SharedExamples(unittest.TestCase):
         for name in ("workers", "queue_workers", "dask_tasks"):
             with self.subTest(name):
                 command = [sys.executable, str(EXAMPLES / f"{name}.py")]
+                done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+                self.assertEqual(done.returncode, 0, done.stderr[-2000:])
+                self.assertEqual(done.stdout.splitlines()[-3:], ["alice: 20 calls", "bob: 20 calls", "refused: 10 calls"])
+
+    def test_engines(self) -> None:
+        """Fifty rows in four partitions, each with a `router.map` of its own, use the two accounts' twenty each, exactly, on each
+        engine that is installed: dask (distributed), Ray Data (ray, pyarrow), Spark (pyspark, java)."""
+        packages = {"dask": "distributed", "ray": "ray", "spark": "pyspark"}
+        for name in (name for name, package in packages.items() if importlib.util.find_spec(package) is not None):
+            with self.subTest(name):
+                command = [sys.executable, str(EXAMPLES / "engine_jobs.py"), name]
                 done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
                 self.assertEqual(done.returncode, 0, done.stderr[-2000:])
                 self.assertEqual(done.stdout.splitlines()[-3:], ["alice: 20 calls", "bob: 20 calls", "refused: 10 calls"])

@@ -19,7 +19,7 @@ from http import HTTPStatus
 from .frozen import frozen_value
 from .meter import Clock
 from .serve_bodies import SMALL, Bodies
-from .serve_head import MAX_HEAD, BadRequest, Head, parse_head
+from .serve_head import MAX_HEAD, BadRequest, Head, Heads
 
 Fields = Sequence[tuple[str, str]]
 
@@ -66,6 +66,7 @@ class Connection:
         self._rest = b""
         self._writing = threading.Lock()
         self._head: Head | None = None
+        self._heads = Heads()
         self.streaming = False
         self._broken = False
         self._resets = False
@@ -102,7 +103,7 @@ class Connection:
         raw, _, self._rest = data.partition(b"\r\n\r\n")
         if len(raw) > MAX_HEAD:
             raise BadRequest(431, "the head is too long")
-        head = self._head = parse_head(raw)
+        head = self._head = self._heads.parse(raw)
         if head.length is not None and head.length > self._max_body:
             raise BadRequest(413, f"the body is larger than {self._max_body} bytes")
         check(head)

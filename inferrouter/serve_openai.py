@@ -51,6 +51,7 @@ CARRIED = frozenset(
 )
 PLAIN_ROLES = ("user", "assistant", "system")
 """Those whose message is nothing but its text, if that is all there is."""
+PLAIN_KEYS = frozenset(("model", "messages", "stream"))
 USAGE, NO_USAGE = FrozenDict(usage=True), FrozenDict(usage=False)
 MESSAGE_KEYS = ("role", "content", "tool_calls", "tool_call_id", "name", "reasoning", "reasoning_content")
 
@@ -66,6 +67,9 @@ class ChatDialect:
     def read(self, body: Body) -> Asked:
         """The chat in `body`."""
         model = text_of(body, "model")
+        messages = [self._turns.recalled(read_message(item, place)) for place, item in enumerate(list_of(body, "messages"))]
+        if body.keys() <= PLAIN_KEYS:
+            return asked_of(ChatRequest(messages, model), model, flag_of(body, "stream"), 1, (), NO_USAGE)
         tools = list_of(body, "tools")
         if "functions" in body:
             tools = tools + [{"type": "function", "function": each} for each in list_of(body, "functions")]
@@ -74,7 +78,7 @@ class ChatDialect:
             raise InvalidRequestError(message=f"n is a whole number from 1 to {MOST_COPIES}")
         options = body.get("stream_options")
         request = ChatRequest(
-            [self._turns.recalled(read_message(item, place)) for place, item in enumerate(list_of(body, "messages"))],
+            messages,
             model,
             temperature=body.get("temperature"),
             max_tokens=count_of(body, "max_completion_tokens", "max_tokens"),

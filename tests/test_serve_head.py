@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 import unittest
+from collections.abc import Callable
 
 from tests import part
 
@@ -13,6 +14,49 @@ HOST = b"Host: localhost:1"
 
 def parse(*lines: bytes) -> object:
     return head.parse_head(b"\r\n".join(lines))
+
+
+class Again(unittest.TestCase):
+    def test_a_head_that_came_before(self) -> None:
+        """A connection's next head is read as if it were the first, whatever of it is the same as before."""
+        begin, length = b"POST /v1/x HTTP/1.1\r\n" + HOST, b"\r\nContent-Length: "
+        heads = [
+            begin + length + b"12\r\nA: b",
+            begin + length + b"7\r\nA: b",
+            begin + length + b"7\r\nA: b",
+            begin + length + b"007\r\nA: b",
+            begin + length + b"123456789012345\r\nA: b",
+            begin + length.lower() + b"12\r\nA: b",
+            begin + length + b"12\r\nA: c",
+            begin + length + b"12\r\nA: c\r\nConnection: close",
+            begin + length + b"12",
+            begin + length + b"3",
+            begin,
+            begin + length + b"5" + length + b"6",
+            begin + length + length + b"6",
+            begin + length + b"6" + length,
+            begin + length + b"6\r\nTransfer-Encoding: chunked",
+            begin + length + b"7\r\nTransfer-Encoding: chunked",
+            begin + length + b"1234567890123456",
+            begin + length + b"+6",
+            begin + length + b"6 ",
+            begin + length + b"6, 6",
+            b"GET /" + length.strip() + b"5 HTTP/1.1\r\n" + HOST,
+        ]
+        for first in heads:
+            for second in heads:
+                reader = head.Heads()
+                self.assertEqual(
+                    [told(reader.parse, each) for each in (first, second)],
+                    [told(head.parse_head, each) for each in (first, second)],
+                )
+
+
+def told(parse: Callable[[bytes], object], data: bytes) -> object:
+    try:
+        return parse(data)
+    except head.BadRequest as exc:
+        return exc.status, exc.said
 
 
 class Refused(unittest.TestCase):

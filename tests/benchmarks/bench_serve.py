@@ -1,8 +1,9 @@
 """What the endpoint adds to a call, and how it holds under load: python3 -m tests.benchmarks.bench_serve [--proxy URL] [--short]
 
 Prints, over a stand-in provider in a process of its own: the time a whole answer and a first chunk take through the router alone
-and through the endpoint (medians, interleaved), how evenly 64 streams of 50 chunks a second arrive, and what is left after 200
-clients made 5,000 calls with hang-ups, slow readers and a provider that fails. With --proxy the same calls through another proxy.
+and through the endpoint (medians, interleaved; asked by http.client, and once more by a bare socket, as much of what a call takes
+longer is spent in that client), how evenly 64 streams of 50 chunks a second arrive, and what is left after 200 clients made 5,000
+calls with hang-ups, slow readers and a provider that fails. With --proxy the same calls through another proxy.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -76,7 +77,11 @@ def ask(connection: http.client.HTTPConnection, text: str, path: str = "/v1/chat
 def added_time(rounds: int, proxy: str) -> dict[str, float]:
     """Medians in microseconds, in one interleaved run."""
     spans: dict[str, list[float]] = {
-        name: [] for name in ("provider", "router", "endpoint", "router first", "endpoint first", "proxy")
+        name: []
+        for name in (
+            *("provider", "router", "endpoint", "router first", "endpoint first", "proxy"),
+            *("router again", "bare"),
+        )
     }
 
     def timed(name: str, work: Any) -> None:
@@ -97,6 +102,11 @@ def added_time(rounds: int, proxy: str) -> dict[str, float]:
             spans["endpoint first"].append(first_of_endpoint(through) * 1e6)
             if other is not None and turn % 4 == 0:
                 timed("proxy", lambda: ask(other, "say it"))
+        with socket.create_connection(("127.0.0.1", port), timeout=60) as sock:  # apart: one more in the round slows all of it
+            barely = bare_client(sock)
+            for _ in range(rounds // 2):
+                timed("router again", lambda: router.chat_completion(request))
+                timed("bare", barely)
         for connection in (bare, through, *([other] if other else [])):
             connection.close()
     return {name: statistics.median(each[len(each) // 10 :]) for name, each in spans.items() if each}
@@ -141,6 +151,21 @@ def first_of_endpoint(connection: http.client.HTTPConnection) -> float:
     spent = time.perf_counter() - began
     answer.read()
     return spent
+
+
+def bare_client(sock: socket.socket) -> Callable[[], None]:
+    """What asks for a whole answer with as little as a client can do: one write, one read, and a look at its end."""
+    body = body_of("say it")
+    head = "POST /v1/chat/completions HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
+    data = f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+    def asked() -> None:
+        sock.sendall(data)
+        if not sock.recv(65536).endswith(b"}}"):
+            raise SystemExit("no answer to a bare client")
+
+    return asked
 
 
 def steady_streams(count: int, seconds: float) -> tuple[float, float, int]:
@@ -282,7 +307,8 @@ def main() -> None:
     for name, median in spans.items():
         print(f"{name:>16}: {median:8.0f} us")
     whole, first = (spans[f"endpoint{kind}"] - spans[f"router{kind}"] for kind in ("", " first"))
-    print(f"added to a whole answer: {whole:.0f} us, to a first chunk: {first:.0f} us")
+    bare = spans["bare"] - spans["router again"]
+    print(f"added to a whole answer: {whole:.0f} us (to a bare client's: {bare:.0f} us), to a first chunk: {first:.0f} us")
     middle, longest, chunks = steady_streams(16 if options.short else 64, 2.0)
     print(f"streams: {chunks} chunks, median gap {middle:.1f} ms of 20, longest {longest:.0f} ms")
     print("storm:", json.dumps(storm(clients, calls)), f"load {os.getloadavg()[0]:.1f}")

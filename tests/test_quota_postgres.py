@@ -180,6 +180,13 @@ class PostgresVerbs(PostgresCase):
         store.holds(now)
         self.assertEqual(proxy.requests - before, 123)
 
+    def test_clocks_a_little_apart_cost_one_round_trip(self) -> None:
+        """Callers whose clocks are milliseconds or seconds apart, on either side of slots and days, are counted by the server
+        alone."""
+        proxy = Proxy(self.server.port)
+        store = self.through(proxy)
+        quota_differential.a_little_apart(self, store, NOON, lambda: proxy.requests)
+
     def test_a_lost_reply_charges_once(self) -> None:
         """The server did it and its reply was lost: reserving, settling and rolling back again change nothing more."""
         proxy = Proxy(self.server.port)

@@ -141,6 +141,13 @@ class RedisVerbs(RedisCase):
             store.commit(taken, now + (2 if step % 2 else 0), [2, 2, 2])
         self.assertEqual(proxy.requests - before, 120)
 
+    def test_clocks_a_little_apart_cost_one_round_trip(self) -> None:
+        """Callers whose clocks are milliseconds or seconds apart, on either side of a slot, a day and a year, are counted by the
+        server alone: handing each back would keep those who are far away waiting for as long as others are busy."""
+        proxy = Proxy(self.server.port)
+        store = self.through(proxy)
+        quota_differential.a_little_apart(self, store, NOON, lambda: proxy.requests)
+
     def test_a_lost_reply_charges_once(self) -> None:
         """The server did it and its reply was lost: reserving, settling and rolling back again change nothing more."""
         from redis.backoff import NoBackoff

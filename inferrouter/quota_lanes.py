@@ -34,6 +34,7 @@ MOST_LANES = 24
 KEPT_UNDOS = 10_000
 _PATIENCE = 4.0
 """Round trips that a settlement is given, however far away the server is."""
+_SHORT_S = 0.001
 _UNDO_PAUSE_S = 0.25
 _GATHERING = 0.3
 """Part of a round trip that a lane waits for those who were just answered, so that they travel together again."""
@@ -127,7 +128,7 @@ class Lanes:
         long enough for the way to the server, where giving up early would gain nothing."""
         if within is None:
             return self._monotonic() + self._timeout
-        least = _PATIENCE * self._nearest if patient else 0.0
+        least = self.patience if patient else 0.0
         return self._monotonic() + max(least, min(within, self._timeout))
 
     def ask(self, operation: Operation, deadline: float) -> str:
@@ -138,6 +139,7 @@ class Lanes:
             return self._alone((*along, operation))[-1]
         for each in along:
             each.deadline = deadline
+        operation.answer = operation.error = None  # it may be asked again
         operation.gate = gate = threading.Lock()
         gate.acquire()
         operation.deadline = deadline
@@ -198,6 +200,15 @@ class Lanes:
         finally:
             if carrier is not None:
                 carrier.close()
+
+    def pause(self, deadline: float) -> None:
+        """Waits half a round trip for what others do on the server, and no longer than until `deadline`."""
+        self._sleep(max(0.0, min(deadline - self._monotonic(), max(self._nearest / 2, _SHORT_S))))
+
+    @property
+    def patience(self) -> float:
+        """Seconds in which an operation and another after it have surely reached the server, if it is as far as it was."""
+        return _PATIENCE * self._nearest
 
     def take_back(self, operation: Operation) -> None:
         """Undoes what was done: who asked was interrupted before he could know of it."""

@@ -183,6 +183,10 @@ BEGIN
   RETURN 'y';
 END $$""",
     """
+CREATE OR REPLACE FUNCTION {schema}.claim_1(clock float8) RETURNS text LANGUAGE sql AS $$
+  SELECT split_part(value, ' ', 1) FROM {schema}.note WHERE kind = 'c' AND split_part(value, ' ', 2)::float8 > clock
+$$""",
+    """
 CREATE OR REPLACE FUNCTION {schema}.act_3(bucket_names text, record_ids text, said text) RETURNS text LANGUAGE plpgsql
   SET lock_timeout = '1500ms' SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
 DECLARE
@@ -193,6 +197,7 @@ DECLARE
   many boolean := array_length(words, 1) > 5 + words[5]::integer;
   stale boolean := true; dirty boolean := false; locked boolean := false; fast boolean; moment float8;
   b_name text[]; b_kind text[]; b_wid float8[]; b_used float8[]; b_older float8[]; b_room float8[]; b_firm float8[];
+  claim text; held text; token text; lasting text;
   b_odd boolean[]; b_more integer[]; r_id text[]; r_state text[]; r_expires float8[]; r_way text[];
 BEGIN
   SELECT * INTO e FROM {schema}.epoch;
@@ -208,7 +213,7 @@ BEGIN
   answers := ARRAY[concat('ok ', clock, ' ', e.id, ' ', e.created, ' ', e.flag)];
   LOOP
     verb := words[i]; size := words[i + 1]; o := i + 1; fast := false;
-    IF many AND (verb = 'R' OR verb = 'S') THEN
+    IF many AND (verb = 'R' OR verb = 'S') AND claim IS NULL THEN
       IF stale THEN
         SELECT array_agg(name), array_agg(kind), array_agg(wid), array_agg(used), array_agg(older), array_agg(ceiling),
           array_agg(firm), array_agg(lost <> '' OR since <> ''), array_agg(0)
@@ -218,11 +223,14 @@ BEGIN
           FROM (SELECT * FROM {schema}.reservation WHERE id = ANY(ids) ORDER BY id FOR UPDATE) known;
         stale := false;
         locked := true;
+        claim := {schema}.claim_1(clock);
       END IF;
       r := array_position(r_id, words[o + 1]);
       n := 0;
-      fast := true;
-      IF verb = 'R' AND r IS NULL THEN
+      fast := claim IS NULL;
+      IF NOT fast THEN
+        NULL;
+      ELSIF verb = 'R' AND r IS NULL THEN
         moment := words[o + 3];
         FOR k IN o + 4 .. o + size BY 5 LOOP
           p := array_position(b_name, words[k]);
@@ -294,10 +302,18 @@ BEGIN
       IF NOT locked THEN
         PERFORM 1 FROM {schema}.bucket WHERE name = ANY(names) ORDER BY name FOR NO KEY UPDATE;
         locked := true;
+        claim := {schema}.claim_1(clock);
       END IF;
       stale := true;
       a := words[i + 2 : i + 1 + size];
-      IF verb = 'R' THEN
+      token := NULL;
+      IF verb = 'C' AND (claim IS NULL OR claim = a[1]) THEN
+        token := a[1]; lasting := a[2]; verb := a[3]; held := claim; claim := NULL;
+        a := words[i + 5 : i + 1 + size];
+      END IF;
+      IF verb = 'C' OR (claim IS NOT NULL AND verb IN ('R', 'S', 'W', 'A') AND a[3] <> 'undo') THEN
+        answer := 'w';
+      ELSIF verb = 'R' THEN
         answer := {schema}.reserve_2(a, clock);
       ELSIF verb = 'S' OR verb = 'U' THEN
         answer := {schema}.settle_2(a, verb = 'U', clock);
@@ -322,6 +338,13 @@ BEGIN
           END IF;
           answer := 'y';
         END IF;
+      END IF;
+      IF token IS NOT NULL AND (verb = 'L' OR left(answer, 1) = 'n') THEN
+        claim := token;
+        INSERT INTO {schema}.note VALUES ('c', '', concat(token, ' ', clock + lasting::float8 / 1000))
+          ON CONFLICT (kind, name) DO UPDATE SET value = excluded.value;
+      ELSIF token IS NOT NULL AND held IS NOT NULL THEN
+        DELETE FROM {schema}.note WHERE kind = 'c';
       END IF;
     END IF;
     answers := answers || answer;

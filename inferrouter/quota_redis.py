@@ -66,7 +66,7 @@ class RedisQuotaStore(RemoteQuotaStore):
         return Exchange(self._ledger, functools.partial(self._call, own), functools.partial(_give_back, own))
 
     def _call(self, client: Any, names: list[str], args: list[str]) -> str:
-        keys = [f"{self._prefix}{name}" for name in ("epoch", *names)]
+        keys = [f"{self._prefix}{name}" for name in ("epoch", "claim", *names)]
         text = "\n".join(args) + "\n"  # one long argument costs a client less than many short ones
         try:
             answer = client.evalsha(DIGEST, len(keys), *keys, self._prefix, text)

@@ -17,7 +17,7 @@ local expected, fresh, flag = words[1], words[2], words[3]
 local call, BUCKET_TTL, NOTE_TTL = redis.call, 8640000, 3456000
 local time = call('TIME')
 local clock = time[1] .. '.' .. string.format('%06d', tonumber(time[2]))
-local epoch = call('GET', P .. 'epoch')
+local epoch, claim = unpack(call('MGET', P .. 'epoch', P .. 'claim'))
 if not epoch then
   if expected ~= '' then return 'lost' end
   epoch = fresh .. ' ' .. clock .. ' ' .. flag
@@ -388,11 +388,29 @@ function verbs.H(a)
   return 'y'
 end
 
+-- Does an operation for one who lost a race too often: token, ttl, verb and the rest. What it is going to change, from what it
+-- read now, is left alone by others until it has; the ttl is for one who dies meanwhile.
+function verbs.C(a)
+  if claim and claim ~= a[1] then return 'w' end
+  local mine, inner = claim, {}
+  claim = false
+  for i = 4, #a do inner[i - 3] = a[i] end
+  local answer = verbs[a[3]](inner)
+  if a[3] == 'L' or string.sub(answer, 1, 1) == 'n' then
+    claim = a[1]
+    call('SET', P .. 'claim', claim, 'PX', a[2])
+  elseif mine then
+    call('DEL', P .. 'claim')
+  end
+  return answer
+end
+
+local waits = {R = true, S = true, W = true, A = true}
 local answers, i = {'ok ' .. clock .. ' ' .. epoch}, 4
 while words[i] do
   local verb, count, a = words[i], tonumber(words[i + 1]), {}
   for j = 1, count do a[j] = words[i + 1 + j] end
-  answers[#answers + 1] = verbs[verb](a)
+  answers[#answers + 1] = claim and waits[verb] and a[3] ~= 'undo' and 'w' or verbs[verb](a)
   i = i + 2 + count
 end
 write()

@@ -46,6 +46,12 @@ KEPT_S = 3600.0
 GRACE_S = 2 * 86400.0
 """Seconds by which the record of an open reservation outlasts its windows, as clocks may step back."""
 
+LOST_WRITES = 2
+"""How often one verb's change may come too late before it claims the ledger, so that others wait until it is made."""
+CLAIM_S = 0.1
+"""Seconds, and the way to the server, after which a claim of one who died is over."""
+
+_CLAIMING = frozenset("LRSWA")
 _KEPT = str(int(KEPT_S * 1000))
 _KEPT_TOKENS = 20_000
 
@@ -248,11 +254,32 @@ class RemoteQuotaStore:
         self._ledger.forked()
 
     def _asking(self, max_wait: float | None = None, patient: bool = False) -> Ask:
-        """How to ask within what one verb may take in all."""
+        """How to ask within what one verb may take in all; where others are faster again and again, they are made to wait."""
         lanes = self._lanes
         lanes.check_open()
         end = lanes.deadline(max_wait, patient)
-        return lambda operation: lanes.ask(operation, end)
+        lost, token = 0, ""
+
+        def ask(operation: Operation) -> str:
+            nonlocal lost, token
+            asked = operation
+            if lost >= LOST_WRITES and operation.verb in _CLAIMING:
+                token = token or f"{self._number():x}"
+                asked = self._claiming(operation, token)
+            while (answer := lanes.ask(asked, end)) == "w":
+                lanes.pause(end)
+            if answer[:1] == "n" and operation.verb in ("W", "A"):
+                lost += 1
+            return answer
+
+        return ask
+
+    def _claiming(self, operation: Operation, token: str) -> Operation:
+        """The same operation, while others wait."""
+        args = [token, _milliseconds(CLAIM_S + self._lanes.patience), operation.verb, *operation.args]
+        claiming = Operation("C", operation.names, args, operation.now, operation.undo)
+        claiming.along = operation.along
+        return claiming
 
     def _number(self) -> int:
         """A number that no other process gives out: counted from a random one."""

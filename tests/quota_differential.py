@@ -5,6 +5,7 @@ The amounts are multiples of 1/64, so that sums are exact in any order and agree
 
 from __future__ import annotations
 
+import contextlib
 import random
 import unittest
 from collections.abc import Callable
@@ -12,6 +13,7 @@ from typing import Any
 
 from tests import part
 
+errors = part("errors")
 limits = part("limits")
 quota = part("quota")
 
@@ -109,6 +111,30 @@ def a_little_apart(test: unittest.TestCase, store: Any, noon: float, requests: C
                 test.assertTrue(store.commit(taken, at, [2, 0.5, 1]))
                 asked += 1
     test.assertEqual(requests() - before, asked)
+
+
+def a_lost_race(test: unittest.TestCase, far: Any, near: Any, noon: float) -> None:
+    """What `far` changes is made within a few operations, however often `near` is faster: it reserves before each of them."""
+    near.define([quota.Bucket("raced", limits.Limit(1e6, "requests", "day"))], noon)
+    asked: list[str] = []
+    reserved: list[Any] = []
+    ask = far._lanes.ask
+
+    def raced(operation: Any, deadline: float) -> str:
+        asked.append(operation.verb)
+        with contextlib.suppress(errors.QuotaStoreError):  # it has to wait now, and does not
+            reserved.append(near.reserve([("raced", 1)], noon, max_wait=0.03))
+        return ask(operation, deadline)
+
+    far._lanes.ask = raced
+    observation = part("quota_learned").Observation("raced", remaining=9e5, source="a header")
+    test.assertEqual(far.observe([observation], noon), [True])
+    test.assertLess(len(asked), 12)
+    test.assertGreater(len(reserved), 2)
+    far._lanes.ask = ask
+    left = near.headroom(["raced"], noon)[0].remaining
+    test.assertTrue(9e5 - len(reserved) <= left <= 9e5, left)
+    test.assertIsInstance(near.reserve([("raced", 1)], noon), quota.Reservation)
 
 
 def replay(test: unittest.TestCase, one: Any, other: Any, seed: int, steps: int) -> int:

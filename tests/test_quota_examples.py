@@ -15,13 +15,23 @@ EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 @needs_servers
 class SharedExamples(unittest.TestCase):
     def test_every_free_call_once(self) -> None:
-        """Fifty calls by a pool of processes, by RQ workers and by Dask tasks use the two accounts' twenty each, exactly."""
-        for name in ("workers", "queue_workers", "dask_tasks"):
+        """Fifty calls by a pool of processes, RQ and Celery workers, and Dask and Ray tasks use the two accounts' twenty each,
+        exactly."""
+        for name in ("workers", "queue_workers", "celery_workers", "dask_tasks", "ray_tasks"):
             with self.subTest(name):
                 command = [sys.executable, str(EXAMPLES / f"{name}.py")]
                 done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
                 self.assertEqual(done.returncode, 0, done.stderr[-2000:])
                 self.assertEqual(done.stdout.splitlines()[-3:], ["alice: 20 calls", "bob: 20 calls", "refused: 10 calls"])
+
+    def test_engines(self) -> None:
+        """Dask and Ray Data split a data set, and every row is asked once over one ledger."""
+        for name in ("dask", "ray"):
+            with self.subTest(name):
+                command = [sys.executable, str(EXAMPLES / "engines.py"), name]
+                done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+                self.assertEqual(done.returncode, 0, done.stderr[-2000:])
+                self.assertEqual(done.stdout.splitlines()[-1], f"{name} over one ledger: 6 requests counted for 6 rows")
 
 
 if __name__ == "__main__":

@@ -732,6 +732,27 @@ class RedisFaults(RedisCase):
             self.assertIsInstance(store.reserve([("k", 1)], NOON), quota.Reservation)
             self.assertEqual(store.headroom(["k"], NOON)[0].used, 4)
 
+    def test_what_a_client_raises(self) -> None:
+        """What redis-py makes of a cluster's and a Sentinel's answers, whose code it takes off, is told apart all the same."""
+        import redis.exceptions as raised
+        from redis.sentinel import MasterNotFoundError
+
+        cases = {
+            MasterNotFoundError("No master found for 'quota'"): ("is up", True),
+            raised.ClusterDownError("Hash slot not served"): ("CLUSTER INFO", True),
+            raised.MasterDownError("Link with MASTER is down"): ("without its primary", True),
+            raised.SlotNotCoveredError('Slot "7" not covered by the cluster.'): ("CLUSTER INFO", True),
+            raised.TryAgainError("Multiple keys request during rehashing of slot"): ("moving slots", True),
+            raised.ClusterError("TTL exhausted."): ("moving slots", True),
+            raised.MovedError("7 127.0.0.1:7000"): ("RedisCluster", False),
+            raised.AuthorizationError("no"): ("may not", False),
+            raised.ResponseError("anything"): ("its log", False),
+        }
+        for exc, (remedy, again) in cases.items():
+            error, tried_again = self.store._explained(exc)
+            self.assertIn(remedy, str(error))
+            self.assertEqual(tried_again, again, exc)
+
     def test_cluster(self) -> None:
         """On a cluster a cluster's client serves; a plain one works on the node that has the slot."""
         import redis

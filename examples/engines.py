@@ -3,15 +3,10 @@
 The rule in each: a router for each partition, made where the partition is worked on, all of them naming one store (sqlite on one
 host, Redis or PostgreSQL over several). Nothing with a key is pickled, and partitions do not multiply the limits. Engines work on
 a partition again when a worker dies, so give rows an id and write results by it.
-
-Usage: python3 engines.py [threads | dask | ray | spark]. What must be installed: `pip install "dask[bag]"`, `"ray[data]"`, or
-`pyspark` and a Java 17. This project's CI runs the first three; Spark is half a gigabyte, and was run by hand (pyspark 4.3).
 """
 
 from __future__ import annotations
 
-import os
-import sys
 import tempfile
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -60,28 +55,8 @@ def with_threads(config: str, rows: list[dict[str, Any]], count: int = 3) -> lis
         return [row for part in parts for row in part]
 
 
-def on_engine(name: str, config: str, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The rows with their answers, by an engine on this machine: "threads", "dask", "ray" or "spark"."""
-    if name == "dask":
-        import dask.bag
-
-        return list(with_dask(config, dask.bag.from_sequence(rows, npartitions=3)).compute())
-    if name == "ray":
-        import ray.data
-
-        ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
-        return list(with_ray(config, ray.data.from_items(rows)).take_all())
-    if name == "spark":
-        import pyspark
-
-        with pyspark.SparkContext("local[2]") as context:
-            return list(with_spark(config, context.parallelize(rows, 3)).collect())
-    return with_threads(config, rows)
-
-
-def main() -> None:
+if __name__ == "__main__":
     texts = ["I love it", "Broken again", "It works", "Never more", "Fine", "Too late"]
-    engine = sys.argv[1] if len(sys.argv) > 1 else "threads"
     with Simulator(keys={"sk-demo": KeyLimits(rpm=30)}) as simulator, tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "router.toml")
         path.write_text(
@@ -98,15 +73,8 @@ def main() -> None:
             encoding="utf-8",
         )
         path.chmod(0o600)
-        # An engine's workers find this module where it is installed; here, by their environment.
-        os.environ["PYTHONPATH"] = os.pathsep.join([sys.path[0], sys.path[1], os.environ.get("PYTHONPATH", "")])
-        rows = [{"id": number, "text": text} for number, text in enumerate(texts)]
-        for row in sorted(on_engine(engine, str(path), rows), key=lambda row: row["id"]):
+        for row in with_threads(str(path), [{"id": number, "text": text} for number, text in enumerate(texts)]):
             print(row["id"], row["label"] or row["error"])
         with ir.Router.from_file(path) as router:
             used = router.status()["desk"].limits[0].used
-        print(f"{engine} over one ledger: {used:.0f} requests counted for {len(texts)} rows")
-
-
-if __name__ == "__main__":
-    main()
+        print(f"three workers over one ledger: {used:.0f} requests counted for {len(texts)} rows")

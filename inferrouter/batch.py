@@ -8,17 +8,16 @@ same are asked once and copied at the end. Must never know how a provider is cal
 from __future__ import annotations
 
 import os
-import threading
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from .batch_answer import answer_columns, check_answer, outcome_of
+from .batch_answer import answer_columns, check_answer
 from .batch_checks import check_kinds, check_numbers
 from .batch_index import COPY, FAILED, FINISHED, TO_DO, Index
 from .batch_input import Folder, RawRow, Source, source
+from .batch_keep import Keeper
 from .batch_output import FORMATS, Output, keys_of, records_of, without_failed
 from .batch_progress import BatchSummary, Progress, Tracker
 from .batch_prompt import Asking, template
@@ -35,8 +34,6 @@ from .records import ChatRequest, Usage
 from .router import Router
 
 ON_CHANGE = ("refuse", "keep", "restart")
-CHECK_S = 0.05
-"""Seconds after which it is looked at again whether the output still is where it was."""
 REPORT_S = 0.1
 """Seconds between two reports of progress at least."""
 
@@ -204,10 +201,10 @@ class Batch:
         """Ask every row that is to do, write each as it comes, then make the copies."""
         schema = self._asking.schema
         check = None if schema is None else (lambda _, answer: check_answer(answer, schema))
-        writing = threading.Lock()
-        over: list[BaseException] = []
-        settings = replace(self._jobs, check=check, keep=self._keeping(router, output, writing, over))
+        keeper = Keeper(output, schema, router.clock, self._fsync, self._max_spend)
+        settings = replace(self._jobs, check=check, keeper=keeper)
         workers = self._workers = Workers(router, index.rows(TO_DO), self._row, settings)
+        keeper.in_flight, keeper.spent = lambda: workers.in_flight, lambda: workers.stop("max_spend")
         last, at_once = -1e18, False
 
         def look(ended: bool = False) -> None:
@@ -240,47 +237,8 @@ class Batch:
                 if not at_once:
                     workers.join()
             finally:
-                with writing:  # who is left behind writes nothing more: the file is closed now
-                    over.append(BatchError("the run is over"))
+                keeper.end()
             look(ended=True)
-
-    def _keeping(
-        self, router: Router, output: Output, writing: threading.Lock, over: list[BaseException]
-    ) -> Callable[[Served], None]:
-        """What writes a result, called by the thread that has it; and stops the job once it has cost too much.
-
-        Whoever comes to the file first writes what the others have ready too: under load one call writes several records.
-        `writing`: held by who writes; `over`: why nothing is written any more, if it is so.
-        """
-        schema, clock = self._asking.schema, router.clock
-        ready: deque[bytes] = deque()
-        looked, spent, answered = -1e18, 0.0, 0
-
-        def keep(served: Served) -> None:
-            nonlocal looked, spent, answered
-            custom_id, columns = served.row.item
-            ready.append(output.line(outcome_of(served, custom_id, columns, schema, clock.time())))
-            with writing:
-                if over:  # what this thread had ready may have been in a write that failed
-                    raise over[0]
-                if ready:
-                    try:
-                        now = clock.monotonic()
-                        if not 0 < now - looked < CHECK_S:  # no time passes on a clock that is simulated
-                            output.check()
-                            looked = now
-                        output.write(b"".join([ready.popleft() for _ in range(len(ready))]))
-                    except BaseException as exc:
-                        over.append(exc)
-                        raise
-                if self._max_spend is None or served.response is None or self._workers is None:
-                    return
-                spent += served.response.routing.cost
-                answered += 1
-                if spent and spent * (1 + self._workers.in_flight / answered) >= self._max_spend:
-                    self._workers.stop("max_spend")
-
-        return keep
 
     def _next(self, workers: Workers, look: Callable[[], None]) -> Served | None:
         """The next result. The first Ctrl-C stops the job and is raised after its last result; a second one at once."""

@@ -15,7 +15,7 @@ import json
 import os
 import re
 from array import array
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -40,11 +40,13 @@ class Record(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """How a row ended, as every format needs it. `body`: the answer as OpenAI has it, None for an error; `answer`: its text or,
-    with a schema, its value; `columns`: the input's; `facts`: model, account, tokens, cost."""
+    """How a row ended, as every format needs it. `request_id`: the provider's name of the answer, "" if it gave none; `body`: the
+    answer as OpenAI has it, in JSON, "" for an error or where no format wants it; `answer`: its text or, with a schema, its
+    value; `columns`: the input's; `facts`: model, account, tokens, cost."""
 
     custom_id: str
-    body: Mapping[str, Any] | None
+    request_id: str
+    body: str
     answer: Any
     error: Mapping[str, Any] | None
     columns: Mapping[str, Any]
@@ -141,23 +143,23 @@ class Output:
                     *(as_text(outcome.facts.get(name)) for name in ANSWER_COLUMNS[1:]),
                 ]
             )
-        made: dict[str, Any] = {"custom_id": outcome.custom_id}
         if self.shape == "flat":
-            made["error"] = outcome.error
+            made: dict[str, Any] = {"custom_id": outcome.custom_id, "error": outcome.error}
             made |= {self._column(name): value for name, value in outcome.columns.items() if name != "custom_id"}
             structured = isinstance(outcome.answer, Mapping) and self._answers != ["answer"]
             made |= dict(outcome.answer) if structured else {"answer": outcome.answer}
             made |= {name: value for name, value in outcome.facts.items() if name in ANSWER_COLUMNS}
-        else:
-            made["error"] = outcome.error
-            made["id"] = _request_id(outcome.custom_id)
-            made["response"] = (
-                None if outcome.body is None else {"status_code": 200, "request_id": outcome.body.get("id"), "body": outcome.body}
-            )
-            made["routing"] = outcome.facts
-            if outcome.columns:
-                made["row"] = outcome.columns
-        return _json_line(made)
+            return _json_line(made)
+        response = "null"
+        if outcome.body:
+            request_id = quoted(outcome.request_id) if outcome.request_id else "null"
+            response = f'{{"status_code": 200, "request_id": {request_id}, "body": {outcome.body}}}'
+        rest = {"routing": outcome.facts, "row": outcome.columns} if outcome.columns else {"routing": outcome.facts}
+        error = "null" if outcome.error is None else encoded(outcome.error)
+        return _line_of(
+            f'{{"custom_id": {quoted(outcome.custom_id)}, "error": {error}, '
+            f'"id": "{_request_id(outcome.custom_id)}", "response": {response}, {encoded(rest)[1:]}'
+        )
 
     def _column(self, name: str) -> str:
         """What an input's column is called in the output, where one of the answer's may have its name."""
@@ -363,14 +365,21 @@ def _request_id(custom_id: str) -> str:
     return f"batch_req_{blake2b(bytes_of(custom_id), digest_size=8).hexdigest()}"
 
 
-_ENCODER = json.JSONEncoder(ensure_ascii=False)  # made once; `json.dumps` makes one a record
+# Made once, as `json.dumps` makes one a record; what is encoded was JSON before, so that it holds no circles.
+encoded = json.JSONEncoder(ensure_ascii=False, check_circular=False).encode
+quoted: Callable[[str], str] = json.encoder.encode_basestring
 
 
 def _json_line(made: Mapping[str, Any]) -> bytes:
+    return _line_of(encoded(made))
+
+
+def _line_of(text: str) -> bytes:
+    """A record's line of its JSON."""
     try:
-        return _ENCODER.encode(made).encode() + b"\n"
+        return text.encode() + b"\n"
     except UnicodeEncodeError:  # half a character in an answer or a name: JSON can say it in an escape
-        return json.dumps(made).encode() + b"\n"
+        return json.dumps(json.loads(text)).encode() + b"\n"
 
 
 def _csv_line(cells: Sequence[str]) -> bytes:

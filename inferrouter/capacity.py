@@ -1,28 +1,23 @@
 """Works out what the accounts will carry, hour by hour, and when a job of so many rows will be done.
 
-Strategy: the limits, what is used of them and every hold are copied into a store of its own, and rows are served there on a
-clock that jumps from slot to slot, by the same arithmetic as the real ones: as many as fit at each moment, then on to the next
-moment when one fits. Nothing is reserved for it. Rows are all alike: they need what an average row of the job needs.
+Strategy: rows are served from a copy of what the accounts have, see `capacity_serving`; here that becomes hours and an end.
+Nothing is reserved for it. Rows are all alike: they need what an average row of the job needs.
 Must never call a provider, nor write to the real store.
 """
 
 from __future__ import annotations
 
-import heapq
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from .agreement import UNLIMITED
+from .capacity_serving import MOST_STEPS, Effort, RowNeeds, costs, held_until, serving
 from .catalog import offer
-from .costs import DEFAULT_OUTPUT_TOKENS, UNITS, Estimate
+from .costs import DEFAULT_OUTPUT_TOKENS, Estimate
 from .errors import InvalidRequestError
 from .frozen import NamedTuple, field, frozen_value
 from .guarded_store import GuardedStore
-from .limits import WINDOWS, Limit
-from .quota import Bucket, Headroom, Hold, QuotaStore, Refusal
-from .quota_memory import MemoryQuotaStore
+from .moments import moment_in_words
 from .records import Usage
 from .routes import Deployment, RouteTable
 
@@ -32,8 +27,6 @@ MOST_TOKENS = 10**9
 """Of a row."""
 MOST_ROWS = 10**12
 """Of a job, far beyond what any will have."""
-SLOTS = 64
-"""A rolling window is counted in so many slots and the running one, see `quota_counting`."""
 
 
 @frozen_value
@@ -131,26 +124,34 @@ class Capacity:
 
 
 class FinishTime(NamedTuple):
-    """When a job will be done. `at`: epoch seconds, None if not within the time looked at; `in_a_day`: its rows within a day."""
+    """When a job will be done. `at`: epoch seconds, None if not within the time looked at; `in_a_day`: its rows within a day.
+
+    `looked_to`: epoch seconds, the end of that time. `unlimited`: the id of an account without a known limit that takes what is
+    left, so that `at` says no more than how fast the workers are; "" if there is none.
+    """
 
     at: float | None
     in_a_day: int
+    looked_to: float
+    unlimited: str = ""
 
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON; None where nobody can say. `as_fast_as`: the account that takes whatever comes, or None."""
+        known = not self.unlimited
+        return {
+            "done_at": _iso(self.at) if known and self.at is not None else None,
+            "within_a_day": self.in_a_day if known else None,
+            "as_fast_as": self.unlimited or None,
+            "looked_to": _iso(self.looked_to),
+        }
 
-@frozen_value
-class RowNeeds:
-    """What an average row uses: `usage`; and what is reserved for it before: `estimate`."""
-
-    usage: Usage
-    estimate: Estimate
-
-
-class Served(NamedTuple):
-    """At `at`, epoch seconds, deployment number `place` serves `rows` rows; infinitely many where nothing limits it."""
-
-    at: float
-    place: int
-    rows: float
+    def in_words(self, now: float) -> str:
+        """As "done Friday 14:10; 40 of them within a day". `now`: epoch seconds."""
+        if self.unlimited:
+            return f"as fast as {self.unlimited} answers, since no limit of it is known"
+        days = round((self.looked_to - now) / 86400.0)
+        when = f"not within {days} days" if self.at is None else f"done {moment_in_words(self.at, now)}"
+        return f"{when}; {self.in_a_day:,} of them within a day"
 
 
 def row_needs(tokens: int | None = None, output_tokens: int | None = None, reserved: int | None = None) -> RowNeeds:
@@ -192,9 +193,9 @@ def capacity_of(
             each.bound.account.id,
             each.model,
             tuple(hours[place]),
-            not _costs(each),
+            not costs(each),
             place in unlimited,
-            _held_until(each, holds),
+            held_until(each, holds),
         )
         for place, each in enumerate(deployments)
     )
@@ -221,9 +222,14 @@ def finish_time(
     if isinstance(per_second, bool) or not isinstance(per_second, (int, float)) or not per_second > 0:
         raise InvalidRequestError(message=f"per_second is a number of rows above 0, not {per_second!r}")
     deployments = _deployments(table, model, now, paid)
-    begin, left, today = now, float(rows), 0.0
+    begin, left, today, end, unlimited = now, float(rows), 0.0, now + days * 86400.0, ""
+    effort = Effort(MOST_STEPS)
     finished: float | None = now if rows <= 0 else None
-    for at, _, served in serving(deployments, ledger, now, now + days * 86400.0, needs, paid):
+    for at, place, served in serving(deployments, ledger, now, end, needs, paid, effort):
+        if at >= effort.end:
+            break
+        if served == math.inf and finished is None:
+            unlimited = deployments[place].bound.account.id
         begin = max(begin, at)
         if finished is None:
             takes = min(served, left)
@@ -234,136 +240,7 @@ def finish_time(
             today += served
         if finished is not None and (today >= rows or at >= now + 86400.0):
             break  # the rest of the day would change nothing
-    return FinishTime(finished, int(min(today, rows, per_second * 86400.0)))
-
-
-def serving(
-    deployments: Sequence[Deployment], ledger: GuardedStore, now: float, end: float, needs: RowNeeds, paid: bool
-) -> Iterator[Served]:
-    """Who serves how many rows when, in the order of time, if there are always more rows. Raises `QuotaStoreError`."""
-    scopes: dict[str, list[int]] = {}
-    for place, deployment in enumerate(deployments):
-        scopes.setdefault(deployment.bound.scope, []).append(place)
-    holds = ledger.holds(now)
-    copied = _copied(ledger, {key for each in deployments for key in each.bucket_keys}, now)
-    streams = [
-        _scope_serving([(place, deployments[place]) for place in places], copied, holds, now, end, needs, paid)
-        for places in scopes.values()
-    ]
-    return heapq.merge(*streams, key=lambda served: served.at)
-
-
-def _scope_serving(
-    members: list[tuple[int, Deployment]],
-    store: QuotaStore,
-    holds: Mapping[str, Hold],
-    now: float,
-    end: float,
-    needs: RowNeeds,
-    paid: bool,
-) -> Iterator[Served]:
-    """One account's serving, or one quota group's."""
-    due: list[tuple[float, int, Deployment]] = []
-    for place, deployment in members:
-        held = _held_until(deployment, holds)
-        heapq.heappush(due, (now if held is None else max(now, held), place, deployment))
-    while due:
-        at, place, deployment = heapq.heappop(due)
-        if at >= end:
-            continue
-        rows, again = _serve(deployment, store, at, needs, paid)
-        if rows:
-            yield Served(at, place, rows)
-        if again is not None:
-            heapq.heappush(due, (max(again, at + 0.001), place, deployment))
-
-
-def _serve(deployment: Deployment, store: QuotaStore, at: float, needs: RowNeeds, paid: bool) -> tuple[float, float | None]:
-    """How many rows fit at `at`, which are then charged, and when the next one does: None is never, or any number now."""
-    limits = {each.key: each for each in store.headroom(deployment.bucket_keys, at)}
-    deployment = deployment.with_allowance(limits[deployment.allowance_key].limit)
-    buckets = deployment.free_buckets
-    if _costs(deployment):
-        if not paid:
-            return 0.0, None
-        buckets = deployment.paid_buckets
-    prices = deployment.bound.account
-    held = [(key, 0.0 if UNITS[unit].held else UNITS[unit].needed(needs.estimate, prices)) for key, unit in buckets]
-    used = [
-        (key, needed if (say := UNITS[unit].used) is None else say(needs.usage, prices))
-        for (key, needed), (_, unit) in zip(held, buckets, strict=True)
-    ]
-    rows = min((_fitting(limits[key], h, u) for (key, h), (_, u) in zip(held, used, strict=True)), default=math.inf)
-    if rows == math.inf:
-        return rows, None
-    if rows:
-        taken = store.reserve([(key, 0.0) for key, _ in used], at)
-        if not isinstance(taken, Refusal):
-            store.commit(taken, at, [amount * rows for _, amount in used])
-    refusal = store.reserve(held, at)
-    if isinstance(refusal, Refusal):
-        return rows, refusal.retry_at
-    store.rollback(refusal, at)
-    return rows, at + 1.0
-
-
-def _fitting(room: Headroom, held: float, used: float) -> float:
-    """How many rows fit into a bucket one after the other, each settled before the next is reserved."""
-    limit = room.limit
-    if room.used + held > limit.ceiling:
-        return 0.0
-    if used <= 0 or limit.amount >= UNLIMITED:
-        return math.inf
-    return math.floor((limit.ceiling - room.used - held) / used) + 1.0
-
-
-def _copied(ledger: GuardedStore, keys: Iterable[str], now: float) -> QuotaStore:
-    """A store with the same limits, and charged so that what is used passes when it really does."""
-    wanted = sorted(keys)
-    charges: list[tuple[float, str, float]] = []
-    limits: list[Bucket] = []
-    by_span: dict[float, list[str]] = {}
-    used: dict[str, float] = {}
-    for room in ledger.headroom(wanted, now):
-        limits.append(Bucket(room.key, room.limit))
-        used[room.key] = room.used
-        span = _span(room.limit)
-        if room.used > 0 and span:
-            by_span.setdefault(span, []).append(room.key)
-        elif room.used > 0:
-            charges.append((now, room.key, room.used))
-    for span, rolling in by_span.items():
-        charges += _passing(ledger, rolling, used, now, span)
-    store = MemoryQuotaStore()
-    store.define(limits, min([now, *(at for at, _, _ in charges)]))
-    for at, key, amount in sorted(charges):
-        taken = store.reserve([(key, 0.0)], at)
-        if not isinstance(taken, Refusal):
-            store.commit(taken, at, [amount])
-    return store
-
-
-def _passing(
-    ledger: GuardedStore, keys: Sequence[str], used: dict[str, float], now: float, span: float
-) -> Iterator[tuple[float, str, float]]:
-    """When what is used of rolling windows was charged, found out by looking at the moments when some of it passes."""
-    at = now
-    for _ in range(2 * SLOTS):
-        rooms = ledger.headroom(keys, at)
-        for room in rooms:
-            if room.used < used[room.key]:
-                yield at - span * (SLOTS + 0.5) / SLOTS, room.key, used[room.key] - room.used
-                used[room.key] = room.used
-        following = [room.resets_at for room in rooms if room.used > 0 and room.resets_at is not None and room.resets_at > at]
-        if not following:
-            break
-        at = min(following)
-    yield from ((now, key, used[key]) for key in keys if used[key] > 0)
-
-
-def _span(limit: Limit) -> float:
-    """Seconds of a rolling window, 0 for a calendar one."""
-    return getattr(limit, "span_s", None) or WINDOWS.get(limit.window, 0.0) if limit.rolling else 0.0
+    return FinishTime(finished, int(min(today, rows, per_second * 86400.0)), min(end, effort.end), unlimited)
 
 
 def _deployments(table: RouteTable, model: str, now: float, paid: bool) -> list[Deployment]:
@@ -389,20 +266,7 @@ def _is_count(given: object, most: int) -> bool:
 
 
 def _only_paid(deployment: Deployment) -> bool:
-    return _costs(deployment) or deployment.bound.account.daily_free == 0
-
-
-def _costs(deployment: Deployment) -> bool:
-    """Whether its calls cost money from the first on."""
-    return deployment.allowance is None and deployment.bound.account.paid_enabled
-
-
-def _held_until(deployment: Deployment, holds: Mapping[str, Hold]) -> float | None:
-    found = [holds[key] for key in deployment.hold_keys if key in holds]
-    if not found:
-        return None
-    longest = max(found, key=lambda hold: hold.until)
-    return math.inf if longest.reason.startswith("Authentication") else longest.until
+    return costs(deployment) or deployment.bound.account.daily_free == 0
 
 
 def _iso(moment: float) -> str:

@@ -23,7 +23,6 @@ from .batch_prompt import template_file
 from .cli_common import DONE, Console, add_config, add_json, open_router
 from .costs import estimate_chat
 from .errors import ConfigError
-from .moments import moment_in_words
 from .router import Router
 
 if TYPE_CHECKING:
@@ -181,13 +180,11 @@ def _plan(options: Namespace, job: Batch, router: Router, console: Console) -> i
     done = router.finish_time(left, model=options.model, tokens=tokens, paid=options.paid)
     now = router.clock.time()
     if options.json:
-        facts = {"total": total, "left": left, "tokens_per_row": tokens, "done_at": done.at, "within_a_day": done.in_a_day}
-        console.data(facts)
+        console.data({"total": total, "left": left, "tokens_per_row": tokens, **done.to_dict()})
         return DONE
-    when = "not within 90 days" if done.at is None else f"done {moment_in_words(done.at, now)}"
     size = f", about {tokens:,} tokens each at most" if tokens else ""
     console.out.line(f"{options.input}: {total:,} rows, {left:,} left{size}")
-    console.out.line(f"  {when}; {done.in_a_day:,} rows within a day", "bold")
+    console.out.line(f"  {done.in_words(now)}", "bold")
     return DONE
 
 

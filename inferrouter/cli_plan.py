@@ -14,7 +14,6 @@ from .capacity import LONGEST_DAYS, MOST_ROWS, MOST_TOKENS
 from .chart import page, show_capacity, svg
 from .cli_common import DONE, FAILED, Console, add_config, add_json, bounded, open_router
 from .errors import BatchError
-from .moments import moment_in_words
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
@@ -38,7 +37,7 @@ def add_plan(parser: ArgumentParser) -> None:
 
 
 def plan(options: Namespace, console: Console) -> int:
-    """Show the capacity; 1 if `--rows` will not be done within 90 days."""
+    """Show the capacity; 1 if `--rows` will not be done within the time that is looked at, mostly 90 days."""
     with open_router(options, allow_paid=options.paid) as router:
         found = router.capacity(options.days, model=options.model, tokens=options.tokens, paid=options.paid)
         now = router.clock.time()
@@ -49,19 +48,15 @@ def plan(options: Namespace, console: Console) -> int:
     if options.chart:
         _draw(options.chart, svg(found) if options.chart.endswith(".svg") else page(found))
     if options.json:
-        facts = {"rows": options.rows, "done_at": done.at, "within_a_day": done.in_a_day} if done is not None else {}
+        facts = {"rows": options.rows, **done.to_dict()} if done is not None else {}
         console.data({**found.to_dict(), **facts})
     else:
         if found.accounts or not left_out:
             show_capacity(console.out, found)
         if left_out:
             console.out.line(f"  what may cost money is left out ({', '.join(left_out)}): --paid counts it too")
-        if done is not None and found.unlimited and done.at is not None:
-            ids = ", ".join(found.unlimited)
-            console.out.line(f"\n{options.rows:,} rows: as fast as {ids} answers, since no limit of it is known", "bold")
-        elif done is not None:
-            when = "not within 90 days" if done.at is None else f"done {moment_in_words(done.at, now)}"
-            console.out.line(f"\n{options.rows:,} rows: {when}; {done.in_a_day:,} of them within a day", "bold")
+        if done is not None:
+            console.out.line(f"\n{options.rows:,} rows: {done.in_words(now)}", "bold")
     return FAILED if done is not None and done.at is None else DONE
 
 

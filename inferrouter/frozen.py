@@ -8,6 +8,7 @@ which loads `inspect`: a tenth of what a script waited for before its first call
 
 from __future__ import annotations
 
+import sys
 from collections import namedtuple
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial, wraps
@@ -199,7 +200,8 @@ class _LazyInit:
         self._of = owner
 
     def __get__(self, instance: Any, owner: Any) -> Any:
-        if instance is not None and self._left:
+        # `inspect.signature` of 3.13 and later asks with the class for an instance.
+        if instance is not None and self._left and not isinstance(instance, type):
             self._left -= 1
             return partial(self._fill, instance)
         made = self._of.__init__ = _init_of(self._of, self._of.__value_fields__)
@@ -237,7 +239,7 @@ def _misfit(cls: Any, made: Any, given: tuple[Any, ...], named: dict[str, Any]) 
 
 
 def _init_of(cls: Any, fields: tuple[_Field, ...]) -> Any:
-    names: dict[str, Any] = {}
+    names = dict(vars(sys.modules[cls.__module__]))  # where `typing.get_type_hints` looks for what the annotations name
     parameters, lines = ["self"], []
     for each in fields:
         if not each.init:
@@ -281,6 +283,7 @@ def _explaining(made: Any, cls: Any) -> Any:
         del args, settings  # a traceback with locals would show a key
         raise error
 
+    explained.__annotations__ = made.__annotations__  # 3.14 no longer copies those that were set, as here
     return explained
 
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
 _MAX_LINE = 64 << 10  # bytes, its end included
+_BUFFER = 8 << 10  # bytes, less than a line may have: a head that comes with one read needs no look at how long its lines are
 _MAX_FIELDS = 100
 _MAX_INTERIM = 100  # heads, as CPython counts them since 2026
 _STATUS_LINE = lazy_pattern(r"HTTP/1\.([0-9])[ \t]+([1-9][0-9]{2})(?:[ \t][^\r\n]*)?\r?\n?")
@@ -73,6 +74,16 @@ class Response(HTTPResponse):
         if match is None:
             raise ValueError("not the size of a chunk")  # IncompleteRead to whoever reads the body
         return int(match[1], 16)
+
+    def _read_and_discard_trailer(self) -> None:
+        """Called by http.client, whose own never stops before 2026. As there, a cut is the end: the body has come."""
+        for _ in range(_MAX_FIELDS + 1):
+            line = self.fp.readline(_MAX_LINE)
+            if line in _BLANK or not line:
+                return
+            if len(line) == _MAX_LINE and line[-1:] != b"\n":
+                raise LineTooLong("trailer")
+        raise WireFault("timeout", f"the server stalls: more than {_MAX_FIELDS} headers after the last chunk")
 
     def _set_length(self, length: str | None, transfer: str | None) -> None:
         self.chunked = transfer is not None and _agreed(transfer).lower() == "chunked"
@@ -128,7 +139,7 @@ class BodyReader(io.BufferedReader):
     def __init__(self, sock: socket.socket) -> None:
         self._raw = SocketReader(sock)
         self._left_over = False
-        super().__init__(self._raw)
+        super().__init__(self._raw, _BUFFER)
 
     @property
     def out_of_sync(self) -> bool:

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from .errors import InferRouterError, InvalidRequestError
 from .frozen import field, frozen_value, replace
-from .map_errors import Judgement, Meaning, backoff, judge, waited_for
+from .map_errors import Judgement, Meaning, backoff, heard_busy, judge, waited_for
 from .map_pacing import Pacer, Turn
 from .meter import Clock, SystemClock
 from .records import ChatRequest, EmbedRequest
@@ -44,12 +44,23 @@ class Serves(Protocol):
     def model_names(self) -> tuple[str, ...]: ...
 
 
+class Keeps(Protocol):
+    """Where the results of a job are kept. Called by many threads."""
+
+    def keep(self, served: Served, spare: int) -> None:
+        """Keep it. What is kept may be put off, of so many results at a time: at most as many as workers are off, and who is off
+        calls `flush` before it takes a row. So no more rows than there are workers are asked but not kept."""
+
+    def flush(self) -> None:
+        """Put nothing off any longer."""
+
+
 @frozen_value
 class JobSettings:
     """How a job runs. `workers`: rows in flight at most; `window`: rows that are out at most; `timeout`: seconds a call may take,
     None: the router's; `tries`: how often a row may fail by its provider; `until`: epoch seconds after which no row begins, None:
     no end; `spent_s`: the longest wait for a slot, in seconds, before the job stops; None: it waits.
-    `check`: raises for an answer that will not do. `keep`: gets each result in the thread that served it, before it takes
+    `check`: raises for an answer that will not do. `keeper`: gets each result in the thread that served it, before that takes
     another row.
     """
 
@@ -60,7 +71,7 @@ class JobSettings:
     until: float | None = None
     spent_s: float | None = None
     check: Callable[[Any, Any], object] | None = field(default=None, repr=False)
-    keep: Callable[[Served], object] | None = field(default=None, repr=False)
+    keeper: Keeps | None = field(default=None, repr=False)
 
 
 @frozen_value
@@ -93,10 +104,11 @@ class RowServer:
         self._pacer = pacer
         self._lock = lock
         self._clock = router.clock
-        # Short waits are the walk's own, where the router's other callers stand in line too. A simulated clock is slept on by the
-        # pacer alone.
+        # Short waits are the walk's own, where the router's other callers stand in line too; but to stand in line costs a little,
+        # so nobody does before the first row had to wait. A simulated clock is slept on by the pacer alone.
         self._patience = PATIENCE_S if isinstance(router.clock, SystemClock) else 0.0
-        self._served = False
+        self._lines_up = False
+        self._served = self._heard_busy = False
         self._unserved = 0
         self._outage_since: float | None = None
         self._store_failures = 0
@@ -114,9 +126,10 @@ class RowServer:
             self._pacer.leave(turn)
 
     def _result(self, row: Row, request: ChatRequest | EmbedRequest, turn: Turn) -> Served | None:
-        failures, refused_keys = 0, 0
+        failures, refused_keys, busy = 0, 0, 0
         while True:
-            answer, error = self._asked(row, request)
+            lined_up = self._lines_up
+            answer, error = self._asked(row, request, self._patience if lined_up else 0.0)
             if error is None:
                 self._note_success()
                 return Served(row, answer, tries=failures + 1)
@@ -125,6 +138,9 @@ class RowServer:
                 return Served(row, error=error, tries=failures + 1)
             if meaning is Meaning.JOB:
                 raise error
+            if meaning is Meaning.WAIT and not lined_up and self._patience:
+                self._lines_up = True
+                continue
             now = self._clock.time()
             if meaning is Meaning.WAIT:
                 go_on = self._pacer.wait(turn, now if at is None else max(at, now + 0.001), waited_for(error))
@@ -134,18 +150,20 @@ class RowServer:
                 if refused_keys > MAX_REFUSED_KEYS or failures >= self._settings.tries:
                     self._note_failure(error)
                     return Served(row, error=error, tries=max(failures, 1))
-                go_on = self._pacer.rest(turn, now + (0.001 if meaning is Meaning.AGAIN else self._pause(meaning, failures)))
+                busy += meaning is Meaning.BUSY
+                pause = self._pause(meaning, busy if meaning is Meaning.BUSY else failures)
+                go_on = self._pacer.rest(turn, now + pause)
             if not go_on:
                 return None
 
-    def _asked(self, row: Row, request: ChatRequest | EmbedRequest) -> tuple[Any, InferRouterError | None]:
+    def _asked(self, row: Row, request: ChatRequest | EmbedRequest, max_wait: float) -> tuple[Any, InferRouterError | None]:
         try:
             timeout = self._settings.timeout
             answer: Any
             if isinstance(request, EmbedRequest):
-                answer = self._router.embed(request, timeout=timeout, max_wait=self._patience)
+                answer = self._router.embed(request, timeout=timeout, max_wait=max_wait)
             else:
-                answer = self._router.chat_completion(request, timeout=timeout, max_wait=self._patience)
+                answer = self._router.chat_completion(request, timeout=timeout, max_wait=max_wait)
             if self._settings.check is not None:
                 self._settings.check(row.item, answer)
             return answer, None
@@ -153,19 +171,22 @@ class RowServer:
             return None, exc
 
     def _judged(self, row: Row, error: InferRouterError) -> Judgement:
-        found = judge(error, row.own_model, self._served)
+        self._heard_busy = self._heard_busy or heard_busy(error)
+        found = judge(error, row.own_model, self._served or self._heard_busy)
         if found.meaning is Meaning.PROBE:
             return Judgement(Meaning.ROW if self._another_would_do(row) else Meaning.JOB)
         if found.meaning is Meaning.STORE:
             with self._lock:
                 self._store_failures += 1
                 return Judgement(Meaning.STORE if self._store_failures < STORE_TRIES else Meaning.JOB)
-        if found.meaning is Meaning.TRY or (found.meaning is Meaning.WAIT and self._outage_since is not None):
+        failing = found.meaning in (Meaning.TRY, Meaning.BUSY)
+        if failing or (found.meaning is Meaning.WAIT and self._outage_since is not None):
             with self._lock:
                 now = self._clock.time()
                 if self._outage_since is None:
                     self._outage_since = now
-                if self._served and now - self._outage_since > LONGEST_OUTAGE_S and found.meaning is Meaning.TRY:
+                known = self._served or self._heard_busy
+                if known and now - self._outage_since > LONGEST_OUTAGE_S and failing:
                     return Judgement(Meaning.JOB)
         return found
 
@@ -187,6 +208,8 @@ class RowServer:
         return bool(found.candidates) or any(each.retry_at is not None for each in found.rejections)
 
     def _pause(self, meaning: Meaning, failures: int) -> float:
+        if meaning is Meaning.AGAIN:
+            return 0.001
         return backoff(self._store_failures if meaning is Meaning.STORE else failures)
 
     def _note_success(self) -> None:

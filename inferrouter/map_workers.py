@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 from .errors import router_closed
+from .map_crew import Crew
 from .map_pacing import Pacer
 from .map_serving import JobSettings, Row, RowServer, Served, Serves
 from .meter import SystemClock
@@ -24,6 +25,10 @@ TICK_S = 0.25
 """Seconds after which whoever waits for a result looks up, for Ctrl-C and for a display."""
 READ_S = 0.005
 """Seconds that the reading of an item mostly takes at most; who has to wait longer for it goes to sleep."""
+BUSY_TICK_S = 0.02
+"""The same while rows come so fast that a few workers do: so soon it is seen that they do not any more."""
+BUSY_CHUNK = 16
+"""So many results are handed over at once then, as waking a thread costs as much as many rows."""
 LEFT_S = 0.5
 """Seconds that `join` gives to a thread that is inside of the caller's iterable, which nothing can wake."""
 
@@ -48,12 +53,16 @@ class Workers:
         self._lock = threading.RLock()
         self._pacer = Pacer(router.clock, self._lock, self._woken, self._ended_by_waiting, router.waiting)
         self._server = RowServer(router, settings, self._pacer, self._lock)
+        own_clock = isinstance(router.clock, SystemClock)
+        self._crew = Crew(settings.workers, SystemClock.computed if own_clock else None, router.clock.monotonic)
         # What `keep` has had may be counted a tick later: waking a thread for each row costs more than the row.
-        self._eager = settings.keep is None or not isinstance(router.clock, SystemClock)
+        self._enough = 1 if settings.keeper is None or not own_clock else (settings.window + 1) // 2
+        self._enough_busy = max(self._enough, min(BUSY_CHUNK, settings.window // 2))
         self._low = settings.window - min(settings.workers, settings.window // 2)  # rows out, when idle threads are called again
         self._threads: list[threading.Thread] = []
         self._bells: list[threading.Lock] = []
         self._idle: deque[threading.Lock] = deque()
+        self._off: deque[threading.Lock] = deque()
         self._results: deque[Served] = deque()
         self._arrived = new_bell()
         self._awaited = False
@@ -78,7 +87,7 @@ class Workers:
             self._pacer.awake = count + 1  # the one who asks for results may make room for rows
             self._bells = [new_bell() for _ in range(count)]
             self._threads = [
-                threading.Thread(target=self._work, args=(bell,), name=f"inferrouter-map-{number}", daemon=True)
+                threading.Thread(target=self._work, args=(number, bell), name=f"inferrouter-map-{number}", daemon=True)
                 for number, bell in enumerate(self._bells)
             ]
         for bell in self._bells:
@@ -114,7 +123,7 @@ class Workers:
             self._pacer.stop()
             if not self.stopped:
                 self.stopped, self.retry_at = why, retry_at
-            for bell in (*self._idle, self._arrived):
+            for bell in (*self._idle, *self._off, self._arrived):
                 ring(bell)
 
     def join(self) -> None:
@@ -140,20 +149,26 @@ class Workers:
         with self._lock:
             return None if self._pacer.in_flight else self._pacer.next_look()
 
-    def _work(self, bell: threading.Lock) -> None:
-        row_of, serve, keep, results = self._row_of, self._server.serve, self._settings.keep, self._results
-        enough = 1 if self._eager else (self._settings.window + 1) // 2
+    def _work(self, number: int, bell: threading.Lock) -> None:
+        row_of, serve, keeper, results, crew = self._row_of, self._server.serve, self._settings.keeper, self._results, self._crew
+        off, half = self._off, self._settings.workers // 2
+        at_work, computed = crew.at_work, crew.did(-1.0)
         try:
-            while (item := self._take(bell)) is not _NOTHING:
+            while (item := self._take(number, bell)) is not _NOTHING:
                 result = serve(row_of(item))
                 if result is None:  # the job has stopped
-                    return
-                if keep is not None:
-                    keep(result)
+                    break
+                if keeper is not None:
+                    keeper.keep(result, half if len(off) >= half else 0)
                 results.append(result)
-                if self._awaited and len(results) >= enough:
+                if self._awaited and len(results) >= (self._enough_busy if crew.busy else self._enough):
                     self._awaited = False
                     ring(self._arrived)
+                computed = crew.did(computed)
+                if at_work != crew.at_work:
+                    at_work = crew.at_work
+                    self._call_crew()
+            self._flush()
         except BaseException as exc:
             self._fail(exc)
         finally:
@@ -163,12 +178,15 @@ class Workers:
                 ring(self._arrived)
                 self._pacer.step_aside()
 
-    def _take(self, bell: threading.Lock) -> Any:
+    def _take(self, number: int, bell: threading.Lock) -> Any:
         """The next item, read by one thread at a time as long as there is room for it; `_NOTHING` when there are no more."""
         reading = self._reading
         while not (self.stopped or self._exhausted):
             if self._room.closed:
                 raise router_closed()
+            if number >= self._crew.at_work:
+                self._be_off(number, bell)
+                continue
             if reading.acquire(timeout=READ_S):
                 try:
                     self._reader = bell  # before the look at `stopped`: `join` looks the other way round
@@ -183,26 +201,51 @@ class Workers:
                     reading.release()
                     if self._idle and (self._read - self._done < self._settings.window or self._exhausted or self.stopped):
                         self._call_reader()
-            self._be_idle(bell)
+            self._flush()
+            self._sleep(bell, self._idle, self._may_read)
         self._call_reader()  # that it is over
+        self._call_crew()
         return _NOTHING
 
-    def _be_idle(self, bell: threading.Lock) -> None:
-        """Sleep until the input may be read: somebody has done with it, there is room, or the job has ended."""
+    def _be_off(self, number: int, bell: threading.Lock) -> None:
+        """Sleep until more workers are wanted. Those who sleep look up now and then, one of them often: if no row was done
+        meanwhile, more are wanted."""
+        crew = self._crew
+        if self._idle and self._may_read():  # this one may have been called to read
+            self._call_reader()
+        done = crew.done
+        self._sleep(bell, self._off, lambda: number < crew.at_work, BUSY_TICK_S if number == crew.at_work else TICK_S)
+        self._flush()
+        if number >= crew.at_work and done == crew.done and not (self.stopped or self._exhausted):
+            crew.more_hands()
+            self._call_crew()
+
+    def _sleep(
+        self, bell: threading.Lock, among: deque[threading.Lock], may_go_on: Callable[[], bool], seconds: float = -1.0
+    ) -> None:
+        """Sleep `among` others until one may go on, the job has ended, or so many seconds have passed."""
         with self._lock:
-            self._idle.append(bell)
+            among.append(bell)
             self._pacer.step_aside()
         try:
-            if not self._may_read() and not self._room.closed:
-                bell.acquire()
+            if not (self.stopped or self._exhausted or may_go_on() or self._room.closed):
+                bell.acquire(timeout=seconds)
         finally:
             with self._lock:
-                self._idle.remove(bell)
+                among.remove(bell)
                 self._pacer.awake += 1
 
+    def _flush(self) -> None:
+        if self._settings.keeper is not None:
+            self._settings.keeper.flush()
+
+    def _call_crew(self) -> None:
+        """Ring those who had nothing to do, as there may be more to do than before, or nothing ever again."""
+        for bell in tuple(self._off):
+            ring(bell)
+
     def _may_read(self) -> bool:
-        if self.stopped or self._exhausted:
-            return True
+        """Somebody has done with the input, and there is room."""
         return self._read - self._done < self._settings.window and not self._reading.locked()
 
     def _call_reader(self) -> None:
@@ -226,7 +269,10 @@ class Workers:
             self._pacer.step_aside()
         try:
             if not self._results and not self._over():
-                self._arrived.acquire(timeout=TICK_S)
+                self._arrived.acquire(timeout=BUSY_TICK_S if self._crew.busy else TICK_S)
+                if self._crew.busy and not self._results:
+                    self._crew.more_hands()
+                    self._call_crew()
         finally:
             with self._lock:
                 self._awaited = False
@@ -246,7 +292,12 @@ class Workers:
 
     def _woken(self) -> bool:
         """Whether a thread that waits for a result or for the input has what it waits for and has not run since."""
-        return bool(self._results) or bool(self._idle and self._may_read())
+        if self._off and not self.stopped:  # who is off may find a row that can be served
+            self._crew.more_hands()
+            self._call_crew()
+            return True
+        over = bool(self.stopped) or self._exhausted
+        return bool(self._results) or bool(self._idle and (over or self._may_read()))
 
     def _ended_by_waiting(self, at: float) -> bool:
         """Called by the pacer while nothing is in flight and no slot is free before `at`: whether the job ends by that."""

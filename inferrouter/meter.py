@@ -9,7 +9,7 @@ or a message's text.
 from __future__ import annotations
 
 import time as stdlib_time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
@@ -235,3 +235,6 @@ class SystemClock:
     time = staticmethod(stdlib_time.time)
     monotonic = staticmethod(stdlib_time.monotonic)
     sleep = staticmethod(stdlib_time.sleep)
+
+    computed: Callable[[], float] | None = getattr(stdlib_time, "thread_time", None)
+    """Seconds that the calling thread has computed; None where the platform does not say."""

@@ -104,7 +104,6 @@ def admit(states: Mapping[str, BucketState], wants: Wants, now: float, ident: in
     window_ids, limits = [], []
     for state, counter, amount in taken.values():
         state.counter = counter
-        state.changed()
         counter.used += amount
         window_ids.append(counter.window_id)
         limits.append(counter.limit)

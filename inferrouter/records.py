@@ -41,7 +41,8 @@ if TYPE_CHECKING:
         extra: Mapping[str, Any] | None
         require: Sequence[str] | str
         session: str | None
-
+else:  # for `typing.get_type_hints`
+    Part = Tool = Any
 
 FORMATS = ("text", "json_object", "json_schema")
 NO_MEDIA: frozenset[str] = frozenset()

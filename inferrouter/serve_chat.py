@@ -155,7 +155,9 @@ def stopping_problem() -> Problem:
 def patience_of(fields: Mapping[str, str], default: float) -> tuple[float, float | None]:
     """Seconds a client may wait for a slot, and for the whole answer (None: it does not say), by its own headers."""
     for name in ("x-stainless-read-timeout", "x-stainless-timeout"):
-        text = fields.get(name, "")
+        text = fields.get(name)
+        if text is None:
+            continue
         try:
             stated = float(text)
         except ValueError:

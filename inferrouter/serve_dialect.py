@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from .errors import InvalidRequestError, MalformedResponseError
-from .frozen import EMPTY, frozen_value
+from .frozen import EMPTY, frozen_value, quick
 from .records import ChatRequest, Routing
 from .responses import ChatChunk, ChatResponse
 from .serve_errors import Problem
@@ -37,6 +37,9 @@ class Asked:
     copies: int = 1
     dropped: tuple[str, ...] = ()
     notes: Mapping[str, Any] = EMPTY
+
+
+asked_of = quick(Asked)
 
 
 class StreamWriter(Protocol):
@@ -117,17 +120,20 @@ def count_of(body: Mapping[str, Any], *names: str) -> int | None:
     """A limit of tokens: the first of `names` that says one. Agents send 0 and -1 for none."""
     for name in names:
         value = body.get(name)
+        if value is None:
+            continue
         if isinstance(value, float) and value.is_integer():
             value = int(value)
-        if isinstance(value, bool) or not isinstance(value, (int, type(None))):
+        if isinstance(value, bool) or not isinstance(value, int):
             raise InvalidRequestError(message=f"{name} is a whole number")
-        if value is not None:
-            return value if value > 0 else None
+        return value if value > 0 else None
     return None
 
 
 def unknown_keys(body: Mapping[str, Any], known: frozenset[str]) -> tuple[str, ...]:
     """The names in `body` that are not `known` and say something."""
+    if body.keys() <= known:
+        return ()
     return tuple(name for name, value in body.items() if name not in known and value is not None and value != [])
 
 

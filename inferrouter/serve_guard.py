@@ -23,6 +23,7 @@ FAILURES = 30
 """Wrong tokens an address may send in a minute before the next ones are not even looked at."""
 _MAX_ADDRESSES = 4096
 _MOST_HOSTS = 64
+JSON = "application/json"
 OPEN_PATHS = frozenset({"/", "/healthz", "/readyz", "/favicon.ico"})
 """What is answered without a token: pages that show nothing of accounts."""
 
@@ -70,12 +71,13 @@ class Guard:
             return
         if head.path not in OPEN_PATHS:
             self._check_token(head, address)
-        if head.method == "POST" and field(head.fields, "content-type").partition(";")[0].strip().lower() != "application/json":
+        kind = head.fields.get("content-type", "")
+        if head.method == "POST" and kind != JSON and kind.partition(";")[0].strip().lower() != JSON:
             raise Refused(
                 Problem(415, "invalid_request_error", "content_type", "send the body as Content-Type: application/json")
             )
-        coding = head.fields.get("content-encoding", "identity")
-        if coding.lower() not in ("identity", ""):
+        coding = head.fields.get("content-encoding", "")
+        if coding and coding.lower() != "identity":
             said = f"send the body as it is: Content-Encoding {_short(coding)} is not read here"
             raise Refused(Problem(415, "invalid_request_error", "content_encoding", said))
 

@@ -1,6 +1,6 @@
 """Reads the head of an HTTP request by the strict rules that a server on a shared machine needs.
 
-Strategy: one regular expression for the request line and one for each field; whatever another reader of the same bytes could
+Strategy: one regular expression for the request line and one for all fields; whatever another reader of the same bytes could
 take otherwise (a bare line feed, a folded line, two lengths, a length beside a transfer coding) is refused with its status, so
 that no request can hide in another one. Nothing is guessed. Must never know sockets, bodies or what a path means.
 """
@@ -10,14 +10,17 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from .frozen import frozen_value
+from .frozen import frozen_value, quick
 
 MAX_HEAD = 64 << 10
 """Bytes of a whole head."""
 MAX_FIELDS = 100
 _MAX_TARGET = 8 << 10
 _LINE = re.compile(r"([A-Za-z]{1,20}) ([!-~]+) HTTP/([0-9])\.([0-9])")
-_FIELD = re.compile(r"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([^\x00-\x08\x0a-\x1f\x7f]*)")
+_FIELD = r"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*+([^\x00-\x08\x0a-\x1f\x7f]*+)\r\n"
+_FIELDS = re.compile(_FIELD)
+_ONLY_FIELDS = re.compile(f"(?:{_FIELD})*+")
+_ONCE = ("host", "content-length", "transfer-encoding", "authorization", "origin", "content-type")
 _HOST = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[0-9A-Za-z_.-]+)(?::[0-9]{1,5})?")
 
 
@@ -50,15 +53,13 @@ class Head:
 
 def parse_head(data: bytes) -> Head:
     """The head in `data`, which ends before the empty line. Raises `BadRequest` for anything ambiguous or malformed."""
-    first, *lines = data.decode("latin-1").split("\r\n")
+    first, _, lines = data.decode("latin-1").partition("\r\n")
     line = _LINE.fullmatch(first)
     if line is None:
         raise BadRequest(400, "the first line is not METHOD TARGET HTTP/1.1")
     if line[3] != "1":
         raise BadRequest(505, "only HTTP/1.0 and HTTP/1.1 are spoken here")
-    if len(lines) > MAX_FIELDS:
-        raise BadRequest(431, f"more than {MAX_FIELDS} header fields")
-    fields = _fields(lines)
+    fields = _fields(f"{lines}\r\n") if lines else {}
     modern = line[4] != "0"
     target, host = _target(line[2], fields.get("host"))
     if host is None and modern:
@@ -71,21 +72,26 @@ def parse_head(data: bytes) -> Head:
         words = {word.strip().lower() for word in fields["connection"].split(",")}
         keeps = "close" not in words if modern else "keep-alive" in words
     length = _length(fields, modern)
-    return Head(line[1].upper(), path, fields, host or "", length, keeps, modern)
+    return _head(line[1].upper(), path, fields, host or "", length, keeps, modern)
 
 
-def _fields(lines: list[str]) -> dict[str, str]:
-    fields: dict[str, str] = {}
-    for line in lines:
-        found = _FIELD.fullmatch(line)
-        if found is None:
-            raise BadRequest(400, "a line of the head is not a header field")
-        name, value = found[1].lower(), found[2].rstrip(" \t")
-        if name in fields:
-            if name in ("host", "content-length", "transfer-encoding", "authorization", "origin", "content-type"):
+_head = quick(Head)
+
+
+def _fields(lines: str) -> dict[str, str]:
+    """The fields of `lines`, each of which ends with its CR LF."""
+    if _ONLY_FIELDS.fullmatch(lines) is None:
+        raise BadRequest(400, "a line of the head is not a header field")
+    found = _FIELDS.findall(lines)
+    if len(found) > MAX_FIELDS:
+        raise BadRequest(431, f"more than {MAX_FIELDS} header fields")
+    fields = {name.lower(): value.rstrip(" \t") for name, value in found}
+    if len(fields) != len(found):
+        fields.clear()
+        for name, value in ((name.lower(), value.rstrip(" \t")) for name, value in found):
+            if name in fields and name in _ONCE:
                 raise BadRequest(400, f"the header {name} came twice")
-            value = f"{fields[name]}, {value}"
-        fields[name] = value
+            fields[name] = f"{fields[name]}, {value}" if name in fields else value
     return fields
 
 

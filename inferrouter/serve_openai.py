@@ -27,7 +27,7 @@ from .openai_server import (
 from .openai_server import choice as choice_of
 from .records import ChatRequest, EmbedRequest, Message, Routing, ToolCall, Usage
 from .responses import ChatChunk, ChatResponse, EmbedResponse, ToolCallDelta
-from .serve_dialect import Asked, Body, count_of, finish_of, flag_of, list_of, new_id, text_of, unknown_keys
+from .serve_dialect import Asked, Body, asked_of, count_of, finish_of, flag_of, list_of, new_id, text_of, unknown_keys
 from .serve_errors import Problem
 from .serve_turns import TurnMemory
 from .wire_json import write_event
@@ -49,6 +49,9 @@ CARRIED = frozenset(
         ),
     )
 )
+PLAIN_ROLES = ("user", "assistant", "system")
+"""Those whose message is nothing but its text, if that is all there is."""
+USAGE, NO_USAGE = FrozenDict(usage=True), FrozenDict(usage=False)
 MESSAGE_KEYS = ("role", "content", "tool_calls", "tool_call_id", "name", "reasoning", "reasoning_content")
 
 
@@ -63,9 +66,9 @@ class ChatDialect:
     def read(self, body: Body) -> Asked:
         """The chat in `body`."""
         model = text_of(body, "model")
-        tools: list[Any] = list_of(body, "tools") + [
-            {"type": "function", "function": each} for each in list_of(body, "functions")
-        ]
+        tools = list_of(body, "tools")
+        if "functions" in body:
+            tools = tools + [{"type": "function", "function": each} for each in list_of(body, "functions")]
         copies = body.get("n") or 1
         if type(copies) is not int or not 1 <= copies <= MOST_COPIES:
             raise InvalidRequestError(message=f"n is a whole number from 1 to {MOST_COPIES}")
@@ -84,8 +87,8 @@ class ChatDialect:
             reasoning_effort=body.get("reasoning_effort"),
             session=text_of(body, "prompt_cache_key") or None,
         )
-        notes = FrozenDict(usage=isinstance(options, dict) and bool(options.get("include_usage")))
-        return Asked(request, model, flag_of(body, "stream"), copies, unknown_keys(body, CARRIED), notes)
+        notes = USAGE if isinstance(options, dict) and options.get("include_usage") else NO_USAGE
+        return asked_of(request, model, flag_of(body, "stream"), copies, unknown_keys(body, CARRIED), notes)
 
     def whole(self, asked: Asked, responses: Sequence[ChatResponse], now: float) -> Body:
         """A chat.completion."""
@@ -241,6 +244,8 @@ def read_message(item: Any, place: int) -> Message:
     """One message as agents send it. Raises `InvalidRequestError`."""
     if not isinstance(item, Mapping):
         raise InvalidRequestError(message=f"messages[{place}] is {type(item).__name__}, not an object")
+    if len(item) == 2 and type(item.get("content")) is str and item.get("role") in PLAIN_ROLES:
+        return Message(item["role"], item["content"])
     found = {key: item[key] for key in MESSAGE_KEYS if item.get(key) is not None}
     if found.get("role") == "function":  # the older way to give a result
         found = {**found, "role": "tool", "tool_call_id": found.get("tool_call_id") or str(found.get("name"))}

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .frozen import field, frozen_value
 from .validation import check_number, describe_type
 
 if TYPE_CHECKING:
-    import ssl
+    from ssl import SSLContext
+else:  # for `typing.get_type_hints`
+    SSLContext = Any
 
 
 @frozen_value
@@ -28,7 +30,7 @@ class TransportConfig:
     `stream_limit`: bytes of one streamed answer at most.
     """
 
-    ssl_context: ssl.SSLContext | None = field(default=None, repr=False)
+    ssl_context: SSLContext | None = field(default=None, repr=False)
     ca_file: str | os.PathLike[str] | None = None
     idle_timeout: float = 60.0
     max_connections: int = 32

@@ -52,6 +52,7 @@ from .spend_caps import void_cap
 from .waiting import CallCancelledError
 from .waiting_line import Place
 from .waiting_turn import WaitingTurn
+from .wire import WireRequest
 
 T = TypeVar("T")
 
@@ -215,24 +216,34 @@ class _Round(Generic[T]):
                 self._say_void_cap(candidate, attempt.wants)
             if self.place is not None:
                 self.runtime.lines.leave(self.place)
-            try:
-                answer: T = attempt.exchange(request, new_connection)
-                if outages.suspects:
-                    outages.answered(*outage_places(candidate))
+            answer, failure = self._answer_of(attempt, request, new_connection)
+            if failure is None:
                 return answer
-            except Exception as exc:
-                failure = failure_of(exc, candidate, *self._auth_next(candidate))
-                if failure is None:
-                    raise
-                if self._hung_up() and failure.error.status is None:
-                    attempt.abandon(charged=failure.rule.charge != "nothing")
-                    raise CallCancelledError from None
             again = failure.reused and not new_connection
             self._record(attempt, failure._replace(rule=failure.rule._replace(verdict=Verdict.IGNORED)) if again else failure)
         except BaseException:
             attempt.abandon()
             raise
         return self._try(candidate, new_connection=True) if again and self._time_left() > 0 else None
+
+    def _answer_of(
+        self, attempt: LiveAttempt, request: WireRequest, new_connection: bool
+    ) -> tuple[T, None] | tuple[None, Failure]:
+        """What was read of the answer, or what went wrong. A method of its own, so that no step of it escapes `_try`."""
+        candidate, outages = attempt.candidate, self.runtime.health.outages
+        try:
+            answer: T = attempt.exchange(request, new_connection)
+            if outages.suspects:
+                outages.answered(*outage_places(candidate))
+            return answer, None
+        except Exception as exc:
+            failure = failure_of(exc, candidate, *self._auth_next(candidate))
+            if failure is None:
+                raise
+            if self._hung_up() and failure.error.status is None:
+                attempt.abandon(charged=failure.rule.charge != "nothing")
+                raise CallCancelledError from None
+            return None, failure
 
     def _hung_up(self) -> bool:
         """Whether the caller gave the call up, wherever it is."""

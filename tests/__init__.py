@@ -7,6 +7,7 @@ import os
 import sys
 import tempfile
 import threading
+import warnings
 from functools import partial
 from pathlib import Path
 from types import ModuleType
@@ -16,6 +17,9 @@ from types import ModuleType
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=partial(sys.settrace, None))
     os.register_at_fork(after_in_child=partial(threading.settrace, None))
+
+# Tests fork among threads on purpose. From 3.15 on CPython says so before it forks, so that an error would keep it from forking.
+warnings.filterwarnings("ignore", "This process .* is multi-threaded", DeprecationWarning)
 
 PACKAGE = os.environ.get("INFERROUTER_PACKAGE", "inferrouter")
 ir = importlib.import_module(PACKAGE)

@@ -60,7 +60,13 @@ MUTANTS = (
     Mutant(
         "reads by lines", "transport", "self._response.read1(_PIECE)", "self._response.readline()", ("test_transport_faults",)
     ),
-    Mutant("length not checked", "transport", "if not piece and self._left:", "if False:", ("test_transport_faults.Truncation",)),
+    Mutant(
+        "length not checked",
+        "transport",
+        "if self._left and (whole",
+        "if False and (whole",
+        ("test_transport_faults.Truncation",),
+    ),
     Mutant(
         "end without marker is success",
         "stream",
@@ -276,6 +282,9 @@ MUTANTS = (
         ("test_stream_end",),
     ),
     Mutant(
+        "a buffer holds more than a line may have", "http_head", "_BUFFER = 8 << 10", "_BUFFER = 128 << 10", ("test_http_head",)
+    ),
+    Mutant(
         "only 100 is passed over", "http_head", "if status >= 200 or status == 101:", "if status != 100:", ("test_http_head",)
     ),
     Mutant("cut refusals say nothing", "error_body", "return load_cut_json(text)", "return {}", ("test_refusals.Refusals",)),
@@ -380,13 +389,6 @@ MUTANTS = (
     Mutant("busy accounts are kept", "kept_assessments", "in busy | kept.busy:", "in busy:", ("test_kept_assessments",)),
     Mutant("holds that end are kept", "kept_assessments", "{*holds, *kept.holds}", "{*holds}", ("test_kept_assessments",)),
     Mutant(
-        "a charge leaves the headroom",
-        "quota_counting",
-        "state.changed()\n        counter",
-        "counter",
-        ("test_quota",),
-    ),
-    Mutant(
         "assessments never age",
         "walk",
         "self._in_turn(first) if old else first",
@@ -445,8 +447,15 @@ MUTANTS = (
         ("test_mapping.Pacing",),
     ),
     Mutant("waiting is a try", "map_serving", "failures += meaning is Meaning.TRY", "failures += True", ("test_mapping",)),
-    Mutant("any answer fits the schema", "batch", "check=check, keep=", "check=None, keep=", ("test_batch.Formats",)),
-    Mutant("a capacity off by some slots", "capacity", "(SLOTS + 0.5) / SLOTS", "(SLOTS + 4) / SLOTS", ("test_capacity",)),
+    Mutant("an overload is a try", "map_errors", "or is_busy(each) for each in faults", "for each in faults", ("test_mapping",)),
+    Mutant("lines are put off too long", "map_workers", "half if len(off) >= half else 0", "half", ("test_batch.Resuming",)),
+    Mutant("a few workers for good", "map_crew", "min(2 * self.at_work, self.size)", "self.at_work", ("test_mapping.Crew",)),
+    Mutant("any answer fits the schema", "batch", "check=check, keeper=", "check=None, keeper=", ("test_batch.Formats",)),
+    Mutant("a rolling day is a day", "capacity_serving", "DAY * _CYCLE if rolling_day", "DAY if rolling_day", ("test_capacity",)),
+    Mutant("the first day is every day", "capacity_serving", "if passed > 1 and", "if passed > 0 and", ("test_capacity",)),
+    Mutant(
+        "a capacity off by some slots", "capacity_serving", "(SLOTS + 0.5) / SLOTS", "(SLOTS + 4) / SLOTS", ("test_capacity",)
+    ),
     Mutant("newcomers jump the line", "waiting_line", "each.number < place.number and", "False and", ("test_waiting_line",)),
     Mutant("sessions wander", "policy", "sorted(alike, key=_first, reverse=True)", "alike", ("test_sessions",)),
     Mutant(

@@ -42,10 +42,10 @@ who-may     provider_factory assumptions environment agreement bound_account rou
 who-may     assessment kept_assessments candidates first_look ordering
 walk        dry_run soonest redaction failure_table learning call_events waiting waiting_line attempt waiting_turn walk
 operations  calls stream_end stream
-jobs        map_errors map_pacing map_serving map_workers mapping capacity
+jobs        map_errors map_crew map_pacing map_serving map_workers mapping capacity_serving capacity
 object      status resting router_parts misuse public_call router_makers router
 batch       batch_prompt batch_schema batch_lines batch_input batch_output batch_state batch_index
-batch       batch_answer batch_progress batch_checks batch
+batch       batch_answer batch_keep batch_progress batch_checks batch
 roof        simulator_prompt simulator_model simulator_wire simulator_server
 roof        simulator_openai simulator_gemini simulator_anthropic simulator
 roof        serve_head serve_bodies serve_http serve_errors serve_guard serve_log serve_watch serve_turns serve_dialect
@@ -72,7 +72,7 @@ LOCKS = {
         "quota_exchange",
         "quota_postgres",
     ),  # stores with threads, and a rule for handlers, of their own
-    *("map_pacing", "map_workers", "batch"),  # work in threads of their own
+    *("map_pacing", "map_workers", "batch_keep"),  # work in threads of their own
 }
 """What may have locks. A call takes none: a signal handler, a finalizer or a forked child would wait for it for ever."""
 OWN_CLOCKS = {"demo", "terminal", "cli_demo", "cli_init", "cli_models", "cli_probe", "cli_status", "cli_wait"}

@@ -165,6 +165,38 @@ class Resuming(JobCase):
                     records = list(batch_output.records_of(self.folder / name, "csv" if spans else "openai"))
                     self.assertEqual(len({record.custom_id for record in records}), len(records) == 2 and 2)
 
+    def test_what_a_crash_would_ask_twice(self) -> None:
+        """However fast answers come, no more rows than there are workers are asked and not in the output; so few are asked twice
+        after a kill at any moment. And where they come fast, one write has several."""
+        source = self.file("in.txt", "".join(f"row {number}\n" for number in range(1500)))
+        for workers in (1, 2, 3, 8, 32):
+            asked, most, writes = itertools.count(1), [0], itertools.count()
+            output = self.folder / f"{workers}.jsonl"
+            lines = open(output, "ab+")  # noqa: SIM115  as long as the job
+            found, counting = [0], threading.Lock()
+
+            def reply(body: Any, seen: Any = (asked, most, lines, found, counting)) -> str:
+                asked, most, lines, found, counting = seen
+                with counting:
+                    number = next(asked)
+                    found[0] += lines.read().count(b"\n")
+                    most[0] = max(most[0], number - found[0])
+                return "ok"
+
+            write = batch_output.Output.write
+
+            def counted(self: Any, records: bytes, writes: Any = writes, write: Any = write) -> None:
+                next(writes)
+                write(self, records)
+
+            router, _ = mock_router({"rpd": 100_000}, clock=ir.SystemClock(), default=reply)
+            with self.subTest(workers=workers), lines, router, mock.patch.object(batch_output.Output, "write", counted):
+                summary = self.job(source, output.name, workers=workers).run(router)
+                self.assertEqual((summary.done, len(self.records(output.name))), (1500, 1500))
+                self.assertLessEqual(most[0], workers)
+                if workers >= 8:
+                    self.assertLess(next(writes), 1500)
+
     def test_one_run_at_a_time(self) -> None:
         """A second run on the same output is refused while the first goes on, and names it."""
         source = self.file("in.csv", ROWS)

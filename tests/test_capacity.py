@@ -7,8 +7,9 @@ import json
 import unittest
 from collections import Counter
 from typing import Any
+from unittest import mock
 
-from tests import LONG, ir
+from tests import LONG, ir, part
 from tests.fakes import NOON, FakeClock
 
 HOUR = 3600.0
@@ -113,6 +114,50 @@ class Fleet(unittest.TestCase):
         for days in (0, -1, True, 1e9, "x"):
             with self.assertRaisesRegex(ir.InvalidRequestError, "days"):
                 router.capacity(days=days)
+
+    def test_what_repeats_is_not_worked_out_again(self) -> None:
+        """Far ahead a few thousand steps are enough, whatever the limits and however many accounts are alike; what is served up
+        to each hour is right to an hour's rows and one in a hundred of what working out all of it says, and so is the end."""
+        ahead = part("capacity_serving")
+        settings: tuple[tuple[dict[str, Any], ...], ...] = (
+            ({"limits": {"rpm": 30, "rpd": 7_000}, "reset": "Asia/Tokyo"}, {"limits": {"rpm": 60}}),
+            ({"limits": {"rpm": 30, "rpd": 9_000}, "reset": "rolling"},),
+            ({"limits": {"rpm": 40, "rph": 300, "tpm": 10_000}},),
+            ({"limits": [{"requests": 45, "per": "5h"}, {"requests": 10, "per": "60s"}]},),
+        )
+        for accounts in settings:
+            router, _, _ = self.fleet(*accounts, now=NOON + 1234.5)
+            for _ in router.map(["x"] * 30):
+                pass
+            slow = accounts[0].get("reset") == "rolling"  # what is off by minutes a day tells after a few days
+            days, limits = 12 if LONG else 7 if slow else 3, {"STEPS": 500}
+            found = []
+            for patch in (limits, {"STEPS": 10**9}):
+                with mock.patch.multiple(ahead, **patch):
+                    hours = [requests for _, requests in router.capacity(days=days, tokens=400).hours]
+                    found.append((hours, router.finish_time(sum(hours[: -days * 2]), tokens=400)))
+            (quick, end), (exact, exact_end) = found
+            with self.subTest(accounts[0]):
+                self.assertAlmostEqual(sum(quick), sum(exact), delta=sum(exact) / 100)
+                for one, other in zip(itertools.accumulate(quick), itertools.accumulate(exact), strict=True):
+                    self.assertAlmostEqual(one, other, delta=max(exact) + other / 100)
+                self.assertAlmostEqual(end.at - NOON, exact_end.at - NOON, delta=(exact_end.at - NOON) / 100)
+        router, _, _ = self.fleet(*[{"limits": {"rpm": 60}}] * 40)
+        limits = mock.patch.object(ahead, "STEPS", 500)
+        with limits, mock.patch.object(ahead, "_serve", side_effect=ahead._serve) as steps:
+            self.assertAlmostEqual(router.capacity(days=1).requests, 40 * 85_080, delta=400 * 85)
+            self.assertIsNone(router.finish_time(10**12).at)
+        self.assertLess(steps.call_count, 2 * 1000)
+
+    def test_what_never_repeats_is_looked_at_so_far(self) -> None:
+        """Limits by the month besides those by the minute are worked out as far as that is quick, and it is said how far."""
+        router, clock, _ = self.fleet({"limits": [{"requests": 60, "per": "minute"}, {"requests": 2_000_000, "per": "month"}]})
+        with mock.patch.object(part("capacity"), "MOST_STEPS", 3000):
+            found = router.finish_time(10**9)
+            self.assertIsNone(found.at)
+            self.assertAlmostEqual((found.looked_to - clock.now) / 86400, 3000 / 1417, delta=0.1)
+            self.assertRegex(found.in_words(clock.now), "^not within 2 days; [0-9,]+ of them within a day$")
+            self.assertIsNotNone(router.finish_time(100_000).at)
 
     def test_what_is_no_number_of_rows(self) -> None:
         """A count that cannot be is refused by its name, before anything is worked out."""

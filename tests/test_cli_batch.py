@@ -124,6 +124,9 @@ class Commands(JobCase):
             text = path.read_text("utf-8")
             self.assertTrue(text.startswith(begin))
             self.assertIn("local/a0 m", text)
+        facts = json.loads(run("plan", "--rows", "5", "--json", "--config", config).out)
+        self.assertRegex(facts["done_at"], r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ$")
+        self.assertEqual((facts["within_a_day"], facts["as_fast_as"]), (5, None))
         never = self.config("{ rpd = 0 }")
         self.assertEqual(run("plan", "--rows", "5", "--config", never).code, 1)
 

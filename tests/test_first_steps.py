@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 import traceback
 import unittest
 from typing import Any
@@ -77,6 +78,8 @@ class Plan(Case):
         self.assertIn("no limit is known, so nobody can say how many", said)
         self.assertIn("20,000 rows: as fast as desk answers, since no limit of it is known", said)
         self.assertNotRegex(said, r"\b0 requests|done")
+        facts = json.loads(self.plan("--rows", "20000", "--json", config=DESK).out)
+        self.assertEqual([facts[name] for name in ("done_at", "within_a_day", "as_fast_as")], [None, None, "desk"])
         limited = '[[accounts]]\nprovider = "p"\nid = "o"\nbase_url = "http://127.0.0.1:9/v1"\nlimits = { rpd = 7 }\n'
         both = self.plan(config=DESK + limited)
         self.assertIn(", and what desk may carry without a known limit", both.out)

@@ -139,7 +139,7 @@ class Wire:
     """All that a reader of answers asks of a socket."""
 
     def __init__(self, data: bytes) -> None:
-        self.file: Any = io.BufferedReader(io.BytesIO(data))
+        self.file: Any = io.BufferedReader(io.BytesIO(data), response._BUFFER)
 
     def makefile(self, mode: str) -> Any:
         return self.file

@@ -219,6 +219,30 @@ class Pacing(unittest.TestCase):
         self.assertEqual([(result.ok, result.tries) for result in found], [(True, 1)] * 2)
         self.assertEqual(len(provider.calls), 12)
 
+    def test_an_overload_costs_no_try(self) -> None:
+        """A provider that says it is too busy is asked again until it is not, also before the first answer, with one try a row:
+        whether it speaks of the model, of itself, or of limits by turns."""
+        said = {"the model": "The model is overloaded.", "itself": "Overloaded, try later", "busy": "We are too busy"}
+        for what, text in said.items():
+            busy = ir.ProviderUnavailableError(status=503, message=text, scope="model" if what == "the model" else "account")
+            replies = [busy, busy, ir.RateLimitedError(retry_after=20), *[busy] * 20]
+            clock = FakeClock()
+            router, provider = mock_router({"rpd": 1000}, replies=replies, clock=clock)
+            with self.subTest(what), router:
+                found = list(router.map(["a", "b", "c", "d"], tries=1, workers=2))
+                self.assertEqual([(result.ok, result.tries) for result in found], [(True, 1)] * 4)
+                self.assertEqual(len(provider.calls), 4 + len(replies))
+                self.assertLess(clock.now, NOON + 2 * HOUR)
+
+    def test_an_overload_without_end(self) -> None:
+        """Who has been too busy for six hours, and never answered, ends the job with what was said, and no row has failed."""
+        clock = FakeClock()
+        router, provider = mock_router({"rpd": 100_000}, default=529, clock=clock)
+        with router, self.assertRaisesRegex(ir.AllCandidatesFailedError, "529"):
+            next(router.map(itertools.repeat("x")))
+        self.assertTrue(NOON + 6 * HOUR < clock.now < NOON + 7 * HOUR)
+        self.assertLess(len(provider.calls), 10_000)
+
     def test_a_small_row_passes_one_that_waits_for_long(self) -> None:
         """A row that must wait for the next day keeps no smaller one from what is left of this day."""
         provider = ir.MockProvider("mock", default=ir.MockReply("ok", usage=ir.Usage(10, 10, 20)), models=["m"])
@@ -258,6 +282,75 @@ class Pacing(unittest.TestCase):
             run.close()
         self.assertEqual(len(provider.calls), 3)
         self.assertEqual(run.stopped, "stopped")
+
+
+class Crew(unittest.TestCase):
+    """On the machine's own clock, as this is about threads that compute."""
+
+    def test_all_work_where_answers_take_time(self) -> None:
+        """Every worker has a call in flight soon, although the first answers have not come yet."""
+        together = threading.Barrier(16)
+        answered = threading.Event()
+
+        def reply(body: Any) -> str:
+            if not answered.is_set():
+                together.wait(10)
+                answered.set()
+            return "ok"
+
+        router, _ = mock_router({"rpd": 1000}, clock=ir.SystemClock(), default=reply)
+        with router:
+            self.assertEqual(sum(result.ok for result in router.map(["x"] * 100, workers=16)), 100)
+
+    def test_all_work_again_when_answers_take_time_again(self) -> None:
+        """A job whose first thousand answers came at once has all its workers in flight when they do not any more, also while
+        nobody asks for a result."""
+        together = threading.Barrier(16)
+        count = itertools.count()
+
+        def reply(body: Any) -> str:
+            if 1000 <= next(count) < 1016:
+                together.wait(10)
+            return "ok"
+
+        router, _ = mock_router({"rpd": 100_000}, clock=ir.SystemClock(), default=reply)
+        with router, router.map(["x"] * 1100, workers=16, ordered=False) as run:
+            found = [next(run).ok for _ in range(990)]
+            self.assertTrue(count_reaches(count, 1016))
+            self.assertEqual(sum(found) + sum(result.ok for result in run), 1100)
+
+    def test_the_rule(self) -> None:
+        """A few while they compute nearly all the time, more as soon as they wait, all in the end; and fewer again, which is put
+        off where it was too few."""
+        time_, computed = [0.0], [0.0]
+        crew = part("map_crew").Crew(32, lambda: computed[0], lambda: time_[0])
+
+        def looks(share: float) -> int:
+            time_[0] += 0.03
+            computed[0] += 0.03 * share
+            crew.did(computed[0] - 0.03 * share)
+            return crew.at_work  # type: ignore[no-any-return]  # the package under test is found at run time
+
+        self.assertEqual((crew.at_work, crew.busy), (2, True))
+        self.assertEqual([looks(0.9) for _ in range(3)], [2, 2, 2])
+        self.assertEqual([looks(0.1) for _ in range(5)], [4, 8, 16, 32, 32])
+        self.assertFalse(crew.busy)
+        self.assertEqual([looks(0.7) for _ in range(3)], [32, 32, 32])
+        self.assertEqual([looks(0.9) for _ in range(5)], [16, 8, 4, 2, 2])
+        crew.more_hands()
+        crew.more_hands()
+        self.assertEqual((crew.at_work, crew.busy), (32, False))
+        self.assertEqual([looks(0.9), looks(0.5)], [16, 32])
+        self.assertEqual([looks(0.9) for _ in range(8)], [32] * 7 + [16])
+        self.assertEqual(part("map_crew").Crew(8, None, time.monotonic).at_work, 8)
+
+
+def count_reaches(count: Any, most: int) -> bool:
+    """Whether `count` comes so far within ten seconds; it is not moved by this."""
+    end = time.monotonic() + 10
+    while int(repr(count)[6:-1]) < most and time.monotonic() < end:
+        time.sleep(0.002)
+    return int(repr(count)[6:-1]) >= most
 
 
 class Closing(unittest.TestCase):
@@ -498,12 +591,16 @@ class Errors(unittest.TestCase):
         """What each kind of error means for a row."""
         limit = ir.Attempt("p", "a", "m", ir.RateLimitedError())
         fault = ir.Attempt("p", "a", "m", ir.ProviderUnavailableError(status=503))
+        full = ir.Attempt("p", "a", "m", ir.ProviderUnavailableError(status=529))
         cases: list[tuple[Any, str]] = [
             (ir.NoCandidatesError((), 5.0), "wait"),
             (ir.NoCandidatesError(()), "probe"),
             (ir.AllCandidatesFailedError((limit,), 5.0), "wait"),
             (ir.AllCandidatesFailedError((limit,)), "try"),
             (ir.AllCandidatesFailedError((limit, fault), 5.0), "try"),
+            (ir.AllCandidatesFailedError((limit, full), 5.0), "wait"),
+            (ir.AllCandidatesFailedError((full,)), "busy"),
+            (ir.AllCandidatesFailedError((full, fault)), "try"),
             (ir.ContextWindowError(), "row"),
             (ir.AuthenticationError(), "again"),
             (ir.MalformedResponseError(), "try"),

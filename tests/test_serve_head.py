@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import unittest
 
 from tests import part
@@ -19,6 +20,18 @@ class Refused(unittest.TestCase):
         with self.assertRaises(head.BadRequest, msg=lines) as caught:
             parse(*lines)
         self.assertEqual(caught.exception.status, status, lines)
+
+    def test_a_head_that_is_long_to_read(self) -> None:
+        """A head as long as one may be is refused in the time its bytes take, whatever they are: no other client waits for it."""
+        for line in (
+            b"X:" + b" " * 60_000 + b"\x01",
+            b"X:" + b" \t" * 30_000 + b"\n",
+            b"X" * 60_000,
+            b"X: a\r\n" * 9_000 + b"\n",
+        ):
+            began = time.process_time()
+            self.refused(400, b"GET / HTTP/1.1", HOST, line)
+            self.assertLess(time.process_time() - began, 1.0, line[:9])
 
     def test_first_lines(self) -> None:
         """Only METHOD TARGET HTTP/1.x begins a request, with single spaces and visible characters."""

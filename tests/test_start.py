@@ -311,12 +311,55 @@ class Values(unittest.TestCase):
         self.assertEqual(frozen.replace(one, x=5).note, "n")
         self.assertEqual(str(inspect.signature(Point)).replace("'", ""), str(inspect.signature(Plain)).replace("'", ""))
 
+    def test_public_values_before_any_was_made(self) -> None:
+        """The signature, help, fields and hints of every public value, and what the stdlib does with one, in any CPython."""
+        script = f"from typing import Any\nimport {PACKAGE.name} as ir\n{inspect.getsource(misread)}"
+        self.assertEqual(fresh(f"{script}\nprint(*misread(ir), sep=', ')"), "\n")
+
     def test_a_class_that_inherits_from_a_value(self) -> None:
         """A dataclass of the user's that adds a field to a value keeps it in repr, copies, pickles and `replace`."""
         one: Any = Further(1, note="n", more=7)
         self.assertIn("more=7", repr(one))
         self.assertEqual((frozen.replace(one, x=5).more, dataclasses.replace(one, x=5).more), (7, 7))
         self.assertEqual((copy.copy(one).more, pickle.loads(pickle.dumps(one)).more, one.note), (7, 7, "n"))
+
+
+def misread(ir: Any) -> list[str]:
+    """What the stdlib's tools get wrong about the public values of `ir`. Run by itself, in an interpreter that has made none."""
+    import copy
+    import dataclasses
+    import inspect
+    import pickle
+    import pydoc
+    import typing
+
+    public = [getattr(ir, name) for name in ir.__all__]
+    values = [
+        each for each in public if dataclasses.is_dataclass(each) and each is not ir.Auth
+    ]  # that has an __init__ of its own
+    wrong = [] if len(values) > 40 else ["values"]
+    for cls in values:
+        names = [field.name for field in dataclasses.fields(cls)]
+        given = [field.name for field in dataclasses.fields(cls) if field.init]
+        told = {
+            "signature": list(inspect.signature(cls).parameters) == given,
+            "help": all(f"{name}: " in pydoc.plain(pydoc.render_doc(cls)) for name in given),
+            "hints": list(typing.get_type_hints(cls)) == names,
+            "hints of __init__": list(typing.get_type_hints(cls.__init__)) == [*given, "return"],
+        }
+        wrong += [f"{cls.__name__}: {what}" for what, right in told.items() if not right]
+    for cls in public:
+        if hasattr(cls, "_fields") and tuple(typing.get_type_hints(cls)) != cls._fields:
+            wrong.append(f"{cls.__name__}: hints")
+    one = ir.Message("user", "hi")
+    replaced = [dataclasses.replace(one, content="ho")] + ([copy.replace(one, content="ho")] if hasattr(copy, "replace") else [])
+    done = {
+        "replace": set(replaced) == {ir.Message("user", "ho")},
+        "asdict": dataclasses.asdict(one)["content"] == "hi",
+        "is_dataclass": dataclasses.is_dataclass(one),
+        "copies": [copy.copy(one), copy.deepcopy(one), pickle.loads(pickle.dumps(one))] == [one] * 3,
+    }
+    return wrong + [what for what, right in done.items() if not right]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

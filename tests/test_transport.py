@@ -145,6 +145,7 @@ class Bodies(WireCase):
             b"Content-Length: 3\r\n\r\nabc": b"abc",
             b"Content-Length: 3\r\nContent-Length: 3\r\n\r\nabc": b"abc",
             b"Transfer-Encoding: chunked\r\n\r\n1;x=y\r\na\r\n2\r\nbc\r\n0\r\nT: 1\r\n\r\n": b"abc",
+            b"Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\nT: 1": b"abc",
             b"Content-Encoding: identity\r\n\r\nabc": b"abc",
             b"Content-Length: 0\r\n\r\n": b"",
         }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import socket
 import time
 import unittest
@@ -71,7 +72,14 @@ def floods_continues(peer: Peer) -> None:
 def trailers(peer: Peer) -> None:
     peer.request()
     peer.send(CHUNKED + b"0\r\n")
-    while peer.send(b"X: 1\r\n") and not peer.server.stopped.wait(0.001):
+    while peer.send(b"X: 1\r\n") and not peer.server.stopped.wait(0.02):
+        pass
+
+
+def floods_trailers(peer: Peer) -> None:
+    peer.request()
+    peer.send(CHUNKED + b"0\r\n")
+    while peer.send(b"X: 1\r\n" * 100):
         pass
 
 
@@ -111,10 +119,10 @@ class Deadlines(WireCase):
                     self.assertGreater(over, -0.05)
                     self.assertLess(over, GRACE_S)
 
-    def test_a_flood_of_interim_answers(self) -> None:
-        """A server that sends nothing but 100 Continue, as fast as it can, keeps nobody busy until the deadline."""
-        for tls in ("", "good"):
-            with ScriptedServer(floods_continues, tls) as server:
+    def test_floods(self) -> None:
+        """A server that sends nothing but 100 Continue, or trailers, as fast as it can, keeps nobody busy until the deadline."""
+        for flood, tls in itertools.product((floods_continues, floods_trailers), ("", "good")):
+            with ScriptedServer(flood, tls) as server:
                 began = time.monotonic()
                 self.assertEqual(self.fault(server.url, timeout_s=20.0).kind, "timeout")
                 self.assertLess(time.monotonic() - began, 2.0)

@@ -30,7 +30,7 @@ def main() -> None:
         tasks = app()
         sent = [tasks.tasks["ask"].delay(f"Tell me a fact about the number {number}.") for number in range(50)]
         command = [sys.executable, __file__]
-        workers = [subprocess.Popen([*command, f"worker{number}"], stdout=subprocess.DEVNULL) for number in range(2)]
+        workers = [subprocess.Popen([*command, "work", str(number)], stdout=subprocess.DEVNULL) for number in range(2)]
         try:
             report([task.get(timeout=60) for task in sent])
         finally:
@@ -41,7 +41,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    if sys.argv[1:]:
-        app().worker_main(["worker", "--concurrency=2", "--loglevel=ERROR", f"--hostname={sys.argv[1]}@%h"])
+    if sys.argv[1:2] == ["work"]:
+        app().worker_main(["worker", "--concurrency=2", "--loglevel=ERROR", f"--hostname=worker{sys.argv[2]}@%h"])
     else:
         main()

@@ -32,8 +32,6 @@ HUNG_S = 0.25
 MOST_LANES = 24
 """Threads at most, those included that a silent server keeps waiting."""
 KEPT_UNDOS = 10_000
-_PATIENCE = 4.0
-"""Round trips that a settlement is given, however far away the server is."""
 _SHORT_S = 0.001
 _UNDO_PAUSE_S = 0.25
 _GATHERING = 0.3
@@ -123,13 +121,12 @@ class Lanes:
         self._begin()
         _LANES.add(self)
 
-    def deadline(self, within: float | None = None, patient: bool = False) -> float:
-        """When a verb that begins now must have ended, on the monotonic clock. `within`: seconds, if less is left. `patient`: but
-        long enough for the way to the server, where giving up early would gain nothing."""
+    def deadline(self, within: float | None = None, trips: float = 0.0) -> float:
+        """When a verb that begins now must have ended, on the monotonic clock. `within`: seconds, if less is left. `trips`: but
+        long enough for as many round trips, where giving up early would gain nothing."""
         if within is None:
             return self._monotonic() + self._timeout
-        least = self.patience if patient else 0.0
-        return self._monotonic() + max(least, min(within, self._timeout))
+        return self._monotonic() + max(trips * self.round_trip, min(within, self._timeout))
 
     def ask(self, operation: Operation, deadline: float) -> str:
         """The answer. Raises QuotaStoreError that says why there is none by `deadline` (monotonic seconds): then the outcome is
@@ -206,9 +203,9 @@ class Lanes:
         self._sleep(max(0.0, min(deadline - self._monotonic(), max(self._nearest / 2, _SHORT_S))))
 
     @property
-    def patience(self) -> float:
-        """Seconds in which an operation and another after it have surely reached the server, if it is as far as it was."""
-        return _PATIENCE * self._nearest
+    def round_trip(self) -> float:
+        """Seconds of the shortest round trip of late, 0 before the first."""
+        return self._nearest
 
     def take_back(self, operation: Operation) -> None:
         """Undoes what was done: who asked was interrupted before he could know of it."""

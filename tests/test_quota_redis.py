@@ -541,6 +541,25 @@ class RedisUnderARouter(RedisCase):
                         self.assertEqual(len(provider.calls), placed)
                     setattr(proxy, fault, False)
 
+    def test_what_is_learned_waits_as_long_as_a_settlement(self) -> None:
+        """A store that falls silent after a call has had its answer keeps that call no longer than a tenth of a second, settling
+        and learning together, however long the store itself would wait."""
+        self.client().flushall()
+        proxy = Proxy(self.server.port)
+        self.addCleanup(proxy.close)
+        guarded = part("guarded_store").GuardedStore(self.store_at(proxy.port, timeout=5.0))
+        now = time.time()
+        guarded.define([quota.Bucket("k", limits.Limit(100, "requests", "minute"))], now)
+        taken = guarded.reserve([("k", 1)], now)
+        seen = [part("quota_learned").Observation("k", remaining=5, source="a header")]
+        proxy.silent = True
+        started = time.monotonic()
+        guarded.settle(taken, [2], now)
+        self.assertEqual(guarded.observe(seen, now), [False])
+        self.assertLess(time.monotonic() - started, 0.1)
+        proxy.silent = False
+        wait_until(lambda: guarded.observe(seen, now) == [True], "learning")
+
     def test_status_tells_a_clock_that_differs(self) -> None:
         """A clock more than two seconds from the server's is in `status`."""
         self.client().flushall()

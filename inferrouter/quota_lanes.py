@@ -9,6 +9,7 @@ Must never know what an operation means, nor a client library.
 
 from __future__ import annotations
 
+import _thread
 import itertools
 import os
 import random
@@ -133,7 +134,7 @@ class Lanes:
         unknown, and what may have been reserved is given back."""
         along = operation.along
         if self._lock._is_owned():  # type: ignore[attr-defined]  # as Condition itself asks its lock
-            return self._alone((*along, operation))[-1]
+            return self._alone((*along, operation), deadline)[-1]
         for each in along:
             each.deadline = deadline
         operation.answer = operation.error = None  # it may be asked again
@@ -155,7 +156,7 @@ class Lanes:
         """The answers to several, which travel together; see `ask`."""
         *along, last = operations
         if self._lock._is_owned():  # type: ignore[attr-defined]  # likewise
-            return self._alone(operations)
+            return self._alone(operations, deadline)
         for operation in along:
             operation.gate = threading.Lock()
             operation.gate.acquire()
@@ -184,19 +185,33 @@ class Lanes:
             raise operation.error
         return operation.answer or ""
 
-    def _alone(self, operations: Sequence[Operation]) -> list[str]:
-        """The answers, got in this thread: a signal handler came where its thread holds the lock, so that no lane could move."""
+    def _alone(self, operations: Sequence[Operation], deadline: float) -> list[str]:
+        """The answers, got by a thread of their own: a signal handler came where its thread holds the lock, so that no lane could
+        move. A bare thread, as that thread may hold the locks of `threading`, too."""
         self.check_open()
-        carrier: Carrier | None = None
-        try:
-            carrier = self._open_carrier()
-            return carrier.send(operations)
-        except Exception as exc:
+        over = threading.Lock()
+        over.acquire()
+        told: list[list[str] | QuotaStoreError] = []
+
+        def carry() -> None:
+            carrier: Carrier | None = None
+            try:
+                carrier = self._open_carrier()
+                told.append(carrier.send(operations))
+            except Exception as exc:
+                told.append(self._explain(exc)[0])
+            finally:
+                over.release()
+                if carrier is not None:
+                    carrier.close()
+
+        _thread.start_new_thread(carry, ())
+        over.acquire(timeout=max(0.0, deadline - self._monotonic()))
+        answers = told[0] if told else self._explain(TimeoutError("no answer in time"))[0]
+        if isinstance(answers, QuotaStoreError):
             self._undos.extend(operation.undo() for operation in operations if operation.undo is not None)
-            raise self._explain(exc)[0] from exc
-        finally:
-            if carrier is not None:
-                carrier.close()
+            raise answers
+        return answers
 
     def pause(self, deadline: float) -> None:
         """Waits half a round trip for what others do on the server, and no longer than until `deadline`."""

@@ -345,6 +345,21 @@ class RedisVerbs(RedisCase):
         self.assertGreater(len(made), 150)
         self.assertEqual(self.used(), len(made))
 
+    def test_a_signal_and_a_silent_server(self) -> None:
+        """A signal handler's call ends in time where its thread holds the store's lock and the server is silent; what it may have
+        reserved is given back."""
+        proxy = Proxy(self.server.port)
+        store = self.through(proxy)
+        store.headroom(["k"], NOON)
+        proxy.silent = True
+        started = time.monotonic()
+        with store._lanes._lock, self.assertRaisesRegex(errors.QuotaStoreError, "did not answer in time"):
+            store.reserve([("k", 2)], NOON, max_wait=0.2)
+        self.assertLess(time.monotonic() - started, 0.3)
+        proxy.silent = False
+        self.assertIsInstance(store.reserve([("k", 1)], NOON), quota.Reservation)
+        wait_until(lambda: self.used() == 1, "giving back")
+
     def test_ctrl_c_gives_back(self) -> None:
         """What was reserved while the caller was interrupted is given back."""
         proxy = Proxy(self.server.port)

@@ -37,6 +37,8 @@ PING_S = 10.0
 """Seconds of silence after which a stream is kept alive by a comment."""
 MARGIN = 0.1
 """The share of a client's patience that is kept for the answer itself, at most 30 s of it."""
+SHOWN_NAMES, SHOWN_NAME = 32, 64
+"""How many of the parameters that were left out a header names, and characters of each."""
 JSON = ("Content-Type", "application/json")
 EVENTS: Fields = (("Content-Type", "text/event-stream; charset=utf-8"), ("X-Accel-Buffering", "no"))
 
@@ -169,7 +171,7 @@ def patience_of(fields: Mapping[str, str], default: float) -> tuple[float, float
 
 def routing_fields(routing: Routing, dropped: Sequence[str]) -> Fields:
     """The headers that tell who answered."""
-    left_out = ", ".join(dict.fromkeys((*dropped, *routing.dropped)))
+    left_out = _named(dropped, routing.dropped) if dropped or routing.dropped else ""
     return (
         ("x-inferrouter-account", routing.account_id),
         ("x-inferrouter-provider", routing.provider),
@@ -179,6 +181,15 @@ def routing_fields(routing: Routing, dropped: Sequence[str]) -> Fields:
         ("x-inferrouter-cost", f"{routing.cost:.8f}".rstrip("0").rstrip(".")),
         *((("x-inferrouter-dropped", left_out),) if left_out else ()),
     )
+
+
+def _named(*dropped: Sequence[str]) -> str:
+    """The names of what was left out, in a header that every client reads: many take none beyond a few KiB."""
+    names = list(
+        dict.fromkeys(name if len(name) <= SHOWN_NAME else f"{name[:SHOWN_NAME]}..." for each in dropped for name in each)
+    )
+    more = [f"and {len(names) - SHOWN_NAMES} more"] if len(names) > SHOWN_NAMES else []
+    return ", ".join(names[:SHOWN_NAMES] + more)
 
 
 def _whole(

@@ -59,7 +59,7 @@ class Serve:
     configuration's, or 60; `max_body`: bytes of one body, `max_bodies` of all that are held at a time (those up to 64 KiB not
     counted; what comes when it is full waits half a minute, then gets a 503). `grace`: seconds that answers under way may take
     when it stops. `metrics`: a meter that `router` has, for `/metrics`; None: the endpoint counts its own calls.
-    Raises `ConfigError` if the port is taken, or the address is open to others without a token.
+    Raises `ConfigError` if a setting is wrong, the port taken, the router closed, or the address open to others without a token.
     """
 
     def __init__(
@@ -84,6 +84,11 @@ class Serve:
         del token  # a traceback with locals would show it
         if not loopback and not secret:
             raise ConfigError(f"host: {host} can be reached by others, so a token is needed: token=..., or --token")
+        if router.waiting.closed:
+            raise ConfigError("router: is closed; make a new one, and keep it open as long as it is served")
+        for name, value in (("max_wait", max_wait), ("grace", grace)):
+            if value is not None and not 0 <= value < 1e9:  # nor nan
+                raise ConfigError(f"{name}: must be a number of seconds, 0 or more")
         if max_clients < 1:
             raise ConfigError("max_clients: must be at least 1")
         if max_bodies < max_body:

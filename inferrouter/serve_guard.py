@@ -9,9 +9,11 @@ show a token.
 from __future__ import annotations
 
 import ipaddress
+import re
 import threading
 from collections.abc import Mapping, Sequence
 
+from .errors import ConfigError
 from .frozen import frozen_value
 from .meter import Clock
 from .secret import Secret
@@ -21,6 +23,8 @@ from .serve_http import Fields, field
 
 FAILURES = 30
 """Wrong tokens an address may send in a minute before the next ones are not even looked at."""
+_NAME = re.compile(r"[0-9a-z_.-]+")
+_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://(?:\[[0-9a-f:.]+\]|[0-9a-z_.-]+)(?::[0-9]{1,5})?")
 _MAX_ADDRESSES = 4096
 _MOST_HOSTS = 64
 JSON = "application/json"
@@ -49,13 +53,13 @@ class Rules:
 
 
 class Guard:
-    """Checks heads by `rules`. Thread-safe."""
+    """Checks heads by `rules`. Thread-safe. Raises `ConfigError` for a host or an origin that no request could have."""
 
     def __init__(self, rules: Rules, clock: Clock) -> None:
         self._rules = rules
         self._clock = clock
-        self._hosts = frozenset(name.lower() for name in rules.hosts)
-        self._origins = frozenset(origin.lower().rstrip("/") for origin in rules.origins)
+        self._hosts = frozenset(_checked("hosts", rules.hosts, _NAME, "a name such as router.lan, without scheme and port"))
+        self._origins = frozenset(_checked("origins", rules.origins, _ORIGIN, "scheme://host or scheme://host:port, no pattern"))
         self._seen_hosts: set[str] = set()
         self._lock = threading.Lock()
         self._failures: dict[str, list[float]] = {}
@@ -177,6 +181,14 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def _checked(what: str, given: Sequence[str], pattern: re.Pattern[str], shape: str) -> list[str]:
+    found = [each.lower().rstrip("/") for each in given]
+    wrong = [each for each in found if not pattern.fullmatch(each)]
+    if wrong:
+        raise ConfigError(f"{what}: {_short(wrong[0])} is not {shape}")
+    return found
 
 
 def _name_of(host: str) -> str:

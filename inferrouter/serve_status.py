@@ -84,6 +84,8 @@ class Dashboard:
         """Whether a request could be served now, and why not: a word of a short list."""
         if self._service.stopping.is_set():
             return False, "stopping"
+        if self._service.router.waiting.closed:
+            return False, "router_closed"
         try:
             accounts = self._service.router.status()
         except InferRouterError:

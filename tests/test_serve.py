@@ -115,6 +115,14 @@ class Chats(Served):
         self.assertEqual(reply.status, 200, reply.body)
         self.assertEqual(reply.headers["x-inferrouter-dropped"], "user, store, logprobs, parallel_tool_calls, metadata")
 
+    def test_a_header_has_its_bounds(self) -> None:
+        """However much is left out, and however long its names are, what is told of it is a header that every client takes."""
+        reply = self.chat(**{"k" * 50_000: 1, **{f"k{number}\r\n": 1 for number in range(5_000)}})
+        self.assertEqual(reply.status, 200)
+        told = reply.headers["x-inferrouter-dropped"]
+        self.assertTrue(told.startswith("k" * 64 + "..., k0%0D%0A, ") and told.endswith(", and 4969 more"), told[-99:])
+        self.assertLess(len(told), 4096)
+
     def test_models(self) -> None:
         """Aliases first, one by name, and close matches for one that is not there."""
         ids = [entry["id"] for entry in self.ask("GET", "/v1/models").json["data"]]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import socket
 import unittest
@@ -221,10 +222,33 @@ class Addresses(unittest.TestCase):
         self.assertEqual(part("serve_port").listener_of(1), "")
 
     def test_wrong_settings(self) -> None:
-        """A port that is none, a host that is none, a number of clients below 1."""
+        """A port that is none, a host that is none, a number of clients below 1, times that never come, names no request has."""
         self.assertIn("port", self.problem(port=70_000))
         self.assertIn("max_clients", self.problem(max_clients=0))
+        for value in (-1, float("nan"), float("inf")):
+            self.assertIn("grace: ", self.problem(grace=value, port=0))
+            self.assertIn("max_wait: ", self.problem(max_wait=value, port=0))
+        for origin in ("*", "evil.test", "https://*.evil.test", "https://a.test/page", "null", ""):
+            self.assertIn("origins: ", self.problem(origins=["https://a.test", origin], port=0))
+        for name in ("*", "https://a.test", "a.test:80", ""):
+            self.assertIn("hosts: ", self.problem(hosts=["a.test", name], port=0))
         self.assertIn("cannot listen", self.problem(host="203.0.113.9", token="t", port=0))
+
+    def test_a_closed_router(self) -> None:
+        """It is not served; one that is closed later is told in each answer, and the endpoint is not ready."""
+        with ir.serve(self.router, port=0) as server:
+            self.router.close()
+            for method, path, wanted in (
+                ("POST", "/v1/chat/completions", b"router is closed"),
+                ("GET", "/readyz", b"router_closed"),
+            ):
+                connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=5)
+                connection.request(method, path, json.dumps(HELLO), JSON)
+                answer = connection.getresponse()
+                self.assertEqual(answer.status, 503)
+                self.assertIn(wanted, answer.read())
+                connection.close()
+        self.assertIn("router: is closed", self.problem(port=0))
 
     def test_an_endpoint_stops_once(self) -> None:
         """It may be stopped twice, closes its port, and does not begin again."""

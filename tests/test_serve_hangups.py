@@ -90,6 +90,16 @@ class Before(Stuck):
         """A connection that breaks is as one that is closed."""
         self.check(WAYS[:2], reset=True)
 
+    def test_a_client_that_says_no_more(self) -> None:
+        """One that shuts its sending half counts as gone, as most servers take it: nothing tells it from one that has closed."""
+        with self.connect() as sock:
+            sock.sendall(post(json.dumps(HELLO).encode()))
+            self.until(lambda: self.provider.requests, "it has reached the provider")
+            sock.shutdown(socket.SHUT_WR)
+            self.until(lambda: self.left, "the provider's connection is closed", 2.0)
+            self.assertEqual(sock.recv(99), b"")
+        self.assertEqual([call.state for call in self.server.calls.past()], ["left"])
+
     def test_several_choices(self) -> None:
         """What was left during the first of several choices asks for no other."""
         self.check([("/v1/chat/completions", {**HELLO, "n": 3})])

@@ -165,6 +165,23 @@ class Resuming(JobCase):
                     records = list(batch_output.records_of(self.folder / name, "csv" if spans else "openai"))
                     self.assertEqual(len({record.custom_id for record in records}), len(records) == 2 and 2)
 
+    def test_torn_ends_are_no_records(self) -> None:
+        """Whoever only looks at a torn output, to count what is left or to merge, takes its end for no record, wherever it was
+        cut: it is left to do, and a merge is refused that names the file and what mends it."""
+        source = self.file("in.csv", ROWS)
+        self.run_job(source, prompt="{text}")
+        path = self.folder / "out.jsonl"
+        whole = path.read_bytes()
+        start = whole.rstrip(b"\n").rfind(b"\n") + 1
+        for size in places(len(whole) - 1, first=start + 1):
+            path.write_bytes(whole[:size])
+            self.assertEqual(self.job(source, prompt="{text}").rows(), (3, 1), size)
+            with self.assertRaisesRegex(ir.BatchError, "out.jsonl' ends within a record.* run that again, which mends it"):
+                batch_merge.merge([path], self.folder / "all.jsonl")
+        self.assertEqual(self.run_job(source, prompt="{text}")[1], 1)
+        path.write_bytes(whole[: start + 9].rpartition(b"\n")[0][:5])  # not one whole record
+        self.assertEqual(self.job(source, prompt="{text}").rows(), (3, 3))
+
     def test_what_a_crash_would_ask_twice(self) -> None:
         """However fast answers come, no more rows than there are workers are asked and not in the output; so few are asked twice
         after a kill at any moment. And where they come fast, one write has several."""

@@ -243,6 +243,19 @@ class RedisVerbs(RedisCase):
             self.assertTrue(key.startswith("{inferrouter}:"), key)
             self.assertGreater(client.ttl(key), 3600)
 
+    def test_what_is_in_use_never_goes(self) -> None:
+        """A ledger in which nothing but charges happens lives on: its epoch and its buckets get their time anew as windows pass,
+        which is longer than the longest window."""
+        client = self.client(decode_responses=True)
+        year = 366 * 86400
+        self.store.reserve([("k", 1)], NOON)
+        for key in client.keys("*:b:*") + client.keys("*:epoch"):
+            self.assertGreater(client.ttl(key), year)
+            client.expire(key, 600)
+        self.store.reserve([("k", 1)], NOON + 86400)
+        for key in client.keys("*:b:*") + client.keys("*:epoch"):
+            self.assertGreater(client.ttl(key), year)
+
     def test_prefixes_are_apart(self) -> None:
         """Two prefixes on one server are two ledgers."""
         with quota_redis.RedisQuotaStore(self.client(), prefix="other") as other:

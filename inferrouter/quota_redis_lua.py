@@ -14,14 +14,14 @@ SCRIPT = """
 local P, words = ARGV[1], {}
 for word in string.gmatch(ARGV[2], '([^\\n]*)\\n') do words[#words + 1] = word end
 local expected, fresh, flag = words[1], words[2], words[3]
-local call, BUCKET_TTL, NOTE_TTL = redis.call, 8640000, 3456000
+local call, TTL, EPOCH_TTL = redis.call, 33696000, 34560000  -- the longest window is 366 days
 local time = call('TIME')
 local clock = time[1] .. '.' .. string.format('%06d', tonumber(time[2]))
 local epoch, claim = unpack(call('MGET', P .. 'epoch', P .. 'claim'))
 if not epoch then
   if expected ~= '' then return 'lost' end
   epoch = fresh .. ' ' .. clock .. ' ' .. flag
-  call('SET', P .. 'epoch', epoch, 'EX', 34560000)
+  call('SET', P .. 'epoch', epoch, 'EX', EPOCH_TTL)
 elseif expected ~= '' and string.sub(epoch, 1, string.len(expected)) ~= expected then
   return 'other'
 end
@@ -249,7 +249,8 @@ function verbs.R(a)
       if new.slot then call('HSET', b.key, 's' .. text(new.slot), text(new.own)) end
       call('HSET', b.key, 'w', text(new.w), 'r', text(new.r), 'b', new.b, 'p', new.p and '1' or '0')
       if new.e then call('HSET', b.key, 'e', text(new.e)) end
-      call('EXPIRE', b.key, BUCKET_TTL)
+      call('EXPIRE', b.key, TTL)
+      call('EXPIRE', P .. 'epoch', EPOCH_TTL)
       b.w, b.r, b.plain, now_written = new.w, new.r, new.p, true
     end
   end
@@ -358,11 +359,11 @@ function verbs.W(a)
     for slot, charge in string.gmatch(a[i + 14], '(%S+) (%S+)') do new[#new + 1] = 's' .. slot; new[#new + 1] = charge end
     call('DEL', key)
     call('HSET', key, unpack(new))
-    call('EXPIRE', key, BUCKET_TTL)
+    call('EXPIRE', key, TTL)
   end
   if way == 'o' then call('SET', record(a[2]), 'o', 'PX', a[4]) end
   if way == 's' then call('SET', record(a[2]), 's ' .. a[3], 'PX', a[4]) end
-  call('EXPIRE', P .. 'epoch', 34560000)
+  call('EXPIRE', P .. 'epoch', EPOCH_TTL)
   return 'y'
 end
 
@@ -373,7 +374,7 @@ function verbs.A(a)
   if (call('HGET', key, 'h') or '') ~= a[2] then return 'n\\n' .. raw(a[1]) end
   call('HSET', key, 'h', a[3], 'c', a[4])
   call('HINCRBY', key, 'v', 1)
-  call('EXPIRE', key, BUCKET_TTL)
+  call('EXPIRE', key, TTL)
   return 'y'
 end
 
@@ -384,7 +385,7 @@ function verbs.H(a)
   local key = P .. a[1]
   local now = call('HGET', key, a[2]) or ''
   if now ~= a[3] then return 'n\\n' .. now end
-  if a[4] == '' then call('HDEL', key, a[2]) else call('HSET', key, a[2], a[4]); call('EXPIRE', key, NOTE_TTL) end
+  if a[4] == '' then call('HDEL', key, a[2]) else call('HSET', key, a[2], a[4]); call('EXPIRE', key, TTL) end
   return 'y'
 end
 

@@ -137,6 +137,17 @@ def a_lost_race(test: unittest.TestCase, far: Any, near: Any, noon: float) -> No
     test.assertIsInstance(near.reserve([("raced", 1)], noon), quota.Reservation)
 
 
+def in_order(answer: str) -> str:
+    """An answer with the slots of each bucket in order: a server that has many gives them in any."""
+    lines = []
+    for line in answer.split("\n"):
+        fields = line.split("\t")
+        words = fields[-2].split() if len(fields) > 2 else []
+        fields[-2:-1] = [" ".join(map(" ".join, sorted(zip(words[0::2], words[1::2], strict=True))))] if words else fields[-2:-1]
+        lines.append("\t".join(fields))
+    return "\n".join(lines)
+
+
 def replay(test: unittest.TestCase, one: Any, other: Any, seed: int, steps: int) -> int:
     """Sends what random steps ask of the store `one` on a server, one operation at a time, to the empty `other` in batches: every
     answer must be the same. Returns how many operations there were."""
@@ -155,7 +166,8 @@ def replay(test: unittest.TestCase, one: Any, other: Any, seed: int, steps: int)
     while place < len(sent):
         batch = sent[place : place + rng.choice((1, 2, 3, 8, 24))]
         answers = carrier.send([operation for operation, _ in batch])
-        test.assertEqual(answers, [answer for _, answer in batch], f"seed {seed}, operations from {place}")
+        alone = [in_order(answer) for _, answer in batch]
+        test.assertEqual([in_order(answer) for answer in answers], alone, f"seed {seed}, operations from {place}")
         place += len(batch)
     carrier.close()
     return place

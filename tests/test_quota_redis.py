@@ -243,6 +243,19 @@ class RedisVerbs(RedisCase):
             self.assertTrue(key.startswith("{inferrouter}:"), key)
             self.assertGreater(client.ttl(key), 3600)
 
+    def test_what_is_in_use_never_goes(self) -> None:
+        """A ledger in which nothing but charges happens lives on: its epoch and its buckets get their time anew as windows pass,
+        which is longer than the longest window."""
+        client = self.client(decode_responses=True)
+        year = 366 * 86400
+        self.store.reserve([("k", 1)], NOON)
+        for key in client.keys("*:b:*") + client.keys("*:epoch"):
+            self.assertGreater(client.ttl(key), year)
+            client.expire(key, 600)
+        self.store.reserve([("k", 1)], NOON + 86400)
+        for key in client.keys("*:b:*") + client.keys("*:epoch"):
+            self.assertGreater(client.ttl(key), year)
+
     def test_prefixes_are_apart(self) -> None:
         """Two prefixes on one server are two ledgers."""
         with quota_redis.RedisQuotaStore(self.client(), prefix="other") as other:
@@ -555,6 +568,51 @@ class RedisUnderARouter(RedisCase):
                         self.assertLess(time.monotonic() - started, 0.3)
                         self.assertEqual(len(provider.calls), placed)
                     setattr(proxy, fault, False)
+
+    def test_partitions(self) -> None:
+        """README's table: what a call gets when the way to the store breaks before its reservation, at the answer to that, while
+        the provider works, or at the answer to its settlement; and what is counted once the way is there again."""
+        for fault in ("silent", "refusing"):
+            self.partition(fault, "", served=False)
+            self.partition("", fault, served=True)
+        for fault in ("cut_requests", "cut_replies"):
+            self.partition(fault, "", served=True)
+            self.partition("", fault, served=True)
+
+    def partition(self, before: str, meanwhile: str, served: bool) -> None:
+        """One call whose way to the store breaks before it, or while the provider works."""
+        self.client().flushall()
+        proxy = Proxy(self.server.port)
+        self.addCleanup(proxy.close)
+
+        def break_way(fault: str) -> str:
+            if fault:
+                setattr(proxy, fault, True if fault in ("silent", "refusing") else 1)
+            if fault == "refusing":
+                proxy.cut()
+            return "hello"
+
+        provider = ir.MockProvider("mock", ["hello", lambda _: break_way(meanwhile)], default="hello")
+        account = ir.AccountConfig(provider="mock", id="a", limits={"rpd": 9, "tpd": 9000})
+        built = ir.Config(accounts=[account], default_model="mock/any")
+        near = ir.Router(built, [provider], quota_store=self.store_at(self.server.port))
+        self.addCleanup(near.close)
+        with self.subTest(before=before, meanwhile=meanwhile), self.routed(built, provider, proxy) as router:
+            tokens = router.chat_completion(ir.ChatRequest("hi")).usage.total_tokens
+            break_way(before)
+            started = time.monotonic()
+            with contextlib.nullcontext() if served else self.assertRaises(ir.QuotaStoreError):
+                router.chat_completion(ir.ChatRequest("hi"), timeout=0.4)
+            self.assertLess(time.monotonic() - started, 0.5)
+            self.assertEqual(len(provider.calls), 1 + served)
+            proxy.silent = proxy.refusing = False
+            router.chat_completion(ir.ChatRequest("hi"))
+            wanted = {"rpd": 2 + served, "tpd": tokens * (2 + served)}
+            wait_until(lambda: {each.name: each.used for each in near.status()["a"].limits} == wanted, "the count")
+
+    def routed(self, built: Any, provider: Any, proxy: Proxy) -> Any:
+        """A router whose way to the store goes through the proxy."""
+        return ir.Router(built, [provider], quota_store=self.store_at(proxy.port))
 
     def test_what_is_learned_waits_as_long_as_a_settlement(self) -> None:
         """A store that falls silent after a call has had its answer keeps that call no longer than a tenth of a second, settling

@@ -1,4 +1,4 @@
-"""Dask tasks (Ray's are written alike: `ray.remote(ask)`) on several processes, which share their counts over one Redis."""
+"""Dask tasks on several processes, which share their counts over one Redis."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""RQ workers (Celery's are used alike: a task calls `ask`) that share one Redis for their jobs and for their counts."""
+"""RQ workers that share one Redis for their jobs and for their counts."""
 
 from __future__ import annotations
 

@@ -95,6 +95,8 @@ class Batch:
         if on_change not in ON_CHANGE:
             raise ConfigError(f"on_change: {on_change!r} is not one of {', '.join(ON_CHANGE)}")
         folder = self._source.path if isinstance(self._source, Folder) else self._source.path.parent
+        if isinstance(self._source, Folder):
+            self._source.output = self.output
         if isinstance(self._source, Folder) and not media:
             media = ("file",)
         loaded = schema if schema is None or isinstance(schema, Mapping) else schema_from_file(os.fspath(schema))
@@ -129,6 +131,7 @@ class Batch:
         if progress is not None and not callable(progress):
             raise ConfigError("progress: must be a function that takes a Progress, or tqdm")
         self._stopping, self._interrupt = "", None
+        self._check_output()
         state = JobState(self.output)
         state.take()
         output: Output | None = None
@@ -159,6 +162,7 @@ class Batch:
 
     def rows(self) -> tuple[int, int]:
         """How many rows the input has for this shard, and how many are left. Raises as `run` does; nothing is changed."""
+        self._check_output()
         index = Index(self._source, self._shard, self._dedupe)
         self._check_columns()
         if self.output.exists():
@@ -190,6 +194,10 @@ class Batch:
             state.note(self._made_with)
         columns = self._source.columns or self._asking.columns
         return Output(self.output, self._shape, columns, answer_columns(self._asking.schema), self._fsync)
+
+    def _check_output(self) -> None:
+        if self.output.exists() and not self.output.is_file():
+            raise BatchError(f"output {str(self.output)!r} is no file, which a job reads to go on; name another with --out")
 
     def _check_columns(self) -> None:
         known = self._source.columns

@@ -65,7 +65,7 @@ class Lines:
         self._shown_at, self._waited = state.now, waits
         done = state.done + state.failed
         words = [f"{done:,} of {state.total:,} rows", *_facts(state, short=False)]
-        self._screen.line(f"{clock_in_words(state.now)}: {', '.join(words)}")
+        self._screen.line(f"{clock_in_words(state.now // 60 * 60)}: {', '.join(words)}")
 
 
 class Events:

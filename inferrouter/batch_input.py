@@ -12,7 +12,7 @@ import csv
 import json
 import re
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import partial
 from hashlib import blake2b
 from pathlib import Path
@@ -93,7 +93,11 @@ def source(path: str | Path, kind: str = "") -> Source:
         raise ConfigError(f"input {str(place)!r} does not exist; check the path")
     if place.is_dir():
         return Folder(place)
+    if not place.is_file():
+        raise ConfigError(f"input {str(place)!r} is no file, and a job reads it more than once; put what comes from it into one")
     suffix = place.suffix.lower()
+    if suffix == ".json" and kind in ("", "jsonl"):
+        _check_no_array(place)
     if kind == "csv" or (not kind and suffix in (".csv", ".tsv")):
         return Table(place)
     if kind == "txt" or (not kind and suffix not in (".jsonl", ".ndjson", ".json")):
@@ -264,13 +268,15 @@ class Table(Source):
             with open(self.path, encoding="utf-8-sig", errors="surrogateescape", newline="") as text:
                 head = text.readline(MAX_LINE)
                 text.seek(0)
-                rows = csv.reader(text, delimiter=max(",;\t", key=head.count))
+                record: list[str] = []
+                delimiter = max(",;\t", key=head.count)
+                rows = csv.reader(_noted(text, record), delimiter=delimiter)
                 try:
                     header = next(rows, [])
                 except csv.Error as exc:
                     raise ConfigError(f"input {str(self.path)!r}: its header is not CSV ({exc})") from exc
                 self._take_header(header)
-                yield from self._rows(rows, len(header))
+                yield from self._rows(rows, record, delimiter)
         except OSError as exc:
             raise ConfigError(f"input {str(self.path)!r} cannot be read: {exc.strerror}") from exc
 
@@ -304,35 +310,63 @@ class Table(Source):
         self.columns = tuple(names)
         self._id_at = names.index("custom_id") if "custom_id" in names else None
 
-    def _rows(self, rows: Any, width: int) -> Iterator[RawRow]:
+    def _rows(self, rows: Any, record: list[str], delimiter: str) -> Iterator[RawRow]:
+        """`record`: gets the lines that `rows` reads. A quote that is never closed makes one row of all that is left."""
+        held: tuple[RawRow, str] | None = None
         while True:
             line = rows.line_num + 1
+            record.clear()
             try:
                 cells = next(rows, None)
             except csv.Error as exc:
                 yield RawRow(line, [f"line {line}"], f"is not CSV ({exc})")
                 continue
+            if held is not None:
+                yield held[0] if cells is not None else _closed(*held, delimiter)
+            held = None
             if cells is None:
                 return
             if cells:
-                yield RawRow(line, cells)
+                held = RawRow(line, cells), record[0] if len(record) == 1 else "".join(record)
 
 
 class Folder(Source):
-    """Files as rows, known by their path below the folder; columns `path`, `name`, and one of `text` and, for media, `file`."""
+    """Files as rows, known by their path below the folder; columns `path`, `name`, and one of `text` and, for media, `file`.
+
+    `output`: where the results go, which is no row, nor is what stands beside it under longer names.
+    """
 
     columns = ("path", "name", "text", "file")
+    output: Path | None = None
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self._names: list[str] | None = None
 
     def raw(self) -> Iterator[RawRow]:
-        """See `Source`. Hidden files and folders are left out."""
+        """See `Source`. Hidden files and folders are left out, and so is what came after `scan`."""
+        if self._names is None:
+            self._names = self._found()
+        return (RawRow(0, name) for name in self._names)
+
+    def scan(self) -> tuple[array[int], array[int]]:
+        """See `Source`."""
+        self._names = None
+        return super().scan()
+
+    def _found(self) -> list[str]:
+        own = None if self.output is None else self.output.resolve()
+        names = []
         try:
-            found = sorted(path for path in self.path.rglob("*") if path.is_file())
+            for path in self.path.rglob("*"):
+                inside = path.relative_to(self.path)
+                if any(part.startswith(".") for part in inside.parts) or not path.is_file():
+                    continue
+                if own is None or not (path.name.startswith(own.name) and path.resolve().parent == own.parent):
+                    names.append(path)
         except OSError as exc:
             raise ConfigError(f"input {str(self.path)!r} cannot be read: {exc.strerror}") from exc
-        for path in found:
-            inside = path.relative_to(self.path)
-            if not any(part.startswith(".") for part in inside.parts):
-                yield RawRow(0, inside.as_posix())
+        return [path.relative_to(self.path).as_posix() for path in sorted(names)]
 
     def name(self, row: RawRow) -> RowName:
         """See `Source`."""
@@ -361,6 +395,36 @@ class Folder(Source):
 _MASK = 2**64 - 1
 _BOM = b"\xef\xbb\xbf"
 _ID_FIRST = re.compile(rb'\{\s*"custom_id"\s*:\s*"([^"\\]+)"\s*,?\s*')
+
+
+def _noted(lines: Iterable[str], record: list[str]) -> Iterator[str]:
+    """The same lines, each noted in `record` as it is read."""
+    for line in lines:
+        record.append(line)
+        yield line
+
+
+def _closed(row: RawRow, record: str, delimiter: str) -> RawRow:
+    """The last row of a table, or what is wrong with it if it ends within quotes."""
+    try:
+        list(csv.reader([record], delimiter=delimiter, strict=True))
+    except csv.Error as exc:
+        if "end of data" in str(exc):
+            return RawRow(row.line, [f"line {row.line}"], "its quotes are not closed up to the end of the file")
+    return row
+
+
+def _check_no_array(path: Path) -> None:
+    """Refuse a file that is one JSON array, whose lines are not rows."""
+    try:
+        with open(path, "rb") as file:
+            begin = file.read(4096).removeprefix(_BOM).lstrip()
+    except OSError as exc:
+        raise ConfigError(f"input {str(path)!r} cannot be read: {exc.strerror}") from exc
+    if begin.startswith(b"["):
+        raise ConfigError(
+            f"input {str(path)!r} is one JSON array; write an object a line, as jq -c '.[]' does, and call it .jsonl"
+        )
 
 
 def _rows_in(block: bytes) -> list[bytes]:

@@ -17,8 +17,9 @@ import re
 from array import array
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from hashlib import blake2b
+from itertools import pairwise
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, BinaryIO, TypeAlias
 
 from .batch_input import bytes_of, key_of
 from .batch_lines import answer_names, blocks, made_from, made_keys, own_hashes, record_names
@@ -212,6 +213,10 @@ def line_records(path: Path) -> Iterator[Record]:
         with open(path, "rb") as file:
             for number, line in enumerate(file, 1):
                 start, at = at, at + len(line)
+                if not line.endswith(b"\n"):
+                    raise BatchError(
+                        f"{str(path)!r} ends within a record, of a run that was cut short: run that again, which mends it"
+                    )
                 found = _HEAD.match(line)
                 if found is not None:
                     yield Record(str(found[1], "utf-8", "surrogateescape"), start, at, found[2] is None)
@@ -232,7 +237,7 @@ def keys_of(path: Path, shape: str) -> tuple[array[int], array[int]]:
     number, ways = 1, [_made_keys, _answer_keys, _record_keys]
     try:
         with open(path, "rb") as file:
-            for block in blocks(file):
+            for block in _whole_blocks(file):
                 found = ways[0](block)
                 while found is None and len(ways) > 1:  # what one block is not, those after it will hardly be
                     del ways[0]
@@ -244,6 +249,14 @@ def keys_of(path: Path, shape: str) -> tuple[array[int], array[int]]:
     except OSError as exc:
         raise BatchError(f"output {str(path)!r} cannot be read: {exc.strerror}") from exc
     return fine, failed
+
+
+def _whole_blocks(file: BinaryIO) -> Iterator[bytes]:
+    """`blocks` without a torn end, which is no record."""
+    torn = bool(file.seek(0, os.SEEK_END)) and file.seek(-1, os.SEEK_END) >= 0 and file.read(1) != b"\n"
+    file.seek(0)
+    found = blocks(file)
+    return (block for block, _ in pairwise(found)) if torn else found  # what follows the last line break is a block of its own
 
 
 _Keys: TypeAlias = "tuple[array[int], array[int]]"  # of answers, and of errors

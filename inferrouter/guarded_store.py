@@ -142,7 +142,8 @@ class GuardedStore:
         one more refused call."""
         try:
             if isinstance(self.store, Learning):
-                return self.store.observe(observations, now, **self._options("observe", SETTLE_WAIT_S))
+                options = self._options("observe", 0.0 if self._unsettled else SETTLE_WAIT_S)
+                return self.store.observe(observations, now, **options)
             return [False] * len(observations)
         except Exception:
             return [False] * len(observations)

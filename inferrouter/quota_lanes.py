@@ -9,6 +9,7 @@ Must never know what an operation means, nor a client library.
 
 from __future__ import annotations
 
+import _thread
 import itertools
 import os
 import random
@@ -32,8 +33,7 @@ HUNG_S = 0.25
 MOST_LANES = 24
 """Threads at most, those included that a silent server keeps waiting."""
 KEPT_UNDOS = 10_000
-_PATIENCE = 4.0
-"""Round trips that a settlement is given, however far away the server is."""
+_SHORT_S = 0.001
 _UNDO_PAUSE_S = 0.25
 _GATHERING = 0.3
 """Part of a round trip that a lane waits for those who were just answered, so that they travel together again."""
@@ -122,22 +122,22 @@ class Lanes:
         self._begin()
         _LANES.add(self)
 
-    def deadline(self, within: float | None = None, patient: bool = False) -> float:
-        """When a verb that begins now must have ended, on the monotonic clock. `within`: seconds, if less is left. `patient`: but
-        long enough for the way to the server, where giving up early would gain nothing."""
+    def deadline(self, within: float | None = None, trips: float = 0.0) -> float:
+        """When a verb that begins now must have ended, on the monotonic clock. `within`: seconds, if less is left. `trips`: but
+        long enough for as many round trips, where giving up early would gain nothing."""
         if within is None:
             return self._monotonic() + self._timeout
-        least = _PATIENCE * self._nearest if patient else 0.0
-        return self._monotonic() + max(least, min(within, self._timeout))
+        return self._monotonic() + max(trips * self.round_trip, min(within, self._timeout))
 
     def ask(self, operation: Operation, deadline: float) -> str:
         """The answer. Raises QuotaStoreError that says why there is none by `deadline` (monotonic seconds): then the outcome is
         unknown, and what may have been reserved is given back."""
         along = operation.along
         if self._lock._is_owned():  # type: ignore[attr-defined]  # as Condition itself asks its lock
-            return self._alone((*along, operation))[-1]
+            return self._alone((*along, operation), deadline)[-1]
         for each in along:
             each.deadline = deadline
+        operation.answer = operation.error = None  # it may be asked again
         operation.gate = gate = threading.Lock()
         gate.acquire()
         operation.deadline = deadline
@@ -156,7 +156,7 @@ class Lanes:
         """The answers to several, which travel together; see `ask`."""
         *along, last = operations
         if self._lock._is_owned():  # type: ignore[attr-defined]  # likewise
-            return self._alone(operations)
+            return self._alone(operations, deadline)
         for operation in along:
             operation.gate = threading.Lock()
             operation.gate.acquire()
@@ -185,19 +185,42 @@ class Lanes:
             raise operation.error
         return operation.answer or ""
 
-    def _alone(self, operations: Sequence[Operation]) -> list[str]:
-        """The answers, got in this thread: a signal handler came where its thread holds the lock, so that no lane could move."""
+    def _alone(self, operations: Sequence[Operation], deadline: float) -> list[str]:
+        """The answers, got by a thread of their own: a signal handler came where its thread holds the lock, so that no lane could
+        move. A bare thread, as that thread may hold the locks of `threading`, too."""
         self.check_open()
-        carrier: Carrier | None = None
-        try:
-            carrier = self._open_carrier()
-            return carrier.send(operations)
-        except Exception as exc:
+        over = threading.Lock()
+        over.acquire()
+        told: list[list[str] | QuotaStoreError] = []
+
+        def carry() -> None:
+            carrier: Carrier | None = None
+            try:
+                carrier = self._open_carrier()
+                told.append(carrier.send(operations))
+            except Exception as exc:
+                told.append(self._explain(exc)[0])
+            finally:
+                over.release()
+                if carrier is not None:
+                    carrier.close()
+
+        _thread.start_new_thread(carry, ())
+        over.acquire(timeout=max(0.0, deadline - self._monotonic()))
+        answers = told[0] if told else self._explain(TimeoutError("no answer in time"))[0]
+        if isinstance(answers, QuotaStoreError):
             self._undos.extend(operation.undo() for operation in operations if operation.undo is not None)
-            raise self._explain(exc)[0] from exc
-        finally:
-            if carrier is not None:
-                carrier.close()
+            raise answers
+        return answers
+
+    def pause(self, deadline: float) -> None:
+        """Waits half a round trip for what others do on the server, and no longer than until `deadline`."""
+        self._sleep(max(0.0, min(deadline - self._monotonic(), max(self._nearest / 2, _SHORT_S))))
+
+    @property
+    def round_trip(self) -> float:
+        """Seconds of the shortest round trip of late, 0 before the first."""
+        return self._nearest
 
     def take_back(self, operation: Operation) -> None:
         """Undoes what was done: who asked was interrupted before he could know of it."""

@@ -9,8 +9,10 @@ ledger. The texts hold no percent sign, which some drivers would take for a para
 
 from __future__ import annotations
 
+from .quota_postgres_windows import WINDOWS
+
 VERSION = 1
-ACT = "act_2"
+ACT = "act_3"
 """The function that does a batch: names of buckets, ids of reservations and words, each on a line of its own; the answers come
 with a character 31 between them."""
 
@@ -31,49 +33,7 @@ TABLES = (
 )
 
 FUNCTIONS = (
-    """
-CREATE OR REPLACE FUNCTION {schema}.with_charge_1(blocks float8[], first float8, last float8,
-  charge float8, low float8, high float8) RETURNS float8[] LANGUAGE plpgsql IMMUTABLE AS $$
-DECLARE
-  i integer := 1;
-BEGIN
-  WHILE i < coalesce(array_length(blocks, 1), 0) LOOP
-    IF blocks[i] < high AND blocks[i + 1] > low THEN
-      blocks[i] := least(blocks[i], first);
-      blocks[i + 1] := greatest(blocks[i + 1], last);
-      blocks[i + 2] := blocks[i + 2] + charge;
-      RETURN blocks;
-    END IF;
-    EXIT WHEN blocks[i] >= high;
-    i := i + 3;
-  END LOOP;
-  RETURN blocks[1 : i - 1] || ARRAY[first, last, charge] || blocks[i : array_length(blocks, 1)];
-END $$""",
-    """
-CREATE OR REPLACE FUNCTION {schema}.merged_1(blocks float8[], low float8, high float8)
-  RETURNS float8[] LANGUAGE plpgsql IMMUTABLE AS $$
-DECLARE
-  i integer; place integer; away float8; blurred float8; share float8; best float8;
-BEGIN
-  WHILE coalesce(array_length(blocks, 1), 0) > 24 LOOP
-    place := 0;
-    FOR i IN 4 .. array_length(blocks, 1) BY 3 LOOP
-      away := greatest(low - blocks[i + 1], blocks[i - 3] - high);
-      IF away >= 0 THEN
-        blurred := blocks[i] - blocks[i - 2] + (blocks[i + 1] - blocks[i - 3]) / 8;
-        share := blurred / (blurred + away);
-        IF place = 0 OR share < best THEN
-          best := share;
-          place := i;
-        END IF;
-      END IF;
-    END LOOP;
-    EXIT WHEN place = 0;
-    blocks := blocks[1 : place - 3] || ARRAY[blocks[place + 1], blocks[place - 1] + blocks[place + 2]]
-      || blocks[place + 3 : array_length(blocks, 1)];
-  END LOOP;
-  RETURN blocks;
-END $$""",
+    *WINDOWS,
     """
 CREATE OR REPLACE FUNCTION {schema}.raws_1(names text[]) RETURNS text LANGUAGE sql STABLE AS $$
   SELECT string_agg(CASE WHEN b.name IS NULL THEN '' ELSE concat(b.version, E'\\t', b.kind, E'\\t', b.head, E'\\t', b.lost,
@@ -84,66 +44,7 @@ CREATE OR REPLACE FUNCTION {schema}.raws_1(names text[]) RETURNS text LANGUAGE s
   FROM unnest(names) WITH ORDINALITY n(name, place) LEFT JOIN {schema}.bucket b ON b.name = n.name
 $$""",
     """
-CREATE OR REPLACE FUNCTION {schema}.moved_1(b {schema}.bucket, want float8, last float8)
-  RETURNS {schema}.bucket LANGUAGE plpgsql IMMUTABLE AS $$
-DECLARE
-  own float8 := b.used - b.older;
-  had float8 := 0;
-  near float8; far float8; i integer; others float8[] := ARRAY[]::float8[];
-  folds boolean; kept jsonb := b.slots; one record;
-BEGIN
-  IF last IS NOT NULL THEN
-    IF own > 0 THEN
-      b.blocks := {schema}.with_charge_1(b.blocks, b.wid, b.ends, own, b.wid, b.ends);
-    END IF;
-    i := 1;
-    WHILE i < coalesce(array_length(b.blocks, 1), 0) LOOP
-      IF b.blocks[i] < last AND b.blocks[i + 1] > want THEN
-        IF b.blocks[i] <> want OR b.blocks[i + 1] <> last THEN
-          RETURN NULL;
-        END IF;
-        had := had + b.blocks[i + 2];
-      ELSE
-        others := others || b.blocks[i : i + 2];
-      END IF;
-      i := i + 3;
-    END LOOP;
-    b.blocks := {schema}.merged_1(others, want, last);
-    b.wid := want; b.ends := last; b.used := had; b.older := 0;
-    RETURN b;
-  END IF;
-  near := floor(want / 64);
-  folds := near <> floor(b.wid / 64);
-  IF own > 0 THEN
-    kept := kept || jsonb_build_object(b.wid::bigint::text, own);
-  END IF;
-  FOR one IN SELECT key, key::float8 AS slot, value::float8 AS charge
-    FROM jsonb_each_text(kept) ORDER BY key::float8 LOOP
-    far := floor(one.slot / 64);
-    IF folds AND far < near - 1 THEN
-      b.blocks := {schema}.with_charge_1(b.blocks, one.slot, one.slot + 1, one.charge, far * 64, far * 64 + 64);
-      kept := kept - one.key;
-    ELSIF one.slot > want THEN
-      RETURN NULL;
-    ELSIF one.slot >= want - 64 THEN
-      had := had + one.charge;
-    END IF;
-  END LOOP;
-  IF folds THEN
-    b.blocks := {schema}.merged_1(b.blocks, want - 64, want + 65);
-  END IF;
-  i := 1;
-  WHILE i < coalesce(array_length(b.blocks, 1), 0) LOOP
-    IF b.blocks[i] < want + 65 AND b.blocks[i + 1] > want - 64 THEN
-      RETURN NULL;
-    END IF;
-    i := i + 3;
-  END LOOP;
-  b.slots := kept; b.wid := want; b.used := had; b.older := had;
-  RETURN b;
-END $$""",
-    """
-CREATE OR REPLACE FUNCTION {schema}.reserve_1(a text[], clock float8) RETURNS text LANGUAGE plpgsql AS $$
+CREATE OR REPLACE FUNCTION {schema}.reserve_2(a text[], clock float8) RETURNS text LANGUAGE plpgsql AS $$
 DECLARE
   found_state text; b {schema}.bucket; todo {schema}.bucket[] := ARRAY[]::{schema}.bucket[];
   moved boolean[] := ARRAY[]::boolean[];
@@ -161,8 +62,8 @@ BEGIN
       fits := false;
     ELSIF b.wid = want THEN
       moved := moved || false;
-    ELSIF b.wid < want AND b.plain THEN
-      b := {schema}.moved_1(b, want, nullif(a[i + 3], '')::float8);
+    ELSIF b.plain OR a[i + 3] = '' THEN
+      b := {schema}.moved_2(b, want, nullif(a[i + 3], '')::float8);
       moved := moved || true;
     ELSE
       fits := false;
@@ -184,7 +85,7 @@ BEGIN
     b := todo[i];
     IF moved[i] THEN
       UPDATE {schema}.bucket SET version = version + 1, used = b.used, older = b.older, wid = b.wid, ends = b.ends,
-        blocks = b.blocks, slots = b.slots WHERE name = b.name;
+        plain = b.plain, blocks = b.blocks, slots = b.slots WHERE name = b.name;
     ELSE
       UPDATE {schema}.bucket SET version = version + 1, used = b.used WHERE name = b.name;
     END IF;
@@ -193,7 +94,7 @@ BEGIN
   RETURN 'y';
 END $$""",
     """
-CREATE OR REPLACE FUNCTION {schema}.settle_1(a text[], undoing boolean, clock float8) RETURNS text LANGUAGE plpgsql AS $$
+CREATE OR REPLACE FUNCTION {schema}.settle_2(a text[], undoing boolean, clock float8) RETURNS text LANGUAGE plpgsql AS $$
 DECLARE
   found_state text; b {schema}.bucket; fits boolean := true; names text[] := ARRAY[]::text[]; i integer;
   todo {schema}.bucket[] := ARRAY[]::{schema}.bucket[]; slot float8; delta float8; held float8;
@@ -216,16 +117,9 @@ BEGIN
     ELSIF b.wid = slot AND b.used + delta >= b.older THEN
       b.used := b.used + delta;
       todo := todo || b;
-    ELSIF b.plain AND held IS NOT NULL AND slot < b.wid AND held + delta >= 0 THEN
-      IF slot >= b.wid - 64 THEN
-        b.used := b.used + (held + delta - held);
-        b.older := b.older + (held + delta - held);
-      END IF;
-      IF held + delta = 0 THEN
-        b.slots := b.slots - a[i + 2];
-      ELSE
-        b.slots := b.slots || jsonb_build_object(a[i + 2], held + delta);
-      END IF;
+    ELSIF held IS NOT NULL AND b.wid <> slot AND held + delta >= 0 THEN
+      b := {schema}.corrected_1(b, a[i + 2], held, held + delta);
+      fits := fits AND b.used IS NOT NULL;
       todo := todo || b;
     ELSE
       fits := false;
@@ -236,7 +130,8 @@ BEGIN
   END IF;
   FOR i IN 1 .. coalesce(array_length(todo, 1), 0) LOOP
     b := todo[i];
-    UPDATE {schema}.bucket SET version = version + 1, used = b.used, older = b.older, slots = b.slots WHERE name = b.name;
+    UPDATE {schema}.bucket SET version = version + 1, used = b.used, older = b.older, slots = b.slots, plain = b.plain
+      WHERE name = b.name;
   END LOOP;
   UPDATE {schema}.reservation SET state = 's ' || a[2], expires = clock + a[3]::float8 / 1000 WHERE id = a[1];
   RETURN 'y';
@@ -288,7 +183,11 @@ BEGIN
   RETURN 'y';
 END $$""",
     """
-CREATE OR REPLACE FUNCTION {schema}.act_2(bucket_names text, record_ids text, said text) RETURNS text LANGUAGE plpgsql
+CREATE OR REPLACE FUNCTION {schema}.claim_1(clock float8) RETURNS text LANGUAGE sql AS $$
+  SELECT split_part(value, ' ', 1) FROM {schema}.note WHERE kind = 'c' AND split_part(value, ' ', 2)::float8 > clock
+$$""",
+    """
+CREATE OR REPLACE FUNCTION {schema}.act_3(bucket_names text, record_ids text, said text) RETURNS text LANGUAGE plpgsql
   SET lock_timeout = '1500ms' SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
 DECLARE
   clock float8 := extract(epoch FROM clock_timestamp()); e {schema}.epoch; answers text[]; answer text; now_held text;
@@ -298,6 +197,7 @@ DECLARE
   many boolean := array_length(words, 1) > 5 + words[5]::integer;
   stale boolean := true; dirty boolean := false; locked boolean := false; fast boolean; moment float8;
   b_name text[]; b_kind text[]; b_wid float8[]; b_used float8[]; b_older float8[]; b_room float8[]; b_firm float8[];
+  claim text; held text; token text; lasting text;
   b_odd boolean[]; b_more integer[]; r_id text[]; r_state text[]; r_expires float8[]; r_way text[];
 BEGIN
   SELECT * INTO e FROM {schema}.epoch;
@@ -313,7 +213,7 @@ BEGIN
   answers := ARRAY[concat('ok ', clock, ' ', e.id, ' ', e.created, ' ', e.flag)];
   LOOP
     verb := words[i]; size := words[i + 1]; o := i + 1; fast := false;
-    IF many AND (verb = 'R' OR verb = 'S') THEN
+    IF many AND (verb = 'R' OR verb = 'S') AND claim IS NULL THEN
       IF stale THEN
         SELECT array_agg(name), array_agg(kind), array_agg(wid), array_agg(used), array_agg(older), array_agg(ceiling),
           array_agg(firm), array_agg(lost <> '' OR since <> ''), array_agg(0)
@@ -323,11 +223,14 @@ BEGIN
           FROM (SELECT * FROM {schema}.reservation WHERE id = ANY(ids) ORDER BY id FOR UPDATE) known;
         stale := false;
         locked := true;
+        claim := {schema}.claim_1(clock);
       END IF;
       r := array_position(r_id, words[o + 1]);
       n := 0;
-      fast := true;
-      IF verb = 'R' AND r IS NULL THEN
+      fast := claim IS NULL;
+      IF NOT fast THEN
+        NULL;
+      ELSIF verb = 'R' AND r IS NULL THEN
         moment := words[o + 3];
         FOR k IN o + 4 .. o + size BY 5 LOOP
           p := array_position(b_name, words[k]);
@@ -399,13 +302,21 @@ BEGIN
       IF NOT locked THEN
         PERFORM 1 FROM {schema}.bucket WHERE name = ANY(names) ORDER BY name FOR NO KEY UPDATE;
         locked := true;
+        claim := {schema}.claim_1(clock);
       END IF;
       stale := true;
       a := words[i + 2 : i + 1 + size];
-      IF verb = 'R' THEN
-        answer := {schema}.reserve_1(a, clock);
+      token := NULL;
+      IF verb = 'C' AND (claim IS NULL OR claim = a[1]) THEN
+        token := a[1]; lasting := a[2]; verb := a[3]; held := claim; claim := NULL;
+        a := words[i + 5 : i + 1 + size];
+      END IF;
+      IF verb = 'C' OR (claim IS NOT NULL AND verb IN ('R', 'S', 'W', 'A') AND a[3] <> 'undo') THEN
+        answer := 'w';
+      ELSIF verb = 'R' THEN
+        answer := {schema}.reserve_2(a, clock);
       ELSIF verb = 'S' OR verb = 'U' THEN
-        answer := {schema}.settle_1(a, verb = 'U', clock);
+        answer := {schema}.settle_2(a, verb = 'U', clock);
       ELSIF verb = 'L' THEN
         answer := {schema}.raws_1(a);
       ELSIF verb = 'W' THEN
@@ -427,6 +338,13 @@ BEGIN
           END IF;
           answer := 'y';
         END IF;
+      END IF;
+      IF token IS NOT NULL AND (verb = 'L' OR left(answer, 1) = 'n') THEN
+        claim := token;
+        INSERT INTO {schema}.note VALUES ('c', '', concat(token, ' ', clock + lasting::float8 / 1000))
+          ON CONFLICT (kind, name) DO UPDATE SET value = excluded.value;
+      ELSIF token IS NOT NULL AND held IS NOT NULL THEN
+        DELETE FROM {schema}.note WHERE kind = 'c';
       END IF;
     END IF;
     answers := answers || answer;

@@ -66,7 +66,7 @@ class RedisQuotaStore(RemoteQuotaStore):
         return Exchange(self._ledger, functools.partial(self._call, own), functools.partial(_give_back, own))
 
     def _call(self, client: Any, names: list[str], args: list[str]) -> str:
-        keys = [f"{self._prefix}{name}" for name in ("epoch", *names)]
+        keys = [f"{self._prefix}{name}" for name in ("epoch", "claim", *names)]
         text = "\n".join(args) + "\n"  # one long argument costs a client less than many short ones
         try:
             answer = client.evalsha(DIGEST, len(keys), *keys, self._prefix, text)
@@ -97,7 +97,8 @@ class RedisQuotaStore(RemoteQuotaStore):
             )
 
     def _explained(self, exc: Exception) -> tuple[QuotaStoreError, bool]:
-        name, text = type(exc).__name__, without_passwords(str(exc))
+        name = " ".join([kind.__name__ for kind in type(exc).__mro__])  # a Sentinel's errors, for one, are connection errors
+        text = without_passwords(str(exc))
         for word, (remedy, again) in _REMEDIES.items():
             if word in name or text.startswith(word) or f" {word} " in text:
                 return server_error(self._ledger.server, exc, remedy), again
@@ -116,10 +117,19 @@ _REMEDIES = {
     "OOM": ("it has no memory left; raise maxmemory", False),
     "MISCONF": ("it cannot write to its disk; see its log", False),
     "NOREPLICAS": ("too few replicas are connected (min-replicas-to-write); bring them back", True),
+    "MasterDown": ("this is a replica without its primary; connect to the primary", True),
+    "MASTERDOWN": ("this is a replica without its primary; connect to the primary", True),
+    "ClusterDown": ("its cluster is down; see CLUSTER INFO", True),
     "CLUSTERDOWN": ("its cluster is down; see CLUSTER INFO", True),
+    "SlotNotCovered": ("its cluster is down; see CLUSTER INFO", True),
+    "TryAgain": ("its cluster is moving slots; call again", True),
     "TRYAGAIN": ("its cluster is moving slots; call again", True),
+    "ClusterError": ("its cluster is moving slots; call again", True),
+    "MovedError": ("it is a cluster's node; use a cluster client such as redis.RedisCluster", False),
     "MOVED": ("it is a cluster's node; use a cluster client such as redis.RedisCluster", False),
+    "CrossSlot": ("its keys lie in several slots; keep the store's prefix as it is", False),
     "CROSSSLOT": ("its keys lie in several slots; keep the store's prefix as it is", False),
+    "Authorization": ("the user may not connect", False),
     "Authentication": ("the password or user is wrong", False),
     "NOAUTH": ("a password is needed", False),
     "WRONGPASS": ("the password or user is wrong", False),

@@ -14,14 +14,14 @@ SCRIPT = """
 local P, words = ARGV[1], {}
 for word in string.gmatch(ARGV[2], '([^\\n]*)\\n') do words[#words + 1] = word end
 local expected, fresh, flag = words[1], words[2], words[3]
-local call, BUCKET_TTL, NOTE_TTL = redis.call, 8640000, 3456000
+local call, TTL, EPOCH_TTL = redis.call, 33696000, 34560000  -- the longest window is 366 days
 local time = call('TIME')
 local clock = time[1] .. '.' .. string.format('%06d', tonumber(time[2]))
-local epoch = call('GET', P .. 'epoch')
+local epoch, claim = unpack(call('MGET', P .. 'epoch', P .. 'claim'))
 if not epoch then
   if expected ~= '' then return 'lost' end
   epoch = fresh .. ' ' .. clock .. ' ' .. flag
-  call('SET', P .. 'epoch', epoch, 'EX', 34560000)
+  call('SET', P .. 'epoch', epoch, 'EX', EPOCH_TTL)
 elseif expected ~= '' and string.sub(epoch, 1, string.len(expected)) ~= expected then
   return 'other'
 end
@@ -138,15 +138,42 @@ local function write_blocks(blocks)
   return table.concat(numbers, ' ')
 end
 
--- The bucket as of a later slot or window; nil where only Python knows.
-local function moved(name, want, last)
-  local flat = call('HGETALL', P .. 'b:' .. name)
-  local b, slots = {}, {}
+-- A bucket's fields and, as pairs, its slots.
+local function fields_of(key)
+  local flat, b, slots = call('HGETALL', key), {}, {}
   for i = 1, #flat, 2 do
     local slot = string.match(flat[i], '^s(.*)$')
     if slot then slots[#slots + 1] = {tonumber(slot), tonumber(flat[i + 1])} else b[flat[i]] = flat[i + 1] end
   end
-  local new = {w = want, gone = {}, r = 0, u = 0}
+  return b, slots
+end
+
+-- What counts as of the slot `here`, with the blocks that touch what is around it; whether it is plain; and what of it is charged
+-- to `here` itself. Nil where a block stands for a long past.
+local function counted(slots, blocks, here)
+  local used, ahead, beside, by = 0, false, 0, {}
+  for _, slot in ipairs(slots) do
+    by[slot[1]] = slot[2]
+    if slot[1] > here then ahead = true elseif slot[1] >= here - 64 then used = used + slot[2] end
+  end
+  local most = used
+  for last = here + 1, ahead and here + 64 or here do
+    used = used + (by[last] or 0) - (by[last - 65] or 0)
+    most = math.max(most, used)
+  end
+  for _, block in ipairs(blocks) do
+    if block[1] < here + 65 and block[2] > here - 64 then
+      if block[2] - block[1] > 512 then return nil end
+      beside = beside + block[3]
+    end
+  end
+  return most + beside, not ahead and beside == 0, by[here] or 0
+end
+
+-- The bucket as of another slot or window; nil where only Python knows.
+local function moved(name, want, last)
+  local b, slots = fields_of(P .. 'b:' .. name)
+  local new = {w = want, gone = {}, r = 0, u = 0, p = true}
   local own, blocks = tonumber(b.u) - tonumber(b.r), parse_blocks(b.b)
   if last ~= '' then
     last = tonumber(last)
@@ -167,24 +194,22 @@ local function moved(name, want, last)
   local near = math.floor(want / 64)
   if own > 0 then slots[#slots + 1] = {tonumber(b.w), own}; new.slot = tonumber(b.w); new.own = own end
   table.sort(slots, function(x, y) return x[1] < y[1] end)
-  local folded = near ~= math.floor(tonumber(b.w) / 64)
+  local folded, kept = near ~= math.floor(tonumber(b.w) / 64), {}
   for _, slot in ipairs(slots) do
     local block = math.floor(slot[1] / 64)
-    if folded and block < near - 1 then
+    if folded and math.abs(block - near) > 1 then
       with_charge(blocks, slot[1], slot[1] + 1, slot[2], block * 64, block * 64 + 64)
       new.gone[#new.gone + 1] = 's' .. text(slot[1])
       if slot[1] == new.slot then new.slot = nil end
-    elseif slot[1] > want then
-      return nil
-    elseif slot[1] >= want - 64 then
-      new.u = new.u + slot[2]
+    else
+      kept[#kept + 1] = slot
+      if slot[1] == want then new.gone[#new.gone + 1] = 's' .. text(want) end
     end
   end
   if folded then merge(blocks, want - 64, want + 65) end
-  for _, block in ipairs(blocks) do
-    if block[1] < want + 65 and block[2] > want - 64 then return nil end
-  end
-  new.r, new.b = new.u, write_blocks(blocks)
+  local used, plain, at = counted(kept, blocks, want)
+  if not used then return nil end
+  new.u, new.p, new.r, new.b = used, plain, used - at, write_blocks(blocks)
   return new
 end
 
@@ -201,7 +226,7 @@ function verbs.R(a)
     if b.k == a[i + 1] and not b.odd and b.w and not (b.firm and b.firm <= now) then
       if b.w == want then
         new = {u = b.u}
-      elseif b.w < want and b.plain then
+      elseif b.plain or a[i + 3] == '' then
         write()
         new = moved(name, want, a[i + 3])
       end
@@ -222,15 +247,34 @@ function verbs.R(a)
     if new.w then
       if #new.gone > 0 then call('HDEL', b.key, unpack(new.gone)) end
       if new.slot then call('HSET', b.key, 's' .. text(new.slot), text(new.own)) end
-      call('HSET', b.key, 'w', text(new.w), 'r', text(new.r), 'b', new.b)
+      call('HSET', b.key, 'w', text(new.w), 'r', text(new.r), 'b', new.b, 'p', new.p and '1' or '0')
       if new.e then call('HSET', b.key, 'e', text(new.e)) end
-      call('EXPIRE', b.key, BUCKET_TTL)
-      b.w, b.r, now_written = new.w, new.r, true
+      call('EXPIRE', b.key, TTL)
+      call('EXPIRE', P .. 'epoch', EPOCH_TTL)
+      b.w, b.r, b.plain, now_written = new.w, new.r, new.p, true
     end
   end
   record_as(a[1], 'o', a[2])
   if now_written then write() end
   return 'y'
+end
+
+-- What a bucket uses, what of that is older, and whether it is plain, once one of its other slots holds `after`; nil: ask Python.
+local function corrected(b, slot, had, after)
+  if b.plain and slot < b.w then
+    local change = slot >= b.w - 64 and after - had or 0
+    return {b.u + change, b.r + change, true}
+  end
+  local f, slots = fields_of(b.key)
+  local blocks, own, kept = parse_blocks(f.b), b.u - b.r, {}
+  if #blocks > 8 then return nil end
+  for _, each in ipairs(slots) do
+    if each[1] == slot then each[2] = after end
+    if each[2] > 0 then kept[#kept + 1] = each end
+  end
+  kept[#kept + 1] = {b.w, own}
+  local used, plain = counted(kept, blocks, b.w)
+  return used and {used, used - own, plain}
 end
 
 -- Corrects what was charged: id, token, ttl, then name, kind, window and delta of each.
@@ -251,11 +295,11 @@ local function settle(a, undoing)
         todo[#todo + 1] = {b, b.u + delta}
       else
         local field = 's' .. a[i + 2]
-        local had = b.plain and slot < b.w and call('HGET', b.key, field)
+        local had = slot ~= b.w and call('HGET', b.key, field)
         local after = had and tonumber(had) + delta
-        if after and after >= 0 then
-          local change = slot >= b.w - 64 and after - tonumber(had) or 0
-          todo[#todo + 1] = {b, b.u + change, b.r + change, field, after}
+        local new = after and after >= 0 and corrected(b, slot, tonumber(had), after)
+        if new then
+          todo[#todo + 1] = {b, new[1], new[2], field, after, new[3]}
         else
           fits = false
         end
@@ -269,11 +313,11 @@ local function settle(a, undoing)
   end
   local now_written = false
   for _, new in ipairs(todo) do
-    local b, older, field, after = new[1], new[3], new[4], new[5]
+    local b, older, field, after, plain = new[1], new[3], new[4], new[5], new[6]
     b.u, b.v, b.changed = new[2], b.v + 1, true
     if field then
-      b.r, now_written = older, true
-      call('HSET', b.key, 'r', text(older), field, text(after))
+      b.r, b.plain, now_written = older, plain, true
+      call('HSET', b.key, 'r', text(older), 'p', plain and '1' or '0', field, text(after))
       if after == 0 then call('HDEL', b.key, field) end
     end
   end
@@ -315,11 +359,11 @@ function verbs.W(a)
     for slot, charge in string.gmatch(a[i + 14], '(%S+) (%S+)') do new[#new + 1] = 's' .. slot; new[#new + 1] = charge end
     call('DEL', key)
     call('HSET', key, unpack(new))
-    call('EXPIRE', key, BUCKET_TTL)
+    call('EXPIRE', key, TTL)
   end
   if way == 'o' then call('SET', record(a[2]), 'o', 'PX', a[4]) end
   if way == 's' then call('SET', record(a[2]), 's ' .. a[3], 'PX', a[4]) end
-  call('EXPIRE', P .. 'epoch', 34560000)
+  call('EXPIRE', P .. 'epoch', EPOCH_TTL)
   return 'y'
 end
 
@@ -330,7 +374,7 @@ function verbs.A(a)
   if (call('HGET', key, 'h') or '') ~= a[2] then return 'n\\n' .. raw(a[1]) end
   call('HSET', key, 'h', a[3], 'c', a[4])
   call('HINCRBY', key, 'v', 1)
-  call('EXPIRE', key, BUCKET_TTL)
+  call('EXPIRE', key, TTL)
   return 'y'
 end
 
@@ -341,15 +385,33 @@ function verbs.H(a)
   local key = P .. a[1]
   local now = call('HGET', key, a[2]) or ''
   if now ~= a[3] then return 'n\\n' .. now end
-  if a[4] == '' then call('HDEL', key, a[2]) else call('HSET', key, a[2], a[4]); call('EXPIRE', key, NOTE_TTL) end
+  if a[4] == '' then call('HDEL', key, a[2]) else call('HSET', key, a[2], a[4]); call('EXPIRE', key, TTL) end
   return 'y'
 end
 
+-- Does an operation for one who lost a race too often: token, ttl, verb and the rest. What it is going to change, from what it
+-- read now, is left alone by others until it has; the ttl is for one who dies meanwhile.
+function verbs.C(a)
+  if claim and claim ~= a[1] then return 'w' end
+  local mine, inner = claim, {}
+  claim = false
+  for i = 4, #a do inner[i - 3] = a[i] end
+  local answer = verbs[a[3]](inner)
+  if a[3] == 'L' or string.sub(answer, 1, 1) == 'n' then
+    claim = a[1]
+    call('SET', P .. 'claim', claim, 'PX', a[2])
+  elseif mine then
+    call('DEL', P .. 'claim')
+  end
+  return answer
+end
+
+local waits = {R = true, S = true, W = true, A = true}
 local answers, i = {'ok ' .. clock .. ' ' .. epoch}, 4
 while words[i] do
   local verb, count, a = words[i], tonumber(words[i + 1]), {}
   for j = 1, count do a[j] = words[i + 1 + j] end
-  answers[#answers + 1] = verbs[verb](a)
+  answers[#answers + 1] = claim and waits[verb] and a[3] ~= 'undo' and 'w' or verbs[verb](a)
   i = i + 2 + count
 end
 write()

@@ -46,6 +46,15 @@ KEPT_S = 3600.0
 GRACE_S = 2 * 86400.0
 """Seconds by which the record of an open reservation outlasts its windows, as clocks may step back."""
 
+LOST_WRITES = 2
+"""How often one verb's change may come too late before it claims the ledger, so that others wait until it is made."""
+CLAIM_S = 0.1
+"""Seconds, and the way to the server, after which a claim of one who died is over."""
+
+_CLAIMING = frozenset("LRSWA")
+_TO_SETTLE, _TO_LEARN = 4.0, 9.0
+"""Round trips that a settlement, and what was learned, are given, however far away the server is and short the time: that is
+read, and written when nobody else has been faster, which takes up to seven."""
 _KEPT = str(int(KEPT_S * 1000))
 _KEPT_TOKENS = 20_000
 
@@ -139,7 +148,7 @@ class RemoteQuotaStore:
     def commit(
         self, reservation: Reservation, now: float, amounts: Sequence[float] | None = None, max_wait: float | None = None
     ) -> bool:
-        ask = self._asking(max_wait, patient=True)
+        ask = self._asking(max_wait, _TO_SETTLE)
         if reservation.settled:
             return False
         token = self._tokens.pop(reservation.id, None) or f"{self._number():x}"
@@ -158,7 +167,7 @@ class RemoteQuotaStore:
         return self.commit(reservation, now, [0.0] * len(reservation.wants))
 
     def hold(self, key: str, until: float, reason: str, now: float, max_wait: float | None = None) -> None:
-        new, ask, stored = Hold(key, until, reason), self._asking(max_wait, patient=True), ""
+        new, ask, stored = Hold(key, until, reason), self._asking(max_wait, _TO_SETTLE), ""
         self._mirror.forget_holds()
         merged_hold(None, new, now)
         for _ in range(TRIES):
@@ -195,9 +204,9 @@ class RemoteQuotaStore:
         self._buckets.redefine({key: lambda known: with_quota(known, key, amount, unit)}, 0.0, self._asking())
         self._buckets.defined.setdefault(key, limit)
 
-    def observe(self, observations: Sequence[Observation], now: float) -> list[bool]:
+    def observe(self, observations: Sequence[Observation], now: float, max_wait: float | None = None) -> list[bool]:
         """See `quota.Learning`."""
-        keys, ask = tuple(dict.fromkeys(seen.key for seen in observations)), self._asking()
+        keys, ask = tuple(dict.fromkeys(seen.key for seen in observations)), self._asking(max_wait, _TO_LEARN)
         observe({}, (), now)
         for _ in range(TRIES):
             stored = self._buckets.read(keys, ask(self._buckets.looking(keys, now)), now, ask)
@@ -247,12 +256,33 @@ class RemoteQuotaStore:
         self._mirror = Mirror()
         self._ledger.forked()
 
-    def _asking(self, max_wait: float | None = None, patient: bool = False) -> Ask:
-        """How to ask within what one verb may take in all."""
+    def _asking(self, max_wait: float | None = None, trips: float = 0.0) -> Ask:
+        """How to ask within what one verb may take in all; where others are faster again and again, they are made to wait."""
         lanes = self._lanes
         lanes.check_open()
-        end = lanes.deadline(max_wait, patient)
-        return lambda operation: lanes.ask(operation, end)
+        end = lanes.deadline(max_wait, trips)
+        lost, token = 0, ""
+
+        def ask(operation: Operation) -> str:
+            nonlocal lost, token
+            asked = operation
+            if lost >= LOST_WRITES and operation.verb in _CLAIMING:
+                token = token or f"{self._number():x}"
+                asked = self._claiming(operation, token)
+            while (answer := lanes.ask(asked, end)) == "w":
+                lanes.pause(end)
+            if answer[:1] == "n" and operation.verb in ("W", "A"):
+                lost += 1
+            return answer
+
+        return ask
+
+    def _claiming(self, operation: Operation, token: str) -> Operation:
+        """The same operation, while others wait."""
+        args = [token, _milliseconds(CLAIM_S + _TO_SETTLE * self._lanes.round_trip), operation.verb, *operation.args]
+        claiming = Operation("C", operation.names, args, operation.now, operation.undo)
+        claiming.along = operation.along
+        return claiming
 
     def _number(self) -> int:
         """A number that no other process gives out: counted from a random one."""

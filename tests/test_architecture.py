@@ -30,7 +30,7 @@ outside     http_head connections http_opener transport policy outage health
 ledger      quota_blocks quota_learned quota quota_windows quota_counting quota_plain quota_seen quota_book quota_memory
 ledger      quota_file quota_schema quota_session quota_sqlite
 ledger      quota_raw quota_mirror quota_lanes quota_exchange quota_remote_buckets quota_remote
-ledger      quota_redis_lua quota_redis quota_postgres_sql quota_postgres quota_url
+ledger      quota_redis_lua quota_redis quota_postgres_windows quota_postgres_sql quota_postgres quota_url
 ledger      guarded_store
 ledger      conformance_store conformance_clock conformance_learning conformance
 contract    wire_json provider error_body error_table rate_headers

@@ -165,6 +165,23 @@ class Resuming(JobCase):
                     records = list(batch_output.records_of(self.folder / name, "csv" if spans else "openai"))
                     self.assertEqual(len({record.custom_id for record in records}), len(records) == 2 and 2)
 
+    def test_torn_ends_are_no_records(self) -> None:
+        """Whoever only looks at a torn output, to count what is left or to merge, takes its end for no record, wherever it was
+        cut: it is left to do, and a merge is refused that names the file and what mends it."""
+        source = self.file("in.csv", ROWS)
+        self.run_job(source, prompt="{text}")
+        path = self.folder / "out.jsonl"
+        whole = path.read_bytes()
+        start = whole.rstrip(b"\n").rfind(b"\n") + 1
+        for size in places(len(whole) - 1, first=start + 1):
+            path.write_bytes(whole[:size])
+            self.assertEqual(self.job(source, prompt="{text}").rows(), (3, 1), size)
+            with self.assertRaisesRegex(ir.BatchError, "out.jsonl' ends within a record.* run that again, which mends it"):
+                batch_merge.merge([path], self.folder / "all.jsonl")
+        self.assertEqual(self.run_job(source, prompt="{text}")[1], 1)
+        path.write_bytes(whole[: start + 9].rpartition(b"\n")[0][:5])  # not one whole record
+        self.assertEqual(self.job(source, prompt="{text}").rows(), (3, 3))
+
     def test_what_a_crash_would_ask_twice(self) -> None:
         """However fast answers come, no more rows than there are workers are asked and not in the output; so few are asked twice
         after a kill at any moment. And where they come fast, one write has several."""
@@ -493,6 +510,51 @@ class BadInput(JobCase):
         for number, text in enumerate(("\ufefftext;n\nhi;1\n", "text\tn\nhi\t1\n")):
             self.run_job(self.file(f"{number}.csv", text), f"{number}.jsonl", prompt="{text}{n}")
             self.assertEqual(self.records(f"{number}.jsonl")[0]["row"], {"text": "hi", "n": "1"})
+
+    def test_a_quote_that_is_not_closed(self) -> None:
+        """It makes one row of all that follows, which is an error with its line, not a question; a quote that is no quotation is
+        taken as it stands."""
+        source = self.file("in.csv", 'id,text\n1,good\n2,"never\n3,closed\n4,ever\n')
+        summary, calls = self.run_job(source, prompt="{text}")
+        self.assertEqual((summary.total, summary.done, summary.failed, calls), (2, 1, 1, 1))
+        self.assertRegex(self.records()[1]["error"]["message"], r"in\.csv:3: its quotes are not closed up to the end of the file")
+        source = self.file("fine.csv", 'id,text\n1,"a\nb"\n2,a 5" pipe')
+        summary, _ = self.run_job(source, "fine.jsonl", prompt="{text}")
+        self.assertEqual((summary.done, summary.failed), (2, 0))
+
+    def test_an_output_among_the_input(self) -> None:
+        """What a job writes into the folder that it reads is no row of it, in this run and the next; and a file that comes while
+        it runs is the next run's, and shifts no row."""
+        folder = self.folder / "texts"
+        folder.mkdir()
+        for name in "bdf":
+            (folder / f"{name}.txt").write_text(name)
+
+        def reply(body: Any) -> str:
+            (folder / "a.txt").write_text("a")
+            return "ok"
+
+        for done, asked in ((3, 3), (4, 1), (4, 0)):
+            summary, calls = self.run_job(folder, "texts/out.jsonl", prompt="{text}", default=reply)
+            self.assertEqual((summary.total, summary.done, calls), (done, done, asked))
+        self.assertEqual(sorted(record["custom_id"] for record in self.records("texts/out.jsonl")), [f"{x}.txt" for x in "abdf"])
+
+    @unittest.skipUnless(hasattr(os, "mkfifo"), "needs named pipes")
+    def test_what_is_no_file(self) -> None:
+        """A pipe or a device can be neither read twice nor gone on with, so it is refused before anything is read; a JSON array
+        is told what it should be."""
+        source = self.file("in.csv", ROWS)
+        os.mkfifo(self.folder / "pipe.jsonl")
+        with self.assertRaisesRegex(ir.ConfigError, "pipe.jsonl' is no file, and a job reads it more than once"):
+            self.job(self.folder / "pipe.jsonl")
+        job = self.job(source, "pipe.jsonl", prompt="{text}")
+        with mock_router({"rpd": 5})[0] as router:
+            for run in (job.rows, lambda: job.run(router)):
+                with self.assertRaisesRegex(ir.BatchError, "pipe.jsonl' is no file"):
+                    run()
+        self.assertFalse((self.folder / "pipe.jsonl.job.json").exists())
+        with self.assertRaisesRegex(ir.ConfigError, "is one JSON array; write an object a line"):
+            self.job(self.file("in.json", '\n [{"text": "a"}]'))
 
     def test_a_full_disk(self) -> None:
         """A write that fails halfway leaves whole records, says what to do, and the next run goes on."""

@@ -94,7 +94,7 @@ class Outputs(JobCase):
         """The keys are those of the records, read one by one, whoever wrote them."""
         chance = random.Random(4)
         for turn in range(400):
-            path = self.file("out.jsonl", written(chance, OUTPUTS))
+            path = self.file("out.jsonl", written(chance, OUTPUTS).rstrip(b"\n") + b"\n")
             records = list(batch_output.line_records(path))
             expected = [
                 sorted(batch_input.key_of(each.custom_id) for each in records if each.failed is bad) for bad in (False, True)
@@ -107,7 +107,7 @@ class Outputs(JobCase):
     def test_what_is_no_record(self) -> None:
         """A foreign or a torn line is told by its number, however many whole ones stand before it."""
         whole = [b'{"custom_id": "row-%016x", "error": null}\n' % number for number in range(40)]
-        for at, wrong in ((0, b"# a note\n"), (17, b'{"custom_id": "torn\n'), (40, b'{"custom_id": "row-00'), (40, b"[1]\n")):
+        for at, wrong in ((0, b"# a note\n"), (17, b'{"custom_id": "torn\n'), (40, b'{"custom_id": "row-00\n'), (40, b"[1]\n")):
             for block in (30, 1 << 20):
                 path = self.file("out.jsonl", b"".join((*whole[:at], wrong, *whole[at:])))
                 with self.subTest(at=at, block=block), mock.patch.object(batch_lines, "BLOCK", block):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import itertools
+import random
 import threading
 import time
 import unittest
@@ -242,6 +243,18 @@ class Pacing(unittest.TestCase):
             next(router.map(itertools.repeat("x")))
         self.assertTrue(NOON + 6 * HOUR < clock.now < NOON + 7 * HOUR)
         self.assertLess(len(provider.calls), 10_000)
+
+    def test_order_wastes_nothing(self) -> None:
+        """In order too, rows of all sizes use what calls give back, whoever was overtaken: none waits for the next day while
+        there is room today."""
+        for seed in range(3):
+            sizes = random.Random(seed).choices((50, 1000, 3000, 6000), k=60)
+            usage = ir.MockReply("ok", usage=ir.Usage(10, 10, 20))
+            provider = ir.MockProvider("mock", default=lambda body, usage=usage: time.sleep(0.001) or usage, models=["m"])
+            account = ir.AccountConfig("mock", "a", daily_free=6000 + 60 * 20 + 100, quota_unit="tokens")
+            with ir.Router(ir.Config(accounts=[account], default_model="m"), [provider]) as router:
+                run = router.map([ir.ChatRequest("x", max_tokens=size) for size in sizes], workers=8, until=time.time() + 60)
+                self.assertEqual(([result.index for result in run], run.stopped), ([*range(60)], ""))
 
     def test_a_small_row_passes_one_that_waits_for_long(self) -> None:
         """A row that must wait for the next day keeps no smaller one from what is left of this day."""

@@ -16,8 +16,9 @@ EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 @needs_servers
 class SharedExamples(unittest.TestCase):
     def test_every_free_call_once(self) -> None:
-        """Fifty calls by a pool of processes, by RQ workers and by Dask tasks use the two accounts' twenty each, exactly."""
-        for name in ("workers", "queue_workers", "dask_tasks"):
+        """Fifty calls by a pool of processes, RQ and Celery workers, and Dask and Ray tasks use the two accounts' twenty each,
+        exactly."""
+        for name in ("workers", "queue_workers", "celery_workers", "dask_tasks", "ray_tasks"):
             with self.subTest(name):
                 command = [sys.executable, str(EXAMPLES / f"{name}.py")]
                 done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)

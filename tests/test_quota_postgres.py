@@ -180,6 +180,28 @@ class PostgresVerbs(PostgresCase):
         store.holds(now)
         self.assertEqual(proxy.requests - before, 123)
 
+    def test_a_lost_race(self) -> None:
+        """One who is far away changes a bucket that others charge all the time: after two tries they wait for it."""
+        with self.another() as near:
+            quota_differential.a_lost_race(self, self.store, near, NOON)
+
+    def test_a_claim_of_one_who_died(self) -> None:
+        """What somebody claimed and never changed is free again before long; only those who charge it wait."""
+        operation = self.store._claiming(self.store._buckets.looking(["k"], NOON), "somebody")
+        self.store._lanes.ask(operation, time.monotonic() + 1)
+        self.assertEqual(self.used(), 0)
+        with self.assertRaises(errors.QuotaStoreError):
+            self.store.reserve([("k", 1)], NOON, max_wait=0.02)
+        self.assertIsInstance(self.store.reserve([("k", 2)], NOON), quota.Reservation)
+        wait_until(lambda: self.used() == 2, "giving back")
+
+    def test_clocks_a_little_apart_cost_one_round_trip(self) -> None:
+        """Callers whose clocks are milliseconds or seconds apart, on either side of slots and days, are counted by the server
+        alone."""
+        proxy = Proxy(self.server.port)
+        store = self.through(proxy)
+        quota_differential.a_little_apart(self, store, NOON, lambda: proxy.requests)
+
     def test_a_lost_reply_charges_once(self) -> None:
         """The server did it and its reply was lost: reserving, settling and rolling back again change nothing more."""
         proxy = Proxy(self.server.port)

@@ -141,6 +141,28 @@ class RedisVerbs(RedisCase):
             store.commit(taken, now + (2 if step % 2 else 0), [2, 2, 2])
         self.assertEqual(proxy.requests - before, 120)
 
+    def test_clocks_a_little_apart_cost_one_round_trip(self) -> None:
+        """Callers whose clocks are milliseconds or seconds apart, on either side of a slot, a day and a year, are counted by the
+        server alone: handing each back would keep those who are far away waiting for as long as others are busy."""
+        proxy = Proxy(self.server.port)
+        store = self.through(proxy)
+        quota_differential.a_little_apart(self, store, NOON, lambda: proxy.requests)
+
+    def test_a_lost_race(self) -> None:
+        """One who is far away changes a bucket that others charge all the time: after two tries they wait for it."""
+        with quota_redis.RedisQuotaStore(self.client()) as near:
+            quota_differential.a_lost_race(self, self.store, near, NOON)
+
+    def test_a_claim_of_one_who_died(self) -> None:
+        """What somebody claimed and never changed is free again before long; only those who charge it wait."""
+        operation = self.store._claiming(self.store._buckets.looking(["k"], NOON), "somebody")
+        self.store._lanes.ask(operation, time.monotonic() + 1)
+        self.assertEqual(self.used(), 0)
+        with self.assertRaises(errors.QuotaStoreError):
+            self.store.reserve([("k", 1)], NOON, max_wait=0.02)
+        self.assertIsInstance(self.store.reserve([("k", 2)], NOON), quota.Reservation)
+        wait_until(lambda: self.used() == 2, "giving back")
+
     def test_a_lost_reply_charges_once(self) -> None:
         """The server did it and its reply was lost: reserving, settling and rolling back again change nothing more."""
         from redis.backoff import NoBackoff
@@ -220,6 +242,19 @@ class RedisVerbs(RedisCase):
         for key in keys:
             self.assertTrue(key.startswith("{inferrouter}:"), key)
             self.assertGreater(client.ttl(key), 3600)
+
+    def test_what_is_in_use_never_goes(self) -> None:
+        """A ledger in which nothing but charges happens lives on: its epoch and its buckets get their time anew as windows pass,
+        which is longer than the longest window."""
+        client = self.client(decode_responses=True)
+        year = 366 * 86400
+        self.store.reserve([("k", 1)], NOON)
+        for key in client.keys("*:b:*") + client.keys("*:epoch"):
+            self.assertGreater(client.ttl(key), year)
+            client.expire(key, 600)
+        self.store.reserve([("k", 1)], NOON + 86400)
+        for key in client.keys("*:b:*") + client.keys("*:epoch"):
+            self.assertGreater(client.ttl(key), year)
 
     def test_prefixes_are_apart(self) -> None:
         """Two prefixes on one server are two ledgers."""
@@ -322,6 +357,21 @@ class RedisVerbs(RedisCase):
             signal.signal(signal.SIGALRM, before)
         self.assertGreater(len(made), 150)
         self.assertEqual(self.used(), len(made))
+
+    def test_a_signal_and_a_silent_server(self) -> None:
+        """A signal handler's call ends in time where its thread holds the store's lock and the server is silent; what it may have
+        reserved is given back."""
+        proxy = Proxy(self.server.port)
+        store = self.through(proxy)
+        store.headroom(["k"], NOON)
+        proxy.silent = True
+        started = time.monotonic()
+        with store._lanes._lock, self.assertRaisesRegex(errors.QuotaStoreError, "did not answer in time"):
+            store.reserve([("k", 2)], NOON, max_wait=0.2)
+        self.assertLess(time.monotonic() - started, 0.3)
+        proxy.silent = False
+        self.assertIsInstance(store.reserve([("k", 1)], NOON), quota.Reservation)
+        wait_until(lambda: self.used() == 1, "giving back")
 
     def test_ctrl_c_gives_back(self) -> None:
         """What was reserved while the caller was interrupted is given back."""
@@ -519,6 +569,70 @@ class RedisUnderARouter(RedisCase):
                         self.assertEqual(len(provider.calls), placed)
                     setattr(proxy, fault, False)
 
+    def test_partitions(self) -> None:
+        """README's table: what a call gets when the way to the store breaks before its reservation, at the answer to that, while
+        the provider works, or at the answer to its settlement; and what is counted once the way is there again."""
+        for fault in ("silent", "refusing"):
+            self.partition(fault, "", served=False)
+            self.partition("", fault, served=True)
+        for fault in ("cut_requests", "cut_replies"):
+            self.partition(fault, "", served=True)
+            self.partition("", fault, served=True)
+
+    def partition(self, before: str, meanwhile: str, served: bool) -> None:
+        """One call whose way to the store breaks before it, or while the provider works."""
+        self.client().flushall()
+        proxy = Proxy(self.server.port)
+        self.addCleanup(proxy.close)
+
+        def break_way(fault: str) -> str:
+            if fault:
+                setattr(proxy, fault, True if fault in ("silent", "refusing") else 1)
+            if fault == "refusing":
+                proxy.cut()
+            return "hello"
+
+        provider = ir.MockProvider("mock", ["hello", lambda _: break_way(meanwhile)], default="hello")
+        account = ir.AccountConfig(provider="mock", id="a", limits={"rpd": 9, "tpd": 9000})
+        built = ir.Config(accounts=[account], default_model="mock/any")
+        near = ir.Router(built, [provider], quota_store=self.store_at(self.server.port))
+        self.addCleanup(near.close)
+        with self.subTest(before=before, meanwhile=meanwhile), self.routed(built, provider, proxy) as router:
+            tokens = router.chat_completion(ir.ChatRequest("hi")).usage.total_tokens
+            break_way(before)
+            started = time.monotonic()
+            with contextlib.nullcontext() if served else self.assertRaises(ir.QuotaStoreError):
+                router.chat_completion(ir.ChatRequest("hi"), timeout=0.4)
+            self.assertLess(time.monotonic() - started, 0.5)
+            self.assertEqual(len(provider.calls), 1 + served)
+            proxy.silent = proxy.refusing = False
+            router.chat_completion(ir.ChatRequest("hi"))
+            wanted = {"rpd": 2 + served, "tpd": tokens * (2 + served)}
+            wait_until(lambda: {each.name: each.used for each in near.status()["a"].limits} == wanted, "the count")
+
+    def routed(self, built: Any, provider: Any, proxy: Proxy) -> Any:
+        """A router whose way to the store goes through the proxy."""
+        return ir.Router(built, [provider], quota_store=self.store_at(proxy.port))
+
+    def test_what_is_learned_waits_as_long_as_a_settlement(self) -> None:
+        """A store that falls silent after a call has had its answer keeps that call no longer than a tenth of a second, settling
+        and learning together, however long the store itself would wait."""
+        self.client().flushall()
+        proxy = Proxy(self.server.port)
+        self.addCleanup(proxy.close)
+        guarded = part("guarded_store").GuardedStore(self.store_at(proxy.port, timeout=5.0))
+        now = time.time()
+        guarded.define([quota.Bucket("k", limits.Limit(100, "requests", "minute"))], now)
+        taken = guarded.reserve([("k", 1)], now)
+        seen = [part("quota_learned").Observation("k", remaining=5, source="a header")]
+        proxy.silent = True
+        started = time.monotonic()
+        guarded.settle(taken, [2], now)
+        self.assertEqual(guarded.observe(seen, now), [False])
+        self.assertLess(time.monotonic() - started, 0.1)
+        proxy.silent = False
+        wait_until(lambda: guarded.observe(seen, now) == [True], "learning")
+
     def test_status_tells_a_clock_that_differs(self) -> None:
         """A clock more than two seconds from the server's is in `status`."""
         self.client().flushall()
@@ -709,6 +823,27 @@ class RedisFaults(RedisCase):
                 hasty.reserve([("k", 1)], NOON)
             self.assertIsInstance(store.reserve([("k", 1)], NOON), quota.Reservation)
             self.assertEqual(store.headroom(["k"], NOON)[0].used, 4)
+
+    def test_what_a_client_raises(self) -> None:
+        """What redis-py makes of a cluster's and a Sentinel's answers, whose code it takes off, is told apart all the same."""
+        import redis.exceptions as raised
+        from redis.sentinel import MasterNotFoundError
+
+        cases = {
+            MasterNotFoundError("No master found for 'quota'"): ("is up", True),
+            raised.ClusterDownError("Hash slot not served"): ("CLUSTER INFO", True),
+            raised.MasterDownError("Link with MASTER is down"): ("without its primary", True),
+            raised.SlotNotCoveredError('Slot "7" not covered by the cluster.'): ("CLUSTER INFO", True),
+            raised.TryAgainError("Multiple keys request during rehashing of slot"): ("moving slots", True),
+            raised.ClusterError("TTL exhausted."): ("moving slots", True),
+            raised.MovedError("7 127.0.0.1:7000"): ("RedisCluster", False),
+            raised.AuthorizationError("no"): ("may not", False),
+            raised.ResponseError("anything"): ("its log", False),
+        }
+        for exc, (remedy, again) in cases.items():
+            error, tried_again = self.store._explained(exc)
+            self.assertIn(remedy, str(error))
+            self.assertEqual(tried_again, again, exc)
 
     def test_cluster(self) -> None:
         """On a cluster a cluster's client serves; a plain one works on the node that has the slot."""

@@ -164,7 +164,10 @@ class ExamplesTest(unittest.TestCase):
             "stream.py": " tokens from gemini-free",
             "tools.py": "the model calls weather(",
         }
-        installing = dict.fromkeys(("dask_tasks.py", "engine_jobs.py", "queue_workers.py", "workers.py"), "this example needs")
+        installing = dict.fromkeys(
+            ("celery_workers.py", "dask_tasks.py", "engine_jobs.py", "queue_workers.py", "ray_tasks.py", "workers.py"),
+            "this example needs",
+        )
         self.assertEqual(sorted(facts | installing), sorted(path.name for path in EXAMPLES.glob("[!_]*.py")))
         with mock.patch("importlib.util.find_spec", lambda name: None):  # with everything they run in tests of their own
             for name, fact in installing.items():

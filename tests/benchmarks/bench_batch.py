@@ -343,6 +343,25 @@ def bench_router(url: str) -> Any:
     return ir.Router(ir.Config(accounts=[account], default_model="bench/m"), [ir.OpenAICompatProvider("bench", url + "/v1")])
 
 
+def pooled(url: str, rows: int, workers: int, folder: Path, at: int) -> None:
+    """The router's own calls in a plain pool: what a job adds is what it takes beyond this."""
+    work: queue.SimpleQueue[str] = queue.SimpleQueue()
+    for number in range(rows):
+        work.put(f"row {number} with some words")
+
+    def run() -> None:
+        with contextlib.suppress(queue.Empty):
+            while True:
+                router.chat_completion(ir.ChatRequest(work.get_nowait()))
+
+    with bench_router(url) as router:
+        threads = [threading.Thread(target=run) for _ in range(workers)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+
+
 def mapped(url: str, rows: int, workers: int, folder: Path, at: int) -> None:
     prompts = (f"row {number} with some words" for number in range(rows))
     with bench_router(url) as router:
@@ -355,7 +374,12 @@ def batched(url: str, rows: int, workers: int, folder: Path, at: int) -> None:
     assert not summary.left and not summary.failed
 
 
-WAYS: dict[str, Callable[[str, int, int, Path, int], None]] = {"bare pool": bare_pool, "map": mapped, "batch": batched}
+WAYS: dict[str, Callable[[str, int, int, Path, int], None]] = {
+    "bare pool": bare_pool,
+    "calls in a pool": pooled,
+    "map": mapped,
+    "batch": batched,
+}
 
 FLEET = {
     "gemini": (3, ["gemini-3.5-flash", "gemini-3.5-flash-lite"]),

@@ -519,6 +519,9 @@ MUTANTS = (
     Mutant("serve: any name is its own", "serve_guard", "if not self._own_host(head.host):", "if False:", BROWSERS),
     Mutant("serve: any site may ask", "serve_guard", "self._check_origin(head)\n", "\n", BROWSERS),
     Mutant("serve: a form may ask", "serve_guard", 'if head.method == "POST" and', "if False and", BROWSERS),
+    Mutant("serve: any head is the last one again", "serve_head", "self._around != around", "False", ("test_serve_head.Again",)),
+    Mutant("serve: a body is as long as the last", "serve_head", "int(length), last.keeps", "last.length, last.keeps", HEADS),
+    Mutant("serve: blanks are read over and over", "serve_head", ":[ \\t]*+(", ":[ \\t]*(", ("test_serve_head.Refused",)),
     Mutant("serve: no token is asked for", "serve_guard", "if not self._rules.token:", "if True:", ("test_serve_guard.Tokens",)),
     Mutant(
         "serve: two lengths are one",

@@ -348,9 +348,7 @@ class RedisVerbs(RedisCase):
             made.append(isinstance(self.store.reserve([("k", 1)], NOON), quota.Reservation))
 
         before, measuring = signal.signal(signal.SIGALRM, handler), sys.gettrace()
-        sys.settrace(
-            None
-        )  # what measures coverage holds a lock now and then, which a lane could then wait for while we wait for it
+        sys.settrace(None)  # what measures coverage has a lock: a lane would wait for it, and we for the lane
         try:
             for turn in range(150):
                 signal.setitimer(signal.ITIMER_REAL, 0.0001 + turn * 0.00001)

@@ -584,7 +584,6 @@ class RedisUnderARouter(RedisCase):
 
     def partition(self, before: str, meanwhile: str, served: bool) -> None:
         """One call whose way to the store breaks before it, or while the provider works."""
-        self.client().flushall()
         proxy = Proxy(self.server.port)
         self.addCleanup(proxy.close)
 
@@ -598,9 +597,11 @@ class RedisUnderARouter(RedisCase):
         provider = ir.MockProvider("mock", ["hello", lambda _: break_way(meanwhile)], default="hello")
         account = ir.AccountConfig(provider="mock", id="a", limits={"rpd": 9, "tpd": 9000})
         built = ir.Config(accounts=[account], default_model="mock/any")
-        near = ir.Router(built, [provider], quota_store=self.store_at(self.server.port))
+        # A ledger of its own: to the stores of the one before, which go on, an emptied one would have lost its counts.
+        prefix = f"{before}-{meanwhile}"
+        near = ir.Router(built, [provider], quota_store=self.store_at(self.server.port, prefix=prefix))
         self.addCleanup(near.close)
-        with self.subTest(before=before, meanwhile=meanwhile), self.routed(built, provider, proxy) as router:
+        with self.subTest(before=before, meanwhile=meanwhile), self.routed(built, provider, proxy, prefix) as router:
             tokens = router.chat_completion(ir.ChatRequest("hi")).usage.total_tokens
             break_way(before)
             started = time.monotonic()
@@ -613,9 +614,9 @@ class RedisUnderARouter(RedisCase):
             wanted = {"rpd": 2 + served, "tpd": tokens * (2 + served)}
             wait_until(lambda: {each.name: each.used for each in near.status()["a"].limits} == wanted, "the count")
 
-    def routed(self, built: Any, provider: Any, proxy: Proxy) -> Any:
+    def routed(self, built: Any, provider: Any, proxy: Proxy, prefix: str) -> Any:
         """A router whose way to the store goes through the proxy."""
-        return ir.Router(built, [provider], quota_store=self.store_at(proxy.port))
+        return ir.Router(built, [provider], quota_store=self.store_at(proxy.port, prefix=prefix))
 
     def test_what_is_learned_waits_as_long_as_a_settlement(self) -> None:
         """A store that falls silent after a call has had its answer keeps that call no longer than a tenth of a second, settling

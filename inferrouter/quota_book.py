@@ -38,19 +38,12 @@ class Book(Cell[Entry]):
         self.changes: Changes = {}
         self.watched = False
 
-    def counts(self) -> tuple[Counts, Version[Entry]]:
-        """All counts as they are now, and as of which version."""
+    def counts(self) -> tuple[Counts, Version[Entry], int]:
+        """All counts as they are now or newer, and as of which version and number of an entry."""
         entry, seen = self.look()
         if entry[2] != self._done:
             self._carry_out(entry)
-        return self._counts, seen
-
-    def counts_as_of(self) -> tuple[Counts, int]:
-        """All counts as they are now or newer, and as of which entry."""
-        entry, _ = self.look()
-        if entry[2] != self._done:
-            self._carry_out(entry)
-        return self._counts, entry[2]
+        return self._counts, seen, entry[2]
 
     def change(self, seen: Version[Entry], changed: Counts, settles: Reservation | None = None) -> bool:
         """Put `changed` in the place of what was `seen`. False, changing nothing, if there is a newer version."""

@@ -33,7 +33,7 @@ from .quota_counting import (
 )
 from .quota_learned import Learned, Observation
 from .quota_plain import Counts, admit_plainly, counts_of, settle_plainly, states_of
-from .quota_seen import MOST_SEEN, Seen, worth_keeping
+from .quota_seen import Looks, worth_keeping
 
 T = TypeVar("T")
 States = dict[str, BucketState]
@@ -46,7 +46,7 @@ class MemoryQuotaStore:
     def __init__(self) -> None:
         self._book = Book()
         self._holds: Cell[Holds] = Cell({})
-        self._seen: dict[int, Seen] = {}
+        self._looks = Looks(self._book.changes)
         self._idents = itertools.count(1)
         self._closed = False
 
@@ -60,12 +60,12 @@ class MemoryQuotaStore:
     def headroom(self, keys: Sequence[str], now: float) -> list[Headroom]:
         if self._closed:
             self._check_open()
-        counts, number = self._book.counts_as_of()
+        counts, _, number = self._book.counts()
         many = worth_keeping(keys)
-        seen = self._seen.get(id(keys)) if many else None
-        if seen is not None and seen.keys is keys and seen.since <= now < seen.until:
-            self._seen[id(keys)] = seen = seen.renewed(counts.__getitem__, number, now)
-            return seen
+        if many:
+            seen = self._looks.again(keys, counts.__getitem__, number, now)
+            if seen is not None:
+                return seen
         try:
             shown, to_note = shown_with(list(map(counts.__getitem__, keys)), now)  # in one step: other threads go on
         except KeyError as exc:
@@ -74,12 +74,7 @@ class MemoryQuotaStore:
             self._change(keys, lambda states: note(states, keys, now))
         elif many:
             self._book.watched = True
-            seen = Seen.of(self._book.changes, number, keys, shown)
-            if seen is not None:
-                if len(self._seen) >= MOST_SEEN:
-                    self._seen.clear()
-                self._seen[id(keys)] = seen
-                return seen
+            return self._looks.keep(keys, number, shown)
         return [each.headroom for each in shown]
 
     def reserve(self, wants: Wants, now: float) -> Reservation | Refusal:
@@ -87,7 +82,7 @@ class MemoryQuotaStore:
         if self._closed:
             self._check_open()
         while True:
-            counts, seen = self._book.counts()
+            counts, seen, _ = self._book.counts()
             taken = admit_plainly(counts, wants, now, ident)
             if taken is not None:
                 if self._book.change(seen, taken[1]):
@@ -105,14 +100,10 @@ class MemoryQuotaStore:
         if self._closed:
             self._check_open()
         while True:
-            counts, seen = self._book.counts()
+            counts, seen, _ = self._book.counts()
             if reservation.settled:
                 return False
-            settled = {} if amounts is None else settle_plainly(counts, reservation, amounts)
-            if settled is None:
-                mine = states_of(counts, [key for key, _ in reservation.wants])
-                settle(mine, reservation, amounts or ())
-                settled = counts_of(mine)
+            settled = {} if amounts is None else _settled(counts, reservation, amounts)
             if self._book.change(seen, settled, reservation):
                 return True
 
@@ -159,7 +150,7 @@ class MemoryQuotaStore:
 
     def pinned(self, keys: Sequence[str]) -> frozenset[str]:
         """Those of `keys` whose amount was set by `set_quota`."""
-        counts, _ = self._look()
+        counts, _, _ = self._look()
         return frozenset(key for key in keys if key in counts and counts[key][0].pinned)
 
     def close(self) -> None:
@@ -179,7 +170,7 @@ class MemoryQuotaStore:
         if self._closed:
             raise QuotaStoreError("the quota store is closed; make a new one")
 
-    def _look(self) -> tuple[Counts, Version[Any]]:
+    def _look(self) -> tuple[Counts, Version[Any], int]:
         if self._closed:
             self._check_open()
         return self._book.counts()
@@ -187,7 +178,7 @@ class MemoryQuotaStore:
     def _change(self, keys: Iterable[str], work: Callable[[States], T]) -> T:
         """What `work` returns for copies of the states of `keys`, which then take the place of these."""
         while True:
-            counts, seen = self._look()
+            counts, seen, _ = self._look()
             mine = states_of(counts, keys)
             result = work(mine)
             if self._book.change(seen, counts_of(mine)):
@@ -199,6 +190,16 @@ class MemoryQuotaStore:
             holds, seen = self._holds.look()
             if self._holds.replace(seen, {key: held for key, held in work(holds).items() if held is not None}):
                 return
+
+
+def _settled(counts: Counts, reservation: Reservation, amounts: Sequence[float]) -> Counts:
+    """What the counts become that `amounts` change."""
+    settled = settle_plainly(counts, reservation, amounts)
+    if settled is None:
+        mine = states_of(counts, reservation.keys)
+        settle(mine, reservation, amounts)
+        settled = counts_of(mine)
+    return settled
 
 
 def _live(holds: Holds, now: float) -> dict[str, tuple[Hold, float] | None]:

@@ -105,3 +105,31 @@ class Seen(list[Headroom]):
             if each.until < until:
                 until = each.until
         self.since, self.until = since, until
+
+
+class Looks:
+    """What was seen of the last sets of buckets, by the identity of their keys. `changes`: see `Seen`."""
+
+    __slots__ = ("_changes", "_seen")
+
+    def __init__(self, changes: Changes) -> None:
+        self._changes = changes
+        self._seen: dict[int, Seen] = {}
+
+    def again(self, keys: Sequence[str], count_of: Callable[[str], Count], number: int, now: float) -> Seen | None:
+        """What was seen of `keys`, brought to the change `number`; None if nothing was, or it does not hold at `now`."""
+        seen = self._seen.get(id(keys))
+        if seen is None or seen.keys is not keys or not seen.since <= now < seen.until:
+            return None
+        self._seen[id(keys)] = seen = seen.renewed(count_of, number, now)
+        return seen
+
+    def keep(self, keys: Sequence[str], number: int, shown: Sequence[Shown]) -> list[Headroom]:
+        """The headrooms that were just `shown` of `keys`, kept unless a key stands twice."""
+        seen = Seen.of(self._changes, number, keys, shown)
+        if seen is None:
+            return [each.headroom for each in shown]
+        if len(self._seen) >= MOST_SEEN:
+            self._seen.clear()
+        self._seen[id(keys)] = seen
+        return seen

@@ -1,10 +1,9 @@
 """One open connection to a quota file, and what was read through it.
 
 Strategy: every use is one transaction; what was read stays known until another connection has written, and what was made of it
-until something of it was written here. A use that was cut off,
-by an interrupt or by a signal handler's own use, is rolled back by whoever comes next, through a new session over the same
-connection: the old one's statements fail then, so that it can change nothing any more. Must never know how counting works, nor
-wait.
+until something of it was written here. A use that was cut off, by an interrupt or by a signal handler's own use, is rolled back
+by whoever comes next, through a new session over the same connection: the old one's statements fail then, so that it can change
+nothing any more. Must never know how counting works, nor wait.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from .quota_file import Companions, QuotaFile
 from .quota_learned import packed
 from .quota_plain import Count
 from .quota_schema import kind_of, read_state
-from .quota_seen import Changes, Seen, note_change
+from .quota_seen import Changes, Looks, note_change
 
 if TYPE_CHECKING:
     import sqlite3
@@ -33,12 +32,12 @@ HoldRows = dict[str, tuple[Hold, float]]
 class Session:
     """A connection in use by one at a time. `busy`: between the beginning of a transaction and its end.
 
-    `number`: of the last change of a state, `changes`: the keys of the last ones. `holds`: those that were read, by the identity
-    of the keys that were asked for, with these keys. `looks`: what was seen of many buckets, likewise.
+    `number`: of the last change of a state. `holds`: those that were read, by the identity of the keys that were asked for, with
+    these keys. `looks`: what was seen of many buckets.
     """
 
     __slots__ = (
-        *("_companions", "_file", "_rows", "_version", "busy", "changes", "cursor", "db", "holds", "looks", "number", "pid"),
+        *("_changes", "_companions", "_file", "_rows", "_version", "busy", "cursor", "db", "holds", "looks", "number", "pid"),
         "states",
     )
 
@@ -53,9 +52,9 @@ class Session:
         self._rows: dict[str, int] = {}
         self._version = 0
         self.holds: dict[int, tuple[object, HoldRows]] = {}
-        self.looks: dict[int, Seen] = {}
         self.number = 0
-        self.changes: Changes = {}
+        self._changes: Changes = {}
+        self.looks = Looks(self._changes)
 
     def run(self, work: Callable[[Session], T], begin: str, looks: bool) -> T:
         """What `work` returns, done in one transaction; it is all in the file, or nothing if this raises and `end` follows.
@@ -153,7 +152,7 @@ class Session:
         return state, state.counter.used
 
     def _note(self, keys: Collection[str]) -> None:
-        note_change(self.changes, self.number + 1, keys)
+        note_change(self._changes, self.number + 1, keys)
         self.number += 1
 
     def _forget(self) -> None:

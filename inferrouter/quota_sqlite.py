@@ -39,7 +39,7 @@ from .quota_counting import (
 from .quota_file import QuotaFile
 from .quota_learned import Learned, Observation
 from .quota_schema import open_database
-from .quota_seen import MOST_SEEN, Seen, worth_keeping
+from .quota_seen import MOST_SEEN, worth_keeping
 from .quota_session import HoldRows, Session
 from .turn import Holder, Turn
 from .validation import check_choice, check_path
@@ -369,21 +369,16 @@ _INHERITED: list[Any] = []
 
 def _look_at_many(session: Session, keys: Sequence[str], now: float) -> tuple[list[Headroom], bool]:
     """What `headrooms_of` says, and it is kept until another connection writes."""
-    seen = session.looks.get(id(keys))
     try:
-        if seen is not None and seen.keys is keys and seen.since <= now < seen.until:
-            session.looks[id(keys)] = seen = seen.renewed(session.count, session.number, now)
+        seen = session.looks.again(keys, session.count, session.number, now)
+        if seen is not None:
             return seen, False
         shown, to_note = shown_with([session.count(key) for key in keys], now)
     except KeyError as exc:
         raise unknown_bucket(exc.args[0]) from None
-    made = None if to_note else Seen.of(session.changes, session.number, keys, shown)
-    if made is None:
-        return [each.headroom for each in shown], to_note
-    if len(session.looks) >= MOST_SEEN:
-        session.looks.clear()
-    session.looks[id(keys)] = made
-    return made, False
+    if to_note:
+        return [each.headroom for each in shown], True
+    return session.looks.keep(keys, session.number, shown), False
 
 
 def _read_holds(session: Session, keys: Sequence[str] | None) -> HoldRows:

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import contextlib
 import random
+import time
 import unittest
 from collections.abc import Callable
 from typing import Any
 
 from tests import part
+from tests.quota_servers import wait_until
 
 errors = part("errors")
 limits = part("limits")
@@ -135,6 +137,17 @@ def a_lost_race(test: unittest.TestCase, far: Any, near: Any, noon: float) -> No
     left = near.headroom(["raced"], noon)[0].remaining
     test.assertTrue(9e5 - len(reserved) <= left <= 9e5, left)
     test.assertIsInstance(near.reserve([("raced", 1)], noon), quota.Reservation)
+
+
+def a_claim_of_one_who_died(test: Any, noon: float) -> None:
+    """Of `test.store`, what somebody claimed and never changed is free again before long; only those who charge it wait."""
+    operation = test.store._claiming(test.store._buckets.looking(["k"], noon), "somebody")
+    test.store._lanes.ask(operation, time.monotonic() + 1)
+    test.assertEqual(test.used(), 0)
+    with test.assertRaises(errors.QuotaStoreError):
+        test.store.reserve([("k", 1)], noon, max_wait=0.02)
+    test.assertIsInstance(test.store.reserve([("k", 2)], noon), quota.Reservation)
+    wait_until(lambda: bool(test.used() == 2), "giving back")
 
 
 def in_order(answer: str) -> str:

@@ -187,13 +187,7 @@ class PostgresVerbs(PostgresCase):
 
     def test_a_claim_of_one_who_died(self) -> None:
         """What somebody claimed and never changed is free again before long; only those who charge it wait."""
-        operation = self.store._claiming(self.store._buckets.looking(["k"], NOON), "somebody")
-        self.store._lanes.ask(operation, time.monotonic() + 1)
-        self.assertEqual(self.used(), 0)
-        with self.assertRaises(errors.QuotaStoreError):
-            self.store.reserve([("k", 1)], NOON, max_wait=0.02)
-        self.assertIsInstance(self.store.reserve([("k", 2)], NOON), quota.Reservation)
-        wait_until(lambda: self.used() == 2, "giving back")
+        quota_differential.a_claim_of_one_who_died(self, NOON)
 
     def test_clocks_a_little_apart_cost_one_round_trip(self) -> None:
         """Callers whose clocks are milliseconds or seconds apart, on either side of slots and days, are counted by the server

@@ -74,9 +74,10 @@ def batch_line(served: Served, custom_id: str, columns: Mapping[str, Any], now: 
             body, request_id = _chat_body(answer, now), quoted(answer.id) if answer.id else "null"
         response = f'{{"status_code": 200, "request_id": {request_id}, "body": {body}}}'
         where, usage = answer.routing, answer.usage
+        cost = encoded(round(where.cost, 9)) if where.cost else where.cost
         routing = (
             f'{{"provider": {quoted(where.provider)}, "account": {quoted(where.account_id)}, "model": {quoted(where.model)}, '
-            f'"free": {"true" if where.free else "false"}, "cost": {encoded(round(where.cost, 9)) if where.cost else where.cost}, '
+            f'"free": {"true" if where.free else "false"}, "cost": {cost}, '
             f'"attempts": {where.attempts}, "tries": {served.tries}, '
             f'"prompt_tokens": {usage.prompt_tokens}, "completion_tokens": {usage.completion_tokens}}}'
         )

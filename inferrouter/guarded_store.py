@@ -40,7 +40,8 @@ CLOSING_TRIES = 10
 class GuardedStore:
     """The methods of a store, made safe. Each raises `QuotaStoreError` or nothing; `InferRouterError` once it is closed.
 
-    `max_wait`: seconds a method may wait for others, where the store can be told so; None: as the store likes.
+    `max_wait`: seconds a method may wait for others, where the store can be told so; None: as the store likes. `keeps_looks`:
+    the store can show what it saw before, where a look costs a round trip.
     """
 
     def __init__(self, store: QuotaStore, on_error: str = "refuse") -> None:
@@ -51,6 +52,7 @@ class GuardedStore:
         self._unsettled: deque[_Settlement] = deque(maxlen=KEPT_SETTLEMENTS)
         self._replaying = Turn()
         self._takes = {name: _parameters(store, name) & OPTIONS for name in METHODS}
+        self.keeps_looks = "max_age" in self._takes["headroom"]
         self._holds_by_keys = "keys" in _parameters(store, "holds")
 
     def define(self, buckets: Sequence[Bucket], now: float, max_wait: float | None = None) -> None:
@@ -68,11 +70,6 @@ class GuardedStore:
                 return self.fallback_or_raise(exc).headroom(keys, now)
         found: list[Headroom] = self._ask("headroom", (keys, now), max_wait, max_age)
         return found
-
-    @property
-    def keeps_looks(self) -> bool:
-        """Whether the store can show what it saw before, where a look costs a round trip."""
-        return "max_age" in self._takes["headroom"]
 
     def limit_of(self, key: str, now: float) -> Limit | None:
         """The limit that the store itself counts under `key`, None if it knows none or cannot say."""

@@ -45,7 +45,7 @@ def find_candidates(
     holds = ledger.holds(now.wall, hold_keys, max_wait, max_age)
     if len(route.deployments) >= MANY and not (needs.request is not None and needs.request.require):
         kept = kept_results(route, needs, headrooms, holds, health, now)
-        if not kept.rejected and not health.outages:
+        if not kept.rejected and not health.outages.out:
             return Found(cast("tuple[Candidate, ...]", tuple(kept.results)), ())
         results = kept.results
     else:
@@ -53,7 +53,7 @@ def find_candidates(
         results = [
             assess(deployment, order, needs, by_key, holds, health, now) for order, deployment in enumerate(route.deployments)
         ]
-    if health.outages:
+    if health.outages.out:
         results = [_unless_out(found, health, now) for found in results]
     candidates = tuple([found for found in results if found.__class__ is Candidate])
     if len(candidates) == len(results):  # as nearly always

@@ -7,8 +7,6 @@ that a dry run is this and no more. Must never call a provider.
 
 from __future__ import annotations
 
-from typing import cast
-
 from .assessment import CallNeeds, Candidate, Instant, assess, outage_places, outage_rejection
 from .errors import Rejection
 from .frozen import NamedTuple, new_tuple
@@ -44,10 +42,9 @@ def find_candidates(
     headrooms = ledger.headroom(route.bucket_keys, now.wall, max_wait, max_age) if route.bucket_keys else []
     holds = ledger.holds(now.wall, hold_keys, max_wait, max_age)
     if len(route.deployments) >= MANY and not (needs.request is not None and needs.request.require):
-        kept = kept_results(route, needs, headrooms, holds, health, now)
-        if not kept.rejected and not health.outages:
-            return Found(cast("tuple[Candidate, ...]", tuple(kept.results)), ())
-        results = kept.results
+        results, rejected = kept_results(route, needs, headrooms, holds, health, now)
+        if not rejected and not health.outages:
+            return new_tuple(Found, (tuple(results), ()))
     else:
         by_key = dict(zip(route.bucket_keys, headrooms, strict=True))
         results = [

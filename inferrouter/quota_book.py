@@ -50,8 +50,8 @@ class Book(Cell[Entry]):
         return self._counts, seen, number
 
     def change(self, seen: Version[Entry], number: int, changed: Counts, settles: Reservation | None = None) -> bool:
-        """Put `changed` in the place of what was `seen`, as the entry after `number`. False, changing nothing, if there is a newer
-        version."""
+        """Put `changed` in the place of what was `seen`, as the entry after `number`. False, changing nothing, if there is a
+        newer version."""
         entry = new_tuple(Entry, (iter(changed.items()), settles, number + 1, changed.keys()))
         if not self.replace(seen, entry):
             return False

@@ -151,8 +151,8 @@ class Deployment:
 class Route:
     """What serves a name: deployments in declared order, and every bucket and hold they look at, each once.
 
-    `users`: which deployments, by place, look at a bucket, a hold or an account of that name. `places`: of each bucket in
-    `bucket_keys`. `memo`: what `candidates` keeps.
+    `users`: which deployments, by place, look at a bucket, a hold or an account of that name; `looking`: at each bucket in
+    `bucket_keys`. `places`: where there each deployment's own buckets stand. `memo`: what `candidates` keeps.
     """
 
     name: str
@@ -160,7 +160,8 @@ class Route:
     bucket_keys: tuple[str, ...]
     hold_keys: tuple[str, ...] = field(repr=False, compare=False)
     users: Mapping[str, tuple[int, ...]] = field(repr=False, compare=False)
-    places: Mapping[str, int] = field(repr=False, compare=False)
+    looking: tuple[tuple[int, ...], ...] = field(repr=False, compare=False)
+    places: tuple[tuple[int, ...], ...] = field(repr=False, compare=False)
     memo: dict[Any, Any] = field(default_factory=dict, repr=False, compare=False)
 
 
@@ -174,7 +175,13 @@ def route_over(name: str, deployments: Iterable[Deployment]) -> Route:
     keys = tuple(dict.fromkeys(key for deployment in chosen for key in deployment.bucket_keys))
     hold_keys = tuple(dict.fromkeys(key for deployment in chosen for key in deployment.hold_keys))
     by_name = {key: tuple(places) for key, places in users.items()}
-    return Route(name, chosen, keys, hold_keys, by_name, dict(zip(keys, range(len(keys)), strict=True)))
+    looking = tuple([by_name[key] for key in keys])
+    place_of = dict(zip(keys, range(len(keys)), strict=True))
+    return Route(name, chosen, keys, hold_keys, by_name, looking, tuple([_places(each, place_of) for each in chosen]))
+
+
+def _places(deployment: Deployment, place_of: Mapping[str, int]) -> tuple[int, ...]:
+    return tuple([place_of[key] for key in deployment.bucket_keys])
 
 
 class RouteTable:

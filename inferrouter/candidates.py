@@ -43,19 +43,19 @@ def find_candidates(
     holds = ledger.holds(now.wall, hold_keys, max_wait, max_age)
     if len(route.deployments) >= MANY and not (needs.request is not None and needs.request.require):
         results, rejected = kept_results(route, needs, headrooms, holds, health, now)
-        if not rejected and not health.outages:
-            return new_tuple(Found, (tuple(results), ()))
     else:
+        results, rejected = [], 0
         by_key = dict(zip(route.bucket_keys, headrooms, strict=True))
-        results = [
-            assess(deployment, order, needs, by_key, holds, health, now) for order, deployment in enumerate(route.deployments)
-        ]
+        for order, deployment in enumerate(route.deployments):
+            found = assess(deployment, order, needs, by_key, holds, health, now)
+            rejected += found.__class__ is Rejection
+            results.append(found)
     if health.outages:
         results = [_unless_out(found, health, now) for found in results]
-    candidates = tuple([found for found in results if found.__class__ is Candidate])
-    if len(candidates) == len(results):  # as nearly always
-        return new_tuple(Found, (candidates, ()))
-    return Found(candidates, tuple([found for found in results if not isinstance(found, Candidate)]))
+    elif not rejected:  # as nearly always
+        return new_tuple(Found, (tuple(results), ()))
+    candidates = tuple([found for found in results if isinstance(found, Candidate)])
+    return Found(candidates, tuple([found for found in results if isinstance(found, Rejection)]))
 
 
 def _unless_out(found: Candidate | Rejection, health: Health, now: Instant) -> Candidate | Rejection:

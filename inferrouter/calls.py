@@ -29,7 +29,12 @@ if TYPE_CHECKING:
 
 
 def chat_operation(
-    request: ChatRequest, needs: CallNeeds, deadline: float | None, max_wait: float, trace: CallTrace | None = None
+    request: ChatRequest,
+    needs: CallNeeds,
+    deadline: float | None,
+    max_wait: float,
+    trace: CallTrace | None = None,
+    cancel: Cancel | None = None,
 ) -> Operation[ChatResponse]:
     """The operation of `Router.chat_completion`. `deadline`: monotonic seconds or None; `max_wait`: seconds."""
 
@@ -45,7 +50,7 @@ def chat_operation(
         attempt.succeed(usage, answer)
         return answer
 
-    return new_tuple(Operation, (request, needs, read, deadline, max_wait, False, trace, None, None))
+    return new_tuple(Operation, (request, needs, read, deadline, max_wait, False, trace, cancel, None))
 
 
 def usage_of(answer: ChatResponse, estimate: Estimate) -> Usage:

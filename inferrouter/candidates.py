@@ -50,7 +50,7 @@ def find_candidates(
             found = assess(deployment, order, needs, by_key, holds, health, now)
             rejected += found.__class__ is Rejection
             results.append(found)
-    if health.outages:
+    if health.outages.out:
         results = [_unless_out(found, health, now) for found in results]
     elif not rejected:  # as nearly always
         return new_tuple(Found, (tuple(results), ()))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from .catalog import preset
 from .errors import ConfigError, ProviderError
@@ -113,11 +113,10 @@ class OpenAICompatProvider:
         return decode_answer(self, body, lambda item, source: read_vectors(item, source, self._server.int8_vectors))
 
     def _read(self, item: Any, source: str) -> ChatResponse:
-        embedded_error, read_answer = _answer_readers()
-        failure = embedded_error(item)
-        if failure is not None:
-            raise self.error(embedded_status(failure, 200), {}, dump_json(failure).encode("utf-8", "replace"), 0.0)
-        return read_answer(item, source, self.name, self._server.audio_in_total)
+        return _answer_reader()(item, source, self.name, self._server.audio_in_total, self._fail)
+
+    def _fail(self, failure: Any) -> NoReturn:
+        raise self.error(embedded_status(failure, 200), {}, dump_json(failure).encode("utf-8", "replace"), 0.0)
 
     def _headers(self, endpoint: Endpoint) -> Headers:
         header = self._server.key_header
@@ -125,10 +124,10 @@ class OpenAICompatProvider:
 
 
 @cache
-def _answer_readers() -> tuple[Callable[[Any], dict[str, Any] | None], Callable[[Any, str, str, bool], ChatResponse]]:
-    from .openai_reply import embedded_error, read_answer  # the first answer loads it
+def _answer_reader() -> Callable[[Any, str, str, bool, Callable[[Any], NoReturn]], ChatResponse]:
+    from .openai_reply import read_answer  # the first answer loads it
 
-    return embedded_error, read_answer
+    return read_answer
 
 
 def _url(base_url: str, path: str) -> str:

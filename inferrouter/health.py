@@ -98,7 +98,7 @@ class Health:
 
     def peek(self, account_id: str, now: float) -> tuple[BreakerState, float, int]:
         """State, seconds until a call may be admitted, and calls in flight; without changing anything."""
-        breaker = self._breakers.get(account_id)
+        breaker = self._breakers.get(account_id) if account_id in self._busy else None
         if breaker is None:
             return _CLOSED, 0.0, 0
         flight = breaker.flights.get(PROCESS.pid)

@@ -388,8 +388,8 @@ MUTANTS = (
         "    if False:",
         ("test_secrets.NoAnswer.test_plain_proxies",),
     ),
-    Mutant("busy accounts are kept", "kept_assessments", "in busy | kept.busy:", "in busy:", ("test_kept_assessments",)),
-    Mutant("holds that end are kept", "kept_assessments", "{*holds, *kept.holds}", "{*holds}", ("test_kept_assessments",)),
+    Mutant("busy accounts are kept", "kept_assessments", "in busy | were_busy:", "in busy:", ("test_kept_assessments",)),
+    Mutant("holds that end are kept", "kept_assessments", "{*holds, *held}", "{*holds}", ("test_kept_assessments",)),
     Mutant(
         "assessments never age",
         "walk",

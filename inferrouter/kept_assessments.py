@@ -61,7 +61,7 @@ def kept_results(
         _, _, _, results, ranges, common, _, rejected = kept
         if not again:
             return results, rejected
-        results, ranges = results.copy(), ranges.copy()
+        results = results.copy()
     outgrown = False
     for at in again:
         deployment = deployments[at]
@@ -71,6 +71,8 @@ def kept_results(
         rejected += (found.__class__ is Rejection) - (before.__class__ is Rejection)
         own = _range(deployment, estimate, total, found, by_key[deployment.allowance_key])
         if own is not bounds:
+            if kept is not None and ranges is kept[4]:
+                ranges = ranges.copy()
             ranges[at] = own
             # One of those that bounded all of them may do so no more.
             outgrown = outgrown or bounds[0] == common[0] > own[0] or bounds[1] == common[1] < own[1]

@@ -52,7 +52,9 @@ def kept_results(
     # Where each model expects another length of an answer, the input alone is what they have in common.
     total = estimate.input_tokens if open_answers else estimate.total
     sizes = deployments[0].answers.version
-    if kept is None or len(kept[0]) != len(headrooms) or (open_answers and kept[6] != sizes):
+    if kept is None or (open_answers and kept[6] != sizes):
+        if len(route.memo) >= KINDS:
+            route.memo.clear()
         again: Iterable[int] = range(len(deployments))
         results: list[Candidate | Rejection] = [_NOT_YET] * len(deployments)
         ranges, common, rejected = [_ANY] * len(deployments), _ANY, len(deployments)
@@ -81,8 +83,6 @@ def kept_results(
             busy |= {found.account_id}  # perhaps only since it was asked who is
     if outgrown:
         common = max([low for low, _ in ranges]), min([high for _, high in ranges])
-    if len(route.memo) >= KINDS:
-        route.memo.clear()
     route.memo[kind] = headrooms, holds, busy, results, ranges, common, sizes, rejected
     return results, rejected
 

@@ -67,12 +67,14 @@ class Seen(list[Headroom]):
 
     __slots__ = ("_before", "_number", "_renewed", "origin", "since", "until")
 
-    def __init__(self, headrooms: Iterable[Headroom], origin: _Origin, number: int, since: float, until: float) -> None:
+    since: float
+    until: float
+
+    def __init__(self, headrooms: Iterable[Headroom], origin: _Origin, number: int) -> None:
         super().__init__(headrooms)
         self.origin = origin
         self._number = self._before = number
         self._renewed: list[int] = []
-        self.since, self.until = since, until
 
     def renewed(self, count_of: Callable[[str], Count], number: int, now: float) -> Seen:
         """The same buckets as of the change `number`: only those are looked at that were changed since."""
@@ -84,14 +86,15 @@ class Seen(list[Headroom]):
             keys = origin.keys
         places = list(map(origin.places.__getitem__, keys))
         shown, _ = shown_with(list(map(count_of, keys)), now)
-        other = Seen(self, origin, number, self.since, self.until)
-        other._before, other._renewed = before, places
+        other = Seen(self, origin, number)
+        since, until = self.since, self.until
         for place, (headroom, begins, ends, _) in zip(places, shown, strict=True):
             other[place] = headroom
-            if begins > other.since:
-                other.since = begins
-            if ends < other.until:
-                other.until = ends
+            if begins > since:
+                since = begins
+            if ends < until:
+                until = ends
+        other._before, other._renewed, other.since, other.until = before, places, since, until
         return other
 
     def changed_since(self, earlier: object) -> list[int] | None:
@@ -127,9 +130,10 @@ class Looks:
         headrooms, origin = [each[0] for each in shown], _Origin(self._changes, keys)
         if len(origin.places) < len(keys):
             return headrooms
-        since = max([begins for _, begins, _, _ in shown])
-        until = min([ends for _, _, ends, _ in shown])
         if len(self._seen) >= MOST_SEEN:
             self._seen.clear()
-        self._seen[id(keys)] = seen = Seen(headrooms, origin, number, since, until)
+        seen = Seen(headrooms, origin, number)
+        seen.since = max([begins for _, begins, _, _ in shown])
+        seen.until = min([ends for _, _, ends, _ in shown])
+        self._seen[id(keys)] = seen
         return seen

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias, TypedDict
 
 from .errors import InvalidRequestError
-from .frozen import EMPTY, field, freeze, frozen_value
+from .frozen import EMPTY, field, freeze, frozen_value, quick
 
 if TYPE_CHECKING:
     from .content import Part
@@ -212,6 +212,7 @@ class Message:
         )
 
 
+_turn = quick(Message, checked=True)
 _LARGEST = 2**63
 
 # What servers put into an assistant turn, so that their answers can be handed back as they are.
@@ -275,10 +276,14 @@ class ChatRequest:
         settle(self, "messages", _messages(self.messages))
         if not isinstance(self.model, str):
             raise InvalidRequestError(message=f"model is a name, not {self.model!r}")
-        _number("temperature", self.temperature, float, 0)
-        _number("max_tokens", self.max_tokens, int, 1)
-        _number("top_p", self.top_p, float, 0)
-        _number("seed", self.seed, int, None)
+        if self.temperature is not None:
+            _number("temperature", self.temperature, float, 0)
+        if self.max_tokens is not None:
+            _number("max_tokens", self.max_tokens, int, 1)
+        if self.top_p is not None:
+            _number("top_p", self.top_p, float, 0)
+        if self.seed is not None:
+            _number("seed", self.seed, int, None)
         if self.reasoning_effort is not None and not isinstance(self.reasoning_effort, str):
             raise InvalidRequestError(message="reasoning_effort is a word such as low, medium or high")
         if self.session is not None and not (isinstance(self.session, str) and self.session):
@@ -335,7 +340,8 @@ class EmbedRequest:
             raise InvalidRequestError(message="inputs is empty: give at least one text")
         if not isinstance(self.model, str):
             raise InvalidRequestError(message=f"model is a name, not {self.model!r}")
-        _number("dimensions", self.dimensions, int, 1)
+        if self.dimensions is not None:
+            _number("dimensions", self.dimensions, int, 1)
         if self.extra is not None:
             object.__setattr__(self, "extra", _extra(self.extra))
 
@@ -374,14 +380,15 @@ def _tool_call(item: Any) -> ToolCall:
 
 def _messages(messages: Any) -> tuple[Message, ...]:
     if isinstance(messages, str):
-        messages = (Message("user", messages),)
-    elif isinstance(messages, (Message, Mapping)):
-        messages = (messages,)
-    if not isinstance(messages, Sequence) or isinstance(messages, (bytes, bytearray)):
-        raise InvalidRequestError(message="messages takes a string, or a list of ir.Message or OpenAI-style dicts")
+        return (_turn("user", messages),)
+    if type(messages) is not list:  # as most are: to ask whether it is a `Mapping` or a `Sequence` takes longer than all else
+        if isinstance(messages, (Message, Mapping)):
+            messages = (messages,)
+        if not isinstance(messages, Sequence) or isinstance(messages, (bytes, bytearray)):
+            raise InvalidRequestError(message="messages takes a string, or a list of ir.Message or OpenAI-style dicts")
     if not messages:
         raise InvalidRequestError(message="messages is empty: give at least one message")
-    return tuple(item if isinstance(item, Message) else _message(item, i) for i, item in enumerate(messages))
+    return tuple([item if isinstance(item, Message) else _message(item, i) for i, item in enumerate(messages)])
 
 
 def _message(item: Any, index: int) -> Message:
@@ -394,8 +401,6 @@ def _message(item: Any, index: int) -> Message:
 
 
 def _number(name: str, value: Any, kind: type, least: int | None) -> None:
-    if value is None:
-        return
     allowed = (int, float) if kind is float else (int,)
     if isinstance(value, bool) or not isinstance(value, allowed):
         raise InvalidRequestError(message=f"{name} is {'a number' if kind is float else 'a whole number'}, not {value!r}")

@@ -212,8 +212,7 @@ class Message:
         )
 
 
-_turn = quick(Message, checked=True)
-_LARGEST = 2**63
+_turn, _LARGEST = quick(Message, checked=True), 2**63
 
 # What servers put into an assistant turn, so that their answers can be handed back as they are.
 _MESSAGE_KEYS = frozenset(
@@ -276,13 +275,10 @@ class ChatRequest:
         settle(self, "messages", _messages(self.messages))
         if not isinstance(self.model, str):
             raise InvalidRequestError(message=f"model is a name, not {self.model!r}")
-        if self.temperature is not None:
+        if self.temperature is not None or self.max_tokens is not None or self.top_p is not None or self.seed is not None:
             _number("temperature", self.temperature, float, 0)
-        if self.max_tokens is not None:
             _number("max_tokens", self.max_tokens, int, 1)
-        if self.top_p is not None:
             _number("top_p", self.top_p, float, 0)
-        if self.seed is not None:
             _number("seed", self.seed, int, None)
         if self.reasoning_effort is not None and not isinstance(self.reasoning_effort, str):
             raise InvalidRequestError(message="reasoning_effort is a word such as low, medium or high")
@@ -340,8 +336,7 @@ class EmbedRequest:
             raise InvalidRequestError(message="inputs is empty: give at least one text")
         if not isinstance(self.model, str):
             raise InvalidRequestError(message=f"model is a name, not {self.model!r}")
-        if self.dimensions is not None:
-            _number("dimensions", self.dimensions, int, 1)
+        _number("dimensions", self.dimensions, int, 1)
         if self.extra is not None:
             object.__setattr__(self, "extra", _extra(self.extra))
 
@@ -360,8 +355,7 @@ def _content(content: Any) -> str | tuple[Part, ...]:
 
 def _signed_dict(call: ToolCall) -> dict[str, Any]:
     """The call's dict with its signature in the place of Google's OpenAI-compatible endpoint."""
-    kept = {"extra_content": {"google": {"thought_signature": call.signature}}} if call.signature else {}
-    return {**call.to_dict(), **kept}
+    return call.to_dict() | ({"extra_content": {"google": {"thought_signature": call.signature}}} if call.signature else {})
 
 
 def _tool_call(item: Any) -> ToolCall:
@@ -382,8 +376,7 @@ def _messages(messages: Any) -> tuple[Message, ...]:
     if isinstance(messages, str):
         return (_turn("user", messages),)
     if type(messages) is not list:  # as most are: to ask whether it is a `Mapping` or a `Sequence` takes longer than all else
-        if isinstance(messages, (Message, Mapping)):
-            messages = (messages,)
+        messages = (messages,) if isinstance(messages, (Message, Mapping)) else messages
         if not isinstance(messages, Sequence) or isinstance(messages, (bytes, bytearray)):
             raise InvalidRequestError(message="messages takes a string, or a list of ir.Message or OpenAI-style dicts")
     if not messages:
@@ -401,6 +394,8 @@ def _message(item: Any, index: int) -> Message:
 
 
 def _number(name: str, value: Any, kind: type, least: int | None) -> None:
+    if value is None:
+        return
     allowed = (int, float) if kind is float else (int,)
     if isinstance(value, bool) or not isinstance(value, allowed):
         raise InvalidRequestError(message=f"{name} is {'a number' if kind is float else 'a whole number'}, not {value!r}")

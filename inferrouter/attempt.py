@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _routing = quick(Routing)
+_SUCCESS = Verdict.SUCCESS  # an enum is slow to give it
 ERROR_BODY_BYTES = 64 * 1024
 
 
@@ -133,11 +134,6 @@ class Operation(NamedTuple, Generic[T]):
         """Whether it asks for vectors."""
         return isinstance(self.request, EmbedRequest)
 
-    @property
-    def session(self) -> str | None:
-        """The conversation that the call belongs to, None for none."""
-        return self.request.session if isinstance(self.request, ChatRequest) else None
-
     def encode(self, candidate: Candidate) -> tuple[WireRequest, tuple[str, ...]]:
         """The request in the format of `candidate`, and which parameters it leaves out. Raises `InvalidRequestError`."""
         bound, request = candidate.deployment.bound, self.request
@@ -209,24 +205,25 @@ class LiveAttempt:
     def begin(self) -> Refusal | Rejection | None:
         """Take the permit and the reservation; else return what the store or the breaker said. Raises `QuotaStoreError`."""
         runtime, operation, candidate = self.runtime, self.operation, self.candidate
-        account = candidate.deployment.bound.account
-        now = runtime.now()
-        if runtime.health.acquire(account.id, now.mono, self._permit) is None:
-            wait = max(runtime.health.peek(account.id, now.mono)[1], 1.0)
+        clock, deployment = runtime.clock, candidate.deployment
+        wall, mono = clock.time(), clock.monotonic()
+        if runtime.health.acquire(candidate.account_id, mono, self._permit) is None:
+            wait = max(runtime.health.peek(candidate.account_id, mono)[1], 1.0)
             place = (candidate.provider, candidate.account_id, candidate.model)
-            return Rejection(*place, "the breaker is open after repeated failures", now.wall + wait, "breaker")
-        self._expected = candidate.deployment.expected(operation.needs.estimate)
+            return Rejection(*place, "the breaker is open after repeated failures", wall + wait, "breaker")
+        self._expected = deployment.expected(operation.needs.estimate)
         self.wants = amounts_needed(candidate, self._expected)
         if self.wants:
-            taken = runtime.ledger.reserve(self.wants, now.wall, operation.store_wait(runtime.clock))
+            max_wait = None if operation.deadline is None else operation.store_wait(clock)
+            taken = runtime.ledger.reserve(self.wants, wall, max_wait)
             if isinstance(taken, Refusal):
                 self.abandon()
                 return taken
             self._reservation = taken
-        self.budget = account.attempt_timeout or runtime.attempt_timeout
+        self.budget = deployment.bound.account.attempt_timeout or runtime.attempt_timeout
         if operation.deadline is not None:
-            self.budget = min(self.budget, operation.time_left(runtime.clock))
-        self._started = runtime.clock.monotonic()
+            self.budget = min(self.budget, operation.time_left(clock))
+        self._started = clock.monotonic()
         return None
 
     def exchange(self, request: WireRequest, new_connection: bool = False) -> Any:
@@ -234,27 +231,24 @@ class LiveAttempt:
         runtime, trace = self.runtime, self.operation.trace
         if trace is not None:
             trace.attempt_begins(self.candidate, self.number, self._expected.total, self.wants)
-        bound = self.candidate.deployment.bound
-        limits: dict[str, Any] = {"timeout_s": self.budget, "allow_http": bound.account.allow_http}
-        if self.operation.cancel is not None and isinstance(bound.wire, Transport):  # a provider's own wire knows of no stop
-            limits["stop"] = self.operation.cancel
-        reply = bound.wire.send(request, new_connection=new_connection, **limits)
+        bound, cancel = self.candidate.deployment.bound, self.operation.cancel
+        allow_http = bound.account.allow_http
+        if cancel is None or not isinstance(bound.wire, Transport):  # a provider's own wire knows of no stop
+            reply = bound.wire.send(request, timeout_s=self.budget, allow_http=allow_http, new_connection=new_connection)
+        else:
+            limits: dict[str, Any] = {"timeout_s": self.budget, "allow_http": allow_http, "new_connection": new_connection}
+            reply = bound.wire.send(request, stop=cancel, **limits)
         if 200 <= reply.status < 300:
-            self._learn(reply)
+            headers = getattr(reply, "headers", None)  # a wire of the caller's own may have none
+            if runtime.learner.hears(headers):
+                seen = runtime.learner.answered(self.candidate, self.wants, headers, self._started, runtime.now())
+                if seen and trace is not None:
+                    trace.learned(self.candidate, seen)
             return self.operation.read(self, reply)
         with reply:
             body = _beginning(reply)
         self.said = reply.headers, body
         raise bound.provider.error(reply.status, reply.headers, body, runtime.clock.time())
-
-    def _learn(self, reply: WireReply) -> None:
-        """What the answer's headers say of the limits."""
-        headers = getattr(reply, "headers", None)  # a wire of the caller's own may have none
-        runtime = self.runtime
-        if isinstance(headers, (dict, Mapping)) and runtime.learner.hears(headers):
-            seen = runtime.learner.answered(self.candidate, self.wants, headers, self._started, runtime.now())
-            if seen and self.operation.trace is not None:
-                self.operation.trace.learned(self.candidate, seen)
 
     @property
     def routing(self) -> Routing:
@@ -264,12 +258,15 @@ class LiveAttempt:
     def routing_for(self, usage: Usage) -> Routing:
         """Where the call went, with what `usage` cost in dollars."""
         found = self.candidate
-        cost = self.cost(usage)
+        cost = 0.0 if found.free else self.cost(usage)
         return _routing(found.provider, found.account_id, found.model, self.number, found.free, cost, self.dropped)
 
     def cost(self, usage: Usage) -> float:
         """Dollars; 0 for a free call."""
-        return 0.0 if self.candidate.free else cost_of(self.candidate.deployment.prices, self._with_media(usage))
+        estimate, prices = self.operation.needs.estimate, self.candidate.deployment.prices
+        if self.candidate.free:
+            return 0.0
+        return cost_of(prices, with_media(usage, estimate, prices) if estimate.media else usage)
 
     def first_chunk(self) -> None:
         """A stream's first content has come."""
@@ -280,7 +277,7 @@ class LiveAttempt:
         if self._expected.open_answers:
             answers = self._expected.open_answers
             self.candidate.deployment.answers.learn(-(-usage.completion_tokens // answers))
-        self._end(Verdict.SUCCESS, self._amounts(usage), usage, None, answer)
+        self._end(_SUCCESS, self._amounts(usage), usage, None, answer)
 
     def fail(self, error: InferRouterError, rule: FailureRule, seen: Usage | None = None) -> None:
         """End with an error: charge what `rule` says, or what was `seen` of the answer where that is more than reserved."""
@@ -310,41 +307,40 @@ class LiveAttempt:
     ) -> None:
         if self._ended or self._pid != PROCESS.pid:
             return
-        runtime, trace = self.runtime, self.operation.trace
-        amounts = self._places_freed(amounts)
-        decided = self._ending.setdefault("how", (runtime.now(), verdict, amounts, usage, error, answer))
-        now, verdict, amounts, usage, error, answer = decided
-        runtime.health.release(self._permit, verdict, now.mono)
+        runtime, trace, clock = self.runtime, self.operation.trace, self.runtime.clock
+        if self.candidate.deployment.holds_places:
+            amounts = self._places_freed(amounts)
+        decided = (clock.time(), clock.monotonic(), verdict, amounts, usage, error, answer)
+        wall, mono, verdict, amounts, usage, error, answer = self._ending.setdefault("how", decided)
+        runtime.health.release(self._permit, verdict, mono)
         if self._reservation is not None:
-            runtime.ledger.settle(self._reservation, amounts, now.wall)
+            runtime.ledger.settle(self._reservation, amounts, wall)
             if amounts is not None and runtime.lines.joined and _gives_back(self.wants, amounts):
                 runtime.lines.freed()
         if usage is not None and trace is not None and self._ending.setdefault("told", told := object()) is told:
-            took, cost, first = now.mono - self._started, self.cost(usage), self._first_chunk_s
+            took, cost, first = mono - self._started, self.cost(usage), self._first_chunk_s
             facts = (self.candidate, self.number, took, usage, cost, error, answer, first)
             trace.attempt_ends(*facts, self.wants, amounts)
         self._ended = True
 
     def _amounts(self, usage: Usage) -> list[float]:
-        prices, usage = self.candidate.deployment.prices, self._with_media(usage)
-        amounts = []
-        for (_, unit), (_, reserved) in zip(self.candidate.charges, self.wants, strict=True):
-            amount = reserved if unit.used is None else unit.used(usage, prices)
+        """What `usage` is in the units of what was reserved."""
+        found, estimate = self.candidate, self.operation.needs.estimate
+        prices = found.deployment.prices
+        if estimate.media:
+            usage = with_media(usage, estimate, prices)
+        amounts: list[float] = []
+        for _, unit in found.deployment.free_charges if found.free else found.deployment.paid_charges:
+            amount = unit.used(usage, prices) if unit.used is not None else self.wants[len(amounts)][1]
             if not 0 <= amount <= MAX_AMOUNT:  # a provider of the user's own may say anything: what is no count stays as reserved
-                amount = MAX_AMOUNT if amount > 0 else reserved
+                amount = MAX_AMOUNT if amount > 0 else self.wants[len(amounts)][1]
             amounts.append(amount)
         return amounts
 
-    def _places_freed(self, amounts: list[float] | None) -> list[float] | None:
+    def _places_freed(self, amounts: list[float] | None) -> list[float]:
         """`amounts` without what was used only while the call was under way."""
-        if not self.candidate.deployment.holds_places:
-            return amounts
         kept = [amount for _, amount in self.wants] if amounts is None else amounts
         return [0.0 if unit.held else amount for (_, unit), amount in zip(self.candidate.charges, kept, strict=True)]
-
-    def _with_media(self, usage: Usage) -> Usage:
-        estimate = self.operation.needs.estimate
-        return with_media(usage, estimate, self.candidate.deployment.prices) if estimate.media else usage
 
 
 def _gives_back(wants: Sequence[tuple[str, float]], amounts: Sequence[float]) -> bool:

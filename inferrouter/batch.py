@@ -27,7 +27,7 @@ from .capacity import FinishTime
 from .costs import estimate_chat
 from .errors import BatchError, ConfigError, InvalidRequestError
 from .frozen import replace
-from .map_serving import JobSettings, Row, Served
+from .map_serving import JobSettings, Row, Served, new_row
 from .map_workers import Workers
 from .mapping import job_settings
 from .records import ChatRequest, Usage
@@ -268,7 +268,7 @@ class Batch:
             request = self._asking.request(columns)
             kept = columns if self._shape != "openai" or self._asking.prompt is not None else _without_request(columns)
             own = bool(request.model) and request.model != self._asking.model
-            return Row(at, (custom_id, kept), request, None, own)
+            return new_row(at, (custom_id, kept), request, None, own)
         except InvalidRequestError as exc:
             place = self._source.place(raw)
             told = exc if place in exc.message else InvalidRequestError(message=f"{place}: {exc.message}")
@@ -302,10 +302,14 @@ class Batch:
         return foretell
 
 
+_OF_REQUESTS = frozenset(("body", "method", "url", "messages", "custom_id", "model"))
+
+
 def _without_request(columns: Mapping[str, Any]) -> Mapping[str, Any]:
     """A row's columns without the request it holds, which the answer need not repeat."""
-    left = ("body", "method", "url", "messages", "custom_id", "model")
-    return {name: value for name, value in columns.items() if name not in left}
+    if _OF_REQUESTS.isdisjoint(columns):
+        return columns
+    return {name: value for name, value in columns.items() if name not in _OF_REQUESTS}
 
 
 def _reporter(progress: Any, total: int, before: int) -> Reporter:

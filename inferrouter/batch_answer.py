@@ -10,12 +10,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from .batch_output import Outcome, encoded, quoted
+from .batch_output import Outcome, encoded, line_of, quoted, request_id_of
 from .batch_schema import schema_fault
 from .errors import MalformedResponseError, ProviderError
 from .map_serving import Served
-from .records import Message
-from .responses import ChatResponse, EmbedResponse
+from .responses import ChatResponse, Choice, EmbedResponse
 
 LONGEST_MESSAGE = 2000
 """Characters of an error's text in the output."""
@@ -43,31 +42,50 @@ def answer_columns(schema: Mapping[str, Any] | None) -> list[str]:
     return list(properties) if isinstance(properties, Mapping) and properties else ["answer"]
 
 
-def outcome_of(
-    served: Served, custom_id: str, columns: Mapping[str, Any], schema: Mapping[str, Any] | None, now: float, whole: bool = True
-) -> Outcome:
-    """What is written of a row. `now`: epoch seconds; `whole`: with the body as OpenAI has it."""
+def outcome_of(served: Served, custom_id: str, columns: Mapping[str, Any], schema: Mapping[str, Any] | None) -> Outcome:
+    """What is written of a row where the answer becomes columns."""
     answer = served.response
     if answer is None:
-        return Outcome(custom_id, "", "", None, _error(served), columns, {})
+        return Outcome(custom_id, None, _error(served), columns, {})
     where, usage = answer.routing, answer.usage
     facts = {
-        "provider": where.provider,
         "account": where.account_id,
         "model": where.model,
-        "free": where.free,
         "cost": round(where.cost, 9),
-        "attempts": where.attempts,
-        "tries": served.tries,
         "prompt_tokens": usage.prompt_tokens,
         "completion_tokens": usage.completion_tokens,
     }
     if isinstance(answer, EmbedResponse):
         vectors: Any = [list(vector) for vector in answer.embeddings]
-        body = _vectors_body(answer) if whole else ""
-        return Outcome(custom_id, "", body, vectors[0] if len(vectors) == 1 else vectors, None, columns, facts)
-    value = answer.json() if schema is not None else answer.text
-    return Outcome(custom_id, answer.id, _chat_body(answer, now) if whole else "", value, None, columns, facts)
+        return Outcome(custom_id, vectors[0] if len(vectors) == 1 else vectors, None, columns, facts)
+    return Outcome(custom_id, answer.text if schema is None else answer.json(), None, columns, facts)
+
+
+def batch_line(served: Served, custom_id: str, columns: Mapping[str, Any], now: float) -> bytes:
+    """The record of a row as OpenAI's batches have it, its line break included. `now`: epoch seconds."""
+    answer = served.response
+    error, response, routing = "null", "null", "{}"
+    if answer is None:
+        error = encoded(_error(served))
+    else:
+        if isinstance(answer, EmbedResponse):
+            body, request_id = _vectors_body(answer), "null"
+        else:
+            body, request_id = _chat_body(answer, now), quoted(answer.id) if answer.id else "null"
+        response = f'{{"status_code": 200, "request_id": {request_id}, "body": {body}}}'
+        where, usage = answer.routing, answer.usage
+        cost = encoded(round(where.cost, 9)) if where.cost else where.cost
+        routing = (
+            f'{{"provider": {quoted(where.provider)}, "account": {quoted(where.account_id)}, "model": {quoted(where.model)}, '
+            f'"free": {"true" if where.free else "false"}, "cost": {cost}, '
+            f'"attempts": {where.attempts}, "tries": {served.tries}, '
+            f'"prompt_tokens": {usage.prompt_tokens}, "completion_tokens": {usage.completion_tokens}}}'
+        )
+    row = f', "row": {_object(columns)}' if columns else ""
+    return line_of(
+        f'{{"custom_id": {quoted(custom_id)}, "error": {error}, "id": "{request_id_of(custom_id)}", '
+        f'"response": {response}, "routing": {routing}{row}}}'
+    )
 
 
 def _error(served: Served) -> dict[str, Any]:
@@ -85,26 +103,30 @@ def _error(served: Served) -> dict[str, Any]:
 
 def _chat_body(answer: ChatResponse, now: float) -> str:
     usage = answer.usage
-    choices = ", ".join(
-        [
-            f'{{"index": {each.index}, "message": {_message(each.message)}, "finish_reason": '
-            f"{'null' if each.finish_reason is None else quoted(each.finish_reason)}}}"
-            for each in answer.choices
-        ]
-    )
     return (
         f'{{"id": {quoted(answer.id)}, "object": "chat.completion", "created": {int(now)}, '
-        f'"model": {quoted(answer.model or answer.routing.model)}, "choices": [{choices}], '
+        f'"model": {quoted(answer.model or answer.routing.model)}, "choices": [{", ".join(map(_choice, answer.choices))}], '
         f'"usage": {{"prompt_tokens": {usage.prompt_tokens}, "completion_tokens": {usage.completion_tokens}, '
         f'"total_tokens": {usage.total_tokens}}}}}'
     )
 
 
-def _message(message: Message) -> str:
-    made = message.to_dict()
-    if len(made) == 2 and isinstance(made["content"], str):  # an answer's most common form
-        return f'{{"refusal": null, "role": {quoted(message.role)}, "content": {quoted(made["content"])}}}'
-    return encoded({"refusal": None, **made})
+def _choice(choice: Choice) -> str:
+    message, reason = choice.message, choice.finish_reason
+    if isinstance(message.content, str) and not message.tool_calls and message.tool_call_id is message.name is None:
+        told = f'{{"refusal": null, "role": {quoted(message.role)}, "content": {quoted(message.content)}}}'
+    else:
+        told = encoded({"refusal": None, **message.to_dict()})
+    reason = "null" if reason is None else quoted(reason)
+    return f'{{"index": {choice.index}, "message": {told}, "finish_reason": {reason}}}'
+
+
+def _object(columns: Mapping[str, Any]) -> str:
+    """As `encoded`, at a quarter of the cost where each value is a text, as in most rows."""
+    try:
+        return f"{{{', '.join([f'{quoted(name)}: {quoted(value)}' for name, value in columns.items()])}}}"
+    except TypeError:
+        return encoded(columns)
 
 
 def _vectors_body(answer: EmbedResponse) -> str:

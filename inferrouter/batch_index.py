@@ -71,16 +71,18 @@ class Index:
         if not self.count(*states):
             return
         seen: dict[int, int] = {}
+        known, twice, name_in = self.states, self._twice, self._source.name
         for at, row in enumerate(self._source.raw()):
-            if at >= len(self.states):  # the file has grown since; the next run takes what was added
+            if at >= len(known):  # the file has grown since; the next run takes what was added
                 return
-            if not self._twice and self.states[at] not in states:
+            wanted = known[at] in states
+            if not (wanted or twice):
                 continue
-            name = self._source.name(row)
+            name = name_in(row)
             times = 1
-            if name.content in self._twice and not name.custom_id:
+            if twice and name.content in twice and not name.custom_id:
                 times = seen[name.content] = seen.get(name.content, 0) + 1
-            if self.states[at] in states:
+            if wanted:
                 yield at, name_of(name, times), row
 
     def originals(self) -> Iterator[tuple[str, list[str]]]:

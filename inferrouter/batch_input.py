@@ -20,7 +20,7 @@ from typing import Any, BinaryIO
 
 from .batch_lines import blocks, content_hashes, named_rows, own_hashes
 from .errors import ConfigError, InvalidRequestError
-from .frozen import NamedTuple
+from .frozen import NamedTuple, new_tuple
 
 MAX_LINE = 64 * 1024 * 1024
 """Bytes; a longer line is a row with an error."""
@@ -145,7 +145,19 @@ class Lines(Source):
 
     def raw(self) -> Iterator[RawRow]:
         """See `Source`."""
-        return (RawRow(*row) for row in self._data())
+        try:
+            with open(self.path, "rb") as file:
+                _begin(self.path, file)
+                for number, line in enumerate(iter(partial(file.readline, MAX_LINE), b""), 1):
+                    if len(line) == MAX_LINE and not line.endswith(b"\n"):
+                        rest = b""
+                        while (rest := file.readline(MAX_LINE)) and not rest.endswith(b"\n"):
+                            pass
+                        yield RawRow(number, line[:1024], f"the line is longer than {MAX_LINE // 2**20} MiB")
+                    elif data := line.strip():
+                        yield new_tuple(RawRow, (number, data, ""))
+        except OSError as exc:
+            raise ConfigError(f"input {str(self.path)!r} cannot be read: {exc.strerror}") from exc
 
     def scan(self) -> tuple[array[int], array[int]]:
         """See `Source`."""
@@ -163,24 +175,9 @@ class Lines(Source):
         except OSError as exc:
             raise ConfigError(f"input {str(self.path)!r} cannot be read: {exc.strerror}") from exc
 
-    def _data(self) -> Iterator[tuple[int, bytes, str]]:
-        try:
-            with open(self.path, "rb") as file:
-                _begin(self.path, file)
-                for number, line in enumerate(iter(partial(file.readline, MAX_LINE), b""), 1):
-                    if len(line) == MAX_LINE and not line.endswith(b"\n"):
-                        rest = b""
-                        while (rest := file.readline(MAX_LINE)) and not rest.endswith(b"\n"):
-                            pass
-                        yield number, line[:1024], f"the line is longer than {MAX_LINE // 2**20} MiB"
-                    elif data := line.strip():
-                        yield number, data, ""
-        except OSError as exc:
-            raise ConfigError(f"input {str(self.path)!r} cannot be read: {exc.strerror}") from exc
-
     def name(self, row: RawRow) -> RowName:
         """See `Source`."""
-        return RowName("", content_hash(row.data))
+        return new_tuple(RowName, ("", content_hash(row.data)))
 
     def values(self, row: RawRow) -> dict[str, Any]:
         """See `Source`."""

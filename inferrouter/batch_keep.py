@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from .batch_answer import outcome_of
+from .batch_answer import batch_line, outcome_of
 from .batch_output import Output
 from .errors import BatchError
 from .map_serving import Served
@@ -35,7 +35,7 @@ class Keeper:
         self._output = output
         self._schema = schema
         self._clock = clock
-        self._whole = output.shape == "openai"
+        self._openai = output.shape == "openai"
         self._most = 0 if fsync else None
         self._max_spend = max_spend
         self._lines: deque[bytes] = deque()
@@ -50,8 +50,11 @@ class Keeper:
     def keep(self, served: Served, spare: int) -> None:
         """Write it, at the latest with as many others as `spare`. Raises `BatchError`, for whatever thread wrote in vain."""
         custom_id, columns = served.row.item
-        outcome = outcome_of(served, custom_id, columns, self._schema, self._clock.time(), self._whole)
-        self._lines.append(self._output.line(outcome))
+        if self._openai:
+            line = batch_line(served, custom_id, columns, self._clock.time())
+        else:
+            line = self._output.line(outcome_of(served, custom_id, columns, self._schema))
+        self._lines.append(line)
         if self._under_way + len(self._lines) > (spare if self._most is None else self._most):
             self.flush()
         if self._max_spend is not None and served.response is not None:

@@ -41,13 +41,10 @@ class Record(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """How a row ended, as every format needs it. `request_id`: the provider's name of the answer, "" if it gave none; `body`: the
-    answer as OpenAI has it, in JSON, "" for an error or where no format wants it; `answer`: its text or, with a schema, its
-    value; `columns`: the input's; `facts`: model, account, tokens, cost."""
+    """How a row ended, for a table. `answer`: its text or, with a schema, its value; `columns`: the input's; `facts`: model,
+    account, tokens, cost."""
 
     custom_id: str
-    request_id: str
-    body: str
     answer: Any
     error: Mapping[str, Any] | None
     columns: Mapping[str, Any]
@@ -85,12 +82,26 @@ class Output:
             raise BatchError(f"output {str(self.path)!r} cannot be opened: {exc.strerror}; name another with --out") from exc
         if self.shape == "csv" and self._end == 0:
             columns = map(self._column, self._columns)
-            self._append(_csv_line(["custom_id", *columns, *self._answers, *ANSWER_COLUMNS]))
+            self.write(_csv_line(["custom_id", *columns, *self._answers, *ANSWER_COLUMNS]))
         return self._end < size
 
-    def write(self, records: bytes) -> None:
-        """Append what `line` gave, once or several times. Raises `BatchError` on a full disk; then nothing of it is there."""
-        self._append(records)
+    def write(self, data: bytes) -> None:
+        """Append whole records, all of them or, with a `BatchError` on a full disk and the like, none."""
+        try:
+            done = 0
+            while done < len(data):
+                done += os.write(self._fd, data[done:])
+            if self._fsync:
+                os.fsync(self._fd)
+            self._end += len(data)
+        except OSError as exc:
+            with contextlib.suppress(OSError):
+                os.ftruncate(self._fd, self._end)
+                os.lseek(self._fd, self._end, os.SEEK_SET)
+            what = "the disk is full" if exc.errno in (errno.ENOSPC, errno.EDQUOT) else str(exc.strerror)
+            raise BatchError(
+                f"output {str(self.path)!r} cannot be written: {what}. What is in it is whole: mend that, then run it again"
+            ) from exc
 
     def check(self) -> None:
         """Raise `BatchError` if the file is gone or another one has its name, so that what is written is lost."""
@@ -110,7 +121,7 @@ class Output:
             data = file.read(record.end - record.start)
         if self.shape == "csv":
             cells = next(csv.reader(io.StringIO(data.decode("utf-8", "surrogateescape"), newline="")))
-            self._append(_csv_line([custom_id, *cells[1:-1], "0"]))
+            self.write(_csv_line([custom_id, *cells[1:-1], "0"]))
             return
         made = json.loads(data)
         if made.get("routing"):
@@ -120,9 +131,9 @@ class Output:
         if isinstance(made.get("row"), dict) and "custom_id" in made["row"]:
             made["row"]["custom_id"] = custom_id
         if "id" in made and self.shape == "openai":
-            made["id"] = _request_id(custom_id)
+            made["id"] = request_id_of(custom_id)
         made["custom_id"] = custom_id
-        self._append(_json_line(made))
+        self.write(_json_line(made))
 
     def close(self) -> None:
         """Close the file. May be called twice."""
@@ -133,7 +144,7 @@ class Output:
             self._fd = -1
 
     def line(self, outcome: Outcome) -> bytes:
-        """The record of `outcome`, its line break included."""
+        """The record of `outcome` in a table, flat JSONL or CSV, its line break included."""
         if self.shape == "csv":
             return _csv_line(
                 [
@@ -144,23 +155,11 @@ class Output:
                     *(as_text(outcome.facts.get(name)) for name in ANSWER_COLUMNS[1:]),
                 ]
             )
-        if self.shape == "flat":
-            made: dict[str, Any] = {"custom_id": outcome.custom_id, "error": outcome.error}
-            made |= {self._column(name): value for name, value in outcome.columns.items() if name != "custom_id"}
-            structured = isinstance(outcome.answer, Mapping) and self._answers != ["answer"]
-            made |= dict(outcome.answer) if structured else {"answer": outcome.answer}
-            made |= {name: value for name, value in outcome.facts.items() if name in ANSWER_COLUMNS}
-            return _json_line(made)
-        response = "null"
-        if outcome.body:
-            request_id = quoted(outcome.request_id) if outcome.request_id else "null"
-            response = f'{{"status_code": 200, "request_id": {request_id}, "body": {outcome.body}}}'
-        rest = {"routing": outcome.facts, "row": outcome.columns} if outcome.columns else {"routing": outcome.facts}
-        error = "null" if outcome.error is None else encoded(outcome.error)
-        return _line_of(
-            f'{{"custom_id": {quoted(outcome.custom_id)}, "error": {error}, '
-            f'"id": "{_request_id(outcome.custom_id)}", "response": {response}, {encoded(rest)[1:]}'
-        )
+        made: dict[str, Any] = {"custom_id": outcome.custom_id, "error": outcome.error}
+        made |= {self._column(name): value for name, value in outcome.columns.items() if name != "custom_id"}
+        structured = isinstance(outcome.answer, Mapping) and self._answers != ["answer"]
+        made |= dict(outcome.answer) if structured else {"answer": outcome.answer}
+        return _json_line(made | dict(outcome.facts))
 
     def _column(self, name: str) -> str:
         """What an input's column is called in the output, where one of the answer's may have its name."""
@@ -171,24 +170,6 @@ class Output:
             return [as_text(outcome.answer)]
         found = outcome.answer if isinstance(outcome.answer, Mapping) else {}
         return [as_text(found.get(name)) for name in self._answers]
-
-    def _append(self, data: bytes) -> None:
-        """Write `data` whole or not at all."""
-        try:
-            done = 0
-            while done < len(data):
-                done += os.write(self._fd, data[done:])
-            if self._fsync:
-                os.fsync(self._fd)
-            self._end += len(data)
-        except OSError as exc:
-            with contextlib.suppress(OSError):
-                os.ftruncate(self._fd, self._end)
-                os.lseek(self._fd, self._end, os.SEEK_SET)
-            what = "the disk is full" if exc.errno in (errno.ENOSPC, errno.EDQUOT) else str(exc.strerror)
-            raise BatchError(
-                f"output {str(self.path)!r} cannot be written: {what}. What is in it is whole: mend that, then run it again"
-            ) from exc
 
     def _whole_end(self, size: int) -> int:
         """Where the last whole record ends."""
@@ -374,7 +355,8 @@ def _foreign(path: Path, number: int) -> str:
     return f"output {str(path)!r}: line {number} is not a result of such a job; name another file with --out"
 
 
-def _request_id(custom_id: str) -> str:
+def request_id_of(custom_id: str) -> str:
+    """What a record of OpenAI's batches has for an `id`: the same for the same row."""
     return f"batch_req_{blake2b(bytes_of(custom_id), digest_size=8).hexdigest()}"
 
 
@@ -384,10 +366,10 @@ quoted: Callable[[str], str] = json.encoder.encode_basestring
 
 
 def _json_line(made: Mapping[str, Any]) -> bytes:
-    return _line_of(encoded(made))
+    return line_of(encoded(made))
 
 
-def _line_of(text: str) -> bytes:
+def line_of(text: str) -> bytes:
     """A record's line of its JSON."""
     try:
         return text.encode() + b"\n"

@@ -87,12 +87,15 @@ class Asking:
             body = _own_request(values)
             if body is not None:
                 return self._from_body(body)
-        text = self.prompt.filled(values) if self.prompt is not None else _plain_text(values)
-        parts: list[Any] = [text] if text else []
-        parts += [part for name in self.media if (part := self._media(values, name)) is not None]
-        if not parts:
+            text = _plain_text(values)
+        else:
+            text = self.prompt.filled(values)
+        content: Any = text
+        media = [part for name in self.media if (part := self._media(values, name)) is not None] if self.media else ()
+        if media:
+            content = [text, *media] if text else media
+        elif not text:
             raise InvalidRequestError(message="the row is empty")
-        content: Any = text if parts == [text] else parts
         messages = [Message("user", content)]
         if self.system is not None:
             messages.insert(0, Message("system", self.system.filled(values)))
@@ -173,13 +176,13 @@ _UNUSED = frozenset(("stream", "stream_options"))
 
 def _own_request(values: Mapping[str, Any]) -> Mapping[str, Any] | None:
     """The OpenAI body that a row is or holds, None if it is a row of columns."""
-    body = values.get("body")
-    if isinstance(body, Mapping):
+    body, messages = values.get("body"), values.get("messages")
+    if body is not None and isinstance(body, Mapping):
         url = values.get("url") or "/v1/chat/completions"
         if not str(url).endswith(("/chat/completions", "/embeddings")):
             raise InvalidRequestError(message=f"the row's url {str(url)[:80]!r} is neither chat/completions nor embeddings")
         return body
-    if isinstance(values.get("messages"), Sequence) and not isinstance(values["messages"], str):
+    if messages is not None and isinstance(messages, Sequence) and not isinstance(messages, str):
         return {key: value for key, value in values.items() if key not in ("custom_id", "id", "metadata")}
     return None
 

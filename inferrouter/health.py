@@ -72,12 +72,14 @@ _NEXT: dict[tuple[BreakerState, Verdict], BreakerState | None] = {
 class Permit:
     """One call's leave to use an account; admitted by `Health.acquire`, given back by `Health.release`."""
 
-    __slots__ = ("__weakref__", "_counted", "_ended", "_epoch", "_pid", "account_id")
+    __slots__ = ("__weakref__", "_counted", "_ended", "_epoch", "_flight", "_pid", "_place", "account_id")
 
     def __init__(self, account_id: str) -> None:
         self.account_id = account_id
         self._pid = PROCESS.pid
         self._epoch = 0
+        self._flight: set[ref[Permit]] | None = None
+        self._place: ref[Permit] | None = None
         self._counted = False
         self._ended = False
 
@@ -97,13 +99,17 @@ class Health:
 
     def peek(self, account_id: str, now: float) -> tuple[BreakerState, float, int]:
         """State, seconds until a call may be admitted, and calls in flight; without changing anything."""
-        breaker = self._breakers.get(account_id)
+        breaker = self._breakers.get(account_id) if account_id in self._busy else None
         if breaker is None:
-            return BreakerState.CLOSED, 0.0, 0
+            return _CLOSED, 0.0, 0
+        flight = breaker.flights.get(PROCESS.pid)
+        in_flight = 0 if flight is None else len(flight)
+        if breaker.calm:
+            return _CLOSED, 0.0, in_flight
         circuit, _ = breaker.circuit.look()
-        if circuit.state is BreakerState.CLOSED:
-            return BreakerState.CLOSED, 0.0, len(breaker.in_flight())
-        return circuit.state_at(now), circuit.wait(now), len(breaker.in_flight())
+        if circuit.state is _CLOSED:
+            return _CLOSED, 0.0, in_flight
+        return circuit.state_at(now), circuit.wait(now), in_flight
 
     def busy(self) -> frozenset[str]:
         """The accounts that have calls under way or a breaker that is not closed."""
@@ -115,30 +121,37 @@ class Health:
         `permit`: the one to admit. Whoever makes it beforehand can give it back even if this method is cut off.
         """
         breaker = self._breakers.get(account_id) or self._breakers.setdefault(account_id, _Breaker(self.config))
-        permit = permit or Permit(account_id)
-        if not breaker.admit(permit, now):
+        if permit is None:
+            permit = Permit(account_id)
+        flight = breaker.flights.get(PROCESS.pid)
+        if flight is None:  # the first call of this process
+            flight = breaker.flights.setdefault(PROCESS.pid, set())
+        permit._flight = flight  # from here on there may be something to give back
+        if not breaker.calm and not breaker.admit(permit, now):
             return None
-        flight = breaker.in_flight()
-        flight.add(ref(permit, flight.discard))
+        permit._place = ref(permit, flight.discard)
+        flight.add(permit._place)
         self._busy.add(account_id)  # after it is in flight, see `release`
         return permit
 
     def release(self, admitted: Permit, verdict: Verdict, now: float) -> None:
         """End an admitted call; a second end does nothing, unless the first was cut off: then it is carried out again."""
-        breaker = self._breakers.get(admitted.account_id)
-        if breaker is None or not admitted._alive:
+        flight = admitted._flight
+        if flight is None or admitted._ended or admitted._pid != PROCESS.pid:
             return
-        closed = breaker.settle(admitted, verdict, now)
-        flight = breaker.in_flight()
-        flight.discard(ref(admitted))
+        breaker = self._breakers[admitted.account_id]
+        closed = (verdict is not _FAILURE and breaker.calm) or breaker.settle(admitted, verdict, now)
+        if admitted._place is not None:
+            flight.discard(admitted._place)
         admitted._ended = True
         if not flight and closed:
             self._busy.discard(admitted.account_id)
-            if flight or not breaker.closed:  # another call was admitted in between
+            if flight or not (breaker.calm or breaker.closed):  # another call was admitted in between
                 self._busy.add(admitted.account_id)
 
 
 _NOBODY: frozenset[str] = frozenset()
+_CLOSED, _FAILURE = BreakerState.CLOSED, Verdict.FAILURE  # which nearly every call looks at, and an enum is slow to give
 
 
 class _Circuit(NamedTuple):
@@ -171,28 +184,28 @@ class _Circuit(NamedTuple):
 
 
 class _Breaker:
-    __slots__ = ("_flights", "circuit", "config")
+    """`calm`: no failure was counted yet, so that `circuit` is as it was made; False from before that changes, for good.
+
+    `flights`: the permits under way, by process. Those of the parent, before a fork, are none of its child's.
+    """
+
+    __slots__ = ("calm", "circuit", "config", "flights")
 
     def __init__(self, config: HealthConfig) -> None:
         self.config = config
+        self.calm = True
         self.circuit = Cell(_Circuit())
-        self._flights: dict[int, set[ref[Permit]]] = {}
+        self.flights: dict[int, set[ref[Permit]]] = {}
 
     @property
     def closed(self) -> bool:
-        return self.circuit.look()[0].state is BreakerState.CLOSED
-
-    def in_flight(self) -> set[ref[Permit]]:
-        """The permits under way in this process. Those of the parent, before a fork, are none of it."""
-        pid = PROCESS.pid
-        found = self._flights.get(pid)
-        return self._flights.setdefault(pid, set()) if found is None else found
+        return self.circuit.look()[0].state is _CLOSED
 
     def admit(self, permit: Permit, now: float) -> bool:
         while True:
             circuit, seen = self.circuit.look()
             permit._epoch = circuit.epoch
-            if circuit.state is BreakerState.CLOSED:
+            if circuit.state is _CLOSED:
                 return True
             if circuit.wait(now) > 0:
                 return False
@@ -204,23 +217,25 @@ class _Breaker:
 
     def settle(self, admitted: Permit, verdict: Verdict, now: float) -> bool:
         """Count how a call ended; whether calls are let through now."""
+        if verdict is _FAILURE:
+            self.calm = False
         while True:
             circuit, seen = self.circuit.look()
             last = circuit.counted() if circuit.counted is not None else None
             if last is not None:
                 last._counted = True
             if admitted._counted:
-                return circuit.state is BreakerState.CLOSED
-            if verdict is not Verdict.FAILURE and circuit.state is BreakerState.CLOSED:
-                return True  # nearly every call ends here
+                return circuit.state is _CLOSED
+            if verdict is not _FAILURE and circuit.state is _CLOSED:
+                return True
             after = self._after(circuit, admitted, verdict, now)
             if after is circuit or self.circuit.replace(seen, after._replace(counted=ref(admitted))):
-                return after.state is BreakerState.CLOSED
+                return after.state is _CLOSED
 
     def _after(self, circuit: _Circuit, admitted: Permit, verdict: Verdict, now: float) -> _Circuit:
         if admitted._epoch != circuit.epoch or circuit.state is BreakerState.OPEN:  # nobody is admitted while it is open
             return circuit
-        if circuit.state is BreakerState.CLOSED:
+        if circuit.state is _CLOSED:
             circuit = circuit._replace(failures=(*circuit.failures, now)[-self.config.failure_threshold :])
             recent = sum(now - moment <= self.config.failure_window for moment in circuit.failures)
             if recent < self.config.failure_threshold:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 from .assessment import Candidate, Instant
 from .errors import InferRouterError, ProviderError, QuotaExceededError
@@ -76,9 +76,12 @@ class Learner:
             return []
         return self._noted(seen, now.wall)
 
-    def hears(self, headers: Mapping[str, str]) -> bool:
+    def hears(self, headers: Any) -> TypeGuard[Mapping[str, str]]:
         """Whether an answer with these headers may teach anything: from most there is nothing to learn."""
-        return bool(self._ceilings) or tells_of_limits(headers)
+        if not (isinstance(headers, dict) or isinstance(headers, Mapping)):  # noqa: SIM101  the first is quick
+            return False
+        names = " ".join(headers)
+        return RATE_LIMIT in names or COHERES in names or bool(self._ceilings)
 
     def refused(
         self,
@@ -226,12 +229,6 @@ class Learner:
         if not seen:
             return []
         return [each for each, changed in zip(seen, self._ledger.observe(seen, now), strict=True) if changed]
-
-
-def tells_of_limits(headers: Mapping[str, str]) -> bool:
-    """Whether there may be anything in `headers` that speaks of limits."""
-    names = " ".join(headers)
-    return RATE_LIMIT in names or COHERES in names
 
 
 def _is_shared(found: Candidate, bucket: Bucket) -> bool:

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from .errors import InferRouterError, InvalidRequestError
-from .frozen import field, frozen_value, replace
+from .frozen import field, frozen_value, quick, replace
 from .map_errors import Judgement, Meaning, backoff, heard_busy, judge, waited_for
 from .map_pacing import Pacer, Turn
 from .meter import Clock, SystemClock
@@ -95,6 +95,11 @@ class Served:
     tries: int = 1
 
 
+# What each row makes.
+new_row = quick(Row)
+_answered = quick(Served)
+
+
 class RowServer:
     """Serves rows, each by the thread that calls `serve`. `lock` is the job's."""
 
@@ -132,7 +137,7 @@ class RowServer:
             answer, error = self._asked(row, request, self._patience if lined_up else 0.0)
             if error is None:
                 self._note_success()
-                return Served(row, answer, tries=failures + 1)
+                return _answered(row, answer, None, failures + 1)
             meaning, at = self._judged(row, error)
             if meaning is Meaning.ROW:
                 return Served(row, error=error, tries=failures + 1)
@@ -238,6 +243,6 @@ def row_of(index: int, item: Any, model: str) -> Row:
     """`item` as a row; what cannot be a request is a row with its error."""
     try:
         own = bool(getattr(item, "model", "")) and item.model != model
-        return Row(index, item, request_of(item, model), None, own)
+        return new_row(index, item, request_of(item, model), None, own)
     except InvalidRequestError as exc:
         return Row(index, item, None, exc)

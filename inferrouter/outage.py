@@ -29,77 +29,72 @@ def places_of(server: str, account_id: str, model: str) -> tuple[str, str, str]:
 
 
 class Outages:
-    """Which servers are out. A server is named by a key, mostly of its provider and address; a model there: see `places_of`."""
+    """Which servers are out. A server is named by a key, mostly of its provider and address; a model there: see `places_of`.
+
+    `out`: what is out, or on probation, and until when: while it is empty nobody need ask. `suspects`: what failed since it
+    answered last, with the accounts and moments: while it is empty no answer need be told. Both are to be looked at alone.
+    """
 
     def __init__(self) -> None:
-        self._failed: dict[str, dict[str, float]] = {}
-        self._until: dict[str, float] = {}
+        self.out: dict[str, float] = {}
+        self.suspects: dict[str, dict[str, float]] = {}
         self._probes: dict[tuple[str, float], object] = {}
         self._overloads: dict[str, tuple[int, float]] = {}
 
-    def __bool__(self) -> bool:
-        """Whether any server is out, or on probation: without that nobody need ask."""
-        return bool(self._until)
-
-    @property
-    def suspects(self) -> bool:
-        """Whether any server failed since it answered last: without that no answer need be told."""
-        return bool(self._failed)
-
     def failed(self, server: str, account_id: str, now: float) -> float | None:
         """An account failed as if the server were out. Seconds of rest if that makes, or prolongs, an outage; else None."""
-        failures = self._failed.setdefault(server, {})
+        failures = self.suspects.setdefault(server, {})
         failures[account_id] = now
         recent = [moment for moment in list(failures.values()) if now - moment <= WITHIN_S]
-        if len(recent) < ACCOUNTS and server not in self._until:
+        if len(recent) < ACCOUNTS and server not in self.out:
             return None
-        self._until[server] = now + REST_S
+        self.out[server] = now + REST_S
         return REST_S
 
     def overloaded(self, places: tuple[str, str, str], account_id: str, now: float, asked: float | None = None) -> float:
         """The model at `places` was too busy for an account. Seconds it rests there: `asked`, or longer each time in a row."""
         own, anywhere, _ = places
         self.failed(anywhere, account_id, now)
-        self._failed.setdefault(own, {})[account_id] = now
+        self.suspects.setdefault(own, {})[account_id] = now
         times, until = self._overloads.get(own, (0, -math.inf))
         if now >= until:  # else it was under way with the one that was told first
             least, most = OVERLOAD_S
             times = 0 if now - until > FORGET_S else times
             until = now + (asked or min(least * 2.0 ** min(times, 20), most))
             self._overloads[own] = times + 1, until
-        self._until[own] = until
+        self.out[own] = until
         return until - now
 
     def answered(self, *servers: str) -> bool:
         """Each of `servers` answered: it is not out. Whether one was."""
         for server in servers:
-            self._failed.pop(server, None)
+            self.suspects.pop(server, None)
             self._overloads.pop(server, None)
-        return [self._until.pop(server, None) for server in servers] != [None] * len(servers)
+        return [self.out.pop(server, None) for server in servers] != [None] * len(servers)
 
     def wait(self, server: str, now: float) -> float:
         """Seconds until a call may be let through, 0: now."""
-        return max(self._until.get(server, now) - now, 0.0)
+        return max(self.out.get(server, now) - now, 0.0)
 
     def not_asked(self, places: tuple[str, str, str], now: float) -> None:
         """The call that was let through at `places` was not made after all: another one may be the probe."""
         for place in places:
-            if place in self._until:
+            if place in self.out:
                 self._probes.pop((place, now), None)  # where the clock has not moved since
-                self._until[place] = now
+                self.out[place] = now
 
     def rests(self, places: tuple[str, str, str], now: float) -> float:
         """Seconds until a call may be let through at `places`, 0: now."""
-        until = self._until
+        until = self.out
         return max(max([until.get(place, now) for place in places]) - now, 0.0)
 
     def places(self) -> list[str]:
         """All that is out, or on probation."""
-        return list(self._until)
+        return list(self.out)
 
     def enter(self, server: str, now: float) -> bool:
         """Whether a call may go there: always while it is not out, never while it rests, then one of them as the probe."""
-        until = self._until.get(server)
+        until = self.out.get(server)
         if until is None:
             return True
         if now < until:
@@ -107,8 +102,8 @@ class Outages:
         probe = object()
         if self._probes.setdefault((server, until), probe) is not probe:
             return False
-        if self._until.get(server) == until:  # or the outage is over by now
-            self._until[server] = now + REST_S
+        if self.out.get(server) == until:  # or the outage is over by now
+            self.out[server] = now + REST_S
         for passed in [place for place in list(self._probes) if place[0] == server and place[1] < until]:
             self._probes.pop(passed, None)  # not this one: others may still be about to claim it
         return True

@@ -45,6 +45,9 @@ class Seen(list[Headroom]):
 
     __slots__ = ("_before", "_changes", "_number", "_origin", "_places", "_renewed", "keys", "since", "until")
 
+    since: float
+    until: float
+
     def __init__(self, changes: Changes, number: int, keys: Sequence[str], headrooms: Iterable[Headroom]) -> None:
         super().__init__(headrooms)
         self.keys = keys
@@ -57,26 +60,34 @@ class Seen(list[Headroom]):
     @classmethod
     def of(cls, changes: Changes, number: int, keys: Sequence[str], shown: Sequence[Shown]) -> Seen | None:
         """What was just shown of `keys`; None if one stands twice."""
-        seen = cls(changes, number, keys, [each.headroom for each in shown])
+        seen = cls(changes, number, keys, [each[0] for each in shown])
         if len(seen._places) < len(keys):
             return None
-        seen._lasts(shown, -math.inf, math.inf)
+        seen.since = max([since for _, since, _, _ in shown], default=-math.inf)
+        seen.until = min([until for _, _, until, _ in shown], default=math.inf)
         return seen
 
     def renewed(self, count_of: Callable[[str], Count], number: int, now: float) -> Seen:
         """The same buckets as of the change `number`: only those are looked at that were changed since."""
         if number <= self._number:
             return self
-        changed, keys = self._places_changed(self._number, number), self.keys
-        places = range(len(keys)) if changed is None else changed
-        shown, _ = shown_with([count_of(keys[place]) for place in places], now)
+        known = self._places
+        changed = self._changed(self._number, number)
+        keys = self.keys if changed is None else known.keys() & changed
+        places = list(map(known.__getitem__, keys))
+        shown, _ = shown_with(list(map(count_of, keys)), now)
         other = Seen.__new__(Seen)
         other.extend(self)
-        for place, each in zip(places, shown, strict=True):
-            other[place] = each.headroom
-        other.keys, other._changes, other._origin, other._places = keys, self._changes, self._origin, self._places
-        other._before, other._number, other._renewed = self._number, number, list(places)
-        other._lasts(shown, self.since, self.until)
+        since, until = self.since, self.until
+        for place, (headroom, begins, ends, _) in zip(places, shown, strict=True):
+            other[place] = headroom
+            if begins > since:
+                since = begins
+            if ends < until:
+                until = ends
+        other.keys, other._changes, other._origin, other._places = self.keys, self._changes, self._origin, known
+        other._before, other._number, other._renewed = self._number, number, places
+        other.since, other.until = since, until
         return other
 
     def changed_since(self, earlier: object) -> list[int] | None:
@@ -85,26 +96,18 @@ class Seen(list[Headroom]):
             return None
         if earlier._number == self._before:  # as nearly always: the call before had looked at that one
             return self._renewed
-        return self._places_changed(earlier._number, self._number)
+        changed = self._changed(earlier._number, self._number)
+        return None if changed is None else [self._places[key] for key in self._places.keys() & changed]
 
-    def _places_changed(self, first: int, last: int) -> list[int] | None:
-        """The places that changes after `first`, up to `last`, changed; None where that is not known any more."""
+    def _changed(self, first: int, last: int) -> set[str] | None:
+        """The keys that changes after `first`, up to `last`, changed; None where that is not known any more."""
         keys: set[str] = set()
         try:
             for number in range(first + 1, last + 1):
                 keys.update(self._changes[number])
         except KeyError:
             return None
-        return [place for place in map(self._places.get, keys) if place is not None]
-
-    def _lasts(self, shown: Iterable[Shown], since: float, until: float) -> None:
-        """From and until when all that was `shown` holds, within these bounds."""
-        for each in shown:
-            if each.since > since:
-                since = each.since
-            if each.until < until:
-                until = each.until
-        self.since, self.until = since, until
+        return keys
 
 
 class Looks:
@@ -128,7 +131,7 @@ class Looks:
         """The headrooms that were just `shown` of `keys`, kept unless a key stands twice."""
         seen = Seen.of(self._changes, number, keys, shown)
         if seen is None:
-            return [each.headroom for each in shown]
+            return [each[0] for each in shown]
         if len(self._seen) >= MOST_SEEN:
             self._seen.clear()
         self._seen[id(keys)] = seen

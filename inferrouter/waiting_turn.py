@@ -14,7 +14,7 @@ from .errors import Rejection
 
 
 class WaitingTurn:
-    """How long one call still waits, and where it stands. `place`: None for a call that may not wait."""
+    """How long one call that may wait still does, and where it stands."""
 
     __slots__ = ("_operation", "_runtime", "_waited", "place")
 
@@ -22,8 +22,7 @@ class WaitingTurn:
         self._operation = operation
         self._runtime = runtime
         self._waited = 0.0
-        waits = operation.max_wait > 0
-        self.place = runtime.lines.place(line, _kind(operation), operation.needs.estimate.total) if waits else None
+        self.place = runtime.lines.place(line, _kind(operation), operation.needs.estimate.total)
 
     @property
     def left(self) -> float:
@@ -33,7 +32,7 @@ class WaitingTurn:
     def wait_for_turn(self) -> None:
         """Wait for those before, in line for the same, unless they will be there for longer than it may wait."""
         place, lines, clock = self.place, self._runtime.lines, self._runtime.clock
-        while place is not None:
+        while True:
             leader = lines.leader(place)
             left = min(self.left, self._operation.time_left(clock))
             if leader is None or left <= 0 or (not self._waited and leader.due - clock.monotonic() > left):
@@ -44,16 +43,14 @@ class WaitingTurn:
 
     def sleep(self, seconds: float, reason: Rejection) -> None:
         """Sleep in line for what `reason` names, or until there is something to look for before."""
-        if self.place is not None:
-            self._runtime.lines.join(self.place, self._runtime.clock.monotonic() + seconds)
+        self._runtime.lines.join(self.place, self._runtime.clock.monotonic() + seconds)
         self._sleep(seconds, reason, behind=False)
 
     def end(self) -> None:
         """The call has ended, or gives up: leave the line."""
-        if self.place is not None:
-            self._runtime.lines.leave(self.place)
-            if self._operation.waits is not None:
-                self._operation.waits.append(self._waited)
+        self._runtime.lines.leave(self.place)
+        if self._operation.waits is not None:
+            self._operation.waits.append(self._waited)
 
     def _sleep(self, seconds: float, reason: Rejection, behind: bool) -> None:
         clock, trace, place = self._runtime.clock, self._operation.trace, self.place
@@ -61,7 +58,7 @@ class WaitingTurn:
         if trace is not None:
             trace.waits(seconds, clock.time() + seconds, reason)
         self._runtime.waiting.sleep(seconds, clock, self._operation.cancel, place, behind)
-        early = behind or (place is not None and place.rung)
+        early = behind or place.rung
         self._waited += max(clock.monotonic() - began, 0.0) if early else seconds
         if trace is not None:
             trace.waited_s = self._waited

@@ -9,12 +9,12 @@ refused while free capacity is left. Must never know a wire format, nor sleep un
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Generic, TypeVar
 
-from .assessment import Candidate, limit_rejection, outage_places, outage_rejection
+from .assessment import Candidate, Instant, limit_rejection, outage_places, outage_rejection
 from .attempt import LiveAttempt, Operation, Runtime
-from .candidates import Found
+from .candidates import Found, find_candidates
 from .costs import Estimate
 from .errors import (
     AllCandidatesFailedError,
@@ -31,6 +31,7 @@ from .errors import (
     QuotaExceededError,
     RateLimitedError,
     Rejection,
+    router_closed,
 )
 from .failure_table import (
     Failure,
@@ -43,7 +44,7 @@ from .failure_table import (
     overload_wait,
     reason_of,
 )
-from .first_look import look_for
+from .frozen import FrozenDict
 from .health import Verdict
 from .ordering import left_out, ordered
 from .quota import Refusal
@@ -78,29 +79,32 @@ def walk(route: Route, operation: Operation[T], runtime: Runtime) -> T:
     if runtime.unsettled_streams:
         runtime.settle_dropped_streams()
     attempts: list[Attempt] = []
-    turn = WaitingTurn(route.name, operation, runtime)
+    turn = WaitingTurn(route.name, operation, runtime) if operation.max_wait > 0 else None
     try:
         while True:
-            runtime.waiting.check_open()
-            if turn.place is not None:
+            if runtime.waiting.closed:
+                raise router_closed()
+            if turn is not None:
                 turn.wait_for_turn()
-            round_ = _Round(route, operation, runtime, attempts, turn.place)
+            round_ = _Round(route, operation, runtime, attempts, None if turn is None else turn.place)
             answer = round_.run()
             if answer is not None:
                 return answer
-            pause = round_.pause(turn.left)
-            if pause is None:
+            left = 0.0 if turn is None else turn.left
+            pause = round_.pause(left)
+            if turn is None or pause is None:
                 answer = round_.run_again()
                 if answer is not None:
                     return answer
-                raise round_.failure(turn.left)
+                raise round_.failure(left)
             turn.sleep(*pause)
     except BaseException as exc:
         if operation.trace is not None:
             operation.trace.ends(exc)
         raise
     finally:
-        turn.end()
+        if turn is not None:
+            turn.end()
 
 
 def _fits_smaller(refusal: Refusal, estimate: Estimate) -> bool:
@@ -109,7 +113,19 @@ def _fits_smaller(refusal: Refusal, estimate: Estimate) -> bool:
 
 
 class _Round(Generic[T]):
-    """One pass over the candidates. Failures of earlier rounds are in `attempts` already."""
+    """One pass over the candidates. Failures of earlier rounds are in `attempts` already.
+
+    What went wrong in it are values that are replaced whole, so that a round in which nothing does makes none.
+    """
+
+    queue: list[Candidate]
+    rejections: tuple[Rejection, ...] = ()
+    only_limits = True
+    _held_until: Mapping[str, float] = FrozenDict()
+    _resting: tuple[Rejection, ...] = ()
+    _unwanted: frozenset[tuple[str, str]] = frozenset()
+    _refusals: tuple[tuple[str, str], ...] = ()
+    _turned_down: Mapping[tuple[str, str], Refusal] = FrozenDict()
 
     def __init__(
         self, route: Route, operation: Operation[T], runtime: Runtime, attempts: list[Attempt], place: Place | None = None
@@ -119,32 +135,23 @@ class _Round(Generic[T]):
         self.operation = operation
         self.runtime = runtime
         self.attempts = attempts
-        self.queue: list[Candidate] = []
-        self.rejections: list[Rejection] = []
-        self.only_limits = True
-        self._held_until: dict[str, float] = {}
-        self._resting: list[Rejection] = []
-        self._unwanted: set[tuple[str, str]] = set()
-        self._refusals: list[tuple[str, str]] = []
-        self._turned_down: dict[tuple[str, str], Refusal] = {}
-        self._before = len(attempts)
         self._endless = operation.deadline is None
-        self._begun = self._as_of = self._moment()
+        self._now = runtime.now()
+        self._begun = self._as_of = len(attempts), 0, self._now.mono
 
     def run(self) -> T | None:
         """What `read` returned, or None when no candidate is left."""
-        runtime = self.runtime
-        found = self._look(self.route, first=True)
-        self.queue = ordered(runtime.policy, found.candidates, self.operation.session)
-        self.rejections += found.rejections
+        found = self._look(self.route, self._now, first=True)
+        self.rejections = found.rejections
+        self.queue = ordered(self.runtime.policy, found.candidates, self.operation.needs.request)
         if len(self.queue) != len(found.candidates):
             unwanted = left_out(found.candidates, self.queue)
-            self._unwanted = {(each.account_id, each.model) for each in unwanted}
-            self.rejections += unwanted
+            self._unwanted = frozenset([(each.account_id, each.model) for each in unwanted])
+            self.rejections += (*unwanted,)
         if self.operation.cancel is not None and self.operation.cancel.on_line is not None:
             self.operation.cancel.on_line(self.queue, self.rejections)
         answer = self._serve()
-        if answer is None and self._moment()[0] > self._before:
+        if answer is None and len(self.attempts) > self._begun[0]:
             return self.run_again()
         return answer
 
@@ -159,7 +166,7 @@ class _Round(Generic[T]):
     def _serve(self) -> T | None:
         while self.queue and (self._endless or self._time_left() > 0):
             first = self.queue.pop(0)
-            old = self._changed(self._begun, refusals=not first.free)
+            old = self._changed(self._begun, not first.free)
             candidate = self._in_turn(first) if old else first
             answer = self._try(candidate) if candidate is not None else None
             if answer is not None:
@@ -195,22 +202,22 @@ class _Round(Generic[T]):
 
     def _try(self, candidate: Candidate, new_connection: bool = False) -> T | None:
         """The answer of one candidate, or None; then its failure or its rejection is on record."""
-        if self._hung_up():
+        if self.operation.cancel is not None and self.operation.cancel.cut:
             raise CallCancelledError
         outages = self.runtime.health.outages
-        if outages and self._is_out(candidate):
+        if outages.out and self._is_out(candidate):
             return None
         request, dropped = self.operation.encode(candidate)
         attempt = LiveAttempt(self.runtime, self.operation, candidate, len(self.attempts) + 1, dropped)
         try:
             refused = attempt.begin()
-            if refused is not None and outages:
+            if refused is not None and outages.out:
                 outages.not_asked(outage_places(candidate), self.runtime.clock.monotonic())
             if isinstance(refused, Refusal):
                 self._refused(candidate, refused)
                 return None
             if refused is not None:
-                self.rejections.append(refused)
+                self.rejections += (refused,)
                 return None
             if not candidate.free and candidate.deployment.spends:
                 self._say_void_cap(candidate, attempt.wants)
@@ -240,14 +247,10 @@ class _Round(Generic[T]):
             failure = failure_of(exc, candidate, *self._auth_next(candidate))
             if failure is None:
                 raise
-            if self._hung_up() and failure.error.status is None:
+            if self.operation.cancel is not None and self.operation.cancel.cut and failure.error.status is None:
                 attempt.abandon(charged=failure.rule.charge != "nothing")
                 raise CallCancelledError from None
             return None, failure
-
-    def _hung_up(self) -> bool:
-        """Whether the caller gave the call up, wherever it is."""
-        return self.operation.cancel is not None and self.operation.cancel.cut
 
     def _record(self, attempt: LiveAttempt, failure: Failure) -> None:
         """Settle a failed attempt, hold what must be held, and raise the error if nobody else may be tried."""
@@ -266,11 +269,11 @@ class _Round(Generic[T]):
             runtime.ledger.hold(key, until, reason, runtime.clock.time())
             if self.operation.trace is not None:
                 self.operation.trace.hold_begins(bound.shown_key(key), candidate, until, reason)
-            self._held_until[key] = until
+            self._held_until = {**self._held_until, key: until}
             self._say_once(error, candidate, key)
             if error.retryable:
                 place = (candidate.provider, candidate.account_id, candidate.model)
-                self._resting.append(Rejection(*place, f"held: {reason}", until, "held"))
+                self._resting += (Rejection(*place, f"held: {reason}", until, "held"),)
         if rule.fatal:
             raise error
         if not isinstance(error, HELD) and not is_overload(error):
@@ -282,7 +285,7 @@ class _Round(Generic[T]):
         outages, now, places = self.runtime.health.outages, self.runtime.now(), outage_places(candidate)
         if not outages.rests(places, now.mono) and all(outages.enter(place, now.mono) for place in places):
             return False
-        self.rejections.append(outage_rejection(candidate, outages, now, least=1.0))
+        self.rejections += (outage_rejection(candidate, outages, now, least=1.0),)
         return True
 
     def _note_outage(self, error: ProviderError, candidate: Candidate) -> float:
@@ -326,8 +329,8 @@ class _Round(Generic[T]):
         deployment = candidate.deployment
         assessed_by = (deployment.allowance,) if candidate.free and deployment.allowance else deployment.spends
         place = (candidate.account_id, candidate.model)
-        self._refusals.append(place)
-        self._turned_down[place] = refusal
+        self._refusals += (place,)
+        self._turned_down = {**self._turned_down, place: refusal}
         if self._forestalled(candidate):
             again = candidate.free and self._may_pay(candidate)
         else:
@@ -342,7 +345,7 @@ class _Round(Generic[T]):
                 deployment.token_ceiling = refusal.limit.amount  # a limit that was learned to be smaller than configured
                 self._put_back(candidate)
             else:
-                self.rejections.append(limit_rejection(candidate, refusal, estimate, self.runtime.clock.time()))
+                self.rejections += (limit_rejection(candidate, refusal, estimate, self.runtime.clock.time()),)
 
     def _in_turn(self, candidate: Candidate) -> Candidate | None:
         """`candidate` as it is now, after failures that took time; or None: it must not serve, or goes behind what is free."""
@@ -360,20 +363,21 @@ class _Round(Generic[T]):
         """Whether others may serve by now, when all that were found have failed or were refused: then they are in the queue."""
         if not self._changed(self._as_of) or self._all_as_before():
             return False
-        tried = {(each.account_id, each.model) for each in self.attempts[self._before :]}
+        tried = {(each.account_id, each.model) for each in self.attempts[self._begun[0] :]}
         self._put_back(*self._found_besides(tried))
         return bool(self.queue)
 
     def _found_besides(self, others: set[tuple[str, str]]) -> list[Candidate]:
         """What may serve by now, and is not in the queue, nor one of `others`, left out by the policy, or refused as before."""
-        self._as_of = self._moment()
+        now = self.runtime.now()
+        self._as_of = len(self.attempts), len(self._refusals), now.mono
         known = others | self._unwanted | {(each.account_id, each.model) for each in self.queue}
-        found = [each for each in self._look(self.route).candidates if (each.account_id, each.model) not in known]
+        found = [each for each in self._look(self.route, now).candidates if (each.account_id, each.model) not in known]
         return [each for each in found if self._may_fit(each)]
 
     def _all_as_before(self) -> bool:
         """Whether nothing but refusals came since, and all of them still stand."""
-        return not self._changed(self._as_of, refusals=False) and not self._fit_now(list(self._turned_down.values()))
+        return not self._changed(self._as_of, False) and not self._fit_now(list(self._turned_down.values()))
 
     def _may_fit(self, candidate: Candidate) -> bool:
         place = (candidate.account_id, candidate.model)
@@ -389,18 +393,16 @@ class _Round(Generic[T]):
         found = {each.key: each for each in runtime.ledger.headroom(keys, runtime.clock.time(), wait)} if keys else {}
         return any(found[each.key].used + each.needed <= found[each.key].limit.ceiling for each in refusals)
 
-    def _moment(self) -> tuple[int, int, float]:
-        return len(self.attempts), len(self._refusals), self.runtime.clock.monotonic()
-
     def _changed(self, since: tuple[int, int, float], refusals: bool = True) -> bool:
         """Whether anything failed, waited or, if `refusals` count, was refused since that moment, so that what was seen then may
         not be so any more."""
-        failed, refused, seconds = self._moment()
-        return failed != since[0] or seconds - since[2] > STALE_S or (refusals and refused != since[1])
+        failed, refused, seconds = since
+        waited = self.runtime.clock.monotonic() - seconds > STALE_S
+        return waited or len(self.attempts) != failed or (refusals and len(self._refusals) != refused)
 
     def _assessed_again(self, candidate: Candidate) -> Candidate | None:
         """`candidate` under the facts of this moment, or None: then its rejection is on record."""
-        found = self._look(route_over(self.route.name, (candidate.deployment,)))
+        found = self._look(route_over(self.route.name, (candidate.deployment,)), self.runtime.now())
         self.rejections += found.rejections
         if not found.candidates:
             return None
@@ -414,13 +416,21 @@ class _Round(Generic[T]):
     def _may_pay(self, candidate: Candidate) -> bool:
         return candidate.deployment.bound.account.paid_enabled and self.operation.needs.allow_paid
 
-    def _look(self, route: Route, first: bool = False) -> Found:
-        runtime, wait = self.runtime, self.operation.store_wait(self.runtime.clock)
-        return look_for(route, self.operation.needs, runtime.ledger, runtime.health, runtime.now(), wait, first)
+    def _look(self, route: Route, now: Instant, first: bool = False) -> Found:
+        """See `find_candidates`. The first look of a call takes what a store on a server showed last, whatever its age, if that
+        leaves somebody who may serve for free or turns nobody down: to ask the server would cost a round trip, while the
+        reservation asks it anyway, and brings a new look along. A choice that is out of date costs one refused attempt."""
+        needs, ledger, health = self.operation.needs, self.runtime.ledger, self.runtime.health
+        wait = None if self._endless else self.operation.store_wait(self.runtime.clock)
+        if first and ledger.keeps_looks:
+            found = find_candidates(route, needs, ledger, health, now, wait, math.inf)
+            if not found.rejections or any(each.free for each in found.candidates):
+                return found
+        return find_candidates(route, needs, ledger, health, now, wait)
 
     def _put_back(self, *candidates: Candidate) -> None:
         declared = sorted((*self.queue, *candidates), key=lambda each: each.order)  # as every policy expects them
-        self.queue = ordered(self.runtime.policy, declared, self.operation.session)
+        self.queue = ordered(self.runtime.policy, declared, self.operation.needs.request)
 
     def _soonest(self) -> Rejection | None:
         """The first that may serve again of those that were left out, or were tried and now rest; None if no waiting helps."""

@@ -203,7 +203,8 @@ MUTANTS = (
         "        stack = self._idle.get(destination)",
         ("test_transport.Pool",),
     ),
-    Mutant("breakers on the wall clock", "attempt", "verdict, now.mono)", "verdict, now.wall)", ("test_walk_table.Breakers",)),
+    Mutant("a breaker stays calm", "health", "self.calm = False", "pass", ("test_health",)),
+    Mutant("breakers on the wall clock", "attempt", "verdict, mono)", "verdict, wall)", ("test_walk_table.Breakers",)),
     Mutant(
         "half-open admits all",
         "health",
@@ -346,8 +347,8 @@ MUTANTS = (
     Mutant(
         "settled before it is done",
         "attempt",
-        "        runtime, trace = self.runtime, self.operation.trace\n        amounts =",
-        "        self._ended = True\n        runtime, trace = self.runtime, self.operation.trace\n        amounts =",
+        "        runtime, trace, clock = self.runtime, self.operation.trace, self.runtime.clock\n",
+        "        runtime, trace, clock = self.runtime, self.operation.trace, self.runtime.clock\n        self._ended = True\n",
         ("test_interrupts",),
     ),
     Mutant("a cut transaction stays", "quota_session", 'self.cursor.execute("ROLLBACK")', "pass", ("test_interrupts",)),
@@ -394,6 +395,7 @@ MUTANTS = (
         "        self.closed = True\n        for bell in ():\n            _ring(bell)\n        for _",
         ("test_waiting",),
     ),
+    Mutant("names are lost", "openai_request", " or message.name is not None:", ":", ("test_provider_openai",)),
     Mutant("negative counts", "wire_json", "if value > 0 else 0", "", ("test_hostile_bodies",)),
     Mutant(
         "keys through plain proxies",
@@ -402,8 +404,8 @@ MUTANTS = (
         "    if False:",
         ("test_secrets.NoAnswer.test_plain_proxies",),
     ),
-    Mutant("busy accounts are kept", "kept_assessments", "in busy | kept.busy:", "in busy:", ("test_kept_assessments",)),
-    Mutant("holds that end are kept", "kept_assessments", "{*holds, *kept.holds}", "{*holds}", ("test_kept_assessments",)),
+    Mutant("busy accounts are kept", "kept_assessments", "in busy | were_busy:", "in busy:", ("test_kept_assessments",)),
+    Mutant("holds that end are kept", "kept_assessments", "{*holds, *held}", "{*holds}", ("test_kept_assessments",)),
     Mutant(
         "assessments never age",
         "walk",
@@ -524,7 +526,7 @@ MUTANTS = (
     ),
     Mutant("a limit that is spent too is forgotten", "assessment", "return last.resets_at, f", "return back, f", WAITS),
     Mutant("a hold hides a full limit", "soonest", "first.code not in RESTS or", "True or", WAITS),
-    Mutant("a probe that was not made counts", "walk", "if refused is not None and outages:", "if False:", ("test_outage",)),
+    Mutant("a probe that was not made counts", "walk", "if refused is not None and outages.out:", "if False:", ("test_outage",)),
     Mutant("every batch waits anew", "calls", "max(max_wait - sum(waits), 0.0)", "max_wait", WAITS),
     Mutant("a key in the place of a name", "validation", "return MASK if", "return text if", ("test_secrets.Configurations",)),
     Mutant("true is a number", "shapes", "and not isinstance(data, bool)", "", ("test_chat",)),

@@ -25,9 +25,9 @@ class Steps(unittest.TestCase):
         for _ in range(5):
             self.assertIsNone(self.outages.failed("s", "a", 0.0))
         self.assertIsNone(self.outages.failed("s", "b", outage.WITHIN_S + 1))
-        self.assertFalse(self.outages)
+        self.assertFalse(self.outages.out)
         self.assertEqual(self.outages.failed("s", "a", outage.WITHIN_S + 2), REST)
-        self.assertTrue(self.outages)
+        self.assertTrue(self.outages.out)
         self.assertEqual(self.outages.wait("s", outage.WITHIN_S + 3), REST - 1)
         self.assertEqual(self.outages.wait("other", 0.0), 0.0)
         self.assertTrue(self.outages.enter("other", 0.0))
@@ -52,7 +52,7 @@ class Steps(unittest.TestCase):
         self.assertTrue(self.outages.enter("s", 3 * REST + 2))
         self.assertTrue(self.outages.answered("s"))
         self.assertEqual([self.outages.enter("s", 3 * REST + 2) for _ in range(3)], [True] * 3)
-        self.assertFalse(self.outages)
+        self.assertFalse(self.outages.out)
 
     def test_threads(self) -> None:
         """Of threads that see the end of a rest at one moment exactly one is the probe."""
@@ -70,7 +70,7 @@ class Steps(unittest.TestCase):
 
         self.outages.failed("s", "a", 0.0)
         self.outages.failed("s", "b", 0.0)
-        self.outages._until = Meeting(self.outages._until)
+        self.outages.out = Meeting(self.outages.out)
         entered: list[bool] = []
         with threads(4, lambda number: entered.append(self.outages.enter("s", REST))):
             pass
@@ -133,7 +133,7 @@ class Down(RouterCase):
         self.assertEqual(self.asked(), ["z"])
         self.clock.advance(1)
         self.assertEqual(router.chat_completion(HELLO).routing.provider, "sim")
-        self.assertFalse(router._runtime.health.outages)
+        self.assertFalse(router._runtime.health.outages.out)
 
     def test_other_failures_are_no_outage(self) -> None:
         """A 500 is an account's failure, and a 429 an answer: every account is tried."""
@@ -225,7 +225,7 @@ class Overloaded(unittest.TestCase):
         self.assertEqual(rests, [5, 10, 20, 40, 80, 160, 300, 300, 300])
         self.says["big"] = "at last"
         self.assertEqual(router.chat_completion(HELLO).text, "at last")
-        self.assertFalse(router._runtime.health.outages)
+        self.assertFalse(router._runtime.health.outages.out)
         self.assertFalse(router._runtime.health.outages.suspects)
         self.says["big"] = OVERLOADED
         for pause in (FIRST, outage.FORGET_S + 11):

@@ -267,6 +267,7 @@ class Values(unittest.TestCase):
                 make(**wrong)
         with self.assertRaisesRegex(TypeError, "Message checks what it is made of"):
             frozen.quick(ir.Message)
+        self.assertEqual(frozen.quick(ir.Message, checked=True)("assistant", "x"), ir.Message("assistant", "x"))
 
     def test_named_tuples(self) -> None:
         """What is made of `frozen.NamedTuple` is what `typing.NamedTuple` makes: fields, defaults, methods, repr, pickles."""

@@ -143,9 +143,10 @@ def outage_rejection(found: Candidate, outages: Outages, now: Instant, least: fl
 
 def amounts_needed(candidate: Candidate, estimate: Estimate) -> tuple[tuple[str, float], ...]:
     """What the candidate's call must reserve: each bucket with its amount."""
-    prices = candidate.deployment.prices
+    deployment = candidate.deployment
+    prices = deployment.prices
     wants = []
-    for key, unit in candidate.charges:
+    for key, unit in deployment.free_charges if candidate.free else deployment.paid_charges:
         needed = unit.needed
         amount = needed(estimate, prices)
         wants.append((key, amount if amount <= MAX_AMOUNT else MAX_AMOUNT))

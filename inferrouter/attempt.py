@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _routing = quick(Routing)
+_SUCCESS = Verdict.SUCCESS  # an enum is slow to give it
 ERROR_BODY_BYTES = 64 * 1024
 
 
@@ -132,11 +133,6 @@ class Operation(NamedTuple, Generic[T]):
     def embeds(self) -> bool:
         """Whether it asks for vectors."""
         return isinstance(self.request, EmbedRequest)
-
-    @property
-    def session(self) -> str | None:
-        """The conversation that the call belongs to, None for none."""
-        return self.request.session if isinstance(self.request, ChatRequest) else None
 
     def encode(self, candidate: Candidate) -> tuple[WireRequest, tuple[str, ...]]:
         """The request in the format of `candidate`, and which parameters it leaves out. Raises `InvalidRequestError`."""
@@ -281,7 +277,7 @@ class LiveAttempt:
         if self._expected.open_answers:
             answers = self._expected.open_answers
             self.candidate.deployment.answers.learn(-(-usage.completion_tokens // answers))
-        self._end(Verdict.SUCCESS, self._amounts(usage), usage, None, answer)
+        self._end(_SUCCESS, self._amounts(usage), usage, None, answer)
 
     def fail(self, error: InferRouterError, rule: FailureRule, seen: Usage | None = None) -> None:
         """End with an error: charge what `rule` says, or what was `seen` of the answer where that is more than reserved."""
@@ -333,12 +329,11 @@ class LiveAttempt:
         prices = found.deployment.prices
         if estimate.media:
             usage = with_media(usage, estimate, prices)
-        amounts = []
-        charges = found.deployment.free_charges if found.free else found.deployment.paid_charges
-        for (_, unit), (_, reserved) in zip(charges, self.wants, strict=True):
-            amount = reserved if unit.used is None else unit.used(usage, prices)
+        amounts: list[float] = []
+        for _, unit in found.deployment.free_charges if found.free else found.deployment.paid_charges:
+            amount = unit.used(usage, prices) if unit.used is not None else self.wants[len(amounts)][1]
             if not 0 <= amount <= MAX_AMOUNT:  # a provider of the user's own may say anything: what is no count stays as reserved
-                amount = MAX_AMOUNT if amount > 0 else reserved
+                amount = MAX_AMOUNT if amount > 0 else self.wants[len(amounts)][1]
             amounts.append(amount)
         return amounts
 

@@ -37,20 +37,23 @@ def chat_operation(
     cancel: Cancel | None = None,
 ) -> Operation[ChatResponse]:
     """The operation of `Router.chat_completion`. `deadline`: monotonic seconds or None; `max_wait`: seconds."""
+    return new_tuple(Operation, (request, needs, _read_chat, deadline, max_wait, False, trace, cancel, None))
 
-    def read(attempt: LiveAttempt, reply: WireReply) -> ChatResponse:
-        try:
-            body = reply.read()
-        finally:
-            reply.close()
-        found = attempt.candidate
-        answer = found.deployment.bound.provider.decode(body, found.model)
-        usage = usage_of(answer, needs.estimate)
-        answer = answer.routed(attempt.routing_for(usage), usage, getattr(request.response_format, "shape", None))
-        attempt.succeed(usage, answer)
-        return answer
 
-    return new_tuple(Operation, (request, needs, read, deadline, max_wait, False, trace, cancel, None))
+def _read_chat(attempt: LiveAttempt, reply: WireReply) -> ChatResponse:
+    try:
+        body = reply.read()
+    finally:
+        reply.close()
+    operation, found = attempt.operation, attempt.candidate
+    answer = found.deployment.bound.provider.decode(body, found.model)
+    usage = answer.usage
+    if not usage.total_tokens:
+        usage = usage_of(answer, operation.needs.estimate)
+    form = operation.request.response_format  # type: ignore[union-attr]  # a chat's
+    answer = answer.routed(attempt.routing_for(usage), usage, None if form is None else getattr(form, "shape", None))
+    attempt.succeed(usage, answer)
+    return answer
 
 
 def usage_of(answer: ChatResponse, estimate: Estimate) -> Usage:

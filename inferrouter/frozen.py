@@ -176,7 +176,8 @@ def quick(cls: type[C], checked: bool = False) -> type[C]:
     if hasattr(made, "__post_init__") and not checked:
         raise TypeError(f"{cls.__name__} checks what it is made of: call it itself")
     fields = [each for each in made.__value_fields__ if each.init]
-    names: dict[str, Any] = {"_twin": type("_Twin", (), {"__slots__": made.__slots__}), "_class": cls}
+    own = {name: getattr(object, name) for name in ("__init__", "__setattr__", "__delattr__")}
+    names: dict[str, Any] = {"_twin": type("_Twin", (cls,), own | {"__slots__": ()}), "_class": cls}
     names |= {f"_default_{each.name}": each.default for each in fields if each.default is not _MISSING}
     parameters = [each.name + ("" if each.default is _MISSING else f"=_default_{each.name}") for each in fields]
     lines = "".join(f"    made.{each.name} = {each.name}\n" for each in fields)

@@ -250,7 +250,7 @@ class Router(RouterMakers):
         runtime.settle_dropped_streams()
         now = runtime.now()
         found = find_candidates(route, needs, runtime.ledger, runtime.health, now)
-        queue = ordered(runtime.policy, found.candidates, request.session)
+        queue = ordered(runtime.policy, found.candidates, request)
         able, full = fitting(queue, needs, runtime.ledger, now.wall)
         return Explanation(route.name, tuple(able), (*found.rejections, *full, *left_out(found.candidates, queue)))
 

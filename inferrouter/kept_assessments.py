@@ -19,6 +19,7 @@ from .costs import UNITS, Estimate
 from .errors import Rejection
 from .health import Health
 from .quota import Headroom, Hold
+from .quota_seen import Seen
 from .routes import Deployment, Route
 
 KINDS = 32
@@ -98,7 +99,10 @@ def _changed(
     """The places of those whose facts are others than when `kept` was made."""
     before, held, were_busy, _, ranges, (lowest, highest), _, _ = kept
     changed: set[int] = set()
-    changed.update(*map(route.looking.__getitem__, _changed_places(before, headrooms)))
+    places: Iterable[int] | None = headrooms.places_since(before) if headrooms.__class__ is Seen else None
+    if places is None:
+        places = compress(count(), map(is_not, before, headrooms))
+    changed.update(*map(route.looking.__getitem__, places))
     if busy or were_busy:
         for account_id in busy | were_busy:
             changed.update(route.users.get(account_id, ()))
@@ -109,13 +113,6 @@ def _changed(
     if not lowest <= total <= highest:
         changed.update([at for at, (low, high) in enumerate(ranges) if not low <= total <= high])
     return changed
-
-
-def _changed_places(before: Sequence[Headroom], headrooms: Sequence[Headroom]) -> Iterable[int]:
-    """Where the headroom may be another object than before. Stores may know that, see `quota_seen.Seen`."""
-    tell = getattr(headrooms, "changed_since", None)
-    places: list[int] | None = tell(before) if tell is not None else None
-    return compress(count(), map(is_not, before, headrooms)) if places is None else places
 
 
 def _range(deployment: Deployment, estimate: Estimate, total: int, found: Candidate | Rejection, allowance: Headroom) -> Range:

@@ -20,10 +20,11 @@ MANY = 8
 
 
 class Found(NamedTuple):
-    """Candidates in declared order, and a rejection for each other deployment."""
+    """Candidates in declared order, and a rejection for each other deployment. `all_free`: each is a free candidate, for sure."""
 
     candidates: tuple[Candidate, ...]
     rejections: tuple[Rejection, ...]
+    all_free: bool = False
 
 
 def find_candidates(
@@ -42,19 +43,19 @@ def find_candidates(
     headrooms = ledger.headroom(route.bucket_keys, now.wall, max_wait, max_age) if route.bucket_keys else []
     holds = ledger.holds(now.wall, hold_keys, max_wait, max_age)
     if len(route.deployments) >= MANY and not (needs.request is not None and needs.request.require):
-        results, rejected = kept_results(route, needs, headrooms, holds, health, now)
+        results, all_free = kept_results(route, needs, headrooms, holds, health, now)
+        if all_free and not health.outages.out:
+            return new_tuple(Found, (tuple(results), (), True))
     else:
-        results, rejected = [], 0
+        results = []
         by_key = dict(zip(route.bucket_keys, headrooms, strict=True))
         for order, deployment in enumerate(route.deployments):
-            found = assess(deployment, order, needs, by_key, holds, health, now)
-            rejected += found.__class__ is Rejection
-            results.append(found)
+            results.append(assess(deployment, order, needs, by_key, holds, health, now))
     if health.outages.out:
         results = [_unless_out(found, health, now) for found in results]
-    elif not rejected:  # as nearly always
-        return new_tuple(Found, (tuple(results), ()))
     candidates = tuple([found for found in results if isinstance(found, Candidate)])
+    if len(candidates) == len(results):
+        return new_tuple(Found, (candidates, (), False))
     return Found(candidates, tuple([found for found in results if isinstance(found, Rejection)]))
 
 

@@ -29,9 +29,9 @@ Range = tuple[float, float]
 """From and up to which total of estimated tokens a result holds; empty where it is assessed each time."""
 
 
-Kept = tuple[Sequence[Headroom], Mapping[str, Hold], frozenset[str], "list[Candidate | Rejection]", list[Range], Range, int, int]
+Kept = tuple[Sequence[Headroom], Mapping[str, Hold], frozenset[str], "list[Candidate | Rejection]", list[Range], Range, int, bool]
 """What one look at a route found: the facts, which are headrooms, holds, and the accounts that it was not idle at; the results, a
-range of each, and what all of these have in common; the version of the answers' sizes; and how many results are rejections."""
+range of each, and what all have in common; the version of the answers' sizes; and whether all are candidates for free."""
 
 
 def kept_results(
@@ -41,9 +41,9 @@ def kept_results(
     holds: Mapping[str, Hold],
     health: Health,
     now: Instant,
-) -> tuple[list[Candidate | Rejection], int]:
+) -> tuple[list[Candidate | Rejection], bool]:
     """The result of each deployment, taken over from the last look at `route` for calls of this kind where nothing changed; and
-    how many of them are rejections."""
+    whether all of them are candidates that would serve for free."""
     deployments = route.deployments
     estimate, request = needs.estimate, needs.request
     open_answers = estimate.open_answers
@@ -58,21 +58,22 @@ def kept_results(
             route.memo.clear()
         again: Iterable[int] = range(len(deployments))
         results: list[Candidate | Rejection] = [_NOT_YET] * len(deployments)
-        ranges, common, rejected = [_ANY] * len(deployments), _ANY, len(deployments)
+        ranges, common, all_free = [_ANY] * len(deployments), _ANY, False
     else:
         again = _changed(route, kept, headrooms, holds, busy, total)
-        _, _, _, results, ranges, common, _, rejected = kept
+        _, _, _, results, ranges, common, _, all_free = kept
         if not again:
-            return results, rejected
+            return results, all_free
         results = results.copy()
-    outgrown = False
+    outgrown = other = False
     for at in again:
         deployment = deployments[at]
         by_key = dict(zip(deployment.bucket_keys, map(headrooms.__getitem__, route.places[at]), strict=True))
-        before, bounds = results[at], ranges[at]
+        bounds = ranges[at]
         found = results[at] = assess(deployment, at, needs, by_key, holds, health, now)
-        rejected += (found.__class__ is Rejection) - (before.__class__ is Rejection)
-        own = _range(deployment, estimate, total, found, by_key[deployment.allowance_key])
+        free = isinstance(found, Candidate) and found.free
+        other = other or free is not all_free
+        own = _range(deployment, estimate, total, found, free, by_key[deployment.allowance_key])
         if own is not bounds:
             if kept is not None and ranges is kept[4]:
                 ranges = ranges.copy()
@@ -84,8 +85,10 @@ def kept_results(
             busy |= {found.account_id}  # perhaps only since it was asked who is
     if outgrown:
         common = max([low for low, _ in ranges]), min([high for _, high in ranges])
-    route.memo[kind] = headrooms, holds, busy, results, ranges, common, sizes, rejected
-    return results, rejected
+    if other:
+        all_free = all(isinstance(found, Candidate) and found.free for found in results)
+    route.memo[kind] = headrooms, holds, busy, results, ranges, common, sizes, all_free
+    return results, all_free
 
 
 def _changed(
@@ -115,10 +118,11 @@ def _changed(
     return changed
 
 
-def _range(deployment: Deployment, estimate: Estimate, total: int, found: Candidate | Rejection, allowance: Headroom) -> Range:
+def _range(
+    deployment: Deployment, estimate: Estimate, total: int, found: Candidate | Rejection, free: bool, allowance: Headroom
+) -> Range:
     """From and up to which `total` of estimated tokens `found` would be the same. Where that is not plain, it is for `total`
     alone, or for none: then it is assessed each time."""
-    free = isinstance(found, Candidate) and found.free
     if not free:
         if isinstance(found, Rejection) and found.code not in ("paid_not_allowed", "spend_cap"):
             return _ANY

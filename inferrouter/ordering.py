@@ -10,18 +10,23 @@ from collections.abc import Sequence
 
 from .assessment import Candidate
 from .errors import ConfigError, Rejection
-from .policy import OWN_POLICIES, Policy, sticky
+from .policy import OWN_POLICIES, FreeFirstPolicy, Policy, sticky
 from .records import ChatRequest
 
 
-def ordered(policy: Policy, candidates: Sequence[Candidate], request: ChatRequest | None = None) -> list[Candidate]:
+def ordered(
+    policy: Policy, candidates: Sequence[Candidate], request: ChatRequest | None = None, all_free: bool = False
+) -> list[Candidate]:
     """What `policy` makes of `candidates`, each once; what it invents is left out. Raises `ConfigError` if it fails.
 
-    `request`: of a conversation that is kept where it is, see `policy.sticky`.
+    `request`: of a conversation that is kept where it is, see `policy.sticky`. `all_free`: all candidates are known to be free.
     """
     if len(candidates) < 2 and type(policy) in OWN_POLICIES:
         return list(candidates)
-    queue = _selected(policy, candidates) if candidates else []
+    if all_free and type(policy) is FreeFirstPolicy:
+        queue = policy.of_free(candidates)
+    else:
+        queue = _selected(policy, candidates) if candidates else []
     if request is None or request.session is None or len(queue) < 2:
         return queue
     return sticky(request.session, queue, policy)

@@ -54,11 +54,14 @@ class FreeFirstPolicy:
 
     def select(self, candidates: Sequence[C]) -> Sequence[C]:
         """Sorted; ties keep the declared order."""
-        free = list(filter(_is_free, candidates))
-        free.sort(key=_share, reverse=True)  # which keeps the order of equals, too
+        free = self.of_free(list(filter(_is_free, candidates)))
         if len(free) == len(candidates):
             return free
         return [*free, *sorted([candidate for candidate in candidates if not candidate.free], key=_cost)]
+
+    def of_free(self, candidates: Sequence[C]) -> list[C]:
+        """The same, if all of `candidates` are free."""
+        return sorted(candidates, key=_share, reverse=True)  # which keeps the order of equals, too
 
 
 class BestFirstPolicy:

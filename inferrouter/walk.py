@@ -143,7 +143,7 @@ class _Round(Generic[T]):
         """What `read` returned, or None when no candidate is left."""
         found = self._look(self.route, self._now, first=True)
         self.rejections = found.rejections
-        self.queue = ordered(self.runtime.policy, found.candidates, self.operation.needs.request)
+        self.queue = ordered(self.runtime.policy, found.candidates, self.operation.needs.request, found.all_free)
         if len(self.queue) != len(found.candidates):
             unwanted = left_out(found.candidates, self.queue)
             self._unwanted = frozenset([(each.account_id, each.model) for each in unwanted])

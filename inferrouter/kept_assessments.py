@@ -14,7 +14,7 @@ from itertools import compress, count
 from operator import is_not
 
 from .agreement import UNLIMITED
-from .assessment import CallNeeds, Candidate, Instant, assess
+from .assessment import CallNeeds, Candidate, Instant, assess, weighed
 from .costs import UNITS, Estimate
 from .errors import Rejection
 from .health import Health
@@ -58,19 +58,26 @@ def kept_results(
             route.memo.clear()
         again: Iterable[int] = range(len(deployments))
         results: list[Candidate | Rejection] = [_NOT_YET] * len(deployments)
+        calm = False
         ranges, common, all_free = [_ANY] * len(deployments), _ANY, False
     else:
         again = _changed(route, kept, headrooms, holds, busy, total)
-        _, _, _, results, ranges, common, _, all_free = kept
+        _, held, were_busy, results, ranges, common, _, all_free = kept
         if not again:
             return results, all_free
         results = results.copy()
+        # Nobody is held or busy, nor was: whoever made a candidate needs no more than his headroom weighed anew.
+        calm = not (busy or were_busy or holds or held)
     outgrown = other = False
     for at in again:
         deployment = deployments[at]
         by_key = dict(zip(deployment.bucket_keys, map(headrooms.__getitem__, route.places[at]), strict=True))
-        bounds = ranges[at]
-        found = results[at] = assess(deployment, at, needs, by_key, holds, health, now)
+        before, bounds = results[at], ranges[at]
+        if calm and before.__class__ is Candidate:
+            found = weighed(deployment, at, needs, by_key, 0)
+        else:
+            found = assess(deployment, at, needs, by_key, holds, health, now)
+        results[at] = found
         free = isinstance(found, Candidate) and found.free
         other = other or free is not all_free
         own = _range(deployment, estimate, total, found, free, by_key[deployment.allowance_key])

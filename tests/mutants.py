@@ -565,7 +565,7 @@ MUTANTS = (
     Mutant(
         "wire: a connection that was given up goes to another call",
         "transport",
-        "self._was_cut() or self._shut",
+        "(self._stop is not None and self._was_cut()) or self._shut",
         "self._shut",
         ("test_serve_hangups.Cancels",),
     ),

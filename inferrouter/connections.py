@@ -188,7 +188,6 @@ class TimedSocket(socket.socket):
     _shortest: float = 0.0  # seconds; what is left when the wait need not be set anew is between these
     _longest: float = 0.0
     _recv = socket.socket.recv
-    _sendall = socket.socket.sendall
 
     def left(self) -> float:
         """Seconds until the deadline, always above 0. Raises TimeoutError when it is over."""
@@ -224,14 +223,10 @@ class TimedSocket(socket.socket):
         with suppress(OSError):  # it may have ended by itself
             socket.socket.shutdown(self, socket.SHUT_RDWR)
 
-    def send(self, data: ReadableBuffer, flags: int = 0) -> int:
-        self._limit_wait(self.left())
-        return super().send(data, flags)
-
     def sendall(self, data: ReadableBuffer, flags: int = 0) -> None:
         if not self._shortest < self.deadline - self.clock() < self._longest:
             self._limit_wait(self.left())
-        self._sendall(data, flags)
+        socket.socket.sendall(self, data, flags)
 
     def _limit_wait(self, seconds: float) -> None:
         """Sets how long the next call may block, which is a call of the system's, so not for a millisecond's difference."""
@@ -246,7 +241,14 @@ class TLSSocket(TimedSocket, ssl.SSLSocket):
     """The same over TLS."""
 
     _recv = ssl.SSLSocket.recv
-    _sendall = ssl.SSLSocket.sendall
+
+    def sendall(self, data: ReadableBuffer, flags: int = 0) -> None:
+        """As ssl's own, but each send of its own ends by the deadline, and most need but one."""
+        sent, view = 0, memoryview(data)
+        while sent < len(view):
+            if not self._shortest < self.deadline - self.clock() < self._longest:
+                self._limit_wait(self.left())
+            sent += self.send(view[sent:] if sent else data, flags)
 
 
 def connect(

@@ -24,8 +24,8 @@ _MAX_FIELDS = 100
 _MAX_INTERIM = 100  # heads, as CPython counts them since 2026
 _PLAIN = "HTTP/1.1 200 OK\r\n"  # how nearly each head begins
 _STATUS_LINE = lazy_pattern(r"HTTP/1\.([0-9])[ \t]+([1-9][0-9]{2})(?:[ \t][^\r\n]*)?\r?\n?")
-_FIELD = lazy_pattern(r"^([!-9;-~]++):([^\r\n\0]*+)\r?\n", re.MULTILINE)
-_FOLD = lazy_pattern(r"\r?\n[ \t]+")
+_FIELD = lazy_pattern(r"^([!-9;-~]++):(.*+)\n", re.MULTILINE)
+_FOLD = lazy_pattern(r"\n[ \t]+")
 _CHUNK_SIZE = lazy_pattern(rb"([0-9A-Fa-f]{1,16})[ \t]*(?:;[^\n]*)?\r?\n")
 _NEXT_SIZE = lazy_pattern(rb"(?s:..)" + _CHUNK_SIZE.pattern)  # behind the line end of the chunk before
 _BLANK = (b"\r\n", b"\n")
@@ -243,6 +243,9 @@ def _fields(text: str) -> dict[str, str]:
     lines = text.count("\n")
     if lines > _MAX_FIELDS:
         raise HTTPException(f"more than {_MAX_FIELDS} headers")
+    text = text.replace("\r\n", "\n")
+    if "\r" in text or "\0" in text:
+        raise HTTPException("a line of the head is not a header")
     found = _FIELD.findall(text)
     if len(found) != lines:
         text = _FOLD.sub(" ", text)

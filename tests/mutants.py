@@ -400,8 +400,8 @@ MUTANTS = (
     Mutant(
         "keys through plain proxies",
         "http_opener",
-        "    if checked.carries_key:",
-        "    if False:",
+        "and checked.carries_key:",
+        "and False:",
         ("test_secrets.NoAnswer.test_plain_proxies",),
     ),
     Mutant("busy accounts are kept", "kept_assessments", "in busy | were_busy:", "in busy:", ("test_kept_assessments",)),

@@ -15,6 +15,7 @@ from typing import Any
 from .content import Part
 from .errors import ConfigError, InvalidRequestError
 from .frozen import frozen_value
+from .map_serving import request_of
 from .records import ChatRequest, EmbedRequest, Message
 
 
@@ -96,6 +97,8 @@ class Asking:
             content = [text, *media] if text else media
         elif not text:
             raise InvalidRequestError(message="the row is empty")
+        if content is text and self.system is None and self.schema is None and not self.settings:
+            return request_of(text, self.model)
         messages = [Message("user", content)]
         if self.system is not None:
             messages.insert(0, Message("system", self.system.filled(values)))

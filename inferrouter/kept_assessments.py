@@ -52,7 +52,9 @@ def kept_results(
     # Where each model expects another length of an answer, the input alone is what they have in common.
     total = estimate.input_tokens if open_answers else estimate.total
     sizes = deployments[0].answers.version
-    if kept is None or len(kept[0]) != len(headrooms) or (open_answers and kept[6] != sizes):
+    if kept is None or (open_answers and kept[6] != sizes):
+        if len(route.memo) >= KINDS:
+            route.memo.clear()
         again: Iterable[int] = range(len(deployments))
         results: list[Candidate | Rejection] = [_NOT_YET] * len(deployments)
         ranges, common, rejected = [_ANY] * len(deployments), _ANY, len(deployments)
@@ -61,7 +63,7 @@ def kept_results(
         _, _, _, results, ranges, common, _, rejected = kept
         if not again:
             return results, rejected
-        results, ranges = results.copy(), ranges.copy()
+        results = results.copy()
     outgrown = False
     for at in again:
         deployment = deployments[at]
@@ -71,6 +73,8 @@ def kept_results(
         rejected += (found.__class__ is Rejection) - (before.__class__ is Rejection)
         own = _range(deployment, estimate, total, found, by_key[deployment.allowance_key])
         if own is not bounds:
+            if kept is not None and ranges is kept[4]:
+                ranges = ranges.copy()
             ranges[at] = own
             # One of those that bounded all of them may do so no more.
             outgrown = outgrown or bounds[0] == common[0] > own[0] or bounds[1] == common[1] < own[1]
@@ -79,8 +83,6 @@ def kept_results(
             busy |= {found.account_id}  # perhaps only since it was asked who is
     if outgrown:
         common = max([low for low, _ in ranges]), min([high for _, high in ranges])
-    if len(route.memo) >= KINDS:
-        route.memo.clear()
     route.memo[kind] = headrooms, holds, busy, results, ranges, common, sizes, rejected
     return results, rejected
 

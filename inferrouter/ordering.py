@@ -29,7 +29,8 @@ def ordered(policy: Policy, candidates: Sequence[Candidate], request: ChatReques
 
 def _selected(policy: Policy, candidates: Sequence[Candidate]) -> list[Candidate]:
     if type(policy) in OWN_POLICIES:
-        return list(policy.select(candidates))
+        queue = policy.select(candidates)
+        return queue if isinstance(queue, list) else list(queue)
     try:
         answer = list(policy.select(list(candidates)))
         if len(answer) == 1 and answer[0] is candidates[0]:

@@ -169,8 +169,8 @@ class Router(RouterMakers):
 
         route, needs, deadline, max_wait = self._prepared(request, timeout, max_wait, "stream")
         idle = self._config.idle_timeout or self._config.attempt_timeout
-        operation = stream_operation(request, needs, deadline, max_wait, idle, self._trace(request, True))
-        return walk(route, operation if cancel is None else operation._replace(cancel=as_cancel(cancel)), self._runtime)
+        trace, cancel = self._trace(request, True), as_cancel(cancel)
+        return walk(route, stream_operation(request, needs, deadline, max_wait, idle, trace, cancel), self._runtime)
 
     @only_library_errors
     def embed(
@@ -410,7 +410,7 @@ class Router(RouterMakers):
         clock, routes = self._runtime.clock, self._routes
         if clock.monotonic() >= routes.agreement.next_look:
             routes.agreement.look(clock, self._runtime.say, LOOK_EVERY_S)
-        known = routes.cached(name)
+        known = routes.known.get(name or self._config.default_model)
         if known is not None:
             return known
         return routes.resolve(name, clock.time(), None if deadline is None else max(deadline - clock.monotonic(), 0.0))

@@ -187,13 +187,13 @@ def _places(deployment: Deployment, place_of: Mapping[str, int]) -> tuple[int, .
 
 
 class RouteTable:
-    """Every account of a router with its deployments. `resolve` is thread-safe and cached."""
+    """Every account of a router with its deployments. `resolve` is thread-safe; `known`: the routes of names it was asked for."""
 
     def __init__(self, config: Config, providers: Mapping[str, Provider], transport: Transport, ledger: GuardedStore) -> None:
         self._config = config
         self._ledger = ledger
         self.agreement = Agreement(ledger)
-        self._routes: dict[str, Route] = {}
+        self.known: dict[str, Route] = {}
         self._deployments: dict[tuple[str, str], Deployment] = {}
         self._models: dict[str, set[str]] = {}
         self._sizes = AnswerSizes()
@@ -221,20 +221,16 @@ class RouteTable:
         `max_wait`: seconds to wait for the store, None: as it likes. Raises `UnknownModelError`, `QuotaStoreError`.
         """
         name = name or self._config.default_model
-        route = self.cached(name)
+        route = self.known.get(name)
         if route is None:
             steps = self._steps(name)
             if len(self._deployments) > MAX_CACHED_NAMES:  # a provider that takes any name may be asked for ever new ones
-                self._routes, self._deployments, self._models, self._sizes = {}, {}, {}, AnswerSizes()
+                self.known, self._deployments, self._models, self._sizes = {}, {}, {}, AnswerSizes()
             deployments = [
                 self._deployment(bound, model, now, max_wait) for provider, model in steps for bound in self._at(provider)
             ]
-            route = self._routes.setdefault(name, route_over(name, deployments))  # of threads that come at once, the first one's
+            route = self.known.setdefault(name, route_over(name, deployments))  # of threads that come at once, the first one's
         return route
-
-    def cached(self, name: str) -> Route | None:
-        """The route of a name that was resolved before; takes no lock."""
-        return self._routes.get(name or self._config.default_model)
 
     def left_to_others(self, bound: BoundAccount) -> dict[str, float]:
         """How much of each limit of an account is left to its owner's other programs, by key."""

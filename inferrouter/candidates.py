@@ -20,11 +20,10 @@ MANY = 8
 
 
 class Found(NamedTuple):
-    """Candidates in declared order, and a rejection for each other deployment. `all_free`: each is a free candidate, for sure."""
+    """Candidates in declared order, and a rejection for each other deployment."""
 
     candidates: tuple[Candidate, ...]
     rejections: tuple[Rejection, ...]
-    all_free: bool = False
 
 
 def find_candidates(
@@ -43,9 +42,9 @@ def find_candidates(
     headrooms = ledger.headroom(route.bucket_keys, now.wall, max_wait, max_age) if route.bucket_keys else []
     holds = ledger.holds(now.wall, hold_keys, max_wait, max_age)
     if len(route.deployments) >= MANY and not (needs.request is not None and needs.request.require):
-        results, all_free = kept_results(route, needs, headrooms, holds, health, now)
-        if all_free and not health.outages.out:
-            return new_tuple(Found, (tuple(results), (), True))
+        results, all_able = kept_results(route, needs, headrooms, holds, health, now)
+        if all_able and not health.outages.out:
+            return new_tuple(Found, (tuple(results), ()))
     else:
         results = []
         by_key = dict(zip(route.bucket_keys, headrooms, strict=True))
@@ -55,7 +54,7 @@ def find_candidates(
         results = [_unless_out(found, health, now) for found in results]
     candidates = tuple([found for found in results if isinstance(found, Candidate)])
     if len(candidates) == len(results):
-        return new_tuple(Found, (candidates, (), False))
+        return new_tuple(Found, (candidates, ()))
     return Found(candidates, tuple([found for found in results if isinstance(found, Rejection)]))
 
 

@@ -114,7 +114,7 @@ class Pool:
         if self._pid != PROCESS.pid:
             self._forget_parents()
         in_sync = connection.at == len(connection.data) and not connection.sock.lost
-        if not in_sync or self._closed or connection.pid != self._pid or not self._per_host:
+        if not in_sync or connection.pid != self._pid:
             connection.close()
             return
         connection.data, connection.at = b"", 0
@@ -127,7 +127,7 @@ class Pool:
             _close_first(stack)
         if now >= self._next_sweep:
             self._sweep(now)
-        if self._closed:  # in the meantime
+        if self._closed:  # perhaps in the meantime
             self.close()
 
     def close(self) -> None:
@@ -185,9 +185,9 @@ class TimedSocket(socket.socket):
     clock: Callable[[], float] = time.monotonic
     silent: bool = True
     lost: bool = False
-    _timeout_set: float = -1.0
+    _shortest: float = 0.0  # seconds; what is left when the wait need not be set anew is between these
+    _longest: float = 0.0
     _recv = socket.socket.recv
-    _sendall = socket.socket.sendall
 
     def left(self) -> float:
         """Seconds until the deadline, always above 0. Raises TimeoutError when it is over."""
@@ -207,7 +207,7 @@ class TimedSocket(socket.socket):
         seconds = self.deadline - self.clock()
         if self.idle < seconds:
             seconds = self.idle
-        if not seconds > 0 or abs(seconds - self._timeout_set) > _TOLERANCE:  # mostly not: to ask here is 2 % of a small call
+        if not self._shortest < seconds < self._longest:  # mostly it is
             self._limit_wait(min(self.left(), self.idle))
         if self.lost:  # by a read that failed, or one that this comes into the midst of, as a signal handler may
             raise RuntimeError("what comes next is another read's")
@@ -223,28 +223,32 @@ class TimedSocket(socket.socket):
         with suppress(OSError):  # it may have ended by itself
             socket.socket.shutdown(self, socket.SHUT_RDWR)
 
-    def send(self, data: ReadableBuffer, flags: int = 0) -> int:
-        self._limit_wait(self.left())
-        return super().send(data, flags)
-
     def sendall(self, data: ReadableBuffer, flags: int = 0) -> None:
-        seconds = self.deadline - self.clock()
-        if not seconds > 0 or abs(seconds - self._timeout_set) > _TOLERANCE:
+        if not self._shortest < self.deadline - self.clock() < self._longest:
             self._limit_wait(self.left())
-        self._sendall(data, flags)
+        socket.socket.sendall(self, data, flags)
 
     def _limit_wait(self, seconds: float) -> None:
         """Sets how long the next call may block, which is a call of the system's, so not for a millisecond's difference."""
-        if abs(seconds - self._timeout_set) > _TOLERANCE:
+        if not self._shortest < seconds < self._longest:
+            self._longest = 0.0  # whatever comes in between, nothing is near to what is not set
             self.settimeout(seconds)
-            self._timeout_set = seconds or -1.0  # 0 means not to block at all, which no wait is near to
+            self._shortest = max(seconds - _TOLERANCE, 0.0)
+            self._longest = seconds + _TOLERANCE if seconds else 0.0  # 0 means not to block at all, which no wait is near to
 
 
 class TLSSocket(TimedSocket, ssl.SSLSocket):
     """The same over TLS."""
 
     _recv = ssl.SSLSocket.recv
-    _sendall = ssl.SSLSocket.sendall
+
+    def sendall(self, data: ReadableBuffer, flags: int = 0) -> None:
+        """As ssl's own, but each send of its own ends by the deadline, and most need but one."""
+        sent, view = 0, memoryview(data)
+        while sent < len(view):
+            if not self._shortest < self.deadline - self.clock() < self._longest:
+                self._limit_wait(self.left())
+            sent += self.send(view[sent:] if sent else data, flags)
 
 
 def connect(

@@ -24,8 +24,8 @@ _MAX_FIELDS = 100
 _MAX_INTERIM = 100  # heads, as CPython counts them since 2026
 _PLAIN = "HTTP/1.1 200 OK\r\n"  # how nearly each head begins
 _STATUS_LINE = lazy_pattern(r"HTTP/1\.([0-9])[ \t]+([1-9][0-9]{2})(?:[ \t][^\r\n]*)?\r?\n?")
-_FIELD = lazy_pattern(r"^([!-9;-~]++):([^\r\n\0]*+)\r?\n", re.MULTILINE)
-_FOLD = lazy_pattern(r"\r?\n[ \t]+")
+_FIELD = lazy_pattern(r"^([!-9;-~]++):(.*+)\n", re.MULTILINE)
+_FOLD = lazy_pattern(r"\n[ \t]+")
 _CHUNK_SIZE = lazy_pattern(rb"([0-9A-Fa-f]{1,16})[ \t]*(?:;[^\n]*)?\r?\n")
 _NEXT_SIZE = lazy_pattern(rb"(?s:..)" + _CHUNK_SIZE.pattern)  # behind the line end of the chunk before
 _BLANK = (b"\r\n", b"\n")
@@ -40,7 +40,7 @@ class Source(Protocol):
 
 
 class Answers:
-    """What comes in from `sock`. `status`, `version` (11 for HTTP/1.1), `fields`: the head of the last answer; its headers by
+    """What comes in from `sock`. `status`, `fields`: the head of the last answer; its headers by
     lower-case name, those of one name joined by ", ".
 
     `length`: bytes of its body, None if that is `chunked`, or ends with the connection. `will_close`: nothing comes after it.
@@ -58,7 +58,6 @@ class Answers:
         "length",
         "sock",
         "status",
-        "version",
         "will_close",
     )
     sock: Source
@@ -88,19 +87,28 @@ class Answers:
         else:
             raise WireFault("timeout", f"the server stalls: more than {_MAX_INTERIM} interim answers and no other")
         self.status = status
-        self.version = 10 if minor == "0" else 11
         self.fields = fields
-        self._set_length(fields.get("content-length"), fields.get("transfer-encoding"))
-        connection = fields.get("connection")
-        if connection is None:
+        self.chunked = self.ambiguous_length = False
+        self.length = self._chunk_left = None
+        length, transfer, connection = fields.get("content-length"), fields.get("transfer-encoding"), fields.get("connection")
+        if transfer is not None:
+            self.chunked = _agreed(transfer).lower() == "chunked"
+            self.ambiguous_length = length is not None
+        elif length is not None:
+            digits = _agreed(length) if "," in length else length
+            if digits.isascii() and digits.isdigit():
+                self.length = int(digits)
+            else:
+                self.ambiguous_length = True
+        if status < 200 or status in _NO_BODY or method == "HEAD":
+            self.length = 0
+        if self.length is None and not self.chunked:
+            self.will_close = True
+        elif connection is None:
             self.will_close = minor == "0"
         else:
             words = connection.lower()
             self.will_close = "close" in words or (minor == "0" and "keep-alive" not in words)
-        if status < 200 or status in _NO_BODY or method == "HEAD":
-            self.length = 0
-        elif self.length is None and not self.chunked:
-            self.will_close = True
 
     def read(self, size: int) -> bytes:
         """`size` bytes; fewer only if the connection ends before."""
@@ -121,10 +129,10 @@ class Answers:
 
     def read_some(self, most: int) -> bytes:
         """The bytes that are here, or come next, but no more than so many; b"" only at the connection's end."""
-        data, at = self.data, self.at
-        if at == len(data):
+        at = self.at
+        if at == len(self.data):
             return self.sock.recv(most)
-        piece = data[at : at + most]
+        piece = self.data[at : at + most]
         self.at = at + len(piece)
         return piece
 
@@ -133,35 +141,33 @@ class Answers:
         left = self._chunk_left or self._next_chunk()
         if not left:
             return b""
-        piece = self.read_some(min(left, most))
+        if most > left:
+            most = left
+        at = self.at
+        piece = self.data[at : at + most] or self.sock.recv(most)
         if not piece:
             raise IncompleteRead(b"")
-        self._chunk_left = left - len(piece)
+        size = len(piece)
+        if at < len(self.data):
+            self.at = at + size
+        self._chunk_left = left - size
         return piece
-
-    def _set_length(self, length: str | None, transfer: str | None) -> None:
-        self.chunked = self.ambiguous_length = False
-        self.length = self._chunk_left = None
-        if transfer is not None:
-            self.chunked = _agreed(transfer).lower() == "chunked"
-            self.ambiguous_length = length is not None
-        elif length is not None:
-            digits = _agreed(length)
-            if digits.isascii() and digits.isdigit():
-                self.length = int(digits)
-            else:
-                self.ambiguous_length = True
 
     def _next_chunk(self) -> int:
         """The size of the next chunk, 0 after the last, whose trailers are passed over.
 
         http.client takes whatever `int` does as a size: signs, blanks, underscores, a leading 0x.
         """
-        first, at = self._chunk_left is None, self.at
-        match = (_CHUNK_SIZE if first else _NEXT_SIZE).match(self.data, at, at + _MAX_LINE)
+        data, at = self.data, self.at
+        first = self._chunk_left is None
+        size_line = _CHUNK_SIZE if first else _NEXT_SIZE
+        match = size_line.match(data, at, at + _MAX_LINE)
+        if match is None and len(data) - at <= 2:  # nothing of it is here, as where each chunk comes by itself
+            data, at = self.data, self.at = data[at:] + self.sock.recv(_BUFFER), 0
+            match = size_line.match(data, 0, _MAX_LINE)
         if match is not None:
             self.at = match.end()
-        else:  # it is not here yet, or is none
+        else:  # it is not whole yet, or is none
             if not first and len(self.read(2)) < 2:
                 raise IncompleteRead(b"")
             match = _CHUNK_SIZE.fullmatch(self._line())
@@ -237,13 +243,18 @@ def _fields(text: str) -> dict[str, str]:
     lines = text.count("\n")
     if lines > _MAX_FIELDS:
         raise HTTPException(f"more than {_MAX_FIELDS} headers")
+    text = text.replace("\r\n", "\n")
+    if "\r" in text or "\0" in text:
+        raise HTTPException("a line of the head is not a header")
     found = _FIELD.findall(text)
     if len(found) != lines:
         text = _FOLD.sub(" ", text)
         found = _FIELD.findall(text)
         if len(found) != text.count("\n"):
             raise HTTPException("a line of the head is not a header")
-    fields = {name.lower(): padded.strip(" \t") for name, padded in found}
+    fields = {}
+    for name, padded in found:
+        fields[name.lower()] = padded.strip(" \t")
     if len(fields) == len(found):  # as nearly always: no name comes twice
         return fields
     fields = {}

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 _DEFAULTS = {"User-agent": "inferrouter", "Accept-encoding": "identity"}  # some gateways refuse urllib's own user agent
 _RESERVED = frozenset({"connection", "content-length", "expect", "host", "transfer-encoding"})
+_SAID = "Proxy-authorization"  # as urllib spells it
 _METHODS = frozenset(("POST", "GET"))
 _PORTS = {"http": 80, "https": 443}
 _MOST_CHECKED = 4096  # sets of headers that are kept for one URL
@@ -48,16 +49,6 @@ class CheckedHeaders(NamedTuple):
     secrets: tuple[tuple[str, Secret], ...]
     destination: Destination
     carries_key: bool
-
-
-class Way(NamedTuple):
-    """How a request goes. `target`: what its first line asks for; `lines`: what its head says to a proxy that reads it;
-    `authorization`: what is said to the proxy of a tunnel."""
-
-    destination: Destination
-    target: str
-    lines: str = ""
-    authorization: str = ""
 
 
 class ProxyQuestion:
@@ -156,11 +147,12 @@ class Opener:
         now = self._clock()
         if now >= deadline:
             raise TimeoutError("no time is left to begin")
-        way = None if self.proxies is None else _way(self.proxies, parsed, request, checked)
-        destination = checked.destination if way is None else way.destination
+        destination, target, authorization = checked.destination, parsed.selector, ""
+        if self.proxies is not None:
+            destination, target, authorization = _way(self.proxies, parsed, request, checked)
         connection = None if new_connection else self.pool.take(destination, now)
         if connection is None:
-            connection = Connection(destination, self._dial(destination, phase, deadline, stop, way))
+            connection = Connection(destination, self._dial(destination, phase, deadline, stop, authorization))
         try:
             sock = connection.sock
             sock.deadline = deadline
@@ -170,14 +162,13 @@ class Opener:
                 sock.cut_by(stop)
             phase.phase = "exchange"
             body = request.body
-            head = f"{method} {parsed.selector if way is None else way.target} HTTP/1.1\r\n{checked.lines}"
+            head = f"{method} {target} HTTP/1.1\r\n{checked.lines}"
             for name, secret in checked.secrets:
                 head += f"{name}: {secret.reveal()}\r\n"
-            if way is not None:
-                head += way.lines
-            if body or method != "GET":
-                head += f"Content-length: {len(body)}\r\n"
-            data = f"{head}\r\n".encode("ascii")
+            if authorization and destination.scheme == "http":
+                head += f"{_SAID}: {authorization}\r\n"
+            length = f"Content-length: {len(body)}\r\n" if body or method != "GET" else ""
+            data = f"{head}{length}\r\n".encode("ascii")
             try:
                 if len(body) <= _ONE_SEGMENT:
                     sock.sendall(data + body)
@@ -195,7 +186,7 @@ class Opener:
         return connection
 
     def _dial(
-        self, destination: Destination, phase: RequestPhase, deadline: float, stop: Stop | None, way: Way | None
+        self, destination: Destination, phase: RequestPhase, deadline: float, stop: Stop | None, authorization: str
     ) -> TimedSocket:
         """A new connection along `destination`: straight, or through a proxy, with TLS where it is asked for."""
         if destination.scheme == "https":
@@ -209,7 +200,7 @@ class Opener:
         parts = urlsplit(f"//{netloc}")
         sock = connect(parts.hostname or "", parts.port or _PORTS[kind], deadline, self._clock, stop)
         if destination.scheme == "https":
-            _tunnel(sock, destination, way.authorization if way else "")
+            _tunnel(sock, destination, authorization)
             phase.phase = "connect"
             return secure(sock, self._tls(), destination.host, stop)
         return secure(sock, self._tls(), parts.hostname or "", stop) if kind == "https" else sock
@@ -236,20 +227,20 @@ def _proxies() -> urllib.request.OpenerDirector | None:
     return opener
 
 
-def _way(proxies: urllib.request.OpenerDirector, parsed: ParsedUrl, request: WireRequest, checked: CheckedHeaders) -> Way:
-    """How `request` goes by the proxies of the environment."""
+def _way(
+    proxies: urllib.request.OpenerDirector, parsed: ParsedUrl, request: WireRequest, checked: CheckedHeaders
+) -> tuple[Destination, str, str]:
+    """How `request` goes by the environment's proxies: where to, what its first line asks for, what it says to the proxy."""
     asked = ProxyQuestion(parsed, request)
     proxies.open(asked)  # type: ignore[arg-type]  # it has what is asked for
     if asked.host == parsed.host:
-        return Way(checked.destination, parsed.selector)
+        return checked.destination, parsed.selector, ""
     if asked.type not in _PORTS:
         raise WireFault("proxy", "the environment names a proxy of a kind that cannot be used", sent=False)
     destination = checked.destination._replace(proxy=f"{asked.type}:{asked.host}")
-    if destination.scheme == "https":
-        return Way(destination, parsed.selector, "", asked.headers.get("Proxy-authorization", ""))
-    if checked.carries_key:
+    if destination.scheme == "http" and checked.carries_key:
         raise WireFault("proxy", "a key would pass the proxy in the clear; use https, or no_proxy", sent=False)
-    return Way(destination, asked.selector, "".join([f"{name}: {value}\r\n" for name, value in asked.headers.items()]))
+    return destination, asked.selector if destination.scheme == "http" else parsed.selector, asked.headers.get(_SAID, "")
 
 
 def _checked(headers: Headers, destination: Destination, host: str) -> CheckedHeaders:

@@ -31,7 +31,7 @@ Range = tuple[float, float]
 
 Kept = tuple[Sequence[Headroom], Mapping[str, Hold], frozenset[str], "list[Candidate | Rejection]", list[Range], Range, int, bool]
 """What one look at a route found: the facts, which are headrooms, holds, and the accounts that it was not idle at; the results, a
-range of each, and what all have in common; the version of the answers' sizes; and whether all are candidates for free."""
+range of each, and what all have in common; the version of the answers' sizes; and whether all are candidates."""
 
 
 def kept_results(
@@ -43,7 +43,7 @@ def kept_results(
     now: Instant,
 ) -> tuple[list[Candidate | Rejection], bool]:
     """The result of each deployment, taken over from the last look at `route` for calls of this kind where nothing changed; and
-    whether all of them are candidates that would serve for free."""
+    whether all of them are candidates."""
     deployments = route.deployments
     estimate, request = needs.estimate, needs.request
     open_answers = estimate.open_answers
@@ -59,12 +59,12 @@ def kept_results(
         again: Iterable[int] = range(len(deployments))
         results: list[Candidate | Rejection] = [_NOT_YET] * len(deployments)
         calm = False
-        ranges, common, all_free = [_ANY] * len(deployments), _ANY, False
+        ranges, common, all_able = [_ANY] * len(deployments), _ANY, False
     else:
         again = _changed(route, kept, headrooms, holds, busy, total)
-        _, held, were_busy, results, ranges, common, _, all_free = kept
+        _, held, were_busy, results, ranges, common, _, all_able = kept
         if not again:
-            return results, all_free
+            return results, all_able
         results = results.copy()
         # Nobody is held or busy, nor was: whoever made a candidate needs no more than his headroom weighed anew.
         calm = not (busy or were_busy or holds or held)
@@ -78,9 +78,8 @@ def kept_results(
         else:
             found = assess(deployment, at, needs, by_key, holds, health, now)
         results[at] = found
-        free = isinstance(found, Candidate) and found.free
-        other = other or free is not all_free
-        own = _range(deployment, estimate, total, found, free, by_key[deployment.allowance_key])
+        other = other or (found.__class__ is Candidate) is not all_able
+        own = _range(deployment, estimate, total, found, by_key[deployment.allowance_key])
         if own is not bounds:
             if kept is not None and ranges is kept[4]:
                 ranges = ranges.copy()
@@ -93,9 +92,9 @@ def kept_results(
     if outgrown:
         common = max([low for low, _ in ranges]), min([high for _, high in ranges])
     if other:
-        all_free = all(isinstance(found, Candidate) and found.free for found in results)
-    route.memo[kind] = headrooms, holds, busy, results, ranges, common, sizes, all_free
-    return results, all_free
+        all_able = all(isinstance(found, Candidate) for found in results)
+    route.memo[kind] = headrooms, holds, busy, results, ranges, common, sizes, all_able
+    return results, all_able
 
 
 def _changed(
@@ -125,11 +124,10 @@ def _changed(
     return changed
 
 
-def _range(
-    deployment: Deployment, estimate: Estimate, total: int, found: Candidate | Rejection, free: bool, allowance: Headroom
-) -> Range:
+def _range(deployment: Deployment, estimate: Estimate, total: int, found: Candidate | Rejection, allowance: Headroom) -> Range:
     """From and up to which `total` of estimated tokens `found` would be the same. Where that is not plain, it is for `total`
     alone, or for none: then it is assessed each time."""
+    free = isinstance(found, Candidate) and found.free
     if not free:
         if isinstance(found, Rejection) and found.code not in ("paid_not_allowed", "spend_cap"):
             return _ANY

@@ -25,6 +25,8 @@ KEPT = ("reasoning_details", "extra_content")
 KEPT_KEYS = frozenset(KEPT)
 BESIDE_TEXT = frozenset((*KEPT, "reasoning", "reasoning_content", "tool_calls"))
 """What of a message is looked at besides its content."""
+USUAL_ENDS = frozenset(("stop", "length", "tool_calls", "content_filter"))
+"""Why choices end, as nearly all servers write it."""
 MODALITIES = FrozenDict(audio_tokens="audio", image_tokens="image", video_tokens="video", text_tokens="text")
 """Kinds of input that servers count one by one."""
 _MODALITY_KEYS = frozenset(MODALITIES)
@@ -45,13 +47,10 @@ def read_answer(item: Any, source: str, provider: str, audio_in_total: bool, fai
         if not choices and type(item) is dict and item.get("object") == "error":
             fail(item)
         malformed("the answer has no choices")
-    first = choices[0]
-    if type(first) is dict and first.get("error"):
-        fail({"error": first["error"]})
     if len(choices) == 1:
-        made: tuple[Choice, ...] = (_choice(first, 0, provider),)
+        made: tuple[Choice, ...] = (_choice(choices[0], 0, provider, fail),)
     else:
-        made = tuple([_choice(choice, position, provider) for position, choice in enumerate(choices)])
+        made = tuple([_choice(choice, position, provider, fail) for position, choice in enumerate(choices)])
     ident, model, usage = item.get("id"), item.get("model"), item.get("usage")
     if type(ident) is not str or not ident.isascii():
         ident = text_or_empty(ident)
@@ -141,6 +140,8 @@ def split_content(content: Any) -> tuple[str, str]:
 
 def finish_of(value: Any) -> str | None:
     """Why a choice ended, in lower case; None if it has not."""
+    if type(value) is str and value in USUAL_ENDS:
+        return value
     word = text_or_empty(value).lower()
     return None if word.strip() in NO_REASON else word
 
@@ -174,10 +175,14 @@ def new_call_id() -> str:
     return "call_" + os.urandom(12).hex()
 
 
-def _choice(choice: Any, position: int, provider: str) -> Choice:
-    message = choice.get("message") if type(choice) is dict else None
+def _choice(choice: Any, position: int, provider: str, fail: Callable[[Any], NoReturn]) -> Choice:
+    if type(choice) is not dict:
+        malformed(f"choices[{position}] holds no message")
+    if "error" in choice and position == 0 and choice["error"]:
+        fail({"error": choice["error"]})
+    message = choice.get("message")
     if type(message) is not dict:
-        if message is not None or type(choice) is not dict or choice.get("finish_reason") != "content_filter":
+        if message is not None or choice.get("finish_reason") != "content_filter":
             malformed(f"choices[{position}] holds no message")
         message = {}  # Azure sends no message if its filter removed all of it
     text = message.get("content")

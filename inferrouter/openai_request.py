@@ -77,7 +77,8 @@ def chat_json(
     if turns is None:
         return write_json(chat_body(request, model, server, provider, stream, dropped))
     begun = f'{{"model":{quoted(model)},"messages":[{",".join(turns)}]'
-    return write_json(_settings(request, model, server, stream, dropped), begun)
+    settings = _settings(request, model, server, stream, dropped)
+    return write_json(settings, begun) if settings else (begun + "}").encode()
 
 
 def chat_body(
@@ -106,11 +107,8 @@ def embed_body(request: EmbedRequest, model: str, server: ServerQuirks) -> dict[
     return body
 
 
-def unsupported(request: ChatRequest, model: str, server: ServerQuirks) -> tuple[str, ...]:
-    """The names of `request`'s parameters that `model` on this server does not take."""
-    refused = _refused_by(server, model)
-    if not refused:
-        return ()
+def unsupported(request: ChatRequest, refused: frozenset[str]) -> tuple[str, ...]:
+    """The names of those of `request`'s parameters that are `refused`, see `refused_by`."""
     given = zip(_PARAMETERS, _values(request), strict=True)
     found = [name for name, value in given if value is not None and _refused(name, value, refused)]
     if request.tools and "tools" in refused:
@@ -246,7 +244,7 @@ def _call_id(call_id: str, server: ServerQuirks) -> str:
 
 
 @lru_cache(maxsize=1024)
-def _refused_by(server: ServerQuirks, model: str) -> frozenset[str]:
+def refused_by(server: ServerQuirks, model: str) -> frozenset[str]:
     """The parameters that `model` on this server refuses, perhaps with "json_schema" among them."""
     found = {name for name, patterns in server.refuses.items() if _any(model, patterns)}
     if not _any(model, server.effort_models):

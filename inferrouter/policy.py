@@ -54,14 +54,11 @@ class FreeFirstPolicy:
 
     def select(self, candidates: Sequence[C]) -> Sequence[C]:
         """Sorted; ties keep the declared order."""
-        free = self.of_free(list(filter(_is_free, candidates)))
+        free = list(filter(_is_free, candidates))
+        free.sort(key=_share, reverse=True)  # which keeps the order of equals, too
         if len(free) == len(candidates):
             return free
         return [*free, *sorted([candidate for candidate in candidates if not candidate.free], key=_cost)]
-
-    def of_free(self, candidates: Sequence[C]) -> list[C]:
-        """The same, if all of `candidates` are free."""
-        return sorted(candidates, key=_share, reverse=True)  # which keeps the order of equals, too
 
 
 class BestFirstPolicy:
@@ -107,6 +104,14 @@ class DeclaredOrderPolicy:
     def select(self, candidates: Sequence[C]) -> Sequence[C]:
         """Unchanged."""
         return candidates
+
+
+def own_order(policy: Policy, candidates: Sequence[C], all_free: bool) -> list[C]:
+    """What `policy`, one of those here, makes of `candidates`. `all_free`: none of them may cost anything, so none is asked."""
+    if all_free and type(policy) is FreeFirstPolicy:
+        return sorted(candidates, key=_share, reverse=True)  # as `select` has them
+    found = policy.select(candidates)
+    return found if isinstance(found, list) else list(found)
 
 
 def policy_named(name: str) -> Policy:

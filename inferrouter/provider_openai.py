@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from .catalog import preset
 from .errors import ConfigError, ProviderError
 from .frozen import shown_once_made
-from .openai_request import chat_json, embed_body, server, unsupported
+from .openai_request import chat_json, embed_body, refused_by, server, unsupported
 from .provider import Endpoint, StreamDecoder, decode_answer, json_headers, matches_any, validated_args
 from .records import ChatRequest, EmbedRequest
 from .wire import WireRequest, new_request
@@ -79,7 +79,8 @@ class OpenAICompatProvider:
 
     def unsupported(self, request: ChatRequest, model: str) -> tuple[str, ...]:
         """See `Provider`."""
-        return unsupported(request, model, self._server)
+        refused = refused_by(self._server, model)
+        return unsupported(request, refused) if refused else ()
 
     def encode(self, request: ChatRequest, model: str, endpoint: Endpoint, stream: bool) -> WireRequest:
         """See `Provider`."""

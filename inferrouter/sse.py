@@ -8,7 +8,7 @@ Must never know JSON, HTTP, terminal markers or providers.
 
 from __future__ import annotations
 
-from .frozen import NamedTuple
+from .frozen import NamedTuple, new_tuple
 
 _BOM = b"\xef\xbb\xbf"
 
@@ -66,6 +66,9 @@ class Reader:
         if rest:
             self._line += rest
             self._check(len(self._line))
+        elif len(lines) == 2 and not lines[1] and lines[0].startswith(b"data: ") and not (self._data or self._event):
+            self._check(len(lines[0]))  # one event of one line, as nearly every piece of a stream is
+            return [new_tuple(Event, ("message", lines[0][6:].decode("utf-8", "replace"), self._id))]
         return self._take(lines) if lines else []
 
     def pending(self) -> Event | None:
@@ -103,7 +106,7 @@ class Reader:
         self._data.clear()
         self._size = 0
         event = self._event.decode("utf-8", "replace") if self._event else "message"
-        return Event(event, data.decode("utf-8", "replace"), self._id)
+        return new_tuple(Event, (event, data.decode("utf-8", "replace"), self._id))
 
     def _field(self, line: bytes) -> None:
         name, _, value = line.partition(b":")

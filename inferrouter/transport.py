@@ -143,20 +143,23 @@ class WireReply:
         self._pool = pool
         self._host = host
         self._sent_headers = sent
-        self._body_fault = _body_fault(connection)
+        fields = connection.fields
+        odd = connection.ambiguous_length or "content-encoding" in fields or "transfer-encoding" in fields
+        self._body_fault = _body_fault(connection) if odd else None
         self._stream_left = stream_limit
         self._left = connection.length
         self._open = True
         self._shut = False
         self.status = connection.status
-        self.headers: Mapping[str, str] = connection.fields
+        self.headers: Mapping[str, str] = fields
         self._stop = stop
         if stop is not None:
             stop.cuts(self.shutdown)
 
     def read(self, cap: int = 32 << 20) -> bytes:
         """The rest of the body, at most `cap` bytes. Raises `WireFault`."""
-        body = self._whole(cap)
+        left = self._left
+        body = self._piece(whole=True) if left and left <= cap else self._whole(cap)
         return body if isinstance(body, bytes) else _raised(body)
 
     def read_beginning(self, size: int) -> bytes:
@@ -223,8 +226,6 @@ class WireReply:
         if self._left is not None and self._left > cap:
             self.abort()
             return WireFault("too_large", f"the answer announces more than {cap} bytes")
-        if self._left:
-            return self._piece(whole=True)
         pieces: list[bytes] = []
         size = 0
         while piece := self._piece():
@@ -272,7 +273,7 @@ class WireReply:
     def _finish(self) -> None:
         self._open = False  # before the look whether it was shut down, see `shutdown`: one of the two sees the other
         self._left = 0
-        if self._was_cut() or self._shut or self._connection.will_close:
+        if (self._stop is not None and self._was_cut()) or self._shut or self._connection.will_close:
             self._connection.close()
         else:
             self._pool.put(self._connection)

@@ -24,10 +24,9 @@ NO_REASON = frozenset(("", "null", "none"))
 def write_json(body: Mapping[str, Any], begun: str = "") -> bytes:
     """`body` as compact JSON. Raises `InvalidRequestError` for what JSON cannot say, such as NaN.
 
-    `begun`: the JSON of an object with members, but for the brace at its end, that goes on with those of `body`.
+    `begun`: the JSON of an object with members, but for the brace at its end, that goes on with those of `body`, of which there
+    are some.
     """
-    if begun and not body:
-        return (begun + "}").encode()
     try:
         text = _compact(body)
         return f"{begun},{text[1:]}".encode() if begun else text.encode()

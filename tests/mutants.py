@@ -406,8 +406,8 @@ MUTANTS = (
     Mutant(
         "keys through plain proxies",
         "http_opener",
-        "    if checked.carries_key:",
-        "    if False:",
+        "and checked.carries_key:",
+        "and False:",
         ("test_secrets.NoAnswer.test_plain_proxies",),
     ),
     Mutant("busy accounts are kept", "kept_assessments", "in busy | were_busy:", "in busy:", ("test_kept_assessments",)),
@@ -571,7 +571,7 @@ MUTANTS = (
     Mutant(
         "wire: a connection that was given up goes to another call",
         "transport",
-        "self._was_cut() or self._shut",
+        "(self._stop is not None and self._was_cut()) or self._shut",
         "self._shut",
         ("test_serve_hangups.Cancels",),
     ),

@@ -129,7 +129,6 @@ class Head(NamedTuple):
     """What a head says, in a form that both readers share; `rest` is what they leave unread."""
 
     status: int
-    version: int
     fields: dict[str, str]
     chunked: bool
     length: int | None
@@ -158,7 +157,7 @@ def ours(data: bytes, method: str = "POST") -> Any:
 
 def our_head(data: bytes, method: str = "POST") -> Head:
     made = ours(data, method)
-    return Head(made.status, made.version, made.fields, made.chunked, made.length, made.will_close, made.read(1 << 20))
+    return Head(made.status, made.fields, made.chunked, made.length, made.will_close, made.read(1 << 20))
 
 
 def their_head(data: bytes, method: str = "POST") -> Head:
@@ -167,7 +166,7 @@ def their_head(data: bytes, method: str = "POST") -> Head:
     fields: dict[str, str] = {}
     for name, value in made.headers.items():
         fields[name.lower()] = f"{fields[name.lower()]}, {value}" if name.lower() in fields else value
-    return Head(made.status, made.version, fields, made.chunked, made.length, made.will_close, made.fp.read())
+    return Head(made.status, fields, made.chunked, made.length, made.will_close, made.fp.read())
 
 
 class Heads(unittest.TestCase):

@@ -1,8 +1,8 @@
 """What a router call costs with 1, 20, 100 and 500 accounts, beside a bare kept-alive `http.client` connection in the same run.
 
 `python3 -m tests.benchmarks.bench_accounts [rounds]`; both sides write and read JSON, the server is a process of its own, and all
-figures are medians of rounds in which every contestant takes its turn. A turn begins with calls that are not timed, so that what the
-contestant before left in the processor's caches plays no part.
+figures are medians of rounds in which every contestant takes its turn. A turn begins with calls that are not timed, so that what
+the contestant before left in the processor's caches plays no part.
 """
 
 from __future__ import annotations

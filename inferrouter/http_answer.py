@@ -159,12 +159,10 @@ class Answers:
         http.client takes whatever `int` does as a size: signs, blanks, underscores, a leading 0x.
         """
         data, at = self.data, self.at
-        first = self._chunk_left is None
-        size_line = _CHUNK_SIZE if first else _NEXT_SIZE
-        match = size_line.match(data, at, at + _MAX_LINE)
-        if match is None and len(data) - at <= 2:  # nothing of it is here, as where each chunk comes by itself
+        if len(data) - at <= 2:  # nothing but the line end of the one before, as where each chunk comes by itself
             data, at = self.data, self.at = data[at:] + self.sock.recv(_BUFFER), 0
-            match = size_line.match(data, 0, _MAX_LINE)
+        first = self._chunk_left is None
+        match = (_CHUNK_SIZE if first else _NEXT_SIZE).match(data, at, at + _MAX_LINE)
         if match is not None:
             self.at = match.end()
         else:  # it is not whole yet, or is none

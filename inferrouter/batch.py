@@ -229,8 +229,10 @@ class Batch:
             workers.begin()
             look()
             while (served := self._next(workers, look)) is not None:
-                workers.taken()
-                tracker.served(served, served.row.item[0])
+                while served is not None:
+                    workers.taken()
+                    tracker.served(served, served.row.item[0])
+                    served = workers.ready()
                 look()
             self._copy(index, output, tracker)
             output.check()

@@ -51,7 +51,7 @@ class Keeper:
         """Write it, at the latest with as many others as `spare`. Raises `BatchError`, for whatever thread wrote in vain."""
         custom_id, columns = served.row.item
         if self._openai:
-            line = batch_line(served, custom_id, columns, self._clock.time())
+            line = batch_line(served, custom_id, columns)
         else:
             line = self._output.line(outcome_of(served, custom_id, columns, self._schema))
         self._lines.append(line)

@@ -14,7 +14,7 @@ from typing import Any
 
 from .content import Part
 from .errors import ConfigError, InvalidRequestError
-from .frozen import frozen_value
+from .frozen import EMPTY, frozen_value
 from .records import ChatRequest, EmbedRequest, Message
 
 
@@ -64,16 +64,14 @@ def template(text: str) -> Template:
 @frozen_value
 class Asking:
     """How rows become requests. `prompt`, `system`: templates or None; `media`: columns that hold a path or a URL; `base`: the
-    folder that paths start from; `model`: "" leaves it to the row or the router; `schema`: of the answer; `settings`: further
-    fields of `ChatRequest`."""
+    folder that paths start from; `model`: "" leaves it to the row or the router; `settings`: further fields of `ChatRequest`."""
 
     prompt: Template | None = None
     system: Template | None = None
     model: str = ""
-    schema: Mapping[str, Any] | None = None
     media: tuple[str, ...] = ()
     base: str = "."
-    settings: Mapping[str, Any] | None = None
+    settings: Mapping[str, Any] = EMPTY
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -99,16 +97,10 @@ class Asking:
         messages = [Message("user", content)]
         if self.system is not None:
             messages.insert(0, Message("system", self.system.filled(values)))
-        return ChatRequest(messages, self.model, **self._settings())
-
-    def _settings(self) -> dict[str, Any]:
-        made = dict(self.settings or {})
-        if self.schema is not None:
-            made["response_format"] = {"type": "json_schema", "json_schema": {"name": "row", "schema": self.schema}}
-        return made
+        return ChatRequest(messages, self.model, **self.settings)
 
     def _from_body(self, body: Mapping[str, Any]) -> ChatRequest | EmbedRequest:
-        request = request_of_body({**body, "model": self.model or body.get("model", "")}, self._settings())
+        request = request_of_body({**body, "model": self.model or body.get("model", "")}, self.settings)
         if self.system is not None and isinstance(request, ChatRequest):
             from dataclasses import replace
 

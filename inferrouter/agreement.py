@@ -7,6 +7,7 @@ account without `daily_free`, nothing that another program stated is switched of
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 from .frozen import replace
@@ -28,14 +29,15 @@ LOOK_EVERY_S = 60.0
 class Agreement:
     """What this router has defined, by key. Thread-safe: what it keeps is only added to.
 
-    `foreign`: allowances that the store counts for other configurations, and that do not hold here.
+    `foreign`: allowances that the store counts for other configurations, and that do not hold here. `next_look`: monotonic
+    seconds before which `look`, asked to do so every `LOOK_EVERY_S` at most, does nothing.
     """
 
     def __init__(self, ledger: GuardedStore) -> None:
         self.foreign: dict[str, Limit] = {}
         self._ledger = ledger
         self._defined: dict[str, Limit] = {}
-        self._next_look: float | None = None
+        self.next_look = -math.inf
 
     def define(self, buckets: Sequence[Bucket], now: float, max_wait: float | None = None) -> list[str]:
         """Define `buckets`, but for those of no stated amount that the store has one for. A sentence for each that was counted
@@ -61,11 +63,11 @@ class Agreement:
     def look(self, clock: Clock, say: Callable[[str, str], None], every: float = 0.0) -> None:
         """Tell `say` the key and the sentence of each difference, `every` so many seconds at most."""
         mono = clock.monotonic()
-        if every and self._next_look is None:
-            self._next_look = mono + every
-        if every and mono < (self._next_look or 0.0):
+        if every and self.next_look == -math.inf:  # all was looked at when it was defined
+            self.next_look = mono + every
+        if every and mono < self.next_look:
             return
-        self._next_look = mono + LOOK_EVERY_S
+        self.next_look = mono + LOOK_EVERY_S
         for key, text in self.differences(clock.time()):
             say(key, text)
 

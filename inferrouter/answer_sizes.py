@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 from collections import deque
 
-from .costs import DEFAULT_OUTPUT_TOKENS
+from .costs import DEFAULT_OUTPUT_TOKENS, Estimate
 
 MARGINS = (4.0, 3.0, 2.0, 1.25)
 """How much of the longest answer is kept after one, two, three and more of them."""
@@ -23,15 +23,22 @@ STEP = 16
 
 
 class AnswerSize:
-    """The answers of one model. `reserve`: tokens to keep for the next one. Thread-safe."""
+    """The answers of one model. `reserve`: tokens to keep for the next one. Thread-safe.
 
-    __slots__ = ("_longest", "_recent", "_table", "reserve")
+    `fitted`: an estimate, the reserve and the most tokens that a call may need, and what came of them: as one call asks twice or
+    more, and the deployments of a model ask alike.
+    """
+
+    __slots__ = ("_longest", "_recent", "_table", "fitted", "reserve")
+
+    fitted: tuple[Estimate, int, float, Estimate]
 
     def __init__(self, table: AnswerSizes) -> None:
         self.reserve = DEFAULT_OUTPUT_TOKENS
         self._table = table
         self._recent: deque[int] = deque(maxlen=REMEMBERED)
         self._longest = 0
+        self.fitted = _NOTHING, 0, 0.0, _NOTHING
 
     @property
     def version(self) -> int:
@@ -77,3 +84,6 @@ class AnswerSizes:
         """That model's, the same object each time."""
         found = self._sizes.get((provider, model))
         return self._sizes.setdefault((provider, model), AnswerSize(self)) if found is None else found
+
+
+_NOTHING = Estimate(0, 0)

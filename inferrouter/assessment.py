@@ -103,10 +103,14 @@ def assess(
     state, wait, in_flight = health.peek(account.id, now.mono)
     if wait > 0 and state is not BreakerState.CLOSED:
         return _rejection(deployment, "breaker", "the breaker is open after repeated failures", now.wall + wait)
-    unable = _unable(deployment, needs)
-    if unable is not None:
-        return unable
-    deployment = deployment.with_allowance(headrooms[deployment.allowance_key].limit)
+    request = needs.request
+    if request is not None and (needs.media or request.tools or request.require):
+        unable = _unable(deployment, request, needs.media)
+        if unable is not None:
+            return unable
+    counted = headrooms[deployment.allowance_key].limit
+    if counted is not deployment.counted or deployment.foreign:
+        deployment = deployment.with_allowance(counted)
     estimate = deployment.expected(needs.estimate)
     free, spent = _is_free(deployment, estimate, headrooms)
     if not free:
@@ -139,10 +143,12 @@ def outage_rejection(found: Candidate, outages: Outages, now: Instant, least: fl
 
 def amounts_needed(candidate: Candidate, estimate: Estimate) -> tuple[tuple[str, float], ...]:
     """What the candidate's call must reserve: each bucket with its amount."""
-    prices = candidate.deployment.prices
+    deployment = candidate.deployment
+    prices = deployment.prices
     wants = []
-    for key, unit in candidate.charges:
-        amount = unit.needed(estimate, prices)
+    for key, unit in deployment.free_charges if candidate.free else deployment.paid_charges:
+        needed = unit.needed
+        amount = needed(estimate, prices)
         wants.append((key, amount if amount <= MAX_AMOUNT else MAX_AMOUNT))
     return tuple(wants)
 
@@ -155,10 +161,11 @@ def amount_of(deployment: Deployment, unit: str, estimate: Estimate) -> float:
 def _is_free(deployment: Deployment, estimate: Estimate, headrooms: Mapping[str, Headroom]) -> tuple[bool, Headroom | None]:
     if deployment.allowance is None:
         return not deployment.bound.account.paid_enabled, None
-    key, unit = deployment.allowance
+    key, unit = deployment.free_charges[0]
     headroom = headrooms[key]
-    needed = amount_of(deployment, unit, estimate)
-    return headroom.used + needed <= headroom.limit.ceiling and headroom.remaining > 0, headroom
+    needed, left = unit.needed, headroom.remaining
+    amount = needed(estimate, deployment.prices)
+    return left > 0 and (amount <= left or headroom.used + min(amount, MAX_AMOUNT) <= headroom.limit.ceiling), headroom
 
 
 def _refused_paid(
@@ -253,12 +260,9 @@ def _comes_back(deployment: Deployment, estimate: Estimate, spent: Headroom | No
     return spent.resets_at if fits else None
 
 
-def _unable(deployment: Deployment, needs: CallNeeds) -> Rejection | None:
-    request = needs.request
-    if request is None:
-        return None
+def _unable(deployment: Deployment, request: ChatRequest, media: frozenset[str]) -> Rejection | None:
     provider = deployment.bound.provider
-    for kind in sorted(needs.media) if needs.media else ():
+    for kind in sorted(media):
         if kind not in provider.media:
             return _rejection(deployment, "media", f"the {provider.dialect} wire format carries no {kind}")
         if deployment.capabilities is None or kind not in deployment.capabilities:

@@ -18,7 +18,7 @@ from .assessment import CallNeeds, Candidate, Instant, amounts_needed
 from .costs import cost_of, with_media
 from .errors import InferRouterError, InvalidRequestError, Rejection
 from .failure_table import FailureRule
-from .frozen import NamedTuple, field, frozen_value, new_tuple, quick
+from .frozen import field, frozen_value, new_tuple, quick
 from .guarded_store import GuardedStore
 from .health import Health, Permit, Verdict
 from .learning import Learner
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _routing = quick(Routing)
+_SUCCESS = Verdict.SUCCESS  # an enum is slow to give it
 ERROR_BODY_BYTES = 64 * 1024
 
 
@@ -102,23 +103,37 @@ class Runtime:
             self.unsettled_streams.remove(settle)
 
 
-class Operation(NamedTuple, Generic[T]):
-    """One call: what is asked, and what is done with an open 2xx answer.
+class Operation(Generic[T]):
+    """One call: what is asked, and what is done with an open 2xx answer. Never changed once it is made.
 
     `read` ends its attempt with `succeed`, or raises a `ProviderError` or `WireFault`. `deadline`: monotonic seconds for the
     whole walk, None: no bound; `max_wait`: seconds the walk may sleep in all, unless `cancel` is thrown. `trace`: None where no
     meter listens. `waits`: where the seconds that it slept are noted, for a call of several walks.
     """
 
-    request: ChatRequest | EmbedRequest
-    needs: CallNeeds
-    read: Callable[[LiveAttempt, WireReply], T]
-    deadline: float | None
-    max_wait: float
-    stream: bool = False
-    trace: CallTrace | None = None
-    cancel: Cancel | None = None
-    waits: list[float] | None = None
+    __slots__ = ("cancel", "deadline", "max_wait", "needs", "read", "request", "stream", "trace", "waits")
+
+    def __init__(
+        self,
+        request: ChatRequest | EmbedRequest,
+        needs: CallNeeds,
+        read: Callable[[LiveAttempt, WireReply], T],
+        deadline: float | None,
+        max_wait: float,
+        stream: bool = False,
+        trace: CallTrace | None = None,
+        cancel: Cancel | None = None,
+        waits: list[float] | None = None,
+    ) -> None:
+        self.request = request
+        self.needs = needs
+        self.read = read
+        self.deadline = deadline
+        self.max_wait = max_wait
+        self.stream = stream
+        self.trace = trace
+        self.cancel = cancel
+        self.waits = waits
 
     def time_left(self, clock: Clock) -> float:
         """Seconds until the deadline, below 0 after it; infinite if there is none."""
@@ -132,11 +147,6 @@ class Operation(NamedTuple, Generic[T]):
     def embeds(self) -> bool:
         """Whether it asks for vectors."""
         return isinstance(self.request, EmbedRequest)
-
-    @property
-    def session(self) -> str | None:
-        """The conversation that the call belongs to, None for none."""
-        return self.request.session if isinstance(self.request, ChatRequest) else None
 
     def encode(self, candidate: Candidate) -> tuple[WireRequest, tuple[str, ...]]:
         """The request in the format of `candidate`, and which parameters it leaves out. Raises `InvalidRequestError`."""
@@ -178,6 +188,7 @@ class LiveAttempt:
         "_started",
         "budget",
         "candidate",
+        "deployment",
         "dropped",
         "number",
         "operation",
@@ -192,6 +203,7 @@ class LiveAttempt:
         self.runtime = runtime
         self.operation = operation
         self.candidate = candidate
+        self.deployment = candidate.deployment
         self.number = number
         self.budget = 0.0
         self.dropped = dropped
@@ -209,13 +221,13 @@ class LiveAttempt:
     def begin(self) -> Refusal | Rejection | None:
         """Take the permit and the reservation; else return what the store or the breaker said. Raises `QuotaStoreError`."""
         runtime, operation, candidate = self.runtime, self.operation, self.candidate
-        clock, deployment = runtime.clock, candidate.deployment
+        clock, deployment = runtime.clock, self.deployment
         wall, mono = clock.time(), clock.monotonic()
         if runtime.health.acquire(candidate.account_id, mono, self._permit) is None:
             wait = max(runtime.health.peek(candidate.account_id, mono)[1], 1.0)
             place = (candidate.provider, candidate.account_id, candidate.model)
             return Rejection(*place, "the breaker is open after repeated failures", wall + wait, "breaker")
-        self._expected = deployment.expected(operation.needs.estimate)
+        self._expected = deployment.expected(self._expected)
         self.wants = amounts_needed(candidate, self._expected)
         if self.wants:
             max_wait = None if operation.deadline is None else operation.store_wait(clock)
@@ -235,7 +247,7 @@ class LiveAttempt:
         runtime, trace = self.runtime, self.operation.trace
         if trace is not None:
             trace.attempt_begins(self.candidate, self.number, self._expected.total, self.wants)
-        bound, cancel = self.candidate.deployment.bound, self.operation.cancel
+        bound, cancel = self.deployment.bound, self.operation.cancel
         allow_http = bound.account.allow_http
         if cancel is None or not isinstance(bound.wire, Transport):  # a provider's own wire knows of no stop
             reply = bound.wire.send(request, timeout_s=self.budget, allow_http=allow_http, new_connection=new_connection)
@@ -267,10 +279,10 @@ class LiveAttempt:
 
     def cost(self, usage: Usage) -> float:
         """Dollars; 0 for a free call."""
-        estimate, prices = self.operation.needs.estimate, self.candidate.deployment.prices
         if self.candidate.free:
             return 0.0
-        return cost_of(prices, with_media(usage, estimate, prices) if estimate.media else usage)
+        prices = self.deployment.prices
+        return cost_of(prices, with_media(usage, self._expected, prices) if self._expected.media else usage)
 
     def first_chunk(self) -> None:
         """A stream's first content has come."""
@@ -280,8 +292,8 @@ class LiveAttempt:
         """End with an answer: charge `usage`. `answer` is what meters are told of."""
         if self._expected.open_answers:
             answers = self._expected.open_answers
-            self.candidate.deployment.answers.learn(-(-usage.completion_tokens // answers))
-        self._end(Verdict.SUCCESS, self._amounts(usage), usage, None, answer)
+            self.deployment.answers.learn(-(-usage.completion_tokens // answers))
+        self._end(_SUCCESS, self._amounts(usage), usage, None, answer)
 
     def fail(self, error: InferRouterError, rule: FailureRule, seen: Usage | None = None) -> None:
         """End with an error: charge what `rule` says, or what was `seen` of the answer where that is more than reserved."""
@@ -312,7 +324,7 @@ class LiveAttempt:
         if self._ended or self._pid != PROCESS.pid:
             return
         runtime, trace, clock = self.runtime, self.operation.trace, self.runtime.clock
-        if self.candidate.deployment.holds_places:
+        if self.deployment.holds_places:
             amounts = self._places_freed(amounts)
         decided = (clock.time(), clock.monotonic(), verdict, amounts, usage, error, answer)
         wall, mono, verdict, amounts, usage, error, answer = self._ending.setdefault("how", decided)
@@ -329,16 +341,15 @@ class LiveAttempt:
 
     def _amounts(self, usage: Usage) -> list[float]:
         """What `usage` is in the units of what was reserved."""
-        found, estimate = self.candidate, self.operation.needs.estimate
-        prices = found.deployment.prices
-        if estimate.media:
-            usage = with_media(usage, estimate, prices)
-        amounts = []
-        charges = found.deployment.free_charges if found.free else found.deployment.paid_charges
-        for (_, unit), (_, reserved) in zip(charges, self.wants, strict=True):
-            amount = reserved if unit.used is None else unit.used(usage, prices)
+        deployment = self.deployment
+        prices = deployment.prices
+        if self._expected.media:
+            usage = with_media(usage, self._expected, prices)
+        amounts: list[float] = []
+        for _, unit in deployment.free_charges if self.candidate.free else deployment.paid_charges:
+            amount = unit.used(usage, prices) if unit.used is not None else self.wants[len(amounts)][1]
             if not 0 <= amount <= MAX_AMOUNT:  # a provider of the user's own may say anything: what is no count stays as reserved
-                amount = MAX_AMOUNT if amount > 0 else reserved
+                amount = MAX_AMOUNT if amount > 0 else self.wants[len(amounts)][1]
             amounts.append(amount)
         return amounts
 

@@ -15,6 +15,7 @@ from typing import Any
 from .content import Part
 from .errors import ConfigError, InvalidRequestError
 from .frozen import EMPTY, frozen_value
+from .map_serving import request_of
 from .records import ChatRequest, EmbedRequest, Message
 
 
@@ -88,13 +89,12 @@ class Asking:
             text = _plain_text(values)
         else:
             text = self.prompt.filled(values)
-        content: Any = text
         media = [part for name in self.media if (part := self._media(values, name)) is not None] if self.media else ()
-        if media:
-            content = [text, *media] if text else media
-        elif not text:
+        if not (text or media):
             raise InvalidRequestError(message="the row is empty")
-        messages = [Message("user", content)]
+        if not media and self.system is None and not self.settings:
+            return request_of(text, self.model)
+        messages = [Message("user", [*([text] if text else ()), *media] if media else text)]
         if self.system is not None:
             messages.insert(0, Message("system", self.system.filled(values)))
         return ChatRequest(messages, self.model, **self.settings)

@@ -16,7 +16,7 @@ from .catalog import offer
 from .config import Config
 from .costs import Estimate, estimate_embed, estimate_text
 from .errors import InvalidRequestError, MalformedResponseError
-from .frozen import new_tuple, replace
+from .frozen import replace
 from .records import ChatRequest, EmbedRequest, Usage
 from .routes import Deployment, Route, route_over
 from .transport import WireReply
@@ -29,23 +29,31 @@ if TYPE_CHECKING:
 
 
 def chat_operation(
-    request: ChatRequest, needs: CallNeeds, deadline: float | None, max_wait: float, trace: CallTrace | None = None
+    request: ChatRequest,
+    needs: CallNeeds,
+    deadline: float | None,
+    max_wait: float,
+    trace: CallTrace | None = None,
+    cancel: Cancel | None = None,
 ) -> Operation[ChatResponse]:
     """The operation of `Router.chat_completion`. `deadline`: monotonic seconds or None; `max_wait`: seconds."""
+    return Operation(request, needs, _read_chat, deadline, max_wait, False, trace, cancel)
 
-    def read(attempt: LiveAttempt, reply: WireReply) -> ChatResponse:
-        try:
-            body = reply.read()
-        finally:
-            reply.close()
-        found = attempt.candidate
-        answer = found.deployment.bound.provider.decode(body, found.model)
-        usage = usage_of(answer, needs.estimate)
-        answer = answer.routed(attempt.routing_for(usage), usage, getattr(request.response_format, "shape", None))
-        attempt.succeed(usage, answer)
-        return answer
 
-    return new_tuple(Operation, (request, needs, read, deadline, max_wait, False, trace, None, None))
+def _read_chat(attempt: LiveAttempt, reply: WireReply) -> ChatResponse:
+    try:
+        body = reply.read()
+    finally:
+        reply.close()
+    operation, found = attempt.operation, attempt.candidate
+    answer = found.deployment.bound.provider.decode(body, found.model)
+    usage = answer.usage
+    if not usage.total_tokens:
+        usage = usage_of(answer, operation.needs.estimate)
+    form = operation.request.response_format  # type: ignore[union-attr]  # a chat's
+    answer = answer.routed(attempt.routing_for(usage), usage, None if form is None else getattr(form, "shape", None))
+    attempt.succeed(usage, answer)
+    return answer
 
 
 def usage_of(answer: ChatResponse, estimate: Estimate) -> Usage:
@@ -109,8 +117,8 @@ def embed_all(
     waits: list[float] = []
     for start in range(0, len(inputs), size):
         batch = replace(request, inputs=inputs[start : start + size])
-        operation = embed_operation(batch, allow_paid, deadline, max(max_wait - sum(waits), 0.0), trace)
-        answer = walk(route, operation._replace(cancel=cancel, waits=waits), runtime)
+        operation = embed_operation(batch, allow_paid, deadline, max(max_wait - sum(waits), 0.0), trace, cancel, waits)
+        answer = walk(route, operation, runtime)
         answers.append(answer)
         route = _only(route, answer.routing.provider, answer.routing.model)
     if trace is not None:
@@ -119,7 +127,13 @@ def embed_all(
 
 
 def embed_operation(
-    request: EmbedRequest, allow_paid: bool, deadline: float | None, max_wait: float, trace: CallTrace | None = None
+    request: EmbedRequest,
+    allow_paid: bool,
+    deadline: float | None,
+    max_wait: float,
+    trace: CallTrace | None = None,
+    cancel: Cancel | None = None,
+    waits: list[float] | None = None,
 ) -> Operation[EmbedResponse]:
     """The operation of one batch of `Router.embed`. `deadline`: monotonic seconds or None; `max_wait`: seconds."""
     needs = CallNeeds(estimate_embed(request), allow_paid)
@@ -138,7 +152,7 @@ def embed_operation(
         attempt.succeed(usage, answer)
         return answer
 
-    return Operation(request, needs, read, deadline, max_wait, trace=trace)
+    return Operation(request, needs, read, deadline, max_wait, False, trace, cancel, waits)
 
 
 def _batch(deployment: Deployment) -> int:

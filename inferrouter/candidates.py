@@ -7,8 +7,6 @@ that a dry run is this and no more. Must never call a provider.
 
 from __future__ import annotations
 
-from typing import cast
-
 from .assessment import CallNeeds, Candidate, Instant, assess, outage_places, outage_rejection
 from .errors import Rejection
 from .frozen import NamedTuple, new_tuple
@@ -44,21 +42,20 @@ def find_candidates(
     headrooms = ledger.headroom(route.bucket_keys, now.wall, max_wait, max_age) if route.bucket_keys else []
     holds = ledger.holds(now.wall, hold_keys, max_wait, max_age)
     if len(route.deployments) >= MANY and not (needs.request is not None and needs.request.require):
-        kept = kept_results(route, needs, headrooms, holds, health, now)
-        if not kept.rejected and not health.outages.out:
-            return Found(cast("tuple[Candidate, ...]", tuple(kept.results)), ())
-        results = kept.results
+        results, rejected = kept_results(route, needs, headrooms, holds, health, now)
     else:
+        results, rejected = [], 0
         by_key = dict(zip(route.bucket_keys, headrooms, strict=True))
-        results = [
-            assess(deployment, order, needs, by_key, holds, health, now) for order, deployment in enumerate(route.deployments)
-        ]
+        for order, deployment in enumerate(route.deployments):
+            found = assess(deployment, order, needs, by_key, holds, health, now)
+            rejected += found.__class__ is Rejection
+            results.append(found)
     if health.outages.out:
         results = [_unless_out(found, health, now) for found in results]
-    candidates = tuple([found for found in results if found.__class__ is Candidate])
-    if len(candidates) == len(results):  # as nearly always
-        return new_tuple(Found, (candidates, ()))
-    return Found(candidates, tuple([found for found in results if not isinstance(found, Candidate)]))
+    elif not rejected:  # as nearly always
+        return new_tuple(Found, (tuple(results), ()))
+    candidates = tuple([found for found in results if isinstance(found, Candidate)])
+    return Found(candidates, tuple([found for found in results if isinstance(found, Rejection)]))
 
 
 def _unless_out(found: Candidate | Rejection, health: Health, now: Instant) -> Candidate | Rejection:

@@ -13,14 +13,12 @@ from typing import Any, Generic, TypeVar
 T = TypeVar("T")
 
 
-class Version(Generic[T]):
-    """One version of a cell's value."""
+class Version(dict[None, "Version[T]"], Generic[T]):
+    """One version of a cell's value, and in it, as soon as there is one, the version that came after it."""
 
-    __slots__ = ("after", "value")
+    __slots__ = ("value",)
 
-    def __init__(self, value: T) -> None:
-        self.value = value
-        self.after: dict[None, Version[T]] = {}
+    value: T
 
 
 class Cell(Generic[T]):
@@ -29,29 +27,31 @@ class Cell(Generic[T]):
     __slots__ = ("_newest",)
 
     def __init__(self, value: T) -> None:
-        self._newest = Version(value)
+        self._newest = Version[T]()
+        self._newest.value = value
 
     def look(self) -> tuple[T, Version[T]]:
         """The value as it is now, and which version that is."""
         version = self._newest
         while True:
-            after = version.after
-            if after:
-                version = after[None]
+            if version:
+                version = version[None]
                 continue
             value = version.value
-            if value is not _GONE:
+            if value is not GONE:
                 return value, version
             version = self._newest
 
     def replace(self, seen: Version[T], value: T) -> bool:
         """Put `value` in the place of the version that was `seen`. False, changing nothing, if that was replaced since."""
-        new = Version(value)
-        if seen.after.setdefault(None, new) is not new:
+        new: Version[T] = Version()
+        new.value = value
+        if seen.setdefault(None, new) is not new:
             return False
         self._newest = new
-        seen.value = _GONE  # or a thread that still looks at it would keep every later value alive
+        seen.value = GONE  # or a thread that still looks at it would keep every later value alive
         return True
 
 
-_GONE: Any = object()
+GONE: Any = object()
+"""What a version that was replaced has for a value."""

@@ -22,14 +22,13 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, cast
 
 from .frozen import NamedTuple
-from .http_head import BodyReader, Response
+from .http_answer import Answers
 from .own_process import PROCESS
 from .wire import Stop, WireFault
 
 if TYPE_CHECKING:
-    from _typeshed import ReadableBuffer, WriteableBuffer
+    from _typeshed import ReadableBuffer
 
-_ONE_SEGMENT = 64 << 10  # bytes; a copy is cheaper than a second send, which costs 4 % of a small call
 _Address = tuple[Any, Any, int, str, Any]  # as getaddrinfo gives them
 _TOLERANCE = 0.001  # seconds that a deadline may be off to spare a system call
 _LONGEST_WAIT = 86_400.0  # seconds; an endless deadline still needs a number the operating system takes
@@ -48,45 +47,23 @@ class Destination(NamedTuple):
     owner: int = 0
 
 
-class Connection:
-    """One open connection. `used`: it has carried an exchange to its end; `idle_since`: seconds on the pool's clock."""
+class Connection(Answers):
+    """One open connection. `used`: it has carried an exchange to its end; `idle_since`: seconds on the pool's clock.
 
-    __slots__ = ("destination", "idle_since", "pid", "probe", "reader", "sock", "used")
+    `probe`: says whether there is anything to read, be it the end; `pending`: whether TLS has decrypted anything, None without.
+    """
+
+    __slots__ = ("destination", "idle_since", "pending", "pid", "probe", "used")
+    sock: TimedSocket
 
     def __init__(self, destination: Destination, sock: TimedSocket) -> None:
+        super().__init__(sock)
         self.destination = destination
-        self.sock = sock
-        self.reader = BodyReader(sock)
         self.probe = _probe(sock)
+        self.pending: Callable[[], object] | None = sock.pending if isinstance(sock, TLSSocket) else None
         self.used = False
         self.pid = PROCESS.pid
         self.idle_since = 0.0
-
-    def transmit(self, head: bytes, body: bytes) -> None:
-        """Sends one request, a small one in a single segment. Raises OSError."""
-        self.sock.received = 0
-        if len(body) <= _ONE_SEGMENT:
-            self.sock.sendall(head + body)
-        else:
-            self.sock.sendall(head)
-            self.sock.sendall(body)
-
-    def receive(self, method: str) -> Response:
-        """The answer to the request just sent, its head read. Raises OSError or HTTPException."""
-        response = Response(self.reader, method)
-        try:
-            response.begin()
-        except BaseException:
-            response.close()
-            raise
-        return response
-
-    def reusable(self) -> bool:
-        """Whether the next bytes to come can only be the answer to the next request."""
-        sock = self.sock
-        if sock.fileno() < 0 or (isinstance(sock, TLSSocket) and sock.pending()):
-            return False
-        return not self.probe()
 
     def close(self) -> None:
         """Closes the socket. Idempotent."""
@@ -112,34 +89,45 @@ class Pool:
         self._closed = False
         self._start()
 
-    def take(self, destination: Destination) -> Connection | None:
-        """A live idle connection that is now the caller's alone, None if there is none."""
+    def take(self, destination: Destination, now: float) -> Connection | None:
+        """A live idle connection that is now the caller's alone, None if there is none. `now`: seconds on the pool's clock.
+
+        Of a live one, the next bytes to come can only be the answer to the next request.
+        """
         if self._pid != PROCESS.pid:
             self._forget_parents()
-        while True:
+        stack = self._idle.get(destination)
+        while stack:
             try:
-                connection = self._idle[destination].pop()
-            except (KeyError, IndexError):
-                return None
-            if self._clock() - connection.idle_since <= self._idle_s and connection.reusable():
+                connection = stack.pop()
+            except IndexError:  # another thread took the last
+                break
+            fresh = now - connection.idle_since <= self._idle_s and connection.sock.fileno() >= 0
+            if fresh and not (connection.pending is not None and connection.pending()) and not connection.probe():
                 return connection
             connection.close()
+        return None
 
     def put(self, connection: Connection) -> None:
-        """Takes back a connection whose last answer was read to its exact end; closes it if it cannot be kept."""
+        """Takes back a connection whose last answer was read to its end; closes it if it cannot be kept."""
         now = connection.idle_since = self._clock()
         if self._pid != PROCESS.pid:
             self._forget_parents()
-        if self._closed or connection.pid != self._pid or not self._per_host:
+        in_sync = connection.at == len(connection.data) and not connection.sock.lost
+        if not in_sync or connection.pid != self._pid:
             connection.close()
             return
-        stack = self._idle.setdefault(connection.destination, [])
+        connection.data, connection.at = b"", 0
+        connection.used = True
+        stack = self._idle.get(connection.destination)
+        if stack is None:
+            stack = self._idle.setdefault(connection.destination, [])
         stack.append(connection)
         if len(stack) > self._per_host:
             _close_first(stack)
         if now >= self._next_sweep:
             self._sweep(now)
-        if self._closed:  # in the meantime
+        if self._closed:  # perhaps in the meantime
             self.close()
 
     def close(self) -> None:
@@ -189,14 +177,17 @@ class TimedSocket(socket.socket):
     """A socket whose blocking calls raise TimeoutError once `deadline` is over, or nothing was received for `idle`.
 
     `deadline`: in seconds of `clock`, infinite if there is none. `idle`: seconds of silence, infinite if any is allowed.
-    `received`: bytes received since it was last set to 0.
+    `silent`: nothing was received since it was set. `lost`: a read failed, or is under way, so that bytes may be missing.
     """
 
     deadline: float = math.inf
     idle: float = math.inf
     clock: Callable[[], float] = time.monotonic
-    received: int = 0
-    _timeout_set: float = -1.0
+    silent: bool = True
+    lost: bool = False
+    _shortest: float = 0.0  # seconds; what is left when the wait need not be set anew is between these
+    _longest: float = 0.0
+    _recv = socket.socket.recv
 
     def left(self) -> float:
         """Seconds until the deadline, always above 0. Raises TimeoutError when it is over."""
@@ -212,40 +203,52 @@ class TimedSocket(socket.socket):
             if stop.cut:
                 raise ConnectionAbortedError("the call was given up")
 
-    def recv_into(self, buffer: WriteableBuffer, nbytes: int | None = None, flags: int = 0) -> int:
+    def recv(self, buflen: int = 1024, flags: int = 0) -> bytes:
         seconds = self.deadline - self.clock()
         if self.idle < seconds:
             seconds = self.idle
-        if not seconds > 0 or abs(seconds - self._timeout_set) > _TOLERANCE:  # mostly not: to ask here is 2 % of a small call
+        if not self._shortest < seconds < self._longest:  # mostly it is
             self._limit_wait(min(self.left(), self.idle))
-        count = super().recv_into(buffer, nbytes or memoryview(buffer).nbytes, flags)
-        self.received += count
-        return count
+        if self.lost:  # by a read that failed, or one that this comes into the midst of, as a signal handler may
+            raise RuntimeError("what comes next is another read's")
+        self.lost = True
+        data = self._recv(buflen, flags)
+        self.lost = False
+        if data:
+            self.silent = False
+        return data
 
     def shutdown_both(self) -> None:
         """End both directions now: a read that is blocked in another thread returns. TLS says no farewell."""
         with suppress(OSError):  # it may have ended by itself
             socket.socket.shutdown(self, socket.SHUT_RDWR)
 
-    def send(self, data: ReadableBuffer, flags: int = 0) -> int:
-        self._limit_wait(self.left())
-        return super().send(data, flags)
-
     def sendall(self, data: ReadableBuffer, flags: int = 0) -> None:
-        seconds = self.deadline - self.clock()
-        if not seconds > 0 or abs(seconds - self._timeout_set) > _TOLERANCE:
+        if not self._shortest < self.deadline - self.clock() < self._longest:
             self._limit_wait(self.left())
-        super().sendall(data, flags)
+        socket.socket.sendall(self, data, flags)
 
     def _limit_wait(self, seconds: float) -> None:
         """Sets how long the next call may block, which is a call of the system's, so not for a millisecond's difference."""
-        if abs(seconds - self._timeout_set) > _TOLERANCE:
+        if not self._shortest < seconds < self._longest:
+            self._longest = 0.0  # whatever comes in between, nothing is near to what is not set
             self.settimeout(seconds)
-            self._timeout_set = seconds or -1.0  # 0 means not to block at all, which no wait is near to
+            self._shortest = max(seconds - _TOLERANCE, 0.0)
+            self._longest = seconds + _TOLERANCE if seconds else 0.0  # 0 means not to block at all, which no wait is near to
 
 
 class TLSSocket(TimedSocket, ssl.SSLSocket):
     """The same over TLS."""
+
+    _recv = ssl.SSLSocket.recv
+
+    def sendall(self, data: ReadableBuffer, flags: int = 0) -> None:
+        """As ssl's own, but each send of its own ends by the deadline, and most need but one."""
+        sent, view = 0, memoryview(data)
+        while sent < len(view):
+            if not self._shortest < self.deadline - self.clock() < self._longest:
+                self._limit_wait(self.left())
+            sent += self.send(view[sent:] if sent else data, flags)
 
 
 def connect(

@@ -106,15 +106,20 @@ def estimate_chat(request: ChatRequest) -> Estimate:
     count, rich = 3, False
     for message in request.messages:
         if isinstance(message, Message):
-            count += _message_tokens(message)
-            rich = rich or type(message.content) is not str
+            content = message.content
+            if type(content) is str and not message.tool_calls:
+                count += TOKENS_PER_MESSAGE + estimate_text(content)
+            else:
+                count += _message_tokens(message)
+                rich = rich or type(content) is not str
     if request.tools:
         count += sum(_json_tokens(tool.to_dict(), f"tool {tool.name!r}") for tool in request.tools)
     if request.response_format is not None:
         count += _json_tokens(request.response_format, "response_format")
-    wanted, answers = output_wanted(request), answers_wanted(request)
+    wanted, answers = (output_wanted(request), answers_wanted(request)) if request.extra else (request.max_tokens, 1)
     output = min(wanted or DEFAULT_OUTPUT_TOKENS, MOST_TOKENS)
-    return new_estimate(count, output * answers, *(_media(request) if rich else _NO_MEDIA), 0 if wanted else answers)
+    media, inputs, images, audio_s = _media(request) if rich else _NO_MEDIA
+    return new_estimate(count, output * answers, media, inputs, images, audio_s, 0 if wanted else answers)
 
 
 def output_wanted(request: ChatRequest) -> int | None:

@@ -113,11 +113,27 @@ class GuardedStore:
             answer = store.reserve(wants, now)
         return answer if isinstance(answer, Refusal) else (store, answer)
 
-    def settle(self, held: tuple[QuotaStore, Reservation], amounts: Sequence[float] | None, now: float) -> None:
-        """Charge `amounts` (None: as reserved). Never raises, and waits for nobody: a store that fails gets it again later."""
+    def settle(
+        self, held: tuple[QuotaStore, Reservation], amounts: Sequence[float] | None, now: float, keep: bool = True
+    ) -> bool:
+        """Charge `amounts` (None: as reserved); whether that is done. Never raises, and waits for nobody: a store that fails gets
+        it again later, if it is to be kept."""
         store, reservation = held
-        if not self._settled(store, reservation, amounts, now):
-            self._unsettled.append(_Settlement(PROCESS.pid, store, reservation, amounts))
+        try:
+            if store is self.store and self._takes["commit"]:
+                # Where one could not be made just now, the others wait for nothing: else their waits would add up.
+                options = self._options("commit", 0.0 if self._unsettled else SETTLE_WAIT_S)
+                store.commit(reservation, now, amounts, **options)
+            else:
+                store.commit(reservation, now, amounts)
+        except Exception as exc:
+            if isinstance(exc, (TypeError, ValueError)) or getattr(exc, "permanent", False):
+                self.degraded += 1  # the store will never carry it out: the reservation stays charged
+                return True
+            if keep:
+                self._unsettled.append(_Settlement(PROCESS.pid, store, reservation, amounts))
+            return False
+        return True
 
     def hold(self, key: str, until: float, reason: str, now: float) -> None:
         """Hold an account or a model. Never raises: a hold that is lost costs one more refused call."""
@@ -193,20 +209,6 @@ class GuardedStore:
     def _options(self, method: str, max_wait: float | None) -> dict[str, Any]:
         return {} if max_wait is None or "max_wait" not in self._takes[method] else {"max_wait": max_wait}
 
-    def _settled(self, store: QuotaStore, reservation: Reservation, amounts: Sequence[float] | None, now: float) -> bool:
-        try:
-            if store is self.store and self._takes["commit"]:
-                # Where one could not be made just now, the others wait for nothing: else their waits would add up.
-                options = self._options("commit", 0.0 if self._unsettled else SETTLE_WAIT_S)
-                store.commit(reservation, now, amounts, **options)
-            else:
-                store.commit(reservation, now, amounts)
-        except Exception as exc:
-            if not (isinstance(exc, (TypeError, ValueError)) or getattr(exc, "permanent", False)):
-                return False
-            self.degraded += 1  # the store will never carry it out: the reservation stays charged
-        return True
-
     def _replay(self, now: float, failures: int) -> None:
         """Try each settlement that is left once more, until so many have failed. One thread at a time: the others go on."""
         holder = Holder()
@@ -216,7 +218,7 @@ class GuardedStore:
                     settlement = self._unsettled[0]
                     pid, store, reservation, amounts = settlement
                     # Of a parent's, a forked child settles none.
-                    settled = pid != PROCESS.pid or self._settled(store, reservation, amounts, now)
+                    settled = pid != PROCESS.pid or self.settle((store, reservation), amounts, now, keep=False)
                     if not settled:
                         failures -= 1
                         self._unsettled.append(

@@ -72,13 +72,14 @@ _NEXT: dict[tuple[BreakerState, Verdict], BreakerState | None] = {
 class Permit:
     """One call's leave to use an account; admitted by `Health.acquire`, given back by `Health.release`."""
 
-    __slots__ = ("__weakref__", "_counted", "_ended", "_epoch", "_flight", "_pid", "account_id")
+    __slots__ = ("__weakref__", "_counted", "_ended", "_epoch", "_flight", "_pid", "_place", "account_id")
 
     def __init__(self, account_id: str) -> None:
         self.account_id = account_id
         self._pid = PROCESS.pid
         self._epoch = 0
         self._flight: set[ref[Permit]] | None = None
+        self._place: ref[Permit] | None = None
         self._counted = False
         self._ended = False
 
@@ -98,7 +99,7 @@ class Health:
 
     def peek(self, account_id: str, now: float) -> tuple[BreakerState, float, int]:
         """State, seconds until a call may be admitted, and calls in flight; without changing anything."""
-        breaker = self._breakers.get(account_id)
+        breaker = self._breakers.get(account_id) if account_id in self._busy else None
         if breaker is None:
             return _CLOSED, 0.0, 0
         flight = breaker.flights.get(PROCESS.pid)
@@ -128,7 +129,8 @@ class Health:
         permit._flight = flight  # from here on there may be something to give back
         if not breaker.calm and not breaker.admit(permit, now):
             return None
-        flight.add(ref(permit, flight.discard))
+        permit._place = ref(permit, flight.discard)
+        flight.add(permit._place)
         self._busy.add(account_id)  # after it is in flight, see `release`
         return permit
 
@@ -139,7 +141,8 @@ class Health:
             return
         breaker = self._breakers[admitted.account_id]
         closed = (verdict is not _FAILURE and breaker.calm) or breaker.settle(admitted, verdict, now)
-        flight.discard(ref(admitted))
+        if admitted._place is not None:
+            flight.discard(admitted._place)
         admitted._ended = True
         if not flight and closed:
             self._busy.discard(admitted.account_id)

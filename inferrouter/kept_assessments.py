@@ -15,9 +15,8 @@ from operator import is_not
 
 from .agreement import UNLIMITED
 from .assessment import CallNeeds, Candidate, Instant, assess
-from .costs import UNITS
+from .costs import UNITS, Estimate
 from .errors import Rejection
-from .frozen import NamedTuple, new_tuple
 from .health import Health
 from .quota import Headroom, Hold
 from .routes import Deployment, Route
@@ -29,19 +28,9 @@ Range = tuple[float, float]
 """From and up to which total of estimated tokens a result holds; empty where it is assessed each time."""
 
 
-class Kept(NamedTuple):
-    """What one look at a route found. `ranges`: of each result, and `lowest`, `highest` what all of them have in common; `busy`:
-    the accounts it was not idle at; `sizes`: the version of the answers' sizes; `rejected`: how many are rejections."""
-
-    headrooms: Sequence[Headroom]
-    holds: Mapping[str, Hold]
-    busy: frozenset[str]
-    results: list[Candidate | Rejection]
-    ranges: list[Range]
-    lowest: float
-    highest: float
-    sizes: int
-    rejected: int
+Kept = tuple[Sequence[Headroom], Mapping[str, Hold], frozenset[str], "list[Candidate | Rejection]", list[Range], Range, int, int]
+"""What one look at a route found: the facts, which are headrooms, holds, and the accounts that it was not idle at; the results, a
+range of each, and what all of these have in common; the version of the answers' sizes; and how many results are rejections."""
 
 
 def kept_results(
@@ -51,8 +40,9 @@ def kept_results(
     holds: Mapping[str, Hold],
     health: Health,
     now: Instant,
-) -> Kept:
-    """The result of each deployment, taken over from the last look at `route` for calls of this kind where nothing changed."""
+) -> tuple[list[Candidate | Rejection], int]:
+    """The result of each deployment, taken over from the last look at `route` for calls of this kind where nothing changed; and
+    how many of them are rejections."""
     deployments = route.deployments
     estimate, request = needs.estimate, needs.request
     open_answers = estimate.open_answers
@@ -62,44 +52,39 @@ def kept_results(
     # Where each model expects another length of an answer, the input alone is what they have in common.
     total = estimate.input_tokens if open_answers else estimate.total
     sizes = deployments[0].answers.version
-    if kept is None or len(kept.headrooms) != len(headrooms) or (open_answers and kept.sizes != sizes):
+    if kept is None or (open_answers and kept[6] != sizes):
+        if len(route.memo) >= KINDS:
+            route.memo.clear()
         again: Iterable[int] = range(len(deployments))
         results: list[Candidate | Rejection] = [_NOT_YET] * len(deployments)
-        ranges: list[Range] = [_ANY] * len(deployments)
-        (lowest, highest), rejected = _ANY, len(deployments)
+        ranges, common, rejected = [_ANY] * len(deployments), _ANY, len(deployments)
     else:
         again = _changed(route, kept, headrooms, holds, busy, total)
+        _, _, _, results, ranges, common, _, rejected = kept
         if not again:
-            return kept
-        results, ranges = kept.results.copy(), kept.ranges.copy()
-        lowest, highest, rejected = kept.lowest, kept.highest, kept.rejected
-    not_idle = set(busy)
+            return results, rejected
+        results = results.copy()
     outgrown = False
-    places = route.places
     for at in again:
         deployment = deployments[at]
-        by_key = {key: headrooms[places[key]] for key in deployment.bucket_keys}
+        by_key = dict(zip(deployment.bucket_keys, map(headrooms.__getitem__, route.places[at]), strict=True))
         before, bounds = results[at], ranges[at]
         found = results[at] = assess(deployment, at, needs, by_key, holds, health, now)
         rejected += (found.__class__ is Rejection) - (before.__class__ is Rejection)
-        reserve = deployment.expected(estimate).output_tokens if open_answers else 0
-        low, high = _range(deployment, total + reserve, found, by_key[deployment.allowance_key])
-        low, high = ranges[at] = low - reserve, high - reserve
-        # One of those that bounded all of them may do so no more.
-        outgrown = outgrown or bounds[0] == lowest > low or bounds[1] == highest < high
-        if low > lowest:
-            lowest = low
-        if high < highest:
-            highest = high
+        own = _range(deployment, estimate, total, found, by_key[deployment.allowance_key])
+        if own is not bounds:
+            if kept is not None and ranges is kept[4]:
+                ranges = ranges.copy()
+            ranges[at] = own
+            # One of those that bounded all of them may do so no more.
+            outgrown = outgrown or bounds[0] == common[0] > own[0] or bounds[1] == common[1] < own[1]
+            common = max(common[0], own[0]), min(common[1], own[1])
         if found.in_flight if isinstance(found, Candidate) else found.code == "breaker":
-            not_idle.add(found.account_id)  # perhaps only since `busy` was asked
+            busy |= {found.account_id}  # perhaps only since it was asked who is
     if outgrown:
-        lowest, highest = max([low for low, _ in ranges]), min([high for _, high in ranges])
-    if len(route.memo) >= KINDS:
-        route.memo.clear()
-    made = new_tuple(Kept, (headrooms, holds, frozenset(not_idle), results, ranges, lowest, highest, sizes, rejected))
-    route.memo[kind] = made
-    return made
+        common = max([low for low, _ in ranges]), min([high for _, high in ranges])
+    route.memo[kind] = headrooms, holds, busy, results, ranges, common, sizes, rejected
+    return results, rejected
 
 
 def _changed(
@@ -111,19 +96,18 @@ def _changed(
     total: int,
 ) -> set[int]:
     """The places of those whose facts are others than when `kept` was made."""
+    before, held, were_busy, _, ranges, (lowest, highest), _, _ = kept
     changed: set[int] = set()
-    users, keys = route.users, route.bucket_keys
-    for place in _changed_places(kept.headrooms, headrooms):
-        changed.update(users[keys[place]])
-    if busy or kept.busy:
-        for account_id in busy | kept.busy:
-            changed.update(users.get(account_id, ()))
-    if holds or kept.holds:
-        for key in {*holds, *kept.holds}:
-            if holds.get(key) != kept.holds.get(key):
-                changed.update(users.get(key, ()))
-    if not kept.lowest <= total <= kept.highest:
-        changed.update([at for at, (low, high) in enumerate(kept.ranges) if not low <= total <= high])
+    changed.update(*map(route.looking.__getitem__, _changed_places(before, headrooms)))
+    if busy or were_busy:
+        for account_id in busy | were_busy:
+            changed.update(route.users.get(account_id, ()))
+    if holds or held:
+        for key in {*holds, *held}:
+            if holds.get(key) != held.get(key):
+                changed.update(route.users.get(key, ()))
+    if not lowest <= total <= highest:
+        changed.update([at for at, (low, high) in enumerate(ranges) if not low <= total <= high])
     return changed
 
 
@@ -134,21 +118,27 @@ def _changed_places(before: Sequence[Headroom], headrooms: Sequence[Headroom]) -
     return compress(count(), map(is_not, before, headrooms)) if places is None else places
 
 
-def _range(deployment: Deployment, total: int, found: Candidate | Rejection, allowance: Headroom) -> Range:
-    """From and up to which total of estimated tokens `found` would be the same. Where that is not plain, it is for `total` alone,
-    or for none: then it is assessed each time."""
+def _range(deployment: Deployment, estimate: Estimate, total: int, found: Candidate | Rejection, allowance: Headroom) -> Range:
+    """From and up to which `total` of estimated tokens `found` would be the same. Where that is not plain, it is for `total`
+    alone, or for none: then it is assessed each time."""
+    free = isinstance(found, Candidate) and found.free
+    if not free:
+        if isinstance(found, Rejection) and found.code not in ("paid_not_allowed", "spend_cap"):
+            return _ANY
+        if deployment.spends:
+            return _NONE
     limit = allowance.limit
-    if isinstance(found, Rejection) and found.code not in ("paid_not_allowed", "spend_cap"):
-        return _ANY
-    if deployment.spends and not (isinstance(found, Candidate) and found.free):
-        return math.inf, -math.inf
     depends_on = UNITS[limit.unit].depends_on
-    if limit.amount == UNLIMITED or not depends_on:
+    if not depends_on or limit.amount == UNLIMITED:
         return _ANY
-    if depends_on == "total" and isinstance(found, Candidate) and found.free:
-        return -math.inf, max(total, limit.ceiling - allowance.used - 1)
-    return (total, total) if depends_on == "total" else (math.inf, -math.inf)
+    if depends_on != "total":
+        return _NONE
+    if not free:
+        return total, total
+    reserve = deployment.expected(estimate).output_tokens if estimate.open_answers else 0
+    return -math.inf, max(total, limit.ceiling - allowance.used - 1 - reserve)
 
 
 _ANY: Range = (-math.inf, math.inf)
+_NONE: Range = (math.inf, -math.inf)
 _NOT_YET = Rejection("", "", "", "", None, "")

@@ -16,7 +16,7 @@ from .frozen import field, frozen_value, quick, replace
 from .map_errors import Judgement, Meaning, backoff, heard_busy, judge, waited_for
 from .map_pacing import Pacer, Turn
 from .meter import Clock, SystemClock
-from .records import ChatRequest, EmbedRequest
+from .records import ChatRequest, EmbedRequest, Message
 from .waiting import WaitingRoom
 
 STORE_TRIES = 6
@@ -236,8 +236,13 @@ class RowServer:
                 raise error
 
 
+_asked, _turn = quick(ChatRequest, checked=True), quick(Message, checked=True)
+
+
 def request_of(item: Any, model: str) -> ChatRequest | EmbedRequest:
     """What `item` asks: a request as it is, or a string, a message, a list of messages. Raises `InvalidRequestError`."""
+    if type(item) is str and type(model) is str:  # as in most jobs: nothing that a request would check
+        return _asked((_turn("user", item),), model)
     if isinstance(item, (ChatRequest, EmbedRequest)):
         if item.model or not model:
             return item

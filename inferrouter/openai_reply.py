@@ -11,37 +11,53 @@ from __future__ import annotations
 import binascii
 import os
 import struct
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, NoReturn
 
 from .errors import MalformedResponseError
 from .frozen import EMPTY, FrozenDict, quick
 from .records import Message, NativeTurn, ToolCall, Usage
-from .responses import ChatResponse, Choice, EmbedResponse
-from .wire_json import NO_REASON, clean_text, dump_json, malformed, read_vector, text_or_empty, tokens
+from .responses import NOWHERE, UNTOLD, ChatResponse, Choice, EmbedResponse
+from .wire_json import MOST_MARKS, NO_REASON, clean_text, dump_json, malformed, read_vector, text_or_empty, tokens
 
 KEPT = ("reasoning_details", "extra_content")
 """What a server wants back unchanged on the assistant turn it came with."""
 KEPT_KEYS = frozenset(KEPT)
+BESIDE_TEXT = frozenset((*KEPT, "reasoning", "reasoning_content", "tool_calls"))
+"""What of a message is looked at besides its content."""
+USUAL_ENDS = frozenset(("stop", "length", "tool_calls", "content_filter"))
+"""Why choices end, as nearly all servers write it."""
+MODALITIES = FrozenDict(audio_tokens="audio", image_tokens="image", video_tokens="video", text_tokens="text")
+"""Kinds of input that servers count one by one."""
+_MODALITY_KEYS = frozenset(MODALITIES)
 _response, _usage, _made = quick(ChatResponse), quick(Usage), quick(Choice)
+_turn = quick(Message, checked=True)
 CACHED = frozenset(("prompt_cache_hit_tokens", "cached_tokens", "num_cached_tokens"))
 """What servers call the cached part of the input where they do not say it in the details."""
 
 
-def read_answer(item: Any, source: str, provider: str, audio_in_total: bool) -> ChatResponse:
-    """The whole answer in the JSON value `item`, whose text is `source`. Raises `MalformedResponseError` if it is not one."""
-    choices = item.get("choices") if isinstance(item, dict) else None
-    if not isinstance(choices, list) or not choices:
+def read_answer(item: Any, source: str, provider: str, audio_in_total: bool, fail: Callable[[Any], NoReturn]) -> ChatResponse:
+    """The whole answer in the JSON value `item`, whose text is `source`. Raises `MalformedResponseError` if it is not one.
+
+    `fail` raises what an error that does not stand at its top means: the whole object is one (vLLM), or it is in the first choice
+    (OpenRouter).
+    """
+    choices = item.get("choices") if type(item) is dict else None
+    if type(choices) is not list or not choices:
+        if not choices and type(item) is dict and item.get("object") == "error":
+            fail(item)
         malformed("the answer has no choices")
-    made = tuple([_choice(choice, position, provider) for position, choice in enumerate(choices)])
-    usage = item.get("usage")
-    return _response(
-        text_or_empty(item.get("id")),
-        text_or_empty(item.get("model")),
-        made,
-        read_usage(usage, audio_in_total) if isinstance(usage, dict) else Usage(),
-        source=(source,),
-    )
+    if len(choices) == 1:
+        made: tuple[Choice, ...] = (_choice(choices[0], 0, provider, fail),)
+    else:
+        made = tuple([_choice(choice, position, provider, fail) for position, choice in enumerate(choices)])
+    ident, model, usage = item.get("id"), item.get("model"), item.get("usage")
+    if type(ident) is not str or not ident.isascii():
+        ident = text_or_empty(ident)
+    if type(model) is not str or not model.isascii():
+        model = text_or_empty(model)
+    counted = read_usage(usage, audio_in_total) if type(usage) is dict else UNTOLD
+    return _response(ident, model, made, counted, NOWHERE, (source,))
 
 
 def read_vectors(item: Any, source: str, int8: bool) -> EmbedResponse:
@@ -72,38 +88,34 @@ def read_vectors(item: Any, source: str, int8: bool) -> EmbedResponse:
     )
 
 
-def embedded_error(item: Any) -> dict[str, Any] | None:
-    """The error in an answer without `error` at its top: the whole object (vLLM), or one in the first choice (OpenRouter)."""
-    if not isinstance(item, dict):
-        return None
-    choices = item.get("choices")
-    if not choices:
-        return item if item.get("object") == "error" else None
-    first = choices[0] if isinstance(choices, list) else None
-    error = first.get("error") if isinstance(first, dict) else None
-    return {"error": error} if error else None
-
-
 def read_usage(usage: Mapping[str, Any], audio_in_total: bool = False) -> Usage:
     """The tokens of a `usage` object. Completion includes reasoning, even if the server counts that in the total only.
 
     `audio_in_total`: the server counts spoken input in the total only.
     """
-    prompt = tokens(usage["prompt_tokens"] if "prompt_tokens" in usage else usage.get("input_tokens"))
-    completion = tokens(usage["completion_tokens"] if "completion_tokens" in usage else usage.get("output_tokens"))
-    total = tokens(usage.get("total_tokens")) or prompt + completion
-    if total > prompt + completion and not (audio_in_total or tokens(usage.get("prompt_audio_seconds"))):
-        completion = total - prompt
+    get = usage.get
+    prompt, completion, total = get("prompt_tokens"), get("completion_tokens"), get("total_tokens")
+    if (
+        type(prompt) is not int
+        or type(completion) is not int
+        or type(total) is not int
+        or prompt < 0
+        or completion < 0
+        or not prompt + completion == total <= MOST_MARKS
+    ):
+        prompt, completion, total = _settled(usage, audio_in_total)
     cached = 0
     breakdown: Mapping[str, int] = EMPTY
-    details = usage.get("prompt_tokens_details")
-    if isinstance(details, dict):
-        cached = tokens(details.get("cached_tokens"))
-        breakdown = _breakdown(details, prompt)
+    details = get("prompt_tokens_details")
+    if type(details) is dict:
+        found = details.get("cached_tokens")
+        cached = tokens(found) if found else 0
+        if not _MODALITY_KEYS.isdisjoint(details):
+            breakdown = _breakdown(details, prompt)
     if not cached and not CACHED.isdisjoint(usage):
-        cached = tokens(usage.get("prompt_cache_hit_tokens") or usage.get("cached_tokens") or usage.get("num_cached_tokens"))
-    details = usage.get("completion_tokens_details")
-    thought = (details if isinstance(details, dict) else usage).get("reasoning_tokens")
+        cached = tokens(get("prompt_cache_hit_tokens") or get("cached_tokens") or get("num_cached_tokens"))
+    details = get("completion_tokens_details")
+    thought = (details if type(details) is dict else usage).get("reasoning_tokens")
     return _usage(prompt, completion, total, min(cached, prompt) if cached else 0, tokens(thought) if thought else 0, breakdown)
 
 
@@ -128,6 +140,8 @@ def split_content(content: Any) -> tuple[str, str]:
 
 def finish_of(value: Any) -> str | None:
     """Why a choice ended, in lower case; None if it has not."""
+    if type(value) is str and value in USUAL_ENDS:
+        return value
     word = text_or_empty(value).lower()
     return None if word.strip() in NO_REASON else word
 
@@ -161,22 +175,33 @@ def new_call_id() -> str:
     return "call_" + os.urandom(12).hex()
 
 
-def _choice(choice: Any, position: int, provider: str) -> Choice:
-    message = choice.get("message") if isinstance(choice, dict) else None
-    if message is None and isinstance(choice, dict) and choice.get("finish_reason") == "content_filter":
-        message = EMPTY  # Azure sends no message if its filter removed all of it
-    if not isinstance(message, (dict, Mapping)):
+def _choice(choice: Any, position: int, provider: str, fail: Callable[[Any], NoReturn]) -> Choice:
+    if type(choice) is not dict:
         malformed(f"choices[{position}] holds no message")
-    index = choice.get("index")
+    if "error" in choice and position == 0 and choice["error"]:
+        fail({"error": choice["error"]})
+    message = choice.get("message")
+    if type(message) is not dict:
+        if message is not None or choice.get("finish_reason") != "content_filter":
+            malformed(f"choices[{position}] holds no message")
+        message = {}  # Azure sends no message if its filter removed all of it
+    text = message.get("content")
+    if type(text) is str and text.isascii() and BESIDE_TEXT.isdisjoint(message):  # nearly every answer
+        made = _turn("assistant", text)
+    else:
+        made = _message(message, provider)
+    index, finish = choice.get("index"), choice.get("finish_reason")
+    return _made(index if type(index) is int else position, made, None if finish is None else finish_of(finish))
+
+
+def _message(message: Mapping[str, Any], provider: str) -> Message:
     text, reasoning = split_content(message.get("content"))
     thought = message.get("reasoning") or message.get("reasoning_content")
     if thought:
         reasoning += text_or_empty(thought)
     raw_calls = message.get("tool_calls")
     calls = _calls(raw_calls) if raw_calls else ()
-    native = _native(message, text, calls, provider)
-    made = Message("assistant", text, calls, reasoning=reasoning, native=native)
-    return _made(index if type(index) is int else position, made, finish_of(choice.get("finish_reason")))
+    return _turn("assistant", text, calls, None, None, reasoning, _native(message, text, calls, provider))
 
 
 def _calls(calls: Any) -> tuple[ToolCall, ...]:
@@ -214,18 +239,30 @@ def _native(message: Mapping[str, Any], text: str, calls: tuple[ToolCall, ...], 
         return None  # the message is sent in the general form then
 
 
+def _settled(usage: Mapping[str, Any], audio_in_total: bool) -> tuple[int, int, int]:
+    """Input, output and total of a `usage` whose three counts do not agree, or are not there."""
+    get = usage.get
+    prompt = get("prompt_tokens") if "prompt_tokens" in usage else get("input_tokens")
+    completion = get("completion_tokens") if "completion_tokens" in usage else get("output_tokens")
+    prompt, completion = tokens(prompt) if prompt else 0, tokens(completion) if completion else 0
+    both = prompt + completion
+    total, spoken = tokens(get("total_tokens")) or both, get("prompt_audio_seconds")
+    if total > both and not (audio_in_total or (spoken and tokens(spoken))):
+        completion = total - prompt
+    return prompt, completion, total
+
+
 def _breakdown(details: Mapping[str, Any], prompt: int) -> Mapping[str, int]:
     found = {}
-    for kind in ("audio", "image", "video"):
-        count = tokens(details.get(f"{kind}_tokens"))
-        if count:
+    for key, kind in MODALITIES.items():
+        given = details.get(key)
+        if given and (count := tokens(given)):
             found[kind] = count
-    text = tokens(details.get("text_tokens"))
-    if found:
-        text = text or max(0, prompt - sum(found.values()))
-    if text:
+    if not found:
+        return EMPTY
+    if "text" not in found and (text := max(0, prompt - sum(found.values()))):
         found["text"] = text
-    return FrozenDict(found) if found else EMPTY
+    return FrozenDict(found)
 
 
 def _thinking(value: Any) -> str:

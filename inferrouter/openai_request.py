@@ -1,21 +1,23 @@
 """Writes a request as a JSON body in OpenAI's format, as each of its many servers takes it.
 
-Strategy: one pass over the request builds a plain dict. Where servers differ, it asks `ServerQuirks`, a row of the table at the
-end, found by the provider's name; a server without a row gets the plain format, and no other module compares provider names.
-The caller's `extra` goes in last, as it is. Must never know addresses, keys or answers.
+Strategy: one pass over the request builds a plain dict, from which turns of nothing but text are left out: they are written as
+text at once. Where servers differ, it asks `ServerQuirks`, a row of the table at the end, found by the provider's name; a server
+without a row gets the plain format, and no other module compares provider names. The caller's `extra` goes in last, as it is.
+Must never know addresses, keys or answers.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
+from operator import attrgetter
 from typing import Any
 
 from .content import Part
 from .frozen import EMPTY, FrozenDict, field, frozen_value, replace
 from .records import ChatRequest, EmbedRequest, Message, ToolCall
 from .validation import matches
-from .wire_json import merge_extra
+from .wire_json import merge_extra, quoted, write_json
 
 IMAGE = frozenset({"image"})
 USUAL = frozenset({"image", "audio", "document"})
@@ -67,6 +69,18 @@ def server(name: str) -> ServerQuirks:
     return _SERVERS.get(name, _PLAIN_SERVER)
 
 
+def chat_json(
+    request: ChatRequest, model: str, server: ServerQuirks, provider: str, stream: bool, dropped: Sequence[str]
+) -> bytes:
+    """What `chat_body` makes, as JSON. Plain turns become text without a dict between, in a third of the time."""
+    turns = None if request.extra else _plain_turns(request.messages)
+    if turns is None:
+        return write_json(chat_body(request, model, server, provider, stream, dropped))
+    begun = f'{{"model":{quoted(model)},"messages":[{",".join(turns)}]'
+    settings = _settings(request, model, server, stream, dropped)
+    return write_json(settings, begun) if settings else (begun + "}").encode()
+
+
 def chat_body(
     request: ChatRequest, model: str, server: ServerQuirks, provider: str, stream: bool, dropped: Sequence[str]
 ) -> dict[str, Any]:
@@ -75,18 +89,7 @@ def chat_body(
     `provider`: its name, whose own turns go back as they came. `request.extra` goes in last, objects of one key merged.
     """
     body: dict[str, Any] = {"model": model, "messages": _turns(request.messages, server, provider)}
-    if stream:
-        body["stream"] = True
-        if server.stream_usage:
-            body["stream_options"] = {"include_usage": True}
-    if request.max_tokens is not None:
-        body[_max_tokens_key(server, model)] = request.max_tokens
-    if request.tools and "tools" not in dropped:
-        body["tools"] = [tool.to_dict() for tool in request.tools]
-    for name in _PARAMETERS:
-        value = getattr(request, name)
-        if value is not None and name not in dropped:
-            _set(body, name, value, server)
+    body |= _settings(request, model, server, stream, dropped)
     if request.extra:
         merge_extra(body, request.extra)
     return body
@@ -104,16 +107,32 @@ def embed_body(request: EmbedRequest, model: str, server: ServerQuirks) -> dict[
     return body
 
 
-def unsupported(request: ChatRequest, model: str, server: ServerQuirks) -> tuple[str, ...]:
-    """The names of `request`'s parameters that `model` on this server does not take."""
-    refused = _refused_by(server, model)
-    if not refused:
-        return ()
-    given = [(name, getattr(request, name)) for name in _PARAMETERS]
+def unsupported(request: ChatRequest, refused: frozenset[str]) -> tuple[str, ...]:
+    """The names of those of `request`'s parameters that are `refused`, see `refused_by`."""
+    given = zip(_PARAMETERS, _values(request), strict=True)
     found = [name for name, value in given if value is not None and _refused(name, value, refused)]
     if request.tools and "tools" in refused:
         found.append("tools")
     return tuple(found)
+
+
+def _settings(request: ChatRequest, model: str, server: ServerQuirks, stream: bool, dropped: Sequence[str]) -> dict[str, Any]:
+    """What a body says besides its messages."""
+    made: dict[str, Any] = {}
+    if stream:
+        made["stream"] = True
+        if server.stream_usage:
+            made["stream_options"] = {"include_usage": True}
+    if request.max_tokens is not None:
+        made[_max_tokens_key(server, model)] = request.max_tokens
+    if request.tools and "tools" not in dropped:
+        made["tools"] = [tool.to_dict() for tool in request.tools]
+    values = _values(request)
+    if values != _NO_VALUES:
+        for name, value in zip(_PARAMETERS, values, strict=True):
+            if value is not None and name not in dropped:
+                _set(made, name, value, server)
+    return made
 
 
 def _refused(name: str, value: Any, refused: frozenset[str]) -> bool:
@@ -131,6 +150,19 @@ def _set(body: dict[str, Any], name: str, value: Any, server: ServerQuirks) -> N
         body[name] = {**value, "json_schema": {"name": "answer", **value["json_schema"]}}
     else:
         body[name] = value
+
+
+def _plain_turns(messages: Sequence[Any]) -> list[str] | None:
+    """The JSON of each of `messages`; None if one of them is more than text, or every server's own affair."""
+    turns = []
+    for message in messages:
+        content, begun = message.content, _BEGUN.get(message.role)
+        if begun is None or type(content) is not str or message.tool_calls or message.native is not None:
+            return None
+        if message.tool_call_id is not None or message.name is not None:
+            return None
+        turns.append(f"{begun}{quoted(content)}}}")
+    return turns
 
 
 def _turns(messages: Sequence[Any], server: ServerQuirks, provider: str) -> list[dict[str, Any]]:
@@ -212,7 +244,7 @@ def _call_id(call_id: str, server: ServerQuirks) -> str:
 
 
 @lru_cache(maxsize=1024)
-def _refused_by(server: ServerQuirks, model: str) -> frozenset[str]:
+def refused_by(server: ServerQuirks, model: str) -> frozenset[str]:
     """The parameters that `model` on this server refuses, perhaps with "json_schema" among them."""
     found = {name for name, patterns in server.refuses.items() if _any(model, patterns)}
     if not _any(model, server.effort_models):
@@ -232,6 +264,9 @@ def _any(model: str, patterns: tuple[str, ...]) -> bool:
 
 _PARAMETERS = ("temperature", "top_p", "seed", "tool_choice", "response_format", "reasoning_effort", "stop")
 """Parameters that most servers take under their names in `ChatRequest`."""
+_values, _NO_VALUES = attrgetter(*_PARAMETERS), (None,) * len(_PARAMETERS)
+_BEGUN = FrozenDict({role: f'{{"role":"{role}","content":' for role in ("system", "user", "assistant")})
+"""How a turn's JSON begins, for roles that every server knows and that mean nothing but who speaks."""
 _LETTERS = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
 _PLAIN_SERVER = ServerQuirks()
 _OPENAI = ServerQuirks(

@@ -43,13 +43,17 @@ class OpenAIDecoder(StreamDecoder):
         if not choices:
             if item.get("object") == "error":
                 self.fail(item)
+            made: tuple[ChunkChoice, ...] = NOTHING_NEW
         elif type(choices) is not list:
             malformed("a chunk's choices are not a list", source)
-        made = tuple([self._choice(choice, source) for choice in choices]) if choices else NOTHING_NEW
+        elif len(choices) == 1:
+            made = (self._choice(choices[0], source),)
+        else:
+            made = tuple([self._choice(choice, source) for choice in choices])
         usage = item.get("usage")
         if not usage and "x_groq" in item:
             usage = item["x_groq"].get("usage") if isinstance(item["x_groq"], dict) else None
-        counted = read_usage(usage, self._audio_in_total) if type(usage) is dict and usage else None
+        counted = read_usage(usage, self._audio_in_total) if usage and type(usage) is dict else None
         ident, model = item.get("id"), item.get("model")
         if type(ident) is not str or not ident.isascii() or type(model) is not str or not model.isascii():
             ident, model = text_or_empty(ident), text_or_empty(model)

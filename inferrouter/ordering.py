@@ -11,22 +11,26 @@ from collections.abc import Sequence
 from .assessment import Candidate
 from .errors import ConfigError, Rejection
 from .policy import OWN_POLICIES, Policy, sticky
+from .records import ChatRequest
 
 
-def ordered(policy: Policy, candidates: Sequence[Candidate], session: str | None = None) -> list[Candidate]:
+def ordered(policy: Policy, candidates: Sequence[Candidate], request: ChatRequest | None = None) -> list[Candidate]:
     """What `policy` makes of `candidates`, each once; what it invents is left out. Raises `ConfigError` if it fails.
 
-    `session`: a conversation that is kept where it is, see `policy.sticky`.
+    `request`: of a conversation that is kept where it is, see `policy.sticky`.
     """
     if len(candidates) < 2 and type(policy) in OWN_POLICIES:
         return list(candidates)
     queue = _selected(policy, candidates) if candidates else []
-    return queue if session is None or len(queue) < 2 else sticky(session, queue, policy)
+    if request is None or request.session is None or len(queue) < 2:
+        return queue
+    return sticky(request.session, queue, policy)
 
 
 def _selected(policy: Policy, candidates: Sequence[Candidate]) -> list[Candidate]:
     if type(policy) in OWN_POLICIES:
-        return list(policy.select(candidates))
+        queue = policy.select(candidates)
+        return queue if isinstance(queue, list) else list(queue)
     try:
         answer = list(policy.select(list(candidates)))
         if len(answer) == 1 and answer[0] is candidates[0]:

@@ -253,7 +253,7 @@ def decode_answer(provider: Provider, body: bytes, read: Callable[[Any, str], T]
     """
     text = body.decode("utf-8", "replace").removeprefix("\ufeff")
     item = load_json(text)
-    if has_error(item):
+    if item.get("error") if type(item) is dict else has_error(item):
         raise provider.error(embedded_status(item, 200), {}, body, 0.0)
     try:
         return read(item, text)

@@ -9,15 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from .catalog import preset
 from .errors import ConfigError, ProviderError
 from .frozen import shown_once_made
-from .openai_request import chat_body, embed_body, server, unsupported
+from .openai_request import chat_json, embed_body, refused_by, server, unsupported
 from .provider import Endpoint, StreamDecoder, decode_answer, json_headers, matches_any, validated_args
 from .records import ChatRequest, EmbedRequest
-from .wire import Headers, WireRequest, new_request
+from .wire import WireRequest, new_request
 from .wire_json import dump_json, embedded_status, write_json
 
 if TYPE_CHECKING:
@@ -37,6 +37,8 @@ class OpenAICompatProvider:
         self.models: tuple[str, ...] | None
         self.name, self.base_url, self.models = validated_args(name, base_url, models)
         self._server = server(name)
+        self._key_header = self._server.key_header
+        self._key_prefix = "Bearer " if self._key_header == "Authorization" else ""
         self.media = self._server.media
 
     @classmethod
@@ -77,13 +79,15 @@ class OpenAICompatProvider:
 
     def unsupported(self, request: ChatRequest, model: str) -> tuple[str, ...]:
         """See `Provider`."""
-        return unsupported(request, model, self._server)
+        refused = refused_by(self._server, model)
+        return unsupported(request, refused) if refused else ()
 
     def encode(self, request: ChatRequest, model: str, endpoint: Endpoint, stream: bool) -> WireRequest:
         """See `Provider`."""
         dropped = self.unsupported(request, model)
-        body = write_json(chat_body(request, model, self._server, self.name, stream, dropped))
-        return new_request(_url(endpoint.base_url, "/chat/completions"), body, self._headers(endpoint), dropped=dropped)
+        body = chat_json(request, model, self._server, self.name, stream, dropped)
+        headers = json_headers(endpoint, self._key_header, self._key_prefix)
+        return new_request(endpoint.base_url + "/chat/completions", body, headers, "POST", dropped)
 
     def decode(self, body: bytes, model: str) -> ChatResponse:
         """See `Provider`."""
@@ -104,7 +108,8 @@ class OpenAICompatProvider:
     def encode_embed(self, request: EmbedRequest, model: str, endpoint: Endpoint) -> WireRequest:
         """See `Provider`."""
         body = write_json(embed_body(request, model, self._server))
-        return WireRequest(_url(endpoint.base_url, "/embeddings"), body, self._headers(endpoint))
+        headers = json_headers(endpoint, self._key_header, self._key_prefix)
+        return WireRequest(endpoint.base_url + "/embeddings", body, headers)
 
     def decode_embed(self, body: bytes, model: str) -> EmbedResponse:
         """See `Provider`."""
@@ -113,24 +118,14 @@ class OpenAICompatProvider:
         return decode_answer(self, body, lambda item, source: read_vectors(item, source, self._server.int8_vectors))
 
     def _read(self, item: Any, source: str) -> ChatResponse:
-        embedded_error, read_answer = _answer_readers()
-        failure = embedded_error(item)
-        if failure is not None:
-            raise self.error(embedded_status(failure, 200), {}, dump_json(failure).encode("utf-8", "replace"), 0.0)
-        return read_answer(item, source, self.name, self._server.audio_in_total)
+        return _answer_reader()(item, source, self.name, self._server.audio_in_total, self._fail)
 
-    def _headers(self, endpoint: Endpoint) -> Headers:
-        header = self._server.key_header
-        return json_headers(endpoint, header, "Bearer " if header == "Authorization" else "")
+    def _fail(self, failure: Any) -> NoReturn:
+        raise self.error(embedded_status(failure, 200), {}, dump_json(failure).encode("utf-8", "replace"), 0.0)
 
 
 @cache
-def _answer_readers() -> tuple[Callable[[Any], dict[str, Any] | None], Callable[[Any, str, str, bool], ChatResponse]]:
-    from .openai_reply import embedded_error, read_answer  # the first answer loads it
+def _answer_reader() -> Callable[[Any, str, str, bool, Callable[[Any], NoReturn]], ChatResponse]:
+    from .openai_reply import read_answer  # the first answer loads it
 
-    return embedded_error, read_answer
-
-
-def _url(base_url: str, path: str) -> str:
-    """`path` below `base_url`."""
-    return base_url.rstrip("/") + path
+    return read_answer

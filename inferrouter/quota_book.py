@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 
-from .cell import Cell, Version
+from .cell import GONE, Cell, Version
 from .frozen import NamedTuple, new_tuple
 from .quota import Reservation
 from .quota_plain import Count, Counts
@@ -40,16 +40,19 @@ class Book(Cell[Entry]):
 
     def counts(self) -> tuple[Counts, Version[Entry], int]:
         """All counts as they are now or newer, and as of which version and number of an entry."""
-        entry, seen = self.look()
-        if entry[2] != self._done:
+        seen = self._newest
+        entry = seen.value
+        if seen or entry is GONE:
+            entry, seen = self.look()
+        number = entry[2]
+        if number != self._done:
             self._carry_out(entry)
-        return self._counts, seen, entry[2]
+        return self._counts, seen, number
 
-    def change(self, seen: Version[Entry], changed: Counts, settles: Reservation | None = None) -> bool:
-        """Put `changed` in the place of what was `seen`. False, changing nothing, if there is a newer version."""
-        last = seen.value
-        number = last[2] + 1 if last.__class__ is Entry else 0  # of a version that was replaced the value is gone
-        entry = new_tuple(Entry, (iter(changed.items()), settles, number, changed.keys()))
+    def change(self, seen: Version[Entry], number: int, changed: Counts, settles: Reservation | None = None) -> bool:
+        """Put `changed` in the place of what was `seen`, as the entry after `number`. False, changing nothing, if there is a
+        newer version."""
+        entry = new_tuple(Entry, (iter(changed.items()), settles, number + 1, changed.keys()))
         if not self.replace(seen, entry):
             return False
         self._carry_out(entry)
@@ -58,9 +61,10 @@ class Book(Cell[Entry]):
     def _carry_out(self, entry: Entry) -> None:
         """Done again, by another thread or after an interrupt, each of these steps does nothing: an iterator is empty once it was
         taken from, in the one step of the interpreter's that `dict.update` is."""
-        self._counts.update(entry.counts)
-        if entry.settles is not None:
-            entry.settles.settled = True
+        counts, settles, number, keys = entry
+        self._counts.update(counts)
+        if settles is not None:
+            settles.settled = True
         if self.watched:
-            note_change(self.changes, entry.number, entry.keys)
-        self._done = entry.number
+            note_change(self.changes, number, keys)
+        self._done = number

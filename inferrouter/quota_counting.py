@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from .costs import COUNTED, UNITS
 from .errors import ConfigError, QuotaStoreError
-from .frozen import NamedTuple, new_tuple, replace
+from .frozen import new_tuple, replace
 from .limits import FARTHEST, MAX_AMOUNT, Limit, check_time
 from .quota import LONGEST_HOLD, PLACE_WAIT_S, Bucket, Headroom, Hold, Refusal, Reservation, Wants
 from .quota_learned import MAX_SOURCE, NOTHING, Fact, Facts, Learned, Observation, allowed, check_observation, with_statement
@@ -22,14 +22,9 @@ NUMBERS = frozenset((int, float))
 """What an amount may be: a flag is none, though Python counts with it."""
 
 
-class Shown(NamedTuple):
-    """A bucket's headroom, which holds for `since <= now < until` (epoch seconds) as long as the number in use is `of`, that very
-    object."""
-
-    headroom: Headroom
-    since: float
-    until: float
-    of: float | None
+Shown = tuple[Headroom, float, float, float | None]
+"""A bucket's headroom, which holds for `since <= now < until` (epoch seconds) as long as the number in use is `of`, that very
+object: in this order, in a plain tuple, as every call makes and takes apart a few."""
 
 
 class BucketState:
@@ -146,16 +141,24 @@ def headrooms_of(states: Mapping[str, BucketState], keys: Sequence[str], now: fl
     except KeyError as exc:
         raise unknown_bucket(exc.args[0]) from None
     shown, to_note = shown_with([(state, state.counter.used) for state in chosen], now)
-    return [each.headroom for each in shown], to_note
+    return [each[0] for each in shown], to_note
 
 
 def shown_with(counts: Iterable[tuple[BucketState, float]], now: float) -> tuple[list[Shown], bool]:
     """The same, with how long it holds, for states of which so much is used, whatever their counters say."""
     to_note: list[str] = []
-    found = [
-        shown if (shown := state.shown).of is used and shown.since <= now < shown.until else _shown(state, used, now, to_note)
-        for state, used in counts
-    ]
+    found = []
+    for state, used in counts:
+        shown = last, since, until, of = state.shown
+        if of is not used or not since <= now < until:
+            counter = state.counter
+            begin, resets_at = counter.begin, counter.steady
+            # What is charged to one place passes when what was there before does, so nothing but the number in use has changed.
+            if used > 0 and resets_at is not None and resets_at is last[5] and begin <= now < counter.end and now < until:
+                state.shown = shown = _as_headroom(state, used, resets_at), begin, until, used
+            else:
+                shown = _shown(state, used, now, to_note)
+        found.append(shown)
     return found, bool(to_note)
 
 
@@ -202,7 +205,7 @@ def learned_of(states: Iterable[BucketState]) -> dict[str, Learned]:
 def _shown(state: BucketState, used: float, now: float, to_note: list[str]) -> Shown:
     if now >= state.firm_until:
         state.limit_at(now)
-    counter, limit, count = state.counter, state.limit, used
+    counter, count = state.counter, used
     since, until = counter.begin, counter.end
     if not since <= now < until:
         if counter.used != used:
@@ -221,11 +224,18 @@ def _shown(state: BucketState, used: float, now: float, to_note: list[str]) -> S
             since = -FARTHEST
     if until > state.firm_until:
         until = state.firm_until
-    amount = limit.amount
-    left, share = (amount - count, (amount - count) / amount) if amount > count else (0.0, 0.0)
-    found = new_tuple(Headroom, (state.key, limit, count, left, share, resets_at))
-    state.shown = shown = new_tuple(Shown, (found, since, until, used))
+    found = _as_headroom(state, count, resets_at)
+    state.shown = shown = found, since, until, used
     return shown
+
+
+def _as_headroom(state: BucketState, used: float, resets_at: float | None) -> Headroom:
+    limit = state.limit
+    amount = limit.amount
+    left = amount - used
+    if left <= 0:
+        return new_tuple(Headroom, (state.key, limit, used, 0.0, 0.0, resets_at))
+    return new_tuple(Headroom, (state.key, limit, used, left, left / amount, resets_at))
 
 
 def note(states: Mapping[str, BucketState], keys: Iterable[str], now: float) -> list[BucketState]:
@@ -277,7 +287,7 @@ def live_hold(hold: Hold, made: float, now: float) -> tuple[Hold, float] | None:
     return (hold, made) if hold.until > now else None
 
 
-_NEVER = Shown(Headroom("", Limit(0.0, "requests", "day"), 0.0, 0.0, 0.0, None), math.inf, -math.inf, None)
+_NEVER: Shown = (Headroom("", Limit(0.0, "requests", "day"), 0.0, 0.0, 0.0, None), math.inf, -math.inf, None)
 
 
 def _relimited(known: BucketState | None, state: BucketState, now: float | None) -> BucketState:

@@ -75,17 +75,17 @@ class MemoryQuotaStore:
         elif many:
             self._book.watched = True
             return self._looks.keep(keys, number, shown)
-        return [each.headroom for each in shown]
+        return [each[0] for each in shown]
 
     def reserve(self, wants: Wants, now: float) -> Reservation | Refusal:
         ident = next(self._idents)
         if self._closed:
             self._check_open()
         while True:
-            counts, seen, _ = self._book.counts()
+            counts, seen, number = self._book.counts()
             taken = admit_plainly(counts, wants, now, ident)
             if taken is not None:
-                if self._book.change(seen, taken[1]):
+                if self._book.change(seen, number, taken[1]):
                     return taken[0]
                 continue
             keys = [key for key, _ in wants]
@@ -93,18 +93,18 @@ class MemoryQuotaStore:
             answer = admit(mine, wants, now, ident)
             if answer.__class__ is Refusal and not note(mine, keys, now):
                 return answer
-            if self._book.change(seen, counts_of(mine)):
+            if self._book.change(seen, number, counts_of(mine)):
                 return answer
 
     def commit(self, reservation: Reservation, now: float, amounts: Sequence[float] | None = None) -> bool:
         if self._closed:
             self._check_open()
         while True:
-            counts, seen, _ = self._book.counts()
+            counts, seen, number = self._book.counts()
             if reservation.settled:
                 return False
             settled = {} if amounts is None else _settled(counts, reservation, amounts)
-            if self._book.change(seen, settled, reservation):
+            if self._book.change(seen, number, settled, reservation):
                 return True
 
     def rollback(self, reservation: Reservation, now: float) -> bool:
@@ -178,10 +178,10 @@ class MemoryQuotaStore:
     def _change(self, keys: Iterable[str], work: Callable[[States], T]) -> T:
         """What `work` returns for copies of the states of `keys`, which then take the place of these."""
         while True:
-            counts, seen, _ = self._look()
+            counts, seen, number = self._look()
             mine = states_of(counts, keys)
             result = work(mine)
-            if self._book.change(seen, counts_of(mine)):
+            if self._book.change(seen, number, counts_of(mine)):
                 return result
 
     def _keep_holds(self, work: Callable[[Holds], Mapping[str, tuple[Hold, float] | None]]) -> None:

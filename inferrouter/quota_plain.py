@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from .limits import MAX_AMOUNT
 from .quota import Reservation, Wants
-from .quota_counting import NUMBERS, BucketState
+from .quota_counting import BucketState
 
 Count = tuple[BucketState, float]
 """A bucket's state, and how much of it is in use, whatever the state's own counter says."""
@@ -25,8 +25,8 @@ def admit_plainly(counts: Mapping[str, Count], wants: Wants, now: float, ident: 
     made: Counts = {}
     window_ids, limits = [], []
     for key, amount in wants:
-        count = counts.get(key)
-        if count is None or amount.__class__ not in NUMBERS or not 0 <= amount <= MAX_AMOUNT:
+        count, kind = counts.get(key), type(amount)
+        if count is None or (kind is not int and kind is not float) or not 0 <= amount <= MAX_AMOUNT:
             return None
         state, used = count
         counter = state.counter
@@ -47,7 +47,8 @@ def settle_plainly(counts: Mapping[str, Count], reservation: Reservation, amount
         return None
     made: Counts = {}
     for place, amount in enumerate(amounts):
-        if amount.__class__ not in NUMBERS or not 0 <= amount <= MAX_AMOUNT:
+        kind = type(amount)
+        if (kind is not int and kind is not float) or not 0 <= amount <= MAX_AMOUNT:
             return None
         key, reserved = wants[place]
         if amount == reserved:

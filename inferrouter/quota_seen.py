@@ -6,7 +6,6 @@ and until when that does not is known of each. Must never know where counts are 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Collection, Iterable, Sequence
 
 from .quota import Headroom
@@ -37,74 +36,76 @@ def note_change(changes: Changes, number: int, keys: Collection[str]) -> None:
     changes.pop(number - KNOWN, None)
 
 
+class _Origin:
+    """One look at all of some buckets, of which more is known only of those that changed since: where each stands in it."""
+
+    __slots__ = ("changes", "keys", "places")
+
+    def __init__(self, changes: Changes, keys: Sequence[str]) -> None:
+        self.changes = changes
+        self.keys = keys
+        self.places = dict(zip(keys, range(len(keys)), strict=True))
+
+    def changed(self, first: int, last: int) -> Collection[str] | None:
+        """The buckets that changes after `first`, up to `last`, changed; None where that is not known any more."""
+        keys: set[str] = set()
+        changes = self.changes
+        try:
+            for number in range(first + 1, last + 1):
+                keys.update(changes[number])
+        except KeyError:
+            return None
+        return self.places.keys() & keys
+
+
 class Seen(list[Headroom]):
     """The headroom of many buckets as it was seen as of a numbered change: for `since <= now < until` only entries change it.
 
-    Never changed once it is made, so that threads may share it.
+    Never changed once it is made, so that threads may share it. `_renewed`: the places that were looked at again since the change
+    `_before`; what was looked up as a whole at another time, of another `origin`, may differ without any change.
     """
 
-    __slots__ = ("_before", "_changes", "_number", "_origin", "_places", "_renewed", "keys", "since", "until")
+    __slots__ = ("_before", "_number", "_renewed", "origin", "since", "until")
 
-    def __init__(self, changes: Changes, number: int, keys: Sequence[str], headrooms: Iterable[Headroom]) -> None:
+    since: float
+    until: float
+
+    def __init__(self, headrooms: Iterable[Headroom], origin: _Origin, number: int) -> None:
         super().__init__(headrooms)
-        self.keys = keys
-        self._changes = changes
+        self.origin = origin
         self._number = self._before = number
-        self._renewed: list[int] = []  # the places that were looked at again since the change `_before`
-        self._places = dict(zip(keys, range(len(keys)), strict=True))
-        self._origin = object()  # what was looked up as a whole at another time may differ without any change
-
-    @classmethod
-    def of(cls, changes: Changes, number: int, keys: Sequence[str], shown: Sequence[Shown]) -> Seen | None:
-        """What was just shown of `keys`; None if one stands twice."""
-        seen = cls(changes, number, keys, [each.headroom for each in shown])
-        if len(seen._places) < len(keys):
-            return None
-        seen._lasts(shown, -math.inf, math.inf)
-        return seen
+        self._renewed: list[int] = []
 
     def renewed(self, count_of: Callable[[str], Count], number: int, now: float) -> Seen:
         """The same buckets as of the change `number`: only those are looked at that were changed since."""
-        if number <= self._number:
+        before, origin = self._number, self.origin
+        if number <= before:
             return self
-        changed, keys = self._places_changed(self._number, number), self.keys
-        places = range(len(keys)) if changed is None else changed
-        shown, _ = shown_with([count_of(keys[place]) for place in places], now)
-        other = Seen.__new__(Seen)
-        other.extend(self)
-        for place, each in zip(places, shown, strict=True):
-            other[place] = each.headroom
-        other.keys, other._changes, other._origin, other._places = keys, self._changes, self._origin, self._places
-        other._before, other._number, other._renewed = self._number, number, list(places)
-        other._lasts(shown, self.since, self.until)
+        keys = origin.changed(before, number)
+        if keys is None:
+            keys = origin.keys
+        places = list(map(origin.places.__getitem__, keys))
+        shown, _ = shown_with(list(map(count_of, keys)), now)
+        other = Seen(self, origin, number)
+        since, until = self.since, self.until
+        for place, (headroom, begins, ends, _) in zip(places, shown, strict=True):
+            other[place] = headroom
+            if begins > since:
+                since = begins
+            if ends < until:
+                until = ends
+        other._before, other._renewed, other.since, other.until = before, places, since, until
         return other
 
     def changed_since(self, earlier: object) -> list[int] | None:
         """The places that may differ from those of `earlier`; None where that is not known."""
-        if earlier.__class__ is not Seen or earlier._origin is not self._origin:
+        origin = self.origin
+        if earlier.__class__ is not Seen or earlier.origin is not origin:
             return None
         if earlier._number == self._before:  # as nearly always: the call before had looked at that one
             return self._renewed
-        return self._places_changed(earlier._number, self._number)
-
-    def _places_changed(self, first: int, last: int) -> list[int] | None:
-        """The places that changes after `first`, up to `last`, changed; None where that is not known any more."""
-        keys: set[str] = set()
-        try:
-            for number in range(first + 1, last + 1):
-                keys.update(self._changes[number])
-        except KeyError:
-            return None
-        return [place for place in map(self._places.get, keys) if place is not None]
-
-    def _lasts(self, shown: Iterable[Shown], since: float, until: float) -> None:
-        """From and until when all that was `shown` holds, within these bounds."""
-        for each in shown:
-            if each.since > since:
-                since = each.since
-            if each.until < until:
-                until = each.until
-        self.since, self.until = since, until
+        changed = origin.changed(earlier._number, self._number)
+        return None if changed is None else [origin.places[key] for key in changed]
 
 
 class Looks:
@@ -119,17 +120,20 @@ class Looks:
     def again(self, keys: Sequence[str], count_of: Callable[[str], Count], number: int, now: float) -> Seen | None:
         """What was seen of `keys`, brought to the change `number`; None if nothing was, or it does not hold at `now`."""
         seen = self._seen.get(id(keys))
-        if seen is None or seen.keys is not keys or not seen.since <= now < seen.until:
+        if seen is None or seen.origin.keys is not keys or not seen.since <= now < seen.until:
             return None
         self._seen[id(keys)] = seen = seen.renewed(count_of, number, now)
         return seen
 
     def keep(self, keys: Sequence[str], number: int, shown: Sequence[Shown]) -> list[Headroom]:
         """The headrooms that were just `shown` of `keys`, kept unless a key stands twice."""
-        seen = Seen.of(self._changes, number, keys, shown)
-        if seen is None:
-            return [each.headroom for each in shown]
+        headrooms, origin = [each[0] for each in shown], _Origin(self._changes, keys)
+        if len(origin.places) < len(keys):
+            return headrooms
         if len(self._seen) >= MOST_SEEN:
             self._seen.clear()
+        seen = Seen(headrooms, origin, number)
+        seen.since = max([begins for _, begins, _, _ in shown])
+        seen.until = min([ends for _, _, ends, _ in shown])
         self._seen[id(keys)] = seen
         return seen

@@ -377,7 +377,7 @@ def _look_at_many(session: Session, keys: Sequence[str], now: float) -> tuple[li
     except KeyError as exc:
         raise unknown_bucket(exc.args[0]) from None
     if to_note:
-        return [each.headroom for each in shown], True
+        return [each[0] for each in shown], True
     return session.looks.keep(keys, session.number, shown), False
 
 

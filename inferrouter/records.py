@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias, TypedDict
 
 from .errors import InvalidRequestError
-from .frozen import EMPTY, field, freeze, frozen_value
+from .frozen import EMPTY, field, freeze, frozen_value, quick
 
 if TYPE_CHECKING:
     from .content import Part
@@ -212,7 +212,7 @@ class Message:
         )
 
 
-_LARGEST = 2**63
+_turn, _LARGEST = quick(Message, checked=True), 2**63
 
 # What servers put into an assistant turn, so that their answers can be handed back as they are.
 _MESSAGE_KEYS = frozenset(
@@ -275,10 +275,11 @@ class ChatRequest:
         settle(self, "messages", _messages(self.messages))
         if not isinstance(self.model, str):
             raise InvalidRequestError(message=f"model is a name, not {self.model!r}")
-        _number("temperature", self.temperature, float, 0)
-        _number("max_tokens", self.max_tokens, int, 1)
-        _number("top_p", self.top_p, float, 0)
-        _number("seed", self.seed, int, None)
+        if self.temperature is not None or self.max_tokens is not None or self.top_p is not None or self.seed is not None:
+            _number("temperature", self.temperature, float, 0)
+            _number("max_tokens", self.max_tokens, int, 1)
+            _number("top_p", self.top_p, float, 0)
+            _number("seed", self.seed, int, None)
         if self.reasoning_effort is not None and not isinstance(self.reasoning_effort, str):
             raise InvalidRequestError(message="reasoning_effort is a word such as low, medium or high")
         if self.session is not None and not (isinstance(self.session, str) and self.session):
@@ -354,8 +355,7 @@ def _content(content: Any) -> str | tuple[Part, ...]:
 
 def _signed_dict(call: ToolCall) -> dict[str, Any]:
     """The call's dict with its signature in the place of Google's OpenAI-compatible endpoint."""
-    kept = {"extra_content": {"google": {"thought_signature": call.signature}}} if call.signature else {}
-    return {**call.to_dict(), **kept}
+    return call.to_dict() | ({"extra_content": {"google": {"thought_signature": call.signature}}} if call.signature else {})
 
 
 def _tool_call(item: Any) -> ToolCall:
@@ -374,14 +374,14 @@ def _tool_call(item: Any) -> ToolCall:
 
 def _messages(messages: Any) -> tuple[Message, ...]:
     if isinstance(messages, str):
-        messages = (Message("user", messages),)
-    elif isinstance(messages, (Message, Mapping)):
-        messages = (messages,)
-    if not isinstance(messages, Sequence) or isinstance(messages, (bytes, bytearray)):
-        raise InvalidRequestError(message="messages takes a string, or a list of ir.Message or OpenAI-style dicts")
+        return (_turn("user", messages),)
+    if type(messages) is not list:  # as most are: to ask whether it is a `Mapping` or a `Sequence` takes longer than all else
+        messages = (messages,) if isinstance(messages, (Message, Mapping)) else messages
+        if not isinstance(messages, Sequence) or isinstance(messages, (bytes, bytearray)):
+            raise InvalidRequestError(message="messages takes a string, or a list of ir.Message or OpenAI-style dicts")
     if not messages:
         raise InvalidRequestError(message="messages is empty: give at least one message")
-    return tuple(item if isinstance(item, Message) else _message(item, i) for i, item in enumerate(messages))
+    return tuple([item if isinstance(item, Message) else _message(item, i) for i, item in enumerate(messages)])
 
 
 def _message(item: Any, index: int) -> Message:

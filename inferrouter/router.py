@@ -18,7 +18,7 @@ from .calls import chat_operation, embed_all, embedding_name
 from .candidates import find_candidates
 from .config import Config
 from .costs import estimate_chat
-from .errors import ConfigError, InvalidRequestError, UnknownModelError, router_closed
+from .errors import ConfigError, InferRouterError, InvalidRequestError, UnknownModelError, router_closed
 from .frozen import new_tuple, replace
 from .guarded_store import GuardedStore
 from .health import Health, HealthConfig
@@ -150,10 +150,10 @@ class Router(RouterMakers):
         Raises errors of the `InferRouterError` tree only: `InvalidRequestError`, `UnknownModelError`, `NoCandidatesError`,
         `AllCandidatesFailedError`, `AuthenticationError`, `ContextWindowError`, `QuotaStoreError`.
         """
-        needs, deadline, max_wait = self._prepared(request, timeout, max_wait, "chat_completion")
-        route = self._route(request.model, deadline)
-        operation = chat_operation(request, needs, deadline, max_wait, self._trace(request))
-        return walk(route, operation if cancel is None else operation._replace(cancel=as_cancel(cancel)), self._runtime)
+        route, needs, deadline, max_wait = self._prepared(request, timeout, max_wait, "chat_completion")
+        trace = None if self._runtime.meter is None else self._trace(request)
+        operation = chat_operation(request, needs, deadline, max_wait, trace, None if cancel is None else as_cancel(cancel))
+        return walk(route, operation, self._runtime)
 
     @only_library_errors
     def stream(
@@ -167,11 +167,10 @@ class Router(RouterMakers):
         """An open stream, before its first content; see `ChatStream`. Parameters and errors as for `chat_completion`."""
         from .stream import stream_operation
 
-        needs, deadline, max_wait = self._prepared(request, timeout, max_wait, "stream")
-        route = self._route(request.model, deadline)
+        route, needs, deadline, max_wait = self._prepared(request, timeout, max_wait, "stream")
         idle = self._config.idle_timeout or self._config.attempt_timeout
-        operation = stream_operation(request, needs, deadline, max_wait, idle, self._trace(request, True))
-        return walk(route, operation if cancel is None else operation._replace(cancel=as_cancel(cancel)), self._runtime)
+        trace, cancel = self._trace(request, True), as_cancel(cancel)
+        return walk(route, stream_operation(request, needs, deadline, max_wait, idle, trace, cancel), self._runtime)
 
     @only_library_errors
     def embed(
@@ -186,7 +185,8 @@ class Router(RouterMakers):
 
         Parameters and errors as for `chat_completion`.
         """
-        self._check(request, EmbedRequest, "embed")
+        if self._closed or not isinstance(request, EmbedRequest):
+            raise self._refused(request, EmbedRequest, "embed")
         deadline, max_wait = self._bounds(timeout, max_wait)
         if not request.model:
             request = replace(request, model=embedding_name(self._config, self._route))
@@ -245,13 +245,12 @@ class Router(RouterMakers):
         from .dry_run import fitting
         from .status import Explanation
 
-        needs, _, _ = self._prepared(request, None, None, "explain")
+        route, needs, _, _ = self._prepared(request, None, None, "explain")
         runtime = self._runtime
         runtime.settle_dropped_streams()
-        route = self._route(request.model)
         now = runtime.now()
         found = find_candidates(route, needs, runtime.ledger, runtime.health, now)
-        queue = ordered(runtime.policy, found.candidates, request.session)
+        queue = ordered(runtime.policy, found.candidates, request)
         able, full = fitting(queue, needs, runtime.ledger, now.wall)
         return Explanation(route.name, tuple(able), (*found.rejections, *full, *left_out(found.candidates, queue)))
 
@@ -392,11 +391,12 @@ class Router(RouterMakers):
 
     def _prepared(
         self, request: ChatRequest, timeout: float | None, max_wait: float | None, name: str
-    ) -> tuple[CallNeeds, float | None, float]:
-        self._check(request, ChatRequest, name)
+    ) -> tuple[Route, CallNeeds, float | None, float]:
+        if self._closed or not isinstance(request, ChatRequest):
+            raise self._refused(request, ChatRequest, name)
         deadline, max_wait = self._bounds(timeout, max_wait)
         needs = new_tuple(CallNeeds, (estimate_chat(request), self._config.allow_paid, request, request.media))
-        return needs, deadline, max_wait
+        return self._route(request.model, deadline), needs, deadline, max_wait
 
     def _default_unknown(self) -> list[str]:
         try:
@@ -407,20 +407,21 @@ class Router(RouterMakers):
         return []
 
     def _route(self, name: str, deadline: float | None = None) -> Route:
-        self._routes.agreement.look(self._runtime.clock, self._runtime.say, LOOK_EVERY_S)
-        known = self._routes.cached(name)
+        clock, routes = self._runtime.clock, self._routes
+        if clock.monotonic() >= routes.agreement.next_look:
+            routes.agreement.look(clock, self._runtime.say, LOOK_EVERY_S)
+        known = routes.known.get(name or self._config.default_model)
         if known is not None:
             return known
-        clock = self._runtime.clock
-        return self._routes.resolve(name, clock.time(), None if deadline is None else max(deadline - clock.monotonic(), 0.0))
+        return routes.resolve(name, clock.time(), None if deadline is None else max(deadline - clock.monotonic(), 0.0))
 
-    def _check(self, request: object, kind: type, name: str) -> None:
+    def _refused(self, request: object, kind: type, name: str) -> InferRouterError:
+        """What is wrong with a call that cannot begin."""
         if self._closed:
-            raise router_closed()
-        if not isinstance(request, kind):
-            from .misuse import wrong_request
+            return router_closed()
+        from .misuse import wrong_request
 
-            raise wrong_request(name, request, kind)
+        return wrong_request(name, request, kind)
 
     def _bounds(self, timeout: float | None, max_wait: float | None) -> tuple[float | None, float]:
         limit = self._config.timeout if timeout is None else as_seconds("timeout", timeout)

@@ -45,18 +45,19 @@ class Deployment:
     `spends`: what is counted of its paid use in a day, with its units. `foreign`: allowances that hold for others alone.
     `answers`: how long its model's answers were; `token_ceiling`: the most tokens a call may need to fit into a whole limit.
     `hold_keys`: where a hold keeps chats from it, `embed_hold_keys` embeddings.
+    `counted`: what the store counts as its allowance, once it was seen to be what is stated, unless `foreign` says otherwise.
     `free_charges`, `paid_charges`: the buckets of such calls, each with all that its unit says; `holds_places`: whether one of
     them counts calls under way.
     """
 
     __slots__ = (
-        "_expected",
         "allowance",
         "allowance_key",
         "answers",
         "bound",
         "bucket_keys",
         "capabilities",
+        "counted",
         "embed_hold_keys",
         "foreign",
         "free_buckets",
@@ -107,7 +108,7 @@ class Deployment:
         self.capabilities = _capabilities(account, model)
         self.answers = answers or AnswerSizes().of(account.provider, model)
         self.token_ceiling = token_ceiling
-        self._expected: tuple[Estimate, float, float, Estimate] | None = None
+        self.counted: Limit | None = None
 
     @property
     def tier(self) -> int | None:
@@ -119,15 +120,16 @@ class Deployment:
         """`estimate` for this model: where nobody bounds the answer, what its answers use, within what its limits allow."""
         if not estimate.open_answers:
             return estimate
-        reserve, ceiling = self.answers.reserve, self.token_ceiling
-        last = self._expected  # one call asks twice or more
-        if last is not None and last[0] is estimate and last[1] == reserve and last[2] == ceiling:
+        answers, ceiling = self.answers, self.token_ceiling
+        reserve, last = answers.reserve, answers.fitted
+        if last[0] is estimate and last[1] == reserve and last[2] == ceiling:
             return last[3]
-        room = ceiling - estimate.input_tokens
-        output = int(max(min(reserve * estimate.open_answers, room), 1))
-        counted = (estimate.media, estimate.inputs, estimate.images, estimate.audio_s, estimate.open_answers)
-        made = new_estimate(estimate.input_tokens, output, *counted)
-        self._expected = estimate, reserve, ceiling, made
+        output, room = reserve * estimate.open_answers, ceiling - estimate.input_tokens
+        if not 1 <= output <= room:
+            output = int(max(min(output, room), 1))
+        media, inputs, images, audio_s = estimate.media, estimate.inputs, estimate.images, estimate.audio_s
+        made = new_estimate(estimate.input_tokens, output, media, inputs, images, audio_s, estimate.open_answers)
+        answers.fitted = estimate, reserve, ceiling, made
         return made
 
     def with_allowance(self, allowed: Limit) -> Deployment:
@@ -135,6 +137,7 @@ class Deployment:
         ignored = allowed.amount == UNLIMITED or (self.foreign and self.foreign.get(self.allowance_key) == allowed)
         unit = None if ignored else allowed.unit
         if unit == (self.allowance[1] if self.allowance else None):
+            self.counted = allowed
             return self
         other = copy.copy(self)
         other.allowance = None if unit is None else (self.allowance_key, unit)
@@ -143,7 +146,6 @@ class Deployment:
         hard = self.free_buckets[1:] if self.allowance else self.free_buckets
         other.free_buckets = (*((other.allowance,) if other.allowance else ()), *hard)
         other.free_charges = _charges(other.free_buckets)
-        other._expected = None
         return other
 
 
@@ -151,8 +153,8 @@ class Deployment:
 class Route:
     """What serves a name: deployments in declared order, and every bucket and hold they look at, each once.
 
-    `users`: which deployments, by place, look at a bucket, a hold or an account of that name. `places`: of each bucket in
-    `bucket_keys`. `memo`: what `candidates` keeps.
+    `users`: which deployments, by place, look at a bucket, a hold or an account of that name; `looking`: at each bucket in
+    `bucket_keys`. `places`: where there each deployment's own buckets stand. `memo`: what `candidates` keeps.
     """
 
     name: str
@@ -160,7 +162,8 @@ class Route:
     bucket_keys: tuple[str, ...]
     hold_keys: tuple[str, ...] = field(repr=False, compare=False)
     users: Mapping[str, tuple[int, ...]] = field(repr=False, compare=False)
-    places: Mapping[str, int] = field(repr=False, compare=False)
+    looking: tuple[tuple[int, ...], ...] = field(repr=False, compare=False)
+    places: tuple[tuple[int, ...], ...] = field(repr=False, compare=False)
     memo: dict[Any, Any] = field(default_factory=dict, repr=False, compare=False)
 
 
@@ -174,17 +177,23 @@ def route_over(name: str, deployments: Iterable[Deployment]) -> Route:
     keys = tuple(dict.fromkeys(key for deployment in chosen for key in deployment.bucket_keys))
     hold_keys = tuple(dict.fromkeys(key for deployment in chosen for key in deployment.hold_keys))
     by_name = {key: tuple(places) for key, places in users.items()}
-    return Route(name, chosen, keys, hold_keys, by_name, dict(zip(keys, range(len(keys)), strict=True)))
+    looking = tuple([by_name[key] for key in keys])
+    place_of = dict(zip(keys, range(len(keys)), strict=True))
+    return Route(name, chosen, keys, hold_keys, by_name, looking, tuple([_places(each, place_of) for each in chosen]))
+
+
+def _places(deployment: Deployment, place_of: Mapping[str, int]) -> tuple[int, ...]:
+    return tuple([place_of[key] for key in deployment.bucket_keys])
 
 
 class RouteTable:
-    """Every account of a router with its deployments. `resolve` is thread-safe and cached."""
+    """Every account of a router with its deployments. `resolve` is thread-safe; `known`: the routes of names it was asked for."""
 
     def __init__(self, config: Config, providers: Mapping[str, Provider], transport: Transport, ledger: GuardedStore) -> None:
         self._config = config
         self._ledger = ledger
         self.agreement = Agreement(ledger)
-        self._routes: dict[str, Route] = {}
+        self.known: dict[str, Route] = {}
         self._deployments: dict[tuple[str, str], Deployment] = {}
         self._models: dict[str, set[str]] = {}
         self._sizes = AnswerSizes()
@@ -212,20 +221,16 @@ class RouteTable:
         `max_wait`: seconds to wait for the store, None: as it likes. Raises `UnknownModelError`, `QuotaStoreError`.
         """
         name = name or self._config.default_model
-        route = self.cached(name)
+        route = self.known.get(name)
         if route is None:
             steps = self._steps(name)
             if len(self._deployments) > MAX_CACHED_NAMES:  # a provider that takes any name may be asked for ever new ones
-                self._routes, self._deployments, self._models, self._sizes = {}, {}, {}, AnswerSizes()
+                self.known, self._deployments, self._models, self._sizes = {}, {}, {}, AnswerSizes()
             deployments = [
                 self._deployment(bound, model, now, max_wait) for provider, model in steps for bound in self._at(provider)
             ]
-            route = self._routes.setdefault(name, route_over(name, deployments))  # of threads that come at once, the first one's
+            route = self.known.setdefault(name, route_over(name, deployments))  # of threads that come at once, the first one's
         return route
-
-    def cached(self, name: str) -> Route | None:
-        """The route of a name that was resolved before; takes no lock."""
-        return self._routes.get(name or self._config.default_model)
 
     def left_to_others(self, bound: BoundAccount) -> dict[str, float]:
         """How much of each limit of an account is left to its owner's other programs, by key."""

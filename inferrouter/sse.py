@@ -8,7 +8,7 @@ Must never know JSON, HTTP, terminal markers or providers.
 
 from __future__ import annotations
 
-from .frozen import NamedTuple
+from .frozen import NamedTuple, new_tuple
 
 _BOM = b"\xef\xbb\xbf"
 
@@ -103,7 +103,7 @@ class Reader:
         self._data.clear()
         self._size = 0
         event = self._event.decode("utf-8", "replace") if self._event else "message"
-        return Event(event, data.decode("utf-8", "replace"), self._id)
+        return new_tuple(Event, (event, data.decode("utf-8", "replace"), self._id))
 
     def _field(self, line: bytes) -> None:
         name, _, value = line.partition(b":")

@@ -29,7 +29,7 @@ from .redaction import provider_bug, redacted_partial
 from .responses import Assembler, ChatChunk, ChatResponse
 from .stream_end import StreamEnd
 from .transport import WireReply
-from .waiting import CallCancelledError
+from .waiting import CallCancelledError, Cancel
 from .wire import WireFault
 
 if TYPE_CHECKING:
@@ -49,6 +49,7 @@ def stream_operation(
     max_wait: float,
     idle_s: float,
     trace: CallTrace | None = None,
+    cancel: Cancel | None = None,
 ) -> Operation[ChatStream]:
     """The operation of `Router.stream`. `deadline`: monotonic seconds or None; `idle_s`: longest silence in seconds."""
 
@@ -62,7 +63,6 @@ def stream_operation(
             stream._ended = True
             reply.close()
             raise
-        cancel = attempt.operation.cancel
         if cancel is not None:
             cancel.cuts(None)  # from here on the stream is closed, not its connection
             if cancel.cut:
@@ -70,7 +70,7 @@ def stream_operation(
                 raise CallCancelledError
         return stream
 
-    return Operation(request, needs, read, deadline, max_wait, True, trace)
+    return Operation(request, needs, read, deadline, max_wait, True, trace, cancel)
 
 
 class ChatStream:

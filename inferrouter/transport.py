@@ -10,21 +10,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, NoReturn
 
-from .frozen import NamedTuple
 from .own_process import PROCESS
-from .wire import RequestPhase, Stop, WireFault, WireRequest, fault_from
+from .wire import Headers, RequestPhase, Stop, WireFault, WireRequest, fault_from
 
 if TYPE_CHECKING:
     import ssl
 
-    from .connections import Pool
-    from .http_head import Response
-    from .http_opener import OpenResponse, OutgoingRequest
+    from .connections import Connection, Pool
+    from .http_opener import Opener
 
-_T = TypeVar("_T")
 _PIECE = 64 << 10  # bytes asked for at a time
 
 STREAM_LIMIT = 64 << 20
@@ -55,7 +51,7 @@ class Transport:
         self._ssl_context = ssl_context
         self._ca_file = ca_file
         self._clock = monotonic
-        self._loaded: dict[None, _Parts] = {}  # by the first call
+        self._loaded: dict[None, Opener] = {}  # by the first call
         self._closed = False
 
     def send(
@@ -73,43 +69,43 @@ class Transport:
         http also to other machines. `new_connection`: never on a kept one. `stop`: ends it from another thread, until its body
         is read. Raises `WireFault`.
         """
-        deadline = self._clock() + timeout_s
-        return _or_raise(self._try(request, deadline, allow_http, new_connection, stop))
+        reply = self._try(request, self._clock() + timeout_s, allow_http, new_connection, stop)
+        return reply if isinstance(reply, WireReply) else _raised(reply)
 
     def close(self) -> None:
         """Closes every idle connection. Open replies may be read to their end; their connections are then closed."""
         self._closed = True  # before the look at what is loaded, see `_load`
-        if self._parts is not None:
-            self._parts.pool.close()
-
-    @property
-    def _parts(self) -> _Parts | None:
-        return self._loaded.get(None)
+        opener = self._loaded.get(None)
+        if opener is not None:
+            opener.pool.close()
 
     def _try(
         self, request: WireRequest, deadline: float, allow_http: bool, new_connection: bool, stop: Stop | None
     ) -> WireReply | WireFault:
         """Faults are returned, not raised, so that they are raised where no foreign frame is in sight."""
-        outgoing = None
+        phase = RequestPhase()
         try:
-            parts = self._parts or self._load()
-            outgoing = parts.prepare(request, deadline, allow_http, new_connection, stop)
-            return _open(parts, request, outgoing, self._stream_limit)
+            opener = self._loaded.get(None) or self._load()
+            connection = opener.open(request, phase, deadline, allow_http, new_connection, stop)
+            reply = WireReply(connection, opener.pool, phase.host, request.headers, self._stream_limit, stop)
+            if reply._body_fault is not None or not 200 <= reply.status < 300:
+                _check_head(reply)
+            return reply
         except Exception as exc:
-            return fault_from(exc, outgoing.phase if outgoing else RequestPhase(), request.headers)
+            return fault_from(exc, phase, request.headers)
         except BaseException as exc:
             raise exc.with_traceback(None)  # noqa: B904  an interrupt passes, without the frames that hold keys
 
-    def _load(self) -> _Parts:
+    def _load(self) -> Opener:
         from .connections import Pool
-        from .http_opener import PooledHandler, open_with, prepare
+        from .http_opener import Opener
 
         pool = Pool(self._idle_s, self._per_host, self._clock)
-        made = _Parts(prepare, open_with(PooledHandler(pool, self._ssl_context, self._ca_file, self._clock)), pool)
-        parts = self._loaded.setdefault(None, made)  # of threads that come at once, the first one's
+        made = Opener(pool, self._ssl_context, self._ca_file, self._clock)
+        opener = self._loaded.setdefault(None, made)  # of threads that come at once, the first one's
         if self._closed:  # while this first call was on its way: nothing may be kept
-            parts.pool.close()
-        return parts
+            opener.pool.close()
+        return opener
 
 
 class WireReply:
@@ -122,15 +118,12 @@ class WireReply:
         "__weakref__",
         "_body_fault",
         "_connection",
+        "_host",
         "_left",
         "_open",
-        "_phase",
-        "_pid",
         "_pool",
-        "_response",
         "_sent_headers",
         "_shut",
-        "_sock",
         "_stop",
         "_stream_left",
         "headers",
@@ -139,33 +132,35 @@ class WireReply:
 
     def __init__(
         self,
-        answer: OpenResponse,
-        request: WireRequest,
-        phase: RequestPhase,
+        connection: Connection,
         pool: Pool,
-        stream_limit: int = STREAM_LIMIT,
-        stop: Stop | None = None,
+        host: str,
+        sent: Headers,
+        stream_limit: int,
+        stop: Stop | None,
     ) -> None:
-        self._response, self._connection = answer
-        self._sock = self._connection.sock
+        self._connection = connection
         self._pool = pool
-        self._phase = phase
-        self._sent_headers = request.headers
-        self._body_fault: WireFault | None = None
+        self._host = host
+        self._sent_headers = sent
+        fields = connection.fields
+        odd = connection.ambiguous_length or "content-encoding" in fields or "transfer-encoding" in fields
+        self._body_fault = _body_fault(connection) if odd else None
         self._stream_left = stream_limit
-        self._left: int | None = self._response.length
+        self._left = connection.length
         self._open = True
         self._shut = False
-        self._pid = PROCESS.pid
-        self.status: int = self._response.status
-        self.headers: Mapping[str, str] = self._response.fields
+        self.status = connection.status
+        self.headers: Mapping[str, str] = fields
         self._stop = stop
         if stop is not None:
             stop.cuts(self.shutdown)
 
     def read(self, cap: int = 32 << 20) -> bytes:
         """The rest of the body, at most `cap` bytes. Raises `WireFault`."""
-        return _or_raise(self._whole(cap))
+        left = self._left
+        body = self._piece(whole=True) if left and left <= cap else self._whole(cap)
+        return body if isinstance(body, bytes) else _raised(body)
 
     def read_beginning(self, size: int) -> bytes:
         """The first `size` bytes of the body, or as many as come before its end or a fault. Raises nothing."""
@@ -177,7 +172,9 @@ class WireReply:
 
     def read_some(self) -> bytes:
         """The next piece of the body as soon as there is one, b"" only at its exact end. Raises `WireFault`."""
-        piece = _or_raise(self._piece())
+        piece = self._piece()
+        if not isinstance(piece, bytes):
+            _raised(piece)
         self._stream_left -= len(piece)
         if self._stream_left < 0:
             self.abort()
@@ -188,31 +185,30 @@ class WireReply:
         """New limits, in seconds: for all that is left from now on, and for silence between pieces. None lifts one."""
         if self._open:
             endless = float("inf")
-            self._sock.deadline = endless if timeout_s is None else self._sock.clock() + timeout_s
-            self._sock.idle = endless if idle_s is None else max(idle_s, 0.0)
+            sock = self._connection.sock
+            sock.deadline = endless if timeout_s is None else sock.clock() + timeout_s
+            sock.idle = endless if idle_s is None else max(idle_s, 0.0)
 
     def close(self) -> None:
         """Ends the reply. The connection is kept if only the end of the body is unread, and has already come."""
         if self._open:
-            self._sock.idle = 0.0
+            self._connection.sock.idle = 0.0
             if self._piece() != b"":
                 self.abort()
 
     def shutdown(self) -> None:
         """For another thread than the one that reads: a read under way fails at once, and the connection is not kept."""
         self._shut = True  # before the look whether it is open, see `_finish`: another call could have the connection already
-        if self._open and self._pid == PROCESS.pid:
-            self._sock.shutdown_both()
+        if self._open and self._connection.pid == PROCESS.pid:
+            self._connection.sock.shutdown_both()
 
     def abort(self) -> None:
         """Closes the connection, whatever state it is in."""
         if self._open:
             self._open = False
             self._left = None
-            self._was_cut()
             try:
-                with suppress(RuntimeError):  # a signal handler in the midst of reading it: that read fails with its socket
-                    self._response.close()
+                self._was_cut()
             finally:
                 self._connection.close()
 
@@ -230,8 +226,6 @@ class WireReply:
         if self._left is not None and self._left > cap:
             self.abort()
             return WireFault("too_large", f"the answer announces more than {cap} bytes")
-        if self._left:
-            return self._piece(whole=True)
         pieces: list[bytes] = []
         size = 0
         while piece := self._piece():
@@ -251,35 +245,37 @@ class WireReply:
             return self._body_fault
         if not self._open:
             return b"" if self._left == 0 else WireFault("cut", "the answer was closed before its end")
-        if self._pid != PROCESS.pid:  # whoever reads takes it from the parent
+        if self._connection.pid != PROCESS.pid:  # whoever reads takes it from the parent
             return WireFault("cut", "the answer belongs to the process that asked for it")
         try:
-            return self._next(whole)
+            connection, left = self._connection, self._left
+            if left is None:
+                piece = connection.read_chunk(_PIECE) if connection.chunked else connection.read_some(_PIECE)
+                if not piece:
+                    self._finish()
+                return piece
+            piece = b"" if not left else connection.read(left) if whole else connection.read_some(min(left, _PIECE))
+            self._left = left = left - len(piece)
+            if not left:
+                self._finish()
+            elif whole or not piece:
+                raise WireFault("cut", f"the answer of {self._host} ends {left} bytes too early")
+            return piece
         except Exception as exc:
             self.abort()
-            return fault_from(exc, self._phase, self._sent_headers)
+            phase = RequestPhase()
+            phase.host, phase.phase = self._host, "exchange"
+            return fault_from(exc, phase, self._sent_headers)
         except BaseException:  # interrupted: nobody knows how much of the answer's framing was read
             self.abort()
             raise
 
-    def _next(self, whole: bool) -> bytes:
-        piece = self._response.read(self._left) if whole else self._response.read1(_PIECE)
-        if self._left is not None:
-            self._left -= len(piece)
-            if self._left and (whole or not piece):
-                raise WireFault("cut", f"the answer of {self._phase.host} ends {self._left} bytes too early")
-        if not piece or self._left == 0:
-            self._finish()
-        return piece
-
     def _finish(self) -> None:
         self._open = False  # before the look whether it was shut down, see `shutdown`: one of the two sees the other
         self._left = 0
-        self._response.close()
-        if self._was_cut() or self._shut or self._response.will_close or self._connection.reader.out_of_sync:
+        if (self._stop is not None and self._was_cut()) or self._shut or self._connection.will_close:
             self._connection.close()
         else:
-            self._connection.used = True
             self._pool.put(self._connection)
 
     def _was_cut(self) -> bool:
@@ -290,57 +286,38 @@ class WireReply:
         return stop is not None and stop.cut
 
 
-class _Parts(NamedTuple):
-    """What loads with the first request."""
-
-    prepare: Callable[[WireRequest, float, bool, bool, Stop | None], OutgoingRequest]
-    open: Callable[[OutgoingRequest], OpenResponse]
-    pool: Pool
-
-
-def _open(parts: _Parts, request: WireRequest, outgoing: OutgoingRequest, stream_limit: int) -> WireReply:
-    answer = parts.open(outgoing)
-    reply = WireReply(answer, request, outgoing.phase, parts.pool, stream_limit, outgoing.stop)
+def _raised(fault: WireFault) -> NoReturn:
+    """Raises `fault` from here, where no frame holds a header or a body."""
     try:
-        reply._body_fault = _body_fault(reply.headers, answer.response)
-        _check_head(reply)
-    except BaseException:
-        reply.abort()
-        raise
-    return reply
-
-
-def _or_raise(result: _T | WireFault) -> _T:
-    """`result`, or the fault it is. Raised from here, where no frame holds a header or a body."""
-    if not isinstance(result, WireFault):
-        return result
-    try:
-        raise result
+        raise fault
     finally:
-        del result  # or the fault, its traceback and this frame would keep each other alive
+        del fault  # or the fault, its traceback and this frame would keep each other alive
 
 
 def _check_head(reply: WireReply) -> None:
     """Raise the fault of a reply that is none. A refusal keeps its status and headers, even if nobody can read its body."""
     status = reply.status
-    if status < 200 or status == 304:
-        raise WireFault("protocol", f"the server answered with status {status}, which is no answer to this request")
-    if 300 <= status < 400:
-        target = _host(reply.headers.get("location", ""))
-        raise WireFault("redirect", f"the server redirects to {target}; set base_url to the final address")
-    if reply._body_fault is not None and status < 300:
-        raise reply._body_fault
+    try:
+        if status < 200 or status == 304:
+            raise WireFault("protocol", f"the server answered with status {status}, which is no answer to this request")
+        if 300 <= status < 400:
+            target = _host(reply.headers.get("location", ""))
+            raise WireFault("redirect", f"the server redirects to {target}; set base_url to the final address")
+        if reply._body_fault is not None and status < 300:
+            raise reply._body_fault
+    except BaseException:
+        reply.abort()
+        raise
 
 
-def _body_fault(headers: Mapping[str, str], response: Response) -> WireFault | None:
-    """Why the body of an answer with these headers cannot be read, None if it can."""
-    encoding = headers.get("content-encoding")
+def _body_fault(connection: Connection) -> WireFault | None:
+    """Why the body of the answer that came in cannot be read, None if it can."""
+    encoding = connection.fields.get("content-encoding")
     if encoding is not None and encoding.strip().lower() not in ("identity", ""):
         return WireFault("encoding", "the answer is compressed although identity was asked for")
-    transfer = headers.get("transfer-encoding")
-    if transfer is not None and not response.chunked:
+    if not connection.chunked and "transfer-encoding" in connection.fields:
         return WireFault("encoding", "the answer has a transfer encoding that was not asked for")
-    if response.ambiguous_length:
+    if connection.ambiguous_length:
         return WireFault("protocol", "the answer contradicts itself about its length")
     return None
 

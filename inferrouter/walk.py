@@ -143,7 +143,7 @@ class _Round(Generic[T]):
         """What `read` returned, or None when no candidate is left."""
         found = self._look(self.route, self._now, first=True)
         self.rejections = found.rejections
-        self.queue = ordered(self.runtime.policy, found.candidates, self.operation.session)
+        self.queue = ordered(self.runtime.policy, found.candidates, self.operation.needs.request)
         if len(self.queue) != len(found.candidates):
             unwanted = left_out(found.candidates, self.queue)
             self._unwanted = frozenset([(each.account_id, each.model) for each in unwanted])
@@ -166,7 +166,7 @@ class _Round(Generic[T]):
     def _serve(self) -> T | None:
         while self.queue and (self._endless or self._time_left() > 0):
             first = self.queue.pop(0)
-            old = self._changed(self._begun, refusals=not first.free)
+            old = self._changed(self._begun, not first.free)
             candidate = self._in_turn(first) if old else first
             answer = self._try(candidate) if candidate is not None else None
             if answer is not None:
@@ -377,7 +377,7 @@ class _Round(Generic[T]):
 
     def _all_as_before(self) -> bool:
         """Whether nothing but refusals came since, and all of them still stand."""
-        return not self._changed(self._as_of, refusals=False) and not self._fit_now(list(self._turned_down.values()))
+        return not self._changed(self._as_of, False) and not self._fit_now(list(self._turned_down.values()))
 
     def _may_fit(self, candidate: Candidate) -> bool:
         place = (candidate.account_id, candidate.model)
@@ -430,7 +430,7 @@ class _Round(Generic[T]):
 
     def _put_back(self, *candidates: Candidate) -> None:
         declared = sorted((*self.queue, *candidates), key=lambda each: each.order)  # as every policy expects them
-        self.queue = ordered(self.runtime.policy, declared, self.operation.session)
+        self.queue = ordered(self.runtime.policy, declared, self.operation.needs.request)
 
     def _soonest(self) -> Rejection | None:
         """The first that may serve again of those that were left out, or were tried and now rest; None if no waiting helps."""

@@ -80,12 +80,9 @@ class RequestPhase:
     connection before the first byte of the answer; `host`: for messages.
     """
 
-    __slots__ = ("host", "phase", "reused")
-
-    def __init__(self, host: str = "", phase: str = "setup") -> None:
-        self.host = host
-        self.phase = phase
-        self.reused = False
+    host = ""
+    phase = "setup"
+    reused = False
 
 
 def fault_from(exc: Exception, phase: RequestPhase, headers: Headers) -> WireFault:

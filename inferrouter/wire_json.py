@@ -21,10 +21,15 @@ MOST_MARKS = 10**12
 NO_REASON = frozenset(("", "null", "none"))
 
 
-def write_json(body: Mapping[str, Any]) -> bytes:
-    """`body` as compact JSON. Raises `InvalidRequestError` for what JSON cannot say, such as NaN."""
+def write_json(body: Mapping[str, Any], begun: str = "") -> bytes:
+    """`body` as compact JSON. Raises `InvalidRequestError` for what JSON cannot say, such as NaN.
+
+    `begun`: the JSON of an object with members, but for the brace at its end, that goes on with those of `body`, of which there
+    are some.
+    """
     try:
-        return _compact(body).encode()
+        text = _compact(body)
+        return f"{begun},{text[1:]}".encode() if begun else text.encode()
     except (TypeError, ValueError, RecursionError) as exc:
         raise InvalidRequestError(message=f"the request cannot be written as JSON ({exc}): look at extra and tools") from exc
 
@@ -60,7 +65,14 @@ def load_json(data: bytes | str) -> Any:
     """`data` as JSON, ill-formed UTF-8 being U+FFFD. Raises `MalformedResponseError`, for NaN, 1e999 and absurd nesting."""
     text = data if isinstance(data, str) else data.decode("utf-8", "replace").removeprefix("\ufeff")
     try:
-        return _parsed(text)
+        if text[:1] == "{":  # as nearly always: spares the search for white space around it, a quarter of a chunk's parsing
+            try:
+                item, end = _SCAN(text, 0)
+                if end == len(text):
+                    return item
+            except StopIteration:
+                pass
+        return _DECODER.decode(text)
     except RecursionError:
         problem = "nested too deeply"
     except ValueError as exc:
@@ -182,17 +194,6 @@ def _first(item: Any) -> Any:
     return item[0] if isinstance(item, list) and item else item
 
 
-def _parsed(text: str) -> Any:
-    if text[:1] == "{":  # as nearly always: spares the search for white space around the value, a quarter of a chunk's parsing
-        try:
-            item, end = _SCAN(text, 0)
-            if end == len(text):
-                return item
-        except StopIteration:
-            pass
-    return _DECODER.decode(text)
-
-
 def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not JSON")
 
@@ -212,6 +213,9 @@ _LONGEST_ESCAPE = 6  # characters, as of \\u00e9
 _DECODER = json.JSONDecoder(parse_constant=_refuse_constant, parse_float=_finite)
 _SCAN = _DECODER.scan_once  # type: ignore[attr-defined]  # documented for subclasses only, there since Python 2.7
 
+quoted = json.encoder.encode_basestring_ascii
+"""A string as JSON, which is ASCII then."""
+
 # json.dumps would build an encoder for every call that is not all defaults.
 _COMPACT = json.JSONEncoder(separators=(",", ":"), allow_nan=False)
 
@@ -221,7 +225,6 @@ def _encoder() -> Callable[[Any], str]:
     make = getattr(json.encoder, "c_make_encoder", None)
     if make is None:  # a Python without the C module
         return _COMPACT.encode
-    quoted = json.encoder.encode_basestring_ascii  # as `JSONEncoder.iterencode` uses it
     pieces = make(None, _COMPACT.default, quoted, None, ":", ",", False, False, False)
     return lambda body: "".join(pieces(body, 0))
 

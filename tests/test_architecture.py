@@ -26,7 +26,7 @@ ground      own_process lazy_pattern frozen cell turn moments errors escapes sec
 tools       validation spelling costs answer_sizes limits notices events meter meter_metrics meter_otel
 outside     spend_caps limit_rows account wire transport_config config config_file
 outside     catalog_providers catalog_models catalog_prices catalog
-outside     http_head connections http_opener transport policy outage health
+outside     http_answer connections http_opener transport policy outage health
 ledger      quota_blocks quota_learned quota quota_windows quota_counting quota_plain quota_seen quota_book quota_memory
 ledger      quota_file quota_schema quota_session quota_sqlite
 ledger      quota_raw quota_mirror quota_lanes quota_exchange quota_remote_buckets quota_remote

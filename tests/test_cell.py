@@ -42,7 +42,8 @@ class Replacing(unittest.TestCase):
         """Whatever step of a replacement is the last one, the cell has the old value or the new one, and goes on."""
         cell = Cell(1)
         _, seen = cell.look()
-        seen.after[None] = part("cell").Version(2)  # all that an interrupt may have left undone comes after this
+        seen[None] = part("cell").Version()  # all that an interrupt may have left undone comes after this
+        seen[None].value = 2
         self.assertEqual(cell.look()[0], 2)
         add_one(cell)
         self.assertEqual(cell.look()[0], 3)
@@ -65,7 +66,7 @@ class Replacing(unittest.TestCase):
         del value, _
         gc.collect()
         self.assertEqual([each() is None for each in gone], [True] * 4 + [False])
-        self.assertTrue(stuck.after)
+        self.assertTrue(stuck)
 
 
 if __name__ == "__main__":

@@ -62,6 +62,14 @@ class Results(unittest.TestCase):
         self.assertEqual(threading.active_count(), before)
         self.assertEqual(list(run), [])
 
+    def test_a_text(self) -> None:
+        """A text's request is what `ChatRequest` makes of it, for a model that is a name."""
+        request_of = part("map_serving").request_of
+        for text, model in (("Hi", "m"), ("", "")):
+            self.assertEqual(repr(request_of(text, model)), repr(ir.ChatRequest(text, model)))
+        with self.assertRaises(ir.InvalidRequestError):
+            request_of("Hi", 3)
+
     def test_dropping_it_stops_the_threads(self) -> None:
         """An iterator that nobody holds any more takes no further rows."""
         router, provider = mock_router({"rpd": 100_000})

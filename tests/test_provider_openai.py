@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import math
 import unittest
@@ -13,7 +14,7 @@ from tests import part
 records = part("records")
 content = part("content")
 errors = part("errors")
-provider_openai = part("provider_openai")
+provider_openai, openai_request = part("provider_openai"), part("openai_request")
 Endpoint = part("provider").Endpoint
 Secret = part("secret").Secret
 ChatRequest, Message, ToolCall = records.ChatRequest, records.Message, records.ToolCall
@@ -141,6 +142,35 @@ class EncodeTest(unittest.TestCase):
     def test_nothing_unasked(self) -> None:
         """A plain question holds nothing but the model and a plain string."""
         self.assertEqual(sent("somewhere", ChatRequest("Hi")), {"model": "m", "messages": [{"role": "user", "content": "Hi"}]})
+
+    def test_plain_turns(self) -> None:
+        """A body is the same bytes whether its turns are written as text at once or are dicts first."""
+        plain = [
+            Message("system", 'Be "brief".\n'),
+            Message("user", "Größe \ud800\x00"),
+            Message("assistant", ""),
+            Message("user", "Hi"),
+        ]
+        kept = records.NativeTurn("openai", "somewhere", '{"role":"assistant","content":"y"}', "x", ())
+        others = [
+            Message("user", "x", name="ann"),
+            Message("developer", "x"),
+            Message("assistant", "x", native=kept),
+            Message("assistant", "", tool_calls=[ToolCall("call_1", "look", "")]),
+            Message("tool", "y", tool_call_id="call_1"),
+            Message("user", [Part.text("x")]),
+        ]
+        settings: list[dict[str, Any]] = [
+            {},
+            {"temperature": 0.5, "max_tokens": 5, "stop": ["x"]},
+            {"tools": [TOOL], "seed": 1},
+            {"extra": {"messages": [], "n": 2}},
+        ]
+        for name, fields, stream, other in itertools.product(("somewhere", "mistral"), settings, (False, True), (None, *others)):
+            request = ChatRequest([*plain, other] if other else plain, **fields)
+            wire, server = encoded(name, request, 'm"é', stream), openai_request.server(name)
+            body = openai_request.chat_body(request, 'm"é', server, name, stream, wire.dropped)
+            self.assertEqual(wire.body, json.dumps(body, separators=(",", ":")).encode())
 
     def test_text_parts_alone_are_a_string(self) -> None:
         """One text part goes out as a plain string, which every server takes."""

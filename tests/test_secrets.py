@@ -148,7 +148,7 @@ class NoAnswer(SecretsCase):
         """A Ctrl-C in the middle of a call shows no key in its traceback."""
         with FaultServer() as fault_server:
             router = self.router("openai", fault_server.server.url)
-            with mock.patch.object(part("http_head").Response, "begin", side_effect=KeyboardInterrupt):
+            with mock.patch.object(part("http_answer").Answers, "begin", side_effect=KeyboardInterrupt):
 
                 def interrupted() -> None:
                     try:
@@ -187,9 +187,12 @@ class NoAnswer(SecretsCase):
 class Headers(unittest.TestCase):
     def test_no_header_travels_on(self) -> None:
         """Keys are in no header that urllib knows of, which it might give to a second host, should anybody teach it to follow."""
-        call = part("http_opener").prepare(cases.request("https://h.example/v1"), 0.0, False, False)
-        self.assertEqual(call.headers, {})
-        self.assertIn(cases.KEY, dict(call.secrets)["Authorization"].reveal())
+        opener, request = part("http_opener"), cases.request("https://h.example/v1")
+        parsed = opener.ParsedUrl(request.url)
+        asked = opener.ProxyQuestion(parsed, request)
+        self.assertEqual(asked.headers, {})
+        self.assertNotIn(cases.KEY, repr(vars(asked)))
+        self.assertIn(cases.KEY, dict(parsed.checked(request.headers).secrets)["Authorization"].reveal())
 
 
 class GoodAnswers(SecretsCase):

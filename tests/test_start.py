@@ -222,8 +222,28 @@ class Values(unittest.TestCase):
             made: list[int] = frozen.field(default_factory=list)
             inner: int = frozen.field(init=False, repr=False, compare=False)
 
-        self.assertEqual([self.tries(Fresh) for _ in range(30)], [self.tries(Fresh)] * 30)
-        self.assertEqual(vars(Fresh)["__init__"].__class__.__name__, "function")
+        @frozen.frozen_value
+        class Wide:
+            """One with more fields, which are set in another way."""
+
+            x: int
+            y: int = 2
+            made: list[int] = frozen.field(default_factory=list)
+            inner: list[int] = frozen.field(default_factory=list, init=False)
+            a: int = 3
+            b: int = 4
+
+        class Heir(Wide):
+            """One that has more than its class knows of."""
+
+        for kind in (Fresh, Wide, Heir):
+            self.assertEqual([self.tries(kind) for _ in range(30)], [self.tries(kind)] * 30)
+            made: Any = kind(1)
+            self.assertEqual((type(made), made, made.x), (kind, kind(1), 1))
+            with self.assertRaises(dataclasses.FrozenInstanceError):
+                made.x = 2
+        for kind in (Fresh, Wide):
+            self.assertEqual(vars(kind)["__init__"].__class__.__name__, "function")
 
     def tries(self, kind: Any) -> list[str]:
         told = []
@@ -267,6 +287,7 @@ class Values(unittest.TestCase):
                 make(**wrong)
         with self.assertRaisesRegex(TypeError, "Message checks what it is made of"):
             frozen.quick(ir.Message)
+        self.assertEqual(frozen.quick(ir.Message, checked=True)("assistant", "x"), ir.Message("assistant", "x"))
 
     def test_named_tuples(self) -> None:
         """What is made of `frozen.NamedTuple` is what `typing.NamedTuple` makes: fields, defaults, methods, repr, pickles."""

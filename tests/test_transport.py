@@ -346,7 +346,7 @@ class Pool(WireCase):
             self.assertTrue(self._used(wire, one))
             now[0] += 10.5
             self.assertFalse(self._used(wire, one))
-            self.assertEqual(sum(map(len, wire._parts.pool._idle.values())), 1)
+            self.assertEqual(sum(map(len, wire._loaded[None].pool._idle.values())), 1)
 
     def test_bounded_per_host(self) -> None:
         """No more than per_host idle connections are kept; the oldest goes."""
@@ -354,7 +354,7 @@ class Pool(WireCase):
         with ScriptedServer(echo) as server:
             for reply in [self.send(server.url, wire=wire) for _ in range(4)]:
                 reply.read()
-            self.assertEqual(sum(map(len, wire._parts.pool._idle.values())), 2)
+            self.assertEqual(sum(map(len, wire._loaded[None].pool._idle.values())), 2)
 
     def test_a_connection_carries_one_key(self) -> None:
         """No connection ever carries the requests of two keys, whatever header they are in; those of one key share theirs."""
@@ -487,16 +487,15 @@ def _in_child(check: Any) -> Any:
 
 class Opener(WireCase):
     def test_handlers(self) -> None:
-        """The opener has our handler alone, and beside it urllib's proxies when the environment names some."""
+        """No opener of urllib's is asked, and one with its proxies alone when the environment names some."""
         with ScriptedServer(answering(OK)) as server:
             self.send(server.url).read()
-        self.assertEqual(type(self.wire._parts.open.__self__).__name__, "PooledHandler")
+        self.assertIsNone(self.wire._loaded[None].proxies)
         os.environ["https_proxy"] = "http://127.0.0.1:1"
         wire = self.transport()
         self.fault("https://127.0.0.1:2", wire=wire)
-        self.assertEqual(
-            [type(handler).__name__ for handler in wire._parts.open.__self__.handlers], ["ProxyHandler", "BaseHandler"]
-        )
+        handlers = wire._loaded[None].proxies.handlers
+        self.assertEqual([type(handler).__name__ for handler in handlers], ["ProxyHandler", "BaseHandler"])
 
     def test_tls_rules(self) -> None:
         """The context made by default verifies certificate and host name and takes TLS 1.2 or newer."""

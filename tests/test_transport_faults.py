@@ -318,7 +318,10 @@ class Secrets(WireCase):
     def test_an_interrupt_in_a_body_closes_the_connection(self) -> None:
         """Ctrl-C while a body is read passes through and gives the connection up."""
         with ScriptedServer(answering(OK)) as server:
-            with self.send(server.url) as reply, mock.patch("http.client.HTTPResponse.read", side_effect=KeyboardInterrupt):
+            with (
+                self.send(server.url) as reply,
+                mock.patch.object(part("http_answer").Answers, "read", side_effect=KeyboardInterrupt),
+            ):
                 with self.assertRaises(KeyboardInterrupt):
                     reply.read()
             self.send(server.url)
@@ -329,7 +332,7 @@ class Secrets(WireCase):
         for error, kept in ((ValueError(f"bad {KEY}"), False), (ValueError("bad"), True)):
             with (
                 ScriptedServer(answering(OK)) as server,
-                mock.patch.object(part("http_head").Response, "begin", side_effect=error),
+                mock.patch.object(part("http_answer").Answers, "begin", side_effect=error),
             ):
                 fault = self.fault(server.url)
                 self.assertEqual((fault.kind, fault.__cause__ is not None), ("protocol", kept))

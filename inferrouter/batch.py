@@ -34,8 +34,6 @@ from .records import ChatRequest, Usage
 from .router import Router
 
 ON_CHANGE = ("refuse", "keep", "restart")
-WINDOW = 128
-"""Answers that may be written and not yet counted, at most, or as many as `Router.map` would hold."""
 REPORT_S = 0.1
 """Seconds between two reports of progress at least."""
 
@@ -216,7 +214,7 @@ class Batch:
         schema = self._schema
         check = None if schema is None else (lambda _, answer: check_answer(answer, schema))
         keeper = Keeper(output, schema, router.clock, self._fsync, self._max_spend)
-        settings = replace(self._jobs, window=max(self._jobs.window, WINDOW), check=check, keeper=keeper)
+        settings = replace(self._jobs, check=check, keeper=keeper)
         workers = self._workers = Workers(router, index.rows(TO_DO), self._row, settings)
         keeper.in_flight, keeper.spent = lambda: workers.in_flight, lambda: workers.stop("max_spend")
         last, at_once = -1e18, False

@@ -17,7 +17,7 @@ from .config import Config
 from .costs import Estimate, estimate_embed, estimate_text
 from .errors import InvalidRequestError, MalformedResponseError
 from .frozen import replace
-from .records import ChatRequest, EmbedRequest, Usage
+from .records import EmbedRequest, Usage
 from .routes import Deployment, Route, route_over
 from .transport import WireReply
 from .walk import walk
@@ -28,19 +28,8 @@ if TYPE_CHECKING:
     from .waiting import Cancel
 
 
-def chat_operation(
-    request: ChatRequest,
-    needs: CallNeeds,
-    deadline: float | None,
-    max_wait: float,
-    trace: CallTrace | None = None,
-    cancel: Cancel | None = None,
-) -> Operation[ChatResponse]:
-    """The operation of `Router.chat_completion`. `deadline`: monotonic seconds or None; `max_wait`: seconds."""
-    return Operation(request, needs, _read_chat, deadline, max_wait, False, trace, cancel)
-
-
-def _read_chat(attempt: LiveAttempt, reply: WireReply) -> ChatResponse:
+def read_chat(attempt: LiveAttempt, reply: WireReply) -> ChatResponse:
+    """The whole answer of `Router.chat_completion`, charged to its attempt."""
     try:
         body = reply.read()
     finally:

@@ -8,29 +8,29 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from .assessment import Candidate
+from .assessment import CallNeeds, Candidate
 from .errors import ConfigError, Rejection
-from .policy import OWN_POLICIES, Policy, sticky
-from .records import ChatRequest
+from .policy import OWN_POLICIES, Policy, own_order, sticky
 
 
-def ordered(policy: Policy, candidates: Sequence[Candidate], request: ChatRequest | None = None) -> list[Candidate]:
+def ordered(policy: Policy, candidates: Sequence[Candidate], needs: CallNeeds) -> list[Candidate]:
     """What `policy` makes of `candidates`, each once; what it invents is left out. Raises `ConfigError` if it fails.
 
-    `request`: of a conversation that is kept where it is, see `policy.sticky`.
+    `needs`: of their call; a conversation that it belongs to is kept where it is, see `policy.sticky`.
     """
-    if len(candidates) < 2 and type(policy) in OWN_POLICIES:
+    if type(policy) not in OWN_POLICIES:
+        queue = _selected(policy, candidates) if candidates else []
+    elif len(candidates) < 2:
         return list(candidates)
-    queue = _selected(policy, candidates) if candidates else []
+    else:
+        queue = own_order(policy, candidates, all_free=not needs.allow_paid)
+    request = needs.request
     if request is None or request.session is None or len(queue) < 2:
         return queue
     return sticky(request.session, queue, policy)
 
 
 def _selected(policy: Policy, candidates: Sequence[Candidate]) -> list[Candidate]:
-    if type(policy) in OWN_POLICIES:
-        queue = policy.select(candidates)
-        return queue if isinstance(queue, list) else list(queue)
     try:
         answer = list(policy.select(list(candidates)))
         if len(answer) == 1 and answer[0] is candidates[0]:

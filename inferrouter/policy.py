@@ -106,6 +106,14 @@ class DeclaredOrderPolicy:
         return candidates
 
 
+def own_order(policy: Policy, candidates: Sequence[C], all_free: bool) -> list[C]:
+    """What `policy`, one of those here, makes of `candidates`. `all_free`: none of them may cost anything, so none is asked."""
+    if all_free and type(policy) is FreeFirstPolicy:
+        return sorted(candidates, key=_share, reverse=True)  # as `select` has them
+    found = policy.select(candidates)
+    return found if isinstance(found, list) else list(found)
+
+
 def policy_named(name: str) -> Policy:
     """The policy a configuration calls `name`. Raises `ConfigError`."""
     try:

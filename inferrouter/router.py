@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, Literal, Self, Unpack, overload
 from .agreement import LOOK_EVERY_S
 from .assessment import CallNeeds
 from .assumptions import Assumed, with_catalog
-from .attempt import Runtime
-from .calls import chat_operation, embed_all, embedding_name
+from .attempt import Operation, Runtime
+from .calls import embed_all, embedding_name, read_chat
 from .candidates import find_candidates
 from .config import Config
 from .costs import estimate_chat
@@ -152,8 +152,8 @@ class Router(RouterMakers):
         """
         route, needs, deadline, max_wait = self._prepared(request, timeout, max_wait, "chat_completion")
         trace = None if self._runtime.meter is None else self._trace(request)
-        operation = chat_operation(request, needs, deadline, max_wait, trace, None if cancel is None else as_cancel(cancel))
-        return walk(route, operation, self._runtime)
+        cancel = None if cancel is None else as_cancel(cancel)
+        return walk(route, Operation(request, needs, read_chat, deadline, max_wait, False, trace, cancel), self._runtime)
 
     @only_library_errors
     def stream(
@@ -250,7 +250,7 @@ class Router(RouterMakers):
         runtime.settle_dropped_streams()
         now = runtime.now()
         found = find_candidates(route, needs, runtime.ledger, runtime.health, now)
-        queue = ordered(runtime.policy, found.candidates, request)
+        queue = ordered(runtime.policy, found.candidates, needs)
         able, full = fitting(queue, needs, runtime.ledger, now.wall)
         return Explanation(route.name, tuple(able), (*found.rejections, *full, *left_out(found.candidates, queue)))
 

@@ -143,7 +143,7 @@ class _Round(Generic[T]):
         """What `read` returned, or None when no candidate is left."""
         found = self._look(self.route, self._now, first=True)
         self.rejections = found.rejections
-        self.queue = ordered(self.runtime.policy, found.candidates, self.operation.needs.request)
+        self.queue = ordered(self.runtime.policy, found.candidates, self.operation.needs)
         if len(self.queue) != len(found.candidates):
             unwanted = left_out(found.candidates, self.queue)
             self._unwanted = frozenset([(each.account_id, each.model) for each in unwanted])
@@ -430,7 +430,7 @@ class _Round(Generic[T]):
 
     def _put_back(self, *candidates: Candidate) -> None:
         declared = sorted((*self.queue, *candidates), key=lambda each: each.order)  # as every policy expects them
-        self.queue = ordered(self.runtime.policy, declared, self.operation.needs.request)
+        self.queue = ordered(self.runtime.policy, declared, self.operation.needs)
 
     def _soonest(self) -> Rejection | None:
         """The first that may serve again of those that were left out, or were tried and now rest; None if no waiting helps."""

@@ -406,7 +406,7 @@ MUTANTS = (
     Mutant(
         "keys through plain proxies",
         "http_opener",
-        "and checked.carries_key:",
+        "and prepared.carries_key:",
         "and False:",
         ("test_secrets.NoAnswer.test_plain_proxies",),
     ),

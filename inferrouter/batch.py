@@ -26,7 +26,7 @@ from .batch_state import JobState
 from .capacity import FinishTime
 from .costs import estimate_chat
 from .errors import BatchError, ConfigError, InvalidRequestError
-from .frozen import replace
+from .frozen import freeze, replace
 from .map_serving import JobSettings, Row, Served, new_row
 from .map_workers import Workers
 from .mapping import job_settings
@@ -101,7 +101,11 @@ class Batch:
             media = ("file",)
         loaded = schema if schema is None or isinstance(schema, Mapping) else schema_from_file(os.fspath(schema))
         cut = [None if text is None else template(text) for text in (prompt, system)]
-        self._asking = Asking(cut[0], cut[1], model, loaded, tuple(media), str(folder), settings)
+        fields = dict(settings or {})
+        if loaded is not None:
+            fields["response_format"] = freeze({"type": "json_schema", "json_schema": {"name": "row", "schema": loaded}})
+        self._schema = loaded
+        self._asking = Asking(cut[0], cut[1], model, tuple(media), str(folder), fields)
         self._jobs: JobSettings = job_settings(workers, timeout, tries, until, stop_when_spent)
         self._max_spend, self._dedupe, self._retry_failed = max_spend, dedupe, retry_failed
         self._shard, self._fsync, self._on_change = shard, fsync, on_change
@@ -193,7 +197,7 @@ class Batch:
                 os.replace(self.output, aside)
             state.note(self._made_with)
         columns = self._source.columns or self._asking.columns
-        return Output(self.output, self._shape, columns, answer_columns(self._asking.schema), self._fsync)
+        return Output(self.output, self._shape, columns, answer_columns(self._schema), self._fsync)
 
     def _check_output(self) -> None:
         if self.output.exists() and not self.output.is_file():
@@ -207,7 +211,7 @@ class Batch:
 
     def _ask(self, router: Router, index: Index, output: Output, tracker: Tracker, report: Reporter) -> None:
         """Ask every row that is to do, write each as it comes, then make the copies."""
-        schema = self._asking.schema
+        schema = self._schema
         check = None if schema is None else (lambda _, answer: check_answer(answer, schema))
         keeper = Keeper(output, schema, router.clock, self._fsync, self._max_spend)
         settings = replace(self._jobs, check=check, keeper=keeper)
@@ -229,8 +233,10 @@ class Batch:
             workers.begin()
             look()
             while (served := self._next(workers, look)) is not None:
-                workers.taken()
-                tracker.served(served, served.row.item[0])
+                while served is not None:
+                    workers.taken()
+                    tracker.served(served, served.row.item[0])
+                    served = workers.ready()
                 look()
             self._copy(index, output, tracker)
             output.check()

@@ -61,8 +61,8 @@ def outcome_of(served: Served, custom_id: str, columns: Mapping[str, Any], schem
     return Outcome(custom_id, answer.text if schema is None else answer.json(), None, columns, facts)
 
 
-def batch_line(served: Served, custom_id: str, columns: Mapping[str, Any], now: float) -> bytes:
-    """The record of a row as OpenAI's batches have it, its line break included. `now`: epoch seconds."""
+def batch_line(served: Served, custom_id: str, columns: Mapping[str, Any]) -> bytes:
+    """The record of a row as OpenAI's batches have it, its line break included."""
     answer = served.response
     error, response, routing = "null", "null", "{}"
     if answer is None:
@@ -71,7 +71,7 @@ def batch_line(served: Served, custom_id: str, columns: Mapping[str, Any], now: 
         if isinstance(answer, EmbedResponse):
             body, request_id = _vectors_body(answer), "null"
         else:
-            body, request_id = _chat_body(answer, now), quoted(answer.id) if answer.id else "null"
+            body, request_id = _chat_body(answer, served.at), quoted(answer.id) if answer.id else "null"
         response = f'{{"status_code": 200, "request_id": {request_id}, "body": {body}}}'
         where, usage = answer.routing, answer.usage
         cost = encoded(round(where.cost, 9)) if where.cost else where.cost
@@ -101,10 +101,10 @@ def _error(served: Served) -> dict[str, Any]:
     return made
 
 
-def _chat_body(answer: ChatResponse, now: float) -> str:
+def _chat_body(answer: ChatResponse, at: float) -> str:
     usage = answer.usage
     return (
-        f'{{"id": {quoted(answer.id)}, "object": "chat.completion", "created": {int(now)}, '
+        f'{{"id": {quoted(answer.id)}, "object": "chat.completion", "created": {int(at)}, '
         f'"model": {quoted(answer.model or answer.routing.model)}, "choices": [{", ".join(map(_choice, answer.choices))}], '
         f'"usage": {{"prompt_tokens": {usage.prompt_tokens}, "completion_tokens": {usage.completion_tokens}, '
         f'"total_tokens": {usage.total_tokens}}}}}'

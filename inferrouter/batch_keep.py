@@ -8,7 +8,6 @@ a prompt, nor who serves a row.
 from __future__ import annotations
 
 import threading
-from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -38,8 +37,7 @@ class Keeper:
         self._openai = output.shape == "openai"
         self._most = 0 if fsync else None
         self._max_spend = max_spend
-        self._lines: deque[bytes] = deque()
-        self._under_way = 0
+        self._lines: list[bytes] = []
         self._writing = threading.Lock()
         self._over: BaseException | None = None
         self._looked = -1e18
@@ -51,11 +49,11 @@ class Keeper:
         """Write it, at the latest with as many others as `spare`. Raises `BatchError`, for whatever thread wrote in vain."""
         custom_id, columns = served.row.item
         if self._openai:
-            line = batch_line(served, custom_id, columns, self._clock.time())
+            line = batch_line(served, custom_id, columns)
         else:
             line = self._output.line(outcome_of(served, custom_id, columns, self._schema))
         self._lines.append(line)
-        if self._under_way + len(self._lines) > (spare if self._most is None else self._most):
+        if len(self._lines) > (spare if self._most is None else self._most):
             self.flush()
         if self._max_spend is not None and served.response is not None:
             self._count(served.response.routing.cost, self._max_spend)
@@ -65,28 +63,28 @@ class Keeper:
         with self._writing:
             if self._over is not None:  # what this thread had ready may have been in a write that failed
                 raise self._over
-            self._write()
+            if self._lines:
+                self._write()
 
     def end(self) -> None:
         """Nothing is written any more once this returns, as the file is closed next: whoever is left behind is told so."""
         with self._writing:
             if self._over is None:
                 try:
-                    self._write()
+                    if self._lines:
+                        self._write()
                 finally:
                     self._over = self._over or BatchError("the run is over")
 
     def _write(self) -> None:
-        if not self._lines:
-            return
         try:
             now = self._clock.monotonic()
             if not 0 < now - self._looked < CHECK_S:  # no time passes on a clock that is simulated
                 self._output.check()
                 self._looked = now
-            self._under_way = count = len(self._lines)  # before they are taken out: at each moment they are somewhere
-            self._output.write(b"".join([self._lines.popleft() for _ in range(count)]))
-            self._under_way = 0
+            ready = self._lines[:]
+            self._output.write(b"".join(ready))
+            del self._lines[: len(ready)]  # others have come behind them meanwhile
         except BaseException as exc:
             self._over = exc
             raise

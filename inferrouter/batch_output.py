@@ -88,7 +88,7 @@ class Output:
     def write(self, data: bytes) -> None:
         """Append whole records, all of them or, with a `BatchError` on a full disk and the like, none."""
         try:
-            done = 0
+            done = os.write(self._fd, data)
             while done < len(data):
                 done += os.write(self._fd, data[done:])
             if self._fsync:

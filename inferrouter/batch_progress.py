@@ -95,7 +95,7 @@ class Tracker:
         self._prompt = self._completion = 0
         self._errors: Counter[str] = Counter()
         self._examples: dict[str, str] = {}
-        self._accounts: Counter[str] = Counter()
+        self._accounts: Counter[tuple[str, str, str]] = Counter()
         self._seconds = 0.0
         self.total, self.done, self.failed, self.before = total, done, failed, done + failed
         self.asked = self.answered = self.copied = self.free = self.paid = 0
@@ -109,7 +109,7 @@ class Tracker:
     def served(self, served: Served, custom_id: str) -> None:
         """A row was asked and is written."""
         self.asked += 1
-        self._recent.append(self._clock.time())
+        self._recent.append(served.at)
         if served.error is not None:
             self.failed += 1
             self._note_error(served.error, custom_id)
@@ -117,15 +117,15 @@ class Tracker:
         self.done += 1
         self.answered += 1
         answer = served.response
-        where = answer.routing
-        self._prompt += answer.usage.prompt_tokens
-        self._completion += answer.usage.completion_tokens
+        where, usage = answer.routing, answer.usage
+        self._prompt += usage.prompt_tokens
+        self._completion += usage.completion_tokens
         self.cost += where.cost
         if where.free:
             self.free += 1
         else:
             self.paid += 1
-        self._accounts[f"{where.provider}/{where.account_id} {where.model}"] += 1
+        self._accounts[where.provider, where.account_id, where.model] += 1
 
     def copy(self, failed: bool) -> None:
         """A row was filled from an equal one."""
@@ -182,7 +182,7 @@ class Tracker:
             stopped,
             retry_at,
             errors,
-            FrozenDict(self._accounts.most_common()),
+            FrozenDict({f"{place}/{account} {model}": rows for (place, account, model), rows in self._accounts.most_common()}),
             mended,
         )
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from .content import Part
 from .errors import ConfigError, InvalidRequestError
-from .frozen import frozen_value
+from .frozen import EMPTY, frozen_value
 from .map_serving import request_of
 from .records import ChatRequest, EmbedRequest, Message
 
@@ -65,16 +65,14 @@ def template(text: str) -> Template:
 @frozen_value
 class Asking:
     """How rows become requests. `prompt`, `system`: templates or None; `media`: columns that hold a path or a URL; `base`: the
-    folder that paths start from; `model`: "" leaves it to the row or the router; `schema`: of the answer; `settings`: further
-    fields of `ChatRequest`."""
+    folder that paths start from; `model`: "" leaves it to the row or the router; `settings`: further fields of `ChatRequest`."""
 
     prompt: Template | None = None
     system: Template | None = None
     model: str = ""
-    schema: Mapping[str, Any] | None = None
     media: tuple[str, ...] = ()
     base: str = "."
-    settings: Mapping[str, Any] | None = None
+    settings: Mapping[str, Any] = EMPTY
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -91,27 +89,18 @@ class Asking:
             text = _plain_text(values)
         else:
             text = self.prompt.filled(values)
-        content: Any = text
         media = [part for name in self.media if (part := self._media(values, name)) is not None] if self.media else ()
-        if media:
-            content = [text, *media] if text else media
-        elif not text:
+        if not (text or media):
             raise InvalidRequestError(message="the row is empty")
-        if content is text and self.system is None and self.schema is None and not self.settings:
+        if not media and self.system is None and not self.settings:
             return request_of(text, self.model)
-        messages = [Message("user", content)]
+        messages = [Message("user", [*([text] if text else ()), *media] if media else text)]
         if self.system is not None:
             messages.insert(0, Message("system", self.system.filled(values)))
-        return ChatRequest(messages, self.model, **self._settings())
-
-    def _settings(self) -> dict[str, Any]:
-        made = dict(self.settings or {})
-        if self.schema is not None:
-            made["response_format"] = {"type": "json_schema", "json_schema": {"name": "row", "schema": self.schema}}
-        return made
+        return ChatRequest(messages, self.model, **self.settings)
 
     def _from_body(self, body: Mapping[str, Any]) -> ChatRequest | EmbedRequest:
-        request = request_of_body({**body, "model": self.model or body.get("model", "")}, self._settings())
+        request = request_of_body({**body, "model": self.model or body.get("model", "")}, self.settings)
         if self.system is not None and isinstance(request, ChatRequest):
             from dataclasses import replace
 

@@ -22,8 +22,8 @@ _BUFFER = 8 << 10  # bytes, less than a line may have: a head that comes with on
 _MOST = 256 << 10  # bytes asked for at a time of a long body, which come as they are here
 _MAX_FIELDS = 100
 _MAX_INTERIM = 100  # heads, as CPython counts them since 2026
-_PLAIN = "HTTP/1.1 200 OK\r\n"  # how nearly each head begins
-_STATUS_LINE = lazy_pattern(r"HTTP/1\.([0-9])[ \t]+([1-9][0-9]{2})(?:[ \t][^\r\n]*)?\r?\n?")
+_PLAIN = "HTTP/1.1 200 OK\n"  # how nearly each head begins
+_STATUS_LINE = lazy_pattern(r"HTTP/1\.([0-9])[ \t]+([1-9][0-9]{2})(?:[ \t][^\r\n]*)?\n?")
 _FIELD = lazy_pattern(r"^([!-9;-~]++):(.*+)\n", re.MULTILINE)
 _FOLD = lazy_pattern(r"\n[ \t]+")
 _CHUNK_SIZE = lazy_pattern(rb"([0-9A-Fa-f]{1,16})[ \t]*(?:;[^\n]*)?\r?\n")
@@ -81,7 +81,7 @@ class Answers:
             else:
                 start = head.index("\n") + 1
                 minor, status = _status(head[:start])
-            fields = _fields(head[start : -2 if head.endswith("\r\n") else -1])
+            fields = _fields(head[start:])
             if status >= 200 or status == 101:
                 break
         else:
@@ -159,12 +159,10 @@ class Answers:
         http.client takes whatever `int` does as a size: signs, blanks, underscores, a leading 0x.
         """
         data, at = self.data, self.at
-        first = self._chunk_left is None
-        size_line = _CHUNK_SIZE if first else _NEXT_SIZE
-        match = size_line.match(data, at, at + _MAX_LINE)
-        if match is None and len(data) - at <= 2:  # nothing of it is here, as where each chunk comes by itself
+        if len(data) - at <= 2:  # nothing but the line end of the one before, as where each chunk comes by itself
             data, at = self.data, self.at = data[at:] + self.sock.recv(_BUFFER), 0
-            match = size_line.match(data, 0, _MAX_LINE)
+        first = self._chunk_left is None
+        match = (_CHUNK_SIZE if first else _NEXT_SIZE).match(data, at, at + _MAX_LINE)
         if match is not None:
             self.at = match.end()
         else:  # it is not whole yet, or is none
@@ -189,22 +187,20 @@ class Answers:
         raise WireFault("timeout", f"the server stalls: more than {_MAX_FIELDS} headers after the last chunk")
 
     def _head(self) -> str:
-        """The next head, its blank line included: out of what is here if all of it came with one read, as nearly always; else
-        line by line."""
+        """The next head without its blank line, and with plain ends of its lines: out of what is here if all of it came with one
+        read, as nearly always; else line by line."""
         data, at = self.data, self.at
         if at == len(data):
             data, at = self.data, self.at = self.sock.recv(_BUFFER), 0
-        end = data.find(b"\n\r\n", at) + 3
-        bare = data.find(b"\n\n", at, end - 2 if end > 2 else len(data))
-        if bare >= 0:
-            end = bare + 2
-        if end > 2:
-            self.at = end
-            return data[at:end].decode("latin-1")
+        end = data.find(b"\n\r\n", at) + 1
+        bare = data.find(b"\n\n", at, end or len(data)) + 1
+        if bare or end:
+            self.at = bare + 1 if bare else end + 2
+            return data[at : bare or end].decode("latin-1").replace("\r\n", "\n")
         line = self._line()
         if not line:
             raise RemoteDisconnected("no answer")
-        _status(line.decode("latin-1"))  # whoever speaks no HTTP is not listened to any longer
+        _status(line.decode("latin-1").replace("\r\n", "\n"))  # whoever speaks no HTTP is not listened to any longer
         lines = [line]
         while (line := self._line()) not in _BLANK:
             if line[-1:] != b"\n":
@@ -212,7 +208,7 @@ class Answers:
             lines.append(line)
             if len(lines) > _MAX_FIELDS + 1:
                 raise HTTPException(f"more than {_MAX_FIELDS} headers")
-        return b"".join((*lines, line)).decode("latin-1")
+        return b"".join(lines).decode("latin-1").replace("\r\n", "\n")
 
     def _line(self) -> bytes:
         """The next line with its end; without one if it is longer than a line may be, or the connection ends within."""
@@ -239,11 +235,10 @@ def _status(line: str) -> tuple[str, int]:
 
 
 def _fields(text: str) -> dict[str, str]:
-    """The fields of `text`, which is whole lines. A line that begins with a blank continues the one before."""
+    """The fields of `text`, which is whole lines with plain ends. A line that begins with a blank continues the one before."""
     lines = text.count("\n")
     if lines > _MAX_FIELDS:
         raise HTTPException(f"more than {_MAX_FIELDS} headers")
-    text = text.replace("\r\n", "\n")
     if "\r" in text or "\0" in text:
         raise HTTPException("a line of the head is not a header")
     found = _FIELD.findall(text)

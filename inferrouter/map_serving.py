@@ -87,12 +87,14 @@ class Row:
 
 @frozen_value
 class Served:
-    """How a row ended: with one of `response` and `error`. `tries`: how often a provider was asked for it in vain, and once."""
+    """How a row ended: with one of `response` and `error`. `tries`: how often a provider was asked for it in vain, and once.
+    `at`: when it ended, in epoch seconds."""
 
     row: Row
-    response: Any = None
-    error: InferRouterError | None = None
-    tries: int = 1
+    response: Any
+    error: InferRouterError | None
+    tries: int
+    at: float
 
 
 # What each row makes.
@@ -120,13 +122,14 @@ class RowServer:
 
     def serve(self, row: Row) -> Served | None:
         """The row's result; None if the job stopped before it had one. Raises what ends the job."""
-        if row.request is None:
-            return Served(row, error=row.error)
-        turn = self._pacer.enter(row.request.model)
+        request = row.request
+        if request is None:
+            return self._given_up(row, row.error, 1)
+        turn = self._pacer.enter(request.model)
         if turn is None:
             return None
         try:
-            return self._result(row, row.request, turn)
+            return self._result(row, request, turn)
         finally:
             self._pacer.leave(turn)
 
@@ -136,11 +139,12 @@ class RowServer:
             lined_up = self._lines_up
             answer, error = self._asked(row, request, self._patience if lined_up else 0.0)
             if error is None:
-                self._note_success()
-                return _answered(row, answer, None, failures + 1)
+                if not self._served or self._outage_since is not None or self._store_failures:
+                    self._note_success()
+                return _answered(row, answer, None, failures + 1, self._clock.time())
             meaning, at = self._judged(row, error)
             if meaning is Meaning.ROW:
-                return Served(row, error=error, tries=failures + 1)
+                return self._given_up(row, error, failures + 1)
             if meaning is Meaning.JOB:
                 raise error
             if meaning is Meaning.WAIT and not lined_up and self._patience:
@@ -154,7 +158,7 @@ class RowServer:
                 refused_keys += meaning is Meaning.AGAIN
                 if refused_keys > MAX_REFUSED_KEYS or failures >= self._settings.tries:
                     self._note_failure(error)
-                    return Served(row, error=error, tries=max(failures, 1))
+                    return self._given_up(row, error, max(failures, 1))
                 busy += meaning is Meaning.BUSY
                 pause = self._pause(meaning, busy if meaning is Meaning.BUSY else failures)
                 go_on = self._pacer.rest(turn, now + pause)
@@ -218,9 +222,11 @@ class RowServer:
         return backoff(self._store_failures if meaning is Meaning.STORE else failures)
 
     def _note_success(self) -> None:
-        if not self._served or self._outage_since is not None or self._store_failures:
-            with self._lock:
-                self._served, self._outage_since, self._store_failures = True, None, 0
+        with self._lock:
+            self._served, self._outage_since, self._store_failures = True, None, 0
+
+    def _given_up(self, row: Row, error: InferRouterError | None, tries: int) -> Served:
+        return Served(row, None, error, tries, self._clock.time())
 
     def _note_failure(self, error: InferRouterError) -> None:
         """A row was given up because of its providers. Raises `error` when nothing has ever worked."""
@@ -244,8 +250,9 @@ def request_of(item: Any, model: str) -> ChatRequest | EmbedRequest:
     return ChatRequest(item, model)
 
 
-def row_of(index: int, item: Any, model: str) -> Row:
-    """`item` as a row; what cannot be a request is a row with its error."""
+def row_of(numbered: tuple[int, Any], model: str) -> Row:
+    """An item and its place as a row; what cannot be a request is a row with its error."""
+    index, item = numbered
     try:
         own = bool(getattr(item, "model", "")) and item.model != model
         return new_row(index, item, request_of(item, model), None, own)

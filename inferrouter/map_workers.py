@@ -48,6 +48,7 @@ class Workers:
         self._items: Iterator[Any] = items
         self._row_of: Callable[[Any], Row] = row_of
         self._settings = settings
+        self._ends = settings.until is not None
         self._clock = router.clock
         self._room = router.waiting
         self._lock = threading.RLock()
@@ -110,6 +111,13 @@ class Workers:
                     fault, self._fault = self._fault, None
                     raise fault
                 return None
+
+    def ready(self) -> Served | None:
+        """The next result if there is one by now."""
+        try:
+            return self._results.popleft()
+        except IndexError:
+            return None
 
     def taken(self) -> None:
         """The one who asked for a result has done with it: there is room for another row."""
@@ -180,17 +188,17 @@ class Workers:
 
     def _take(self, number: int, bell: threading.Lock) -> Any:
         """The next item, read by one thread at a time as long as there is room for it; `_NOTHING` when there are no more."""
-        reading = self._reading
+        reading, window = self._reading, self._settings.window
         while not (self.stopped or self._exhausted):
             if self._room.closed:
                 raise router_closed()
             if number >= self._crew.at_work:
                 self._be_off(number, bell)
                 continue
-            if reading.acquire(timeout=READ_S):
+            if reading.acquire(True, READ_S):
                 try:
                     self._reader = bell  # before the look at `stopped`: `join` looks the other way round
-                    if self._read - self._done < self._settings.window and not self._too_late() and not self.stopped:
+                    if self._read - self._done < window and not (self._ends and self._too_late()) and not self.stopped:
                         item = next(self._items, _NOTHING)
                         if item is _NOTHING:
                             self._exhausted = True
@@ -199,7 +207,7 @@ class Workers:
                 finally:
                     self._reader = None
                     reading.release()
-                    if self._idle and (self._read - self._done < self._settings.window or self._exhausted or self.stopped):
+                    if self._idle and (self._read - self._done < window or self._exhausted or self.stopped):
                         self._call_reader()
             self._flush()
             self._sleep(bell, self._idle, self._may_read)
@@ -256,8 +264,7 @@ class Workers:
             return
 
     def _too_late(self) -> bool:
-        until = self._settings.until
-        if until is None or self._clock.time() < until:
+        if self._clock.time() < (self._settings.until or 0.0):
             return False
         self.stop("until")
         return True
@@ -292,7 +299,7 @@ class Workers:
 
     def _woken(self) -> bool:
         """Whether a thread that waits for a result or for the input has what it waits for and has not run since."""
-        if self._off and not self.stopped:  # who is off may find a row that can be served
+        if self._off and not (self.stopped or self._exhausted):  # who is off may find a row that can be served
             self._crew.more_hands()
             self._call_crew()
             return True

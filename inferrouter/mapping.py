@@ -14,8 +14,8 @@ from types import TracebackType
 from typing import Any, Self
 
 from .errors import InferRouterError, InvalidRequestError
-from .frozen import frozen_value
-from .map_serving import JobSettings, Row, Served, Serves, row_of
+from .frozen import frozen_value, quick
+from .map_serving import JobSettings, Served, Serves, row_of
 from .map_workers import Workers
 from .records import ChatRequest, EmbedRequest
 from .responses import ChatResponse, EmbedResponse
@@ -49,6 +49,9 @@ class MapResult:
     def text(self) -> str:
         """The answer's text, "" where there is none."""
         return self.response.text if isinstance(self.response, ChatResponse) else ""
+
+
+_result = quick(MapResult)
 
 
 class MapRun(Iterator[MapResult]):
@@ -99,10 +102,12 @@ class MapRun(Iterator[MapResult]):
                 raise self._interrupted
             raise StopIteration
         self._workers.taken()
-        self.done += served.error is None
-        self.failed += served.error is not None
-        row = served.row
-        return MapResult(row.index, row.request, served.response, served.error, row.item, served.tries)
+        row, error = served.row, served.error
+        if error is None:
+            self.done += 1
+        else:
+            self.failed += 1
+        return _result(row.index, row.request, served.response, error, row.item, served.tries)
 
     def stop(self) -> None:
         """Take no more rows; go on iterating for what is in flight."""
@@ -174,10 +179,7 @@ def run_map(
     if isinstance(requests, (str, bytes, Mapping)) or not isinstance(requests, Iterable):
         raise InvalidRequestError(message=f"map takes an iterable of prompts or requests, not {type(requests).__name__}")
 
-    def made(numbered: tuple[int, Any]) -> Row:
-        return row_of(*numbered, model)
-
-    return MapRun(Workers(router, _numbered(requests), made, settings), ordered)
+    return MapRun(Workers(router, _numbered(requests), lambda numbered: row_of(numbered, model), settings), ordered)
 
 
 def job_settings(

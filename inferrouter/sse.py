@@ -66,6 +66,9 @@ class Reader:
         if rest:
             self._line += rest
             self._check(len(self._line))
+        elif len(lines) == 2 and not lines[1] and lines[0].startswith(b"data: ") and not (self._data or self._event):
+            self._check(len(lines[0]))  # one event of one line, as nearly every piece of a stream is
+            return [new_tuple(Event, ("message", lines[0][6:].decode("utf-8", "replace"), self._id))]
         return self._take(lines) if lines else []
 
     def pending(self) -> Event | None:

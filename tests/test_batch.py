@@ -339,7 +339,8 @@ class Ending(JobCase):
             return plain(self, tick)
 
         router, provider = mock_router({"rpd": 100}, default=echo)
-        with router, mock.patch.object(workers, "next", interrupted), self.assertRaises(KeyboardInterrupt):
+        one_by_one = mock.patch.multiple(workers, next=interrupted, ready=lambda self: None)
+        with router, one_by_one, self.assertRaises(KeyboardInterrupt):
             self.job(source, workers=4).run(router)
         self.assertEqual(len(self.records()), len(provider.calls))
         self.assertLess(len(provider.calls), 50)

@@ -365,6 +365,29 @@ class Crew(unittest.TestCase):
         self.assertEqual([looks(0.9) for _ in range(8)], [32] * 7 + [16])
         self.assertEqual(part("map_crew").Crew(8, None, time.monotonic).at_work, 8)
 
+    def test_a_processor_that_others_want(self) -> None:
+        """Twice as many are not kept where they compute no more, which is tried ever less often; where answers take time, or
+        nothing comes, there are more at once."""
+        time_, computed = [0.0], [0.0]
+        crew = part("map_crew").Crew(32, lambda: computed[0], lambda: time_[0])
+
+        def looks(*shares: float) -> list[int]:
+            found = []
+            for share in shares:
+                time_[0] += 0.03
+                computed[0] += 0.03 * share
+                crew.did(computed[0] - 0.03 * share)
+                found.append(crew.at_work)
+            return found
+
+        self.assertEqual(looks(*[0.4] * 11), [4, 2, 2, 2, 2, 2, 2, 2, 2, 4, 2])
+        self.assertTrue(crew.busy)
+        crew.more_hands()
+        self.assertEqual((crew.at_work, crew.busy), (8, False))
+        self.assertEqual(looks(0.4), [2])
+        self.assertEqual(looks(0.1, 0.2, 0.4), [4, 8, 16])
+        self.assertEqual(looks(0.7, 0.9), [16, 8])
+
 
 def count_reaches(count: Any, most: int) -> bool:
     """Whether `count` comes so far within ten seconds; it is not moved by this."""

@@ -114,8 +114,9 @@ def estimate_chat(request: ChatRequest) -> Estimate:
                 rich = rich or type(content) is not str
     if request.tools:
         count += sum(_json_tokens(tool.to_dict(), f"tool {tool.name!r}") for tool in request.tools)
-    if request.response_format is not None:
-        count += _json_tokens(request.response_format, "response_format")
+    form = request.response_format
+    if form is not None:
+        count += form.once(_form_tokens) if isinstance(form, FrozenDict) else _form_tokens(form)
     wanted, answers = (output_wanted(request), answers_wanted(request)) if request.extra else (request.max_tokens, 1)
     output = min(wanted or DEFAULT_OUTPUT_TOKENS, MOST_TOKENS)
     media, inputs, images, audio_s = _media(request) if rich else _NO_MEDIA
@@ -206,6 +207,10 @@ def _json_tokens(value: object, what: str) -> int:
         return estimate_text(json.dumps(value))
     except (TypeError, ValueError, RecursionError) as exc:
         raise InvalidRequestError(message=f"{what} holds something that JSON cannot say") from exc
+
+
+def _form_tokens(form: object) -> int:
+    return _json_tokens(form, "response_format")
 
 
 def _message_tokens(message: Message) -> int:

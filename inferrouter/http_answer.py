@@ -4,18 +4,20 @@ Strategy: http.client makes a file and a buffer anew for each answer, and gives 
 that are not headers; here one object serves a connection all its life, in a third of the time. A head that came at once, and the
 body behind it, are cut out of what came; what comes in drops is read line by line. A line is `name: value` or the answer is
 refused, and names are lower-case from the start. Interim answers (1xx) are skipped, a bounded number of them; 101 is an answer,
-which nobody asked for. No error quotes the peer, save those of http.client itself. Must never know requests, pools or keys.
-Loaded on first use, because `http.client` is slow to import.
+which nobody asked for. Errors are those of http.client, which loads with the first of them, being a quarter of what a first call
+loads; none quotes the peer, save http.client's own. Must never know requests, pools or keys.
 """
 
 from __future__ import annotations
 
 import re
-from http.client import BadStatusLine, HTTPException, IncompleteRead, LineTooLong, RemoteDisconnected
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from .lazy_pattern import lazy_pattern
 from .wire import WireFault
+
+if TYPE_CHECKING:
+    from http.client import HTTPException
 
 _MAX_LINE = 64 << 10  # bytes, its end included
 _BUFFER = 8 << 10  # bytes, less than a line may have: a head that comes with one read needs no look at how long its lines are
@@ -146,7 +148,7 @@ class Answers:
         at = self.at
         piece = self.data[at : at + most] or self.sock.recv(most)
         if not piece:
-            raise IncompleteRead(b"")
+            raise _error("IncompleteRead", b"")
         size = len(piece)
         if at < len(self.data):
             self.at = at + size
@@ -167,10 +169,10 @@ class Answers:
             self.at = match.end()
         else:  # it is not whole yet, or is none
             if not first and len(self.read(2)) < 2:
-                raise IncompleteRead(b"")
+                raise _error("IncompleteRead", b"")
             match = _CHUNK_SIZE.fullmatch(self._line())
             if match is None:
-                raise IncompleteRead(b"")
+                raise _error("IncompleteRead", b"")
         size = int(match[1], 16)
         if not size:
             self._pass_trailers()
@@ -183,7 +185,7 @@ class Answers:
             if line in _BLANK or not line:
                 return
             if len(line) == _MAX_LINE and line[-1:] != b"\n":
-                raise LineTooLong("trailer")
+                raise _error("LineTooLong", "trailer")
         raise WireFault("timeout", f"the server stalls: more than {_MAX_FIELDS} headers after the last chunk")
 
     def _head(self) -> str:
@@ -199,15 +201,15 @@ class Answers:
             return data[at : bare or end].decode("latin-1").replace("\r\n", "\n")
         line = self._line()
         if not line:
-            raise RemoteDisconnected("no answer")
+            raise _error("RemoteDisconnected", "no answer")
         _status(line.decode("latin-1").replace("\r\n", "\n"))  # whoever speaks no HTTP is not listened to any longer
         lines = [line]
         while (line := self._line()) not in _BLANK:
             if line[-1:] != b"\n":
-                raise LineTooLong("header line") if len(line) == _MAX_LINE else IncompleteRead(b"")
+                raise _error("LineTooLong", "header line") if len(line) == _MAX_LINE else _error("IncompleteRead", b"")
             lines.append(line)
             if len(lines) > _MAX_FIELDS + 1:
-                raise HTTPException(f"more than {_MAX_FIELDS} headers")
+                raise _error("HTTPException", f"more than {_MAX_FIELDS} headers")
         return b"".join(lines).decode("latin-1").replace("\r\n", "\n")
 
     def _line(self) -> bytes:
@@ -228,9 +230,9 @@ def _status(line: str) -> tuple[str, int]:
     """The minor version and the status that a status line says."""
     match = _STATUS_LINE.fullmatch(line)
     if match is None:
-        raise BadStatusLine(line)
+        raise _error("BadStatusLine", line)
     if line[-1] != "\n":
-        raise IncompleteRead(b"")
+        raise _error("IncompleteRead", b"")
     return match[1], int(match[2])
 
 
@@ -238,15 +240,15 @@ def _fields(text: str) -> dict[str, str]:
     """The fields of `text`, which is whole lines with plain ends. A line that begins with a blank continues the one before."""
     lines = text.count("\n")
     if lines > _MAX_FIELDS:
-        raise HTTPException(f"more than {_MAX_FIELDS} headers")
+        raise _error("HTTPException", f"more than {_MAX_FIELDS} headers")
     if "\r" in text or "\0" in text:
-        raise HTTPException("a line of the head is not a header")
+        raise _error("HTTPException", "a line of the head is not a header")
     found = _FIELD.findall(text)
     if len(found) != lines:
         text = _FOLD.sub(" ", text)
         found = _FIELD.findall(text)
         if len(found) != text.count("\n"):
-            raise HTTPException("a line of the head is not a header")
+            raise _error("HTTPException", "a line of the head is not a header")
     fields = {}
     for name, padded in found:
         fields[name.lower()] = padded.strip(" \t")
@@ -257,6 +259,14 @@ def _fields(text: str) -> dict[str, str]:
         key, value = name.lower(), padded.strip(" \t")
         fields[key] = f"{fields[key]}, {value}" if key in fields else value
     return fields
+
+
+def _error(name: str, said: object) -> HTTPException:
+    """An error of `http.client`, by its name there."""
+    import http.client
+
+    made: HTTPException = getattr(http.client, name)(said)
+    return made
 
 
 def _agreed(value: str) -> str:

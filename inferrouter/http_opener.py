@@ -14,7 +14,6 @@ import os
 import ssl
 import sys
 from collections.abc import Callable
-from http.client import HTTPException
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -293,7 +292,11 @@ def _early_answer(connection: Connection, method: str, failure: OSError) -> None
     sock.deadline = min(deadline, sock.clock() + _EARLY_ANSWER_S)
     try:
         connection.begin(method)
-    except (OSError, HTTPException):
-        raise failure from None
+    except Exception as exc:
+        from http.client import HTTPException
+
+        if isinstance(exc, (OSError, HTTPException)):
+            raise failure from None
+        raise
     sock.deadline = deadline
     connection.will_close = True

@@ -17,7 +17,7 @@ from .content import Part
 from .frozen import EMPTY, FrozenDict, field, frozen_value, replace
 from .records import ChatRequest, EmbedRequest, Message, ToolCall
 from .validation import matches
-from .wire_json import merge_extra, quoted, write_json
+from .wire_json import merge_extra, quoted, write_json, write_members
 
 IMAGE = frozenset({"image"})
 USUAL = frozenset({"image", "audio", "document"})
@@ -78,7 +78,7 @@ def chat_json(
         return write_json(chat_body(request, model, server, provider, stream, dropped))
     begun = f'{{"model":{quoted(model)},"messages":[{",".join(turns)}]'
     settings = _settings(request, model, server, stream, dropped)
-    return write_json(settings, begun) if settings else (begun + "}").encode()
+    return f"{begun}{write_members(settings) if settings else ''}}}".encode()
 
 
 def chat_body(

@@ -65,6 +65,22 @@ class Frozen(unittest.TestCase):
         self.assertEqual(twin, made)
         self.assertIsInstance(twin, FrozenDict)
 
+    def test_what_follows_from_one_is_worked_out_once(self) -> None:
+        """Of one object, by each function for itself; what fails is tried again."""
+        made, asked = frozen.freeze({"a": [1]}), []
+
+        def size(given: Any) -> int:
+            asked.append(given)
+            return len(given)
+
+        self.assertEqual(
+            [made.once(size), made.once(size), made.once(str), frozen.freeze({"b": 1}).once(size)], [1, 1, str(made), 1]
+        )
+        self.assertEqual(asked, [made, {"b": 1}])
+        for _ in range(2):
+            with self.assertRaises(AttributeError):
+                made.once(lambda given: given.nothing)
+
     def test_data_that_holds_itself_comes_to_an_end(self) -> None:
         """A dict inside itself is frozen to a bounded depth instead of for ever."""
         endless: dict[str, Any] = {}

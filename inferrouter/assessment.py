@@ -91,7 +91,6 @@ def assess(
     now: Instant,
 ) -> Candidate | Rejection:
     """The candidate that `deployment` makes under these facts, or why it makes none."""
-    account = deployment.bound.account
     if holds:
         keys = deployment.hold_keys if needs.request is not None else deployment.embed_hold_keys
         hold = max((holds[key] for key in keys if key in holds), key=_until, default=None)
@@ -100,7 +99,7 @@ def assess(
                 ends = clock_in_words(hold.until, with_date=False)
                 return _rejection(deployment, "held", f"held: {hold.reason}; the hold ends at {ends}")
             return _rejection(deployment, "held", f"held: {hold.reason}", hold.until)
-    state, wait, in_flight = health.peek(account.id, now.mono)
+    state, wait, in_flight = health.peek(deployment.bound.account.id, now.mono)
     if wait > 0 and state is not BreakerState.CLOSED:
         return _rejection(deployment, "breaker", "the breaker is open after repeated failures", now.wall + wait)
     request = needs.request
@@ -108,6 +107,14 @@ def assess(
         unable = _unable(deployment, request, needs.media)
         if unable is not None:
             return unable
+    return weighed(deployment, order, needs, headrooms, in_flight)
+
+
+def weighed(
+    deployment: Deployment, order: int, needs: CallNeeds, headrooms: Mapping[str, Headroom], in_flight: int
+) -> Candidate | Rejection:
+    """The same of one that is known to be able, not held and in order, with so many calls under way."""
+    account = deployment.bound.account
     counted = headrooms[deployment.allowance_key].limit
     if counted is not deployment.counted or deployment.foreign:
         deployment = deployment.with_allowance(counted)

@@ -42,19 +42,19 @@ def find_candidates(
     headrooms = ledger.headroom(route.bucket_keys, now.wall, max_wait, max_age) if route.bucket_keys else []
     holds = ledger.holds(now.wall, hold_keys, max_wait, max_age)
     if len(route.deployments) >= MANY and not (needs.request is not None and needs.request.require):
-        results, rejected = kept_results(route, needs, headrooms, holds, health, now)
+        results, all_able = kept_results(route, needs, headrooms, holds, health, now)
+        if all_able and not health.outages.out:
+            return new_tuple(Found, (tuple(results), ()))
     else:
-        results, rejected = [], 0
+        results = []
         by_key = dict(zip(route.bucket_keys, headrooms, strict=True))
         for order, deployment in enumerate(route.deployments):
-            found = assess(deployment, order, needs, by_key, holds, health, now)
-            rejected += found.__class__ is Rejection
-            results.append(found)
+            results.append(assess(deployment, order, needs, by_key, holds, health, now))
     if health.outages.out:
         results = [_unless_out(found, health, now) for found in results]
-    elif not rejected:  # as nearly always
-        return new_tuple(Found, (tuple(results), ()))
     candidates = tuple([found for found in results if isinstance(found, Candidate)])
+    if len(candidates) == len(results):
+        return new_tuple(Found, (candidates, ()))
     return Found(candidates, tuple([found for found in results if isinstance(found, Rejection)]))
 
 

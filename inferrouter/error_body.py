@@ -104,6 +104,10 @@ def spent_window(headers: Mapping[str, str], now: float) -> float | None:
 def duration(text: str) -> float | None:
     """Seconds of "12ms", "1m12.5s", "20 seconds"; None for anything else."""
     text = text.strip().lower()
+    one = _PIECE.fullmatch(text)
+    if one is not None:  # as most are
+        number, unit = one.groups()
+        return clamp(float(number) * (_UNITS.get(unit) or _UNITS[_short(unit)]))
     if len(text) > 80 or not _DURATION.fullmatch(text):
         return None
     return clamp(sum(float(number) * _UNITS[_short(unit)] for number, unit in _PIECE.findall(text)))
@@ -218,13 +222,15 @@ def _resets(headers: Mapping[str, str], now: float) -> Iterator[float]:
 
 def seconds_until(value: Any, now: float) -> float | None:
     """Seconds, at most a day, until a reset written as a duration, bare seconds, an epoch in s or ms, or an RFC 3339 moment."""
+    if isinstance(value, str) and value.endswith("s"):  # neither a number nor a moment
+        return duration(value)
     number = plain_number(value)
     if number is not None:
         moment = _epoch(number)
         return clamp(number if moment is None else moment - now)
     if not isinstance(value, str):
         return None
-    if _RFC3339.fullmatch(value):
+    if value[4:5] == "-" and _RFC3339.fullmatch(value):
         from datetime import datetime
 
         try:
@@ -243,7 +249,11 @@ def _epoch(number: float) -> float | None:
 
 def plain_number(value: Any) -> float | None:
     """The number that a text is in plain ASCII decimals, of at most 13 digits before the point; None for anything else."""
-    text = value.strip() if isinstance(value, str) else ""
+    if not isinstance(value, str):
+        return None
+    if value.isascii() and value.isdigit() and len(value) <= 13:  # as most are
+        return float(value)
+    text = value.strip()
     return float(text) if _NUMBER.fullmatch(text) else None
 
 

@@ -19,6 +19,7 @@ new_tuple = tuple.__new__
 """`new_tuple(Point, (1, 2))` is `Point(1, 2)` of a named tuple in two thirds of the time, for those that each call makes."""
 
 C = TypeVar("C")
+T = TypeVar("T")
 K = TypeVar("K")
 V = TypeVar("V")
 
@@ -377,12 +378,22 @@ def shown_once_made(method: Callable[[Any], str]) -> Callable[[Any], str]:
 class FrozenDict(dict[K, V]):
     """A dict whose every mutator raises TypeError. Hashable when its values are."""
 
-    __slots__ = ()
+    __slots__ = ("_said",)
+    _said: dict[Any, Any]
 
     def _refuse(self, *args: Any, **kwargs: Any) -> NoReturn:
         raise TypeError("this mapping is part of an immutable value; build a new one with dict(...)")
 
     __setitem__ = __delitem__ = update = setdefault = pop = popitem = clear = __ior__ = _refuse
+
+    def once(self, make: Callable[[FrozenDict[K, V]], T]) -> T:
+        """What `make` says of it, worked out once, since it stays as it is."""
+        try:
+            said = self._said
+        except AttributeError:
+            said = self._said = {}
+        found: T = said[make] if make in said else said.setdefault(make, make(self))
+        return found
 
     def __hash__(self) -> int:  # type: ignore[override]  # dict is unhashable only because it can change
         return hash(frozenset(self.items()))
@@ -400,6 +411,7 @@ class FrozenDict(dict[K, V]):
 EMPTY: FrozenDict[str, Any] = FrozenDict()
 
 _DEEPEST = 100
+_AS_THEY_ARE = frozenset((str, int, float, bool, type(None)))  # nearly all that there is to freeze
 
 
 def freeze(value: Any, depth: int = 0) -> Any:
@@ -409,8 +421,9 @@ def freeze(value: Any, depth: int = 0) -> Any:
     """
     if isinstance(value, FrozenDict) or depth > _DEEPEST:
         return value
-    if isinstance(value, Mapping):
-        return FrozenDict({key: freeze(item, depth + 1) for key, item in value.items()})
+    if type(value) is dict or isinstance(value, Mapping):
+        items = value.items()
+        return FrozenDict({key: item if type(item) in _AS_THEY_ARE else freeze(item, depth + 1) for key, item in items})
     if isinstance(value, (list, tuple)):
-        return tuple(freeze(item, depth + 1) for item in value)
+        return tuple([item if type(item) in _AS_THEY_ARE else freeze(item, depth + 1) for item in value])
     return value

@@ -4,26 +4,28 @@ Strategy: http.client makes a file and a buffer anew for each answer, and gives 
 that are not headers; here one object serves a connection all its life, in a third of the time. A head that came at once, and the
 body behind it, are cut out of what came; what comes in drops is read line by line. A line is `name: value` or the answer is
 refused, and names are lower-case from the start. Interim answers (1xx) are skipped, a bounded number of them; 101 is an answer,
-which nobody asked for. No error quotes the peer, save those of http.client itself. Must never know requests, pools or keys.
-Loaded on first use, because `http.client` is slow to import.
+which nobody asked for. Errors are those of http.client, which loads with the first of them, being a quarter of what a first call
+loads; none quotes the peer, save http.client's own. Must never know requests, pools or keys.
 """
 
 from __future__ import annotations
 
 import re
-from http.client import BadStatusLine, HTTPException, IncompleteRead, LineTooLong, RemoteDisconnected
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from .lazy_pattern import lazy_pattern
 from .wire import WireFault
+
+if TYPE_CHECKING:
+    from http.client import HTTPException
 
 _MAX_LINE = 64 << 10  # bytes, its end included
 _BUFFER = 8 << 10  # bytes, less than a line may have: a head that comes with one read needs no look at how long its lines are
 _MOST = 256 << 10  # bytes asked for at a time of a long body, which come as they are here
 _MAX_FIELDS = 100
 _MAX_INTERIM = 100  # heads, as CPython counts them since 2026
-_PLAIN = "HTTP/1.1 200 OK\r\n"  # how nearly each head begins
-_STATUS_LINE = lazy_pattern(r"HTTP/1\.([0-9])[ \t]+([1-9][0-9]{2})(?:[ \t][^\r\n]*)?\r?\n?")
+_PLAIN = "HTTP/1.1 200 OK\n"  # how nearly each head begins
+_STATUS_LINE = lazy_pattern(r"HTTP/1\.([0-9])[ \t]+([1-9][0-9]{2})(?:[ \t][^\r\n]*)?\n?")
 _FIELD = lazy_pattern(r"^([!-9;-~]++):(.*+)\n", re.MULTILINE)
 _FOLD = lazy_pattern(r"\n[ \t]+")
 _CHUNK_SIZE = lazy_pattern(rb"([0-9A-Fa-f]{1,16})[ \t]*(?:;[^\n]*)?\r?\n")
@@ -81,7 +83,7 @@ class Answers:
             else:
                 start = head.index("\n") + 1
                 minor, status = _status(head[:start])
-            fields = _fields(head[start : -2 if head.endswith("\r\n") else -1])
+            fields = _fields(head[start:])
             if status >= 200 or status == 101:
                 break
         else:
@@ -146,7 +148,7 @@ class Answers:
         at = self.at
         piece = self.data[at : at + most] or self.sock.recv(most)
         if not piece:
-            raise IncompleteRead(b"")
+            raise _error("IncompleteRead", b"")
         size = len(piece)
         if at < len(self.data):
             self.at = at + size
@@ -159,20 +161,18 @@ class Answers:
         http.client takes whatever `int` does as a size: signs, blanks, underscores, a leading 0x.
         """
         data, at = self.data, self.at
-        first = self._chunk_left is None
-        size_line = _CHUNK_SIZE if first else _NEXT_SIZE
-        match = size_line.match(data, at, at + _MAX_LINE)
-        if match is None and len(data) - at <= 2:  # nothing of it is here, as where each chunk comes by itself
+        if len(data) - at <= 2:  # nothing but the line end of the one before, as where each chunk comes by itself
             data, at = self.data, self.at = data[at:] + self.sock.recv(_BUFFER), 0
-            match = size_line.match(data, 0, _MAX_LINE)
+        first = self._chunk_left is None
+        match = (_CHUNK_SIZE if first else _NEXT_SIZE).match(data, at, at + _MAX_LINE)
         if match is not None:
             self.at = match.end()
         else:  # it is not whole yet, or is none
             if not first and len(self.read(2)) < 2:
-                raise IncompleteRead(b"")
+                raise _error("IncompleteRead", b"")
             match = _CHUNK_SIZE.fullmatch(self._line())
             if match is None:
-                raise IncompleteRead(b"")
+                raise _error("IncompleteRead", b"")
         size = int(match[1], 16)
         if not size:
             self._pass_trailers()
@@ -185,34 +185,32 @@ class Answers:
             if line in _BLANK or not line:
                 return
             if len(line) == _MAX_LINE and line[-1:] != b"\n":
-                raise LineTooLong("trailer")
+                raise _error("LineTooLong", "trailer")
         raise WireFault("timeout", f"the server stalls: more than {_MAX_FIELDS} headers after the last chunk")
 
     def _head(self) -> str:
-        """The next head, its blank line included: out of what is here if all of it came with one read, as nearly always; else
-        line by line."""
+        """The next head without its blank line, and with plain ends of its lines: out of what is here if all of it came with one
+        read, as nearly always; else line by line."""
         data, at = self.data, self.at
         if at == len(data):
             data, at = self.data, self.at = self.sock.recv(_BUFFER), 0
-        end = data.find(b"\n\r\n", at) + 3
-        bare = data.find(b"\n\n", at, end - 2 if end > 2 else len(data))
-        if bare >= 0:
-            end = bare + 2
-        if end > 2:
-            self.at = end
-            return data[at:end].decode("latin-1")
+        end = data.find(b"\n\r\n", at) + 1
+        bare = data.find(b"\n\n", at, end or len(data)) + 1
+        if bare or end:
+            self.at = bare + 1 if bare else end + 2
+            return data[at : bare or end].decode("latin-1").replace("\r\n", "\n")
         line = self._line()
         if not line:
-            raise RemoteDisconnected("no answer")
-        _status(line.decode("latin-1"))  # whoever speaks no HTTP is not listened to any longer
+            raise _error("RemoteDisconnected", "no answer")
+        _status(line.decode("latin-1").replace("\r\n", "\n"))  # whoever speaks no HTTP is not listened to any longer
         lines = [line]
         while (line := self._line()) not in _BLANK:
             if line[-1:] != b"\n":
-                raise LineTooLong("header line") if len(line) == _MAX_LINE else IncompleteRead(b"")
+                raise _error("LineTooLong", "header line") if len(line) == _MAX_LINE else _error("IncompleteRead", b"")
             lines.append(line)
             if len(lines) > _MAX_FIELDS + 1:
-                raise HTTPException(f"more than {_MAX_FIELDS} headers")
-        return b"".join((*lines, line)).decode("latin-1")
+                raise _error("HTTPException", f"more than {_MAX_FIELDS} headers")
+        return b"".join(lines).decode("latin-1").replace("\r\n", "\n")
 
     def _line(self) -> bytes:
         """The next line with its end; without one if it is longer than a line may be, or the connection ends within."""
@@ -232,26 +230,25 @@ def _status(line: str) -> tuple[str, int]:
     """The minor version and the status that a status line says."""
     match = _STATUS_LINE.fullmatch(line)
     if match is None:
-        raise BadStatusLine(line)
+        raise _error("BadStatusLine", line)
     if line[-1] != "\n":
-        raise IncompleteRead(b"")
+        raise _error("IncompleteRead", b"")
     return match[1], int(match[2])
 
 
 def _fields(text: str) -> dict[str, str]:
-    """The fields of `text`, which is whole lines. A line that begins with a blank continues the one before."""
+    """The fields of `text`, which is whole lines with plain ends. A line that begins with a blank continues the one before."""
     lines = text.count("\n")
     if lines > _MAX_FIELDS:
-        raise HTTPException(f"more than {_MAX_FIELDS} headers")
-    text = text.replace("\r\n", "\n")
+        raise _error("HTTPException", f"more than {_MAX_FIELDS} headers")
     if "\r" in text or "\0" in text:
-        raise HTTPException("a line of the head is not a header")
+        raise _error("HTTPException", "a line of the head is not a header")
     found = _FIELD.findall(text)
     if len(found) != lines:
         text = _FOLD.sub(" ", text)
         found = _FIELD.findall(text)
         if len(found) != text.count("\n"):
-            raise HTTPException("a line of the head is not a header")
+            raise _error("HTTPException", "a line of the head is not a header")
     fields = {}
     for name, padded in found:
         fields[name.lower()] = padded.strip(" \t")
@@ -262,6 +259,14 @@ def _fields(text: str) -> dict[str, str]:
         key, value = name.lower(), padded.strip(" \t")
         fields[key] = f"{fields[key]}, {value}" if key in fields else value
     return fields
+
+
+def _error(name: str, said: object) -> HTTPException:
+    """An error of `http.client`, by its name there."""
+    import http.client
+
+    made: HTTPException = getattr(http.client, name)(said)
+    return made
 
 
 def _agreed(value: str) -> str:

@@ -14,7 +14,6 @@ import os
 import ssl
 import sys
 from collections.abc import Callable
-from http.client import HTTPException
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -33,22 +32,45 @@ _RESERVED = frozenset({"connection", "content-length", "expect", "host", "transf
 _SAID = "Proxy-authorization"  # as urllib spells it
 _METHODS = frozenset(("POST", "GET"))
 _PORTS = {"http": 80, "https": 443}
-_MOST_CHECKED = 4096  # sets of headers that are kept for one URL
+_MOST_PREPARED = 4096  # pairs of a URL and headers that are kept
 _ASK_THE_SYSTEM = frozenset(("darwin", "win32"))  # where urllib also looks for proxies outside of the environment
 _ONE_SEGMENT = 64 << 10  # bytes; a copy is cheaper than a second send, which costs 4 % of a small call
 _EARLY_ANSWER_S = 0.05  # how long to look for an answer after the server stopped taking the request
 
 
-class CheckedHeaders(NamedTuple):
-    """Headers that can be sent, by names spelled as urllib spells them. `lines`: as they go over the wire, but for `secrets`.
-    `destination`: where requests with them go, which the keys among them decide too; `carries_key`: whether one is a secret, or
-    named like one."""
+class Address(NamedTuple):
+    """A URL that was checked and parsed. `host`: as messages name it, and a request; `selector`: what its first line asks for."""
 
-    given: Headers
-    lines: str
-    secrets: tuple[tuple[str, Secret], ...]
+    host: str
+    selector: str
     destination: Destination
-    carries_key: bool
+
+
+class Prepared:
+    """What was worked out for all requests to one URL with the same headers. `lines`: the head, by names spelled as urllib spells
+    them, from behind what its first line asks for, but for the `secrets`. `destination`: where they go, which the keys in the
+    headers decide too; `carries_key`: whether there is one, be it only by the name of its header."""
+
+    __slots__ = ("carries_key", "destination", "given", "host", "lines", "secrets", "selector")
+
+    def __init__(self, address: Address, headers: Headers) -> None:
+        self.given = headers  # kept, so that their id stays theirs, see `Opener`
+        self.host = address.host
+        self.selector = address.selector
+        spelled: dict[str, str | Secret] = {"Host": address.host, **_DEFAULTS}
+        for name, value in headers:
+            word, problem = _spelled(name)
+            # The value is checked in the clear, with its prefix: as it goes over the wire.
+            problem = problem or check_header_value(value.reveal() if isinstance(value, Secret) else value)
+            if problem is not None:
+                raise WireFault("setup", f"the header {name!a} {problem}", sent=False)
+            spelled[word] = value
+        keys = tuple(value for name, value in headers if isinstance(value, Secret) or names_credential(name))
+        plain = [f"{name}: {value}\r\n" for name, value in spelled.items() if not isinstance(value, Secret)]
+        self.lines = f" HTTP/1.1\r\n{''.join(plain)}"
+        self.secrets = tuple([(name, value) for name, value in spelled.items() if isinstance(value, Secret)])
+        self.destination = address.destination._replace(owner=hash(keys))
+        self.carries_key = bool(keys)
 
 
 class ProxyQuestion:
@@ -61,10 +83,10 @@ class ProxyQuestion:
     data = None  # for the opener, as `timeout`, which it sets itself: both go past it
     tunnelled = False
 
-    def __init__(self, parsed: ParsedUrl, request: WireRequest) -> None:
-        self.type = parsed.destination.scheme
-        self.host = parsed.host
-        self.selector = parsed.selector
+    def __init__(self, prepared: Prepared, request: WireRequest) -> None:
+        self.type = prepared.destination.scheme
+        self.host = prepared.host
+        self.selector = prepared.selector
         self.full_url = request.url
         self.headers: dict[str, str] = {}  # what urllib's proxy handler has to say
         self.method: str = request.method
@@ -87,27 +109,6 @@ class ProxyQuestion:
         self.host = host
 
 
-class ParsedUrl:
-    """A URL that was checked and parsed, kept for later requests to it. `known`: the headers checked for it, by their id."""
-
-    def __init__(self, url: str) -> None:
-        parts = urlsplit(url)
-        self.host = parts.netloc
-        path = url[len(f"{parts.scheme}://{parts.netloc}") :]
-        self.selector = path if path.startswith("/") else f"/{path}"
-        self.destination = Destination(parts.scheme, parts.hostname or "", parts.port or _PORTS[parts.scheme])
-        self.known: dict[int, CheckedHeaders] = {}
-
-    def checked(self, headers: Headers) -> CheckedHeaders:
-        """`headers`, checked, and kept for as long as they are the same object. Raises `WireFault` "setup"."""
-        made = _checked(headers, self.destination, self.host)
-        if headers.__class__ is tuple:  # a provider of the user's own may hand in a list, and change it
-            if len(self.known) >= _MOST_CHECKED:
-                self.known.clear()
-            self.known[id(headers)] = made
-        return made
-
-
 class Opener:
     """Sends requests over connections of `pool`, http and https, along the environment's proxies as they are when it is made.
 
@@ -120,6 +121,7 @@ class Opener:
         self._given = context
         self._ca_file = ca_file
         self._context: dict[None, ssl.SSLContext] = {}  # empty, or the one in use
+        self._prepared: dict[tuple[str, bool, int], Prepared] = {}  # by URL, whether it may be plain http, and id of the headers
         self.proxies = _proxies()
 
     def open(
@@ -139,17 +141,17 @@ class Opener:
         method = request.method
         if method not in _METHODS and check_header_name(method):
             raise WireFault("setup", "the method is not an HTTP method", sent=False)
-        parsed = _address(request.url, allow_http)
-        checked = parsed.known.get(id(request.headers))
-        if checked is None or checked.given is not request.headers:
-            checked = parsed.checked(request.headers)
-        phase.host = parsed.host
+        url, headers = request.url, request.headers
+        prepared = self._prepared.get((url, allow_http, id(headers)))
+        if prepared is None:
+            prepared = self._prepare(url, allow_http, headers)
+        phase.host = prepared.host
         now = self._clock()
         if now >= deadline:
             raise TimeoutError("no time is left to begin")
-        destination, target, authorization = checked.destination, parsed.selector, ""
+        destination, target, authorization = prepared.destination, prepared.selector, ""
         if self.proxies is not None:
-            destination, target, authorization = _way(self.proxies, parsed, request, checked)
+            destination, target, authorization = _way(self.proxies, prepared, request)
         connection = None if new_connection else self.pool.take(destination, now)
         if connection is None:
             connection = Connection(destination, self._dial(destination, phase, deadline, stop, authorization))
@@ -162,8 +164,8 @@ class Opener:
                 sock.cut_by(stop)
             phase.phase = "exchange"
             body = request.body
-            head = f"{method} {target} HTTP/1.1\r\n{checked.lines}"
-            for name, secret in checked.secrets:
+            head = f"{method} {target}{prepared.lines}"
+            for name, secret in prepared.secrets:
                 head += f"{name}: {secret.reveal()}\r\n"
             if authorization and destination.scheme == "http":
                 head += f"{_SAID}: {authorization}\r\n"
@@ -184,6 +186,15 @@ class Opener:
             connection.close()
             raise
         return connection
+
+    def _prepare(self, url: str, allow_http: bool, headers: Headers) -> Prepared:
+        """What such requests need, kept for as long as the headers are the same object. Raises `WireFault` "setup"."""
+        prepared = Prepared(_address(url, allow_http), headers)
+        if headers.__class__ is tuple:  # a provider of the user's own may hand in a list, and change it
+            if len(self._prepared) >= _MOST_PREPARED:
+                self._prepared.clear()
+            self._prepared[url, allow_http, id(headers)] = prepared
+        return prepared
 
     def _dial(
         self, destination: Destination, phase: RequestPhase, deadline: float, stop: Stop | None, authorization: str
@@ -227,35 +238,18 @@ def _proxies() -> urllib.request.OpenerDirector | None:
     return opener
 
 
-def _way(
-    proxies: urllib.request.OpenerDirector, parsed: ParsedUrl, request: WireRequest, checked: CheckedHeaders
-) -> tuple[Destination, str, str]:
+def _way(proxies: urllib.request.OpenerDirector, prepared: Prepared, request: WireRequest) -> tuple[Destination, str, str]:
     """How `request` goes by the environment's proxies: where to, what its first line asks for, what it says to the proxy."""
-    asked = ProxyQuestion(parsed, request)
+    asked = ProxyQuestion(prepared, request)
     proxies.open(asked)  # type: ignore[arg-type]  # it has what is asked for
-    if asked.host == parsed.host:
-        return checked.destination, parsed.selector, ""
+    if asked.host == prepared.host:
+        return prepared.destination, prepared.selector, ""
     if asked.type not in _PORTS:
         raise WireFault("proxy", "the environment names a proxy of a kind that cannot be used", sent=False)
-    destination = checked.destination._replace(proxy=f"{asked.type}:{asked.host}")
-    if destination.scheme == "http" and checked.carries_key:
+    destination = prepared.destination._replace(proxy=f"{asked.type}:{asked.host}")
+    if destination.scheme == "http" and prepared.carries_key:
         raise WireFault("proxy", "a key would pass the proxy in the clear; use https, or no_proxy", sent=False)
-    return destination, asked.selector if destination.scheme == "http" else parsed.selector, asked.headers.get(_SAID, "")
-
-
-def _checked(headers: Headers, destination: Destination, host: str) -> CheckedHeaders:
-    spelled: dict[str, str | Secret] = {"Host": host, **_DEFAULTS}
-    for name, value in headers:
-        word, problem = _spelled(name)
-        # The value is checked in the clear, with its prefix: as it goes over the wire.
-        problem = problem or check_header_value(value.reveal() if isinstance(value, Secret) else value)
-        if problem is not None:
-            raise WireFault("setup", f"the header {name!a} {problem}", sent=False)
-        spelled[word] = value
-    keys = tuple(value for name, value in headers if isinstance(value, Secret) or names_credential(name))
-    lines = "".join([f"{name}: {value}\r\n" for name, value in spelled.items() if not isinstance(value, Secret)])
-    secrets = tuple([(name, value) for name, value in spelled.items() if isinstance(value, Secret)])
-    return CheckedHeaders(headers, lines, secrets, destination._replace(owner=hash(keys)), bool(keys))
+    return destination, asked.selector if destination.scheme == "http" else prepared.selector, asked.headers.get(_SAID, "")
 
 
 @functools.lru_cache(maxsize=256)  # without it a small call takes 2.5 % longer
@@ -265,11 +259,14 @@ def _spelled(name: str) -> tuple[str, str | None]:
 
 
 @functools.lru_cache(maxsize=256)
-def _address(url: str, allow_http: bool) -> ParsedUrl:
+def _address(url: str, allow_http: bool) -> Address:
     problem = check_url(url, allow_http)
     if problem is not None:
         raise WireFault("setup", f"the URL {problem}", sent=False)
-    return ParsedUrl(url)
+    parts = urlsplit(url)
+    path = url[len(f"{parts.scheme}://{parts.netloc}") :]
+    destination = Destination(parts.scheme, parts.hostname or "", parts.port or _PORTS[parts.scheme])
+    return Address(parts.netloc, path if path.startswith("/") else f"/{path}", destination)
 
 
 def _tunnel(sock: TimedSocket, destination: Destination, authorization: str) -> None:
@@ -295,7 +292,11 @@ def _early_answer(connection: Connection, method: str, failure: OSError) -> None
     sock.deadline = min(deadline, sock.clock() + _EARLY_ANSWER_S)
     try:
         connection.begin(method)
-    except (OSError, HTTPException):
-        raise failure from None
+    except Exception as exc:
+        from http.client import HTTPException
+
+        if isinstance(exc, (OSError, HTTPException)):
+            raise failure from None
+        raise
     sock.deadline = deadline
     connection.will_close = True

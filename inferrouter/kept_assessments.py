@@ -14,11 +14,12 @@ from itertools import compress, count
 from operator import is_not
 
 from .agreement import UNLIMITED
-from .assessment import CallNeeds, Candidate, Instant, assess
+from .assessment import CallNeeds, Candidate, Instant, assess, weighed
 from .costs import UNITS, Estimate
 from .errors import Rejection
 from .health import Health
 from .quota import Headroom, Hold
+from .quota_seen import Seen
 from .routes import Deployment, Route
 
 KINDS = 32
@@ -28,9 +29,9 @@ Range = tuple[float, float]
 """From and up to which total of estimated tokens a result holds; empty where it is assessed each time."""
 
 
-Kept = tuple[Sequence[Headroom], Mapping[str, Hold], frozenset[str], "list[Candidate | Rejection]", list[Range], Range, int, int]
+Kept = tuple[Sequence[Headroom], Mapping[str, Hold], frozenset[str], "list[Candidate | Rejection]", list[Range], Range, int, bool]
 """What one look at a route found: the facts, which are headrooms, holds, and the accounts that it was not idle at; the results, a
-range of each, and what all of these have in common; the version of the answers' sizes; and how many results are rejections."""
+range of each, and what all have in common; the version of the answers' sizes; and whether all are candidates."""
 
 
 def kept_results(
@@ -40,9 +41,9 @@ def kept_results(
     holds: Mapping[str, Hold],
     health: Health,
     now: Instant,
-) -> tuple[list[Candidate | Rejection], int]:
+) -> tuple[list[Candidate | Rejection], bool]:
     """The result of each deployment, taken over from the last look at `route` for calls of this kind where nothing changed; and
-    how many of them are rejections."""
+    whether all of them are candidates."""
     deployments = route.deployments
     estimate, request = needs.estimate, needs.request
     open_answers = estimate.open_answers
@@ -57,20 +58,27 @@ def kept_results(
             route.memo.clear()
         again: Iterable[int] = range(len(deployments))
         results: list[Candidate | Rejection] = [_NOT_YET] * len(deployments)
-        ranges, common, rejected = [_ANY] * len(deployments), _ANY, len(deployments)
+        calm = False
+        ranges, common, all_able = [_ANY] * len(deployments), _ANY, False
     else:
         again = _changed(route, kept, headrooms, holds, busy, total)
-        _, _, _, results, ranges, common, _, rejected = kept
+        _, held, were_busy, results, ranges, common, _, all_able = kept
         if not again:
-            return results, rejected
+            return results, all_able
         results = results.copy()
-    outgrown = False
+        # Nobody is held or busy, nor was: whoever made a candidate needs no more than his headroom weighed anew.
+        calm = not (busy or were_busy or holds or held)
+    outgrown = other = False
     for at in again:
         deployment = deployments[at]
         by_key = dict(zip(deployment.bucket_keys, map(headrooms.__getitem__, route.places[at]), strict=True))
         before, bounds = results[at], ranges[at]
-        found = results[at] = assess(deployment, at, needs, by_key, holds, health, now)
-        rejected += (found.__class__ is Rejection) - (before.__class__ is Rejection)
+        if calm and before.__class__ is Candidate:
+            found = weighed(deployment, at, needs, by_key, 0)
+        else:
+            found = assess(deployment, at, needs, by_key, holds, health, now)
+        results[at] = found
+        other = other or (found.__class__ is Candidate) is not all_able
         own = _range(deployment, estimate, total, found, by_key[deployment.allowance_key])
         if own is not bounds:
             if kept is not None and ranges is kept[4]:
@@ -83,8 +91,10 @@ def kept_results(
             busy |= {found.account_id}  # perhaps only since it was asked who is
     if outgrown:
         common = max([low for low, _ in ranges]), min([high for _, high in ranges])
-    route.memo[kind] = headrooms, holds, busy, results, ranges, common, sizes, rejected
-    return results, rejected
+    if other:
+        all_able = all(isinstance(found, Candidate) for found in results)
+    route.memo[kind] = headrooms, holds, busy, results, ranges, common, sizes, all_able
+    return results, all_able
 
 
 def _changed(
@@ -98,7 +108,10 @@ def _changed(
     """The places of those whose facts are others than when `kept` was made."""
     before, held, were_busy, _, ranges, (lowest, highest), _, _ = kept
     changed: set[int] = set()
-    changed.update(*map(route.looking.__getitem__, _changed_places(before, headrooms)))
+    places: Iterable[int] | None = headrooms.places_since(before) if headrooms.__class__ is Seen else None
+    if places is None:
+        places = compress(count(), map(is_not, before, headrooms))
+    changed.update(*map(route.looking.__getitem__, places))
     if busy or were_busy:
         for account_id in busy | were_busy:
             changed.update(route.users.get(account_id, ()))
@@ -109,13 +122,6 @@ def _changed(
     if not lowest <= total <= highest:
         changed.update([at for at, (low, high) in enumerate(ranges) if not low <= total <= high])
     return changed
-
-
-def _changed_places(before: Sequence[Headroom], headrooms: Sequence[Headroom]) -> Iterable[int]:
-    """Where the headroom may be another object than before. Stores may know that, see `quota_seen.Seen`."""
-    tell = getattr(headrooms, "changed_since", None)
-    places: list[int] | None = tell(before) if tell is not None else None
-    return compress(count(), map(is_not, before, headrooms)) if places is None else places
 
 
 def _range(deployment: Deployment, estimate: Estimate, total: int, found: Candidate | Rejection, allowance: Headroom) -> Range:

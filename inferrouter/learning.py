@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeGuard
 
 from .assessment import Candidate, Instant
@@ -56,15 +56,14 @@ class Learner:
         self._ceilings: dict[str, tuple[Instant, Observation]] = {}
         # By bucket: the end of the provider's window, what others used of it, and what of that is charged here.
         self._others: dict[str, tuple[float, float, float]] = {}
+        self._reads: Callable[[Mapping[str, str], float, str], Sequence[Reading]] | None = None
 
     def answered(
         self, found: Candidate, wants: Sequence[tuple[str, float]], headers: Mapping[str, str], started: float, now: Instant
     ) -> list[Observation]:
         """What the headers of an answer taught. `started`: when it was asked for, monotonic seconds. Never raises."""
-        from .rate_headers import read_headers
-
-        readings = read_headers(headers, now.wall, found.provider)
-        seen = list(self._passed_after_all(wants, started))
+        readings = (self._reads or self._loaded())(headers, now.wall, found.provider)
+        seen = list(self._passed_after_all(wants, started)) if self._ceilings else []
         began = now.wall - (now.mono - started)
         try:
             for reading in readings:
@@ -75,6 +74,13 @@ class Learner:
         except InferRouterError:  # of the store: the next reservation will say so
             return []
         return self._noted(seen, now.wall)
+
+    def _loaded(self) -> Callable[[Mapping[str, str], float, str], Sequence[Reading]]:
+        """What reads headers, loaded by the first answer that says anything."""
+        from .rate_headers import read_headers
+
+        self._reads = read_headers
+        return read_headers
 
     def hears(self, headers: Any) -> TypeGuard[Mapping[str, str]]:
         """Whether an answer with these headers may teach anything: from most there is nothing to learn."""
@@ -125,24 +131,26 @@ class Learner:
         if not explained and not any(word in f"{error.message} {error.body}".lower() for word in NOT_A_WINDOW):
             yield from self._ceiling(found, needed, error, now)
 
-    def _worth_noting(self, bucket: Bucket, reading: Reading, began: float, now: float) -> Iterable[Observation]:
+    def _worth_noting(self, bucket: Bucket, reading: Reading, began: float, now: float) -> Sequence[Observation]:
         limit, remaining = reading.limit, reading.remaining
         amount, at = self._stated.get(bucket.key, (None, -math.inf))
         if limit is not None and (limit != amount or now - at >= RENEWED_S):
             self._stated[bucket.key] = limit, now
         else:
             limit = None
+        ceilings: Iterable[Observation] = ()
         if remaining is not None:
             most = min(bucket.limit.amount, reading.limit or math.inf)
             enough = remaining > ENOUGH_LEFT * most or _is_over(bucket, began, now)
             missing = 0.0 if enough else self._missing(bucket, most, remaining, now)
             if missing > 0:
-                yield from self._room_for_others(bucket, most, missing, reading.resets_in, now)
+                ceilings = self._room_for_others(bucket, most, missing, reading.resets_in, now)
             else:
                 remaining = None
-        if limit is not None or remaining is not None:
-            resets_at = now + reading.resets_in if reading.resets_in else None
-            yield Observation(bucket.key, limit, remaining, reading.source, resets_at)
+        if limit is None and remaining is None:  # as nearly always
+            return ()
+        resets_at = now + reading.resets_in if reading.resets_in else None
+        return (*ceilings, Observation(bucket.key, limit, remaining, reading.source, resets_at))
 
     def _missing(self, bucket: Bucket, most: float, remaining: float, now: float) -> float:
         """How much less of `most` remains than by the count here: what others have used. A refused call has not passed: -1."""
@@ -233,8 +241,8 @@ class Learner:
 
 def _is_shared(found: Candidate, bucket: Bucket) -> bool:
     """Whether several models count in `bucket` here."""
-    own = f"{found.deployment.bound.scope}|{found.model}/"
-    return len(found.deployment.siblings) > 1 and not bucket.key.startswith(own)
+    deployment = found.deployment
+    return len(deployment.siblings) > 1 and not bucket.key.startswith(f"{deployment.bound.scope}|{found.model}/")
 
 
 def _is_the_models(found: Candidate, bucket: Bucket, reading: Reading) -> bool:

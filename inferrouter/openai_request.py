@@ -17,7 +17,7 @@ from .content import Part
 from .frozen import EMPTY, FrozenDict, field, frozen_value, replace
 from .records import ChatRequest, EmbedRequest, Message, ToolCall
 from .validation import matches
-from .wire_json import merge_extra, quoted, write_json
+from .wire_json import merge_extra, quoted, write_json, write_members
 
 IMAGE = frozenset({"image"})
 USUAL = frozenset({"image", "audio", "document"})
@@ -78,7 +78,7 @@ def chat_json(
         return write_json(chat_body(request, model, server, provider, stream, dropped))
     begun = f'{{"model":{quoted(model)},"messages":[{",".join(turns)}]'
     settings = _settings(request, model, server, stream, dropped)
-    return write_json(settings, begun) if settings else (begun + "}").encode()
+    return f"{begun}{write_members(settings) if settings else ''}}}".encode()
 
 
 def chat_body(
@@ -126,7 +126,7 @@ def _settings(request: ChatRequest, model: str, server: ServerQuirks, stream: bo
     if request.max_tokens is not None:
         made[_max_tokens_key(server, model)] = request.max_tokens
     if request.tools and "tools" not in dropped:
-        made["tools"] = [tool.to_dict() for tool in request.tools]
+        made["tools"] = [tool.form for tool in request.tools]
     values = _values(request)
     if values != _NO_VALUES:
         for name, value in zip(_PARAMETERS, values, strict=True):

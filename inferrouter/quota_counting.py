@@ -152,12 +152,20 @@ def shown_with(counts: Iterable[tuple[BucketState, float]], now: float) -> tuple
         shown = last, since, until, of = state.shown
         if of is not used or not since <= now < until:
             counter = state.counter
-            begin, resets_at = counter.begin, counter.steady
-            # What is charged to one place passes when what was there before does, so nothing but the number in use has changed.
-            if used > 0 and resets_at is not None and resets_at is last[5] and begin <= now < counter.end and now < until:
-                state.shown = shown = _as_headroom(state, used, resets_at), begin, until, used
+            count, since, resets_at = used, counter.begin, counter.steady
+            # What is charged to one place passes when what was there before does: then nothing but the number in use has changed.
+            same = used > 0 and resets_at is not None and resets_at is last[5] and since <= now < counter.end and now < until
+            if not same:
+                count, since, until, resets_at = _looked_up(state, used, now, to_note)
+            limit = state.limit
+            amount = limit.amount
+            left, share = amount - count, 0.0
+            if left > 0:
+                share = left / amount
             else:
-                shown = _shown(state, used, now, to_note)
+                left = 0.0
+            headroom = new_tuple(Headroom, (state.key, limit, count, left, share, resets_at))
+            state.shown = shown = headroom, since, until, used
         found.append(shown)
     return found, bool(to_note)
 
@@ -202,7 +210,8 @@ def learned_of(states: Iterable[BucketState]) -> dict[str, Learned]:
     return {key: Learned(key, configured, facts) for key, configured, facts in known}
 
 
-def _shown(state: BucketState, used: float, now: float, to_note: list[str]) -> Shown:
+def _looked_up(state: BucketState, used: float, now: float, to_note: list[str]) -> tuple[float, float, float, float | None]:
+    """Of a state of which so much is used: what counts at `now`, from and until when it does, and when some of it passes."""
     if now >= state.firm_until:
         state.limit_at(now)
     counter, count = state.counter, used
@@ -224,18 +233,7 @@ def _shown(state: BucketState, used: float, now: float, to_note: list[str]) -> S
             since = -FARTHEST
     if until > state.firm_until:
         until = state.firm_until
-    found = _as_headroom(state, count, resets_at)
-    state.shown = shown = found, since, until, used
-    return shown
-
-
-def _as_headroom(state: BucketState, used: float, resets_at: float | None) -> Headroom:
-    limit = state.limit
-    amount = limit.amount
-    left = amount - used
-    if left <= 0:
-        return new_tuple(Headroom, (state.key, limit, used, 0.0, 0.0, resets_at))
-    return new_tuple(Headroom, (state.key, limit, used, left, left / amount, resets_at))
+    return count, since, until, resets_at
 
 
 def note(states: Mapping[str, BucketState], keys: Iterable[str], now: float) -> list[BucketState]:

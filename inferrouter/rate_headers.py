@@ -15,7 +15,7 @@ from typing import Any
 
 from .error_body import duration, plain_number, seconds_until
 from .errors import MalformedResponseError
-from .frozen import frozen_value, replace
+from .frozen import frozen_value, quick, replace
 from .wire_json import load_json
 
 MAX_FIELDS = 200
@@ -97,20 +97,14 @@ class Reading:
     sure: bool = True
 
 
+_new_reading = quick(Reading)
+
+
 def read_headers(headers: Mapping[str, str], now: float, provider: str = "") -> tuple[Reading, ...]:
     """What `headers` (lower-case names) say; () where nothing. `now`: epoch seconds. Never raises."""
-    groups: dict[tuple[str, str, float], dict[str, str]] = {}
-    for name in headers:
-        place = _place(name)
-        if place is not None:
-            what, family, unit, window = place
-            groups.setdefault((family, unit, window), {})[what] = name
-            if len(groups) > MAX_FIELDS:
-                break
-    if not groups and "ratelimit" not in headers:
-        return ()
-    found = [_reading(group, named, headers, now, provider) for group, named in groups.items()]
-    return (*filter(None, found), *_draft(headers, now))
+    found = [_reading(group, named, headers, now, provider) for group, named in _groups(tuple(headers))]
+    drafts = _draft(headers, now) if "ratelimit" in headers else ()
+    return (*filter(None, found), *drafts)
 
 
 def read_refusal(headers: Mapping[str, str], body: bytes, now: float, provider: str = "") -> tuple[Reading, ...]:
@@ -126,6 +120,21 @@ def read_refusal(headers: Mapping[str, str], body: bytes, now: float, provider: 
     if not isinstance(error, Mapping):
         return found
     return (*found, *_quota_failures(error), *_forwarded(error, now), *_in_words(error.get("message")))
+
+
+@lru_cache(maxsize=32)
+def _groups(names: tuple[str, ...]) -> tuple[tuple[tuple[str, str, float], Mapping[str, str]], ...]:
+    """What headers of these names speak of, each with the names that say its limit, what remains and so on. The answers of one
+    server have the same names over and over."""
+    groups: dict[tuple[str, str, float], dict[str, str]] = {}
+    for name in names:
+        place = _place(name)
+        if place is not None:
+            what, family, unit, window = place
+            groups.setdefault((family, unit, window), {})[what] = name
+            if len(groups) > MAX_FIELDS:
+                break
+    return tuple(groups.items())
 
 
 @lru_cache(maxsize=512)
@@ -151,7 +160,8 @@ def _reading(
     group: tuple[str, str, float], named: Mapping[str, str], headers: Mapping[str, str], now: float, provider: str
 ) -> Reading | None:
     family, unit, window = group
-    limit, remaining = (_first_number(headers.get(named.get(what, ""))) for what in ("limit", "remaining"))
+    limit = _first_number(headers.get(named.get("limit", "")))
+    remaining = _first_number(headers.get(named.get("remaining", "")))
     if limit is None and remaining is None:
         return None
     reset = headers.get(named.get("reset", ""))
@@ -166,7 +176,7 @@ def _reading(
     sure = bool(window)
     window = window or _window_by_refill(limit, remaining, reset, resets_in)
     source = named.get("limit" if remaining is None else "remaining") or named["limit"]
-    return _checked(Reading(unit, window, limit, remaining, resets_in, source, sure=sure))
+    return _checked(_new_reading(unit, window, limit, remaining, resets_in, source, "", sure))
 
 
 def _checked(reading: Reading) -> Reading:
@@ -189,6 +199,8 @@ def _first_number(value: str | None) -> float | None:
 def _window_of_draft(headers: Mapping[str, str], name: str, limit: float | None) -> float:
     """The window of the policy that allows `limit`, in `RateLimit-Limit: 100, 100;w=60` or in `RateLimit-Policy`."""
     stated = f"{headers.get(name) or ''},{headers.get('ratelimit-policy') or ''}"[:2000]
+    if ";" not in stated:  # no parameter, so no window
+        return 0.0
     for item in stated.split(",")[:40]:
         amount, _, rest = item.partition(";")
         parameters = _parameters(f";{rest}")

@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NoReturn
 
 from .errors import InvalidRequestError, MalformedResponseError
+from .frozen import FrozenDict
 from .lazy_pattern import lazy_pattern
 
 MOST_MARKS = 10**12
@@ -21,17 +22,20 @@ MOST_MARKS = 10**12
 NO_REASON = frozenset(("", "null", "none"))
 
 
-def write_json(body: Mapping[str, Any], begun: str = "") -> bytes:
-    """`body` as compact JSON. Raises `InvalidRequestError` for what JSON cannot say, such as NaN.
-
-    `begun`: the JSON of an object with members, but for the brace at its end, that goes on with those of `body`, of which there
-    are some.
-    """
+def write_json(body: Mapping[str, Any]) -> bytes:
+    """`body` as compact JSON. Raises `InvalidRequestError` for what JSON cannot say, such as NaN."""
     try:
-        text = _compact(body)
-        return f"{begun},{text[1:]}".encode() if begun else text.encode()
+        return _compact(body).encode()
     except (TypeError, ValueError, RecursionError) as exc:
-        raise InvalidRequestError(message=f"the request cannot be written as JSON ({exc}): look at extra and tools") from exc
+        raise _unwritable(exc) from exc
+
+
+def write_members(body: Mapping[str, Any]) -> str:
+    """The members of `body` as `write_json` writes them, each after a comma. What cannot change, as a schema, is written once."""
+    try:
+        return "".join([f",{quoted(name)}:{_member(value)}" for name, value in body.items()])
+    except (TypeError, ValueError, RecursionError) as exc:
+        raise _unwritable(exc) from exc
 
 
 def dump_json(value: Any) -> str:
@@ -188,6 +192,16 @@ def embedded_status(item: Any, default: int) -> int:
                 if isinstance(value, str) and len(value) == 3 and value.isascii() and value.isdigit() and 400 <= int(value) < 600:
                     return int(value)
     return default
+
+
+def _member(value: Any) -> str:
+    if isinstance(value, FrozenDict):
+        return value.once(_compact)
+    return f"[{','.join(map(_member, value))}]" if type(value) is list else _compact(value)
+
+
+def _unwritable(exc: Exception) -> InvalidRequestError:
+    return InvalidRequestError(message=f"the request cannot be written as JSON ({exc}): look at extra and tools")
 
 
 def _first(item: Any) -> Any:

@@ -371,8 +371,14 @@ MUTANTS = (
     Mutant("a file's charges are not passed on", "quota_session", "self._note([state.key for state in changed])", "pass", BOOK),
     Mutant("a file's holds stay as they were", "quota_sqlite", "session.holds.clear()\n            old", "old", BOOK),
     Mutant("what others wrote is not read", "quota_session", "        self.number += 1  # a", "        # a", BOOK),
-    Mutant("changes are not passed on", "quota_seen", "keys.update(changes[number])", "pass", ("test_quota_book",)),
-    Mutant("looks of other times", "quota_seen", " or earlier.origin is not origin", "", ("test_quota_book",)),
+    Mutant(
+        "changes are not passed on",
+        "quota_seen",
+        "range(before + 1, number + 1)",
+        "range(before + 1, number)",
+        ("test_quota_book",),
+    ),
+    Mutant("looks of other times", "quota_seen", " or earlier.origin is not origin", "", BOOK),
     Mutant("a child settles", "attempt", "if self._ended or self._pid != PROCESS.pid:", "if self._ended:", ("test_forks",)),
     Mutant(
         "a child reads",
@@ -400,7 +406,7 @@ MUTANTS = (
     Mutant(
         "keys through plain proxies",
         "http_opener",
-        "and checked.carries_key:",
+        "and prepared.carries_key:",
         "and False:",
         ("test_secrets.NoAnswer.test_plain_proxies",),
     ),

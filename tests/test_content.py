@@ -65,6 +65,29 @@ class Frozen(unittest.TestCase):
         self.assertEqual(twin, made)
         self.assertIsInstance(twin, FrozenDict)
 
+    def test_a_tool_s_form(self) -> None:
+        """It is what `to_dict` says, the same object each time, and no part of what a tool is compared by."""
+        one, other = (Tool("f", "Does it.", {"type": "object"}, strict=True) for _ in range(2))
+        self.assertEqual((one.form, repr(one), hash(one)), (one.to_dict(), repr(other), hash(other)))
+        self.assertIs(one.form, one.form)
+        self.assertEqual((one, pickle.loads(pickle.dumps(one)), copy.deepcopy(one).form), (other, other, one.form))
+
+    def test_what_follows_from_one_is_worked_out_once(self) -> None:
+        """Of one object, by each function for itself; what fails is tried again."""
+        made, asked = frozen.freeze({"a": [1]}), []
+
+        def size(given: Any) -> int:
+            asked.append(given)
+            return len(given)
+
+        self.assertEqual(
+            [made.once(size), made.once(size), made.once(str), frozen.freeze({"b": 1}).once(size)], [1, 1, str(made), 1]
+        )
+        self.assertEqual(asked, [made, {"b": 1}])
+        for _ in range(2):
+            with self.assertRaises(AttributeError):
+                made.once(lambda given: given.nothing)
+
     def test_data_that_holds_itself_comes_to_an_end(self) -> None:
         """A dict inside itself is frozen to a bounded depth instead of for ever."""
         endless: dict[str, Any] = {}

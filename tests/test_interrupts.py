@@ -6,6 +6,7 @@ stays open, no probe is lost, nothing waits for itself, and the next call works.
 
 from __future__ import annotations
 
+import itertools
 import random
 import sqlite3
 import tempfile
@@ -18,8 +19,10 @@ from typing import Any
 from unittest import mock
 
 from tests import LONG, ir, part
+from tests.cases import WireCase, read
 from tests.fakes import HELLO, FakeClock, account, alias_of, streamed, unary
 from tests.interrupts import Stepper, steps_of
+from tests.servers import Peer, ScriptedServer
 
 limits, quota = part("limits"), part("quota")
 NOW = 1_800_000_000.0
@@ -180,6 +183,39 @@ class AtAnyPoint(unittest.TestCase):
             # Nobody has the store whose making was cut off, so nobody can close it: its connection would be told of as unclosed.
             while made:
                 made.pop().close()
+
+
+class OverConnections(WireCase):
+    """The same below the router, where an answer comes from a server over a connection that is kept."""
+
+    def test_no_answer_is_anothers(self) -> None:
+        """Wherever a call is cut off, or another comes in between, each later answer is that of its own request."""
+        for tls, pieces in itertools.product(("", "good"), (False, True)):
+            with ScriptedServer(doubled, tls) as server:
+                number = itertools.count()
+
+                def call(server: ScriptedServer = server, number: Any = number, pieces: bool = pieces) -> None:
+                    body = b"id-%d" % next(number)
+                    with self.send(server.url, body) as reply:
+                        self.assertEqual(read(reply, pieces), body * 2)
+
+                call()
+                for at in sorted(random.Random(4).sample(range(1, steps_of(call) + 1), 4 * POINTS)):
+                    for then in (None, call):
+                        cut = Stepper(call, at, then)
+                        self.assertTrue(cut.ended or then is None, cut.place)
+                        call()
+
+
+def doubled(peer: Peer) -> None:
+    """Answers each request with its own body, twice, in two chunks or with its length."""
+    while (asked := peer.request()) is not None:
+        body = asked.partition(b"\r\n\r\n")[2]
+        if int(body[3:]) % 2:
+            sent = b"Content-Length: %d\r\n\r\n%b" % (2 * len(body), 2 * body)
+        else:
+            sent = b"Transfer-Encoding: chunked\r\n\r\n%b0\r\n\r\n" % (2 * (b"%x\r\n%b\r\n" % (len(body), body)))
+        peer.send(b"HTTP/1.1 200 OK\r\n" + sent)
 
 
 class InTheMidst(unittest.TestCase):

@@ -125,10 +125,13 @@ class Kept(unittest.TestCase):
         route, needs = fixture.route(), assessment.CallNeeds(costs.Estimate(10, 20), False)
 
         def look() -> int:
-            with mock.patch.object(kept_assessments, "assess", wraps=assessment.assess) as assess:
+            with (
+                mock.patch.object(kept_assessments, "assess", wraps=assessment.assess) as assess,
+                mock.patch.object(kept_assessments, "weighed", wraps=assessment.weighed) as weighed,
+            ):
                 instant = assessment.Instant(NOW, 0.0)
                 candidates.find_candidates(route, needs, fixture.ledger, fixture.health, instant)
-                return int(assess.call_count)
+                return int(assess.call_count + weighed.call_count)
 
         self.assertEqual([look(), look()], [100, 0])
         fixture.used("a7/allowance", 1)

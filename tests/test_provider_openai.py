@@ -164,6 +164,7 @@ class EncodeTest(unittest.TestCase):
             {},
             {"temperature": 0.5, "max_tokens": 5, "stop": ["x"]},
             {"tools": [TOOL], "seed": 1},
+            {"response_format": SCHEMA, "tool_choice": "weather", "tools": [TOOL]},
             {"extra": {"messages": [], "n": 2}},
         ]
         for name, fields, stream, other in itertools.product(("somewhere", "mistral"), settings, (False, True), (None, *others)):
@@ -171,6 +172,7 @@ class EncodeTest(unittest.TestCase):
             wire, server = encoded(name, request, 'm"é', stream), openai_request.server(name)
             body = openai_request.chat_body(request, 'm"é', server, name, stream, wire.dropped)
             self.assertEqual(wire.body, json.dumps(body, separators=(",", ":")).encode())
+            self.assertEqual(encoded(name, request, 'm"é', stream).body, wire.body)
 
     def test_text_parts_alone_are_a_string(self) -> None:
         """One text part goes out as a plain string, which every server takes."""

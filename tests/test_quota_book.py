@@ -54,7 +54,7 @@ class Looks(unittest.TestCase):
                         self.do_something(store, now, dice, open_ones)
                     seen = store.headroom(KEYS, now)
                     self.assertEqual(*seen_and_anew(store, now))
-                    named = getattr(seen, "changed_since", lambda _: None)(earlier)
+                    named = getattr(seen, "places_since", lambda _: None)(earlier)
                     if named is not None:
                         differ = {place for place, each in enumerate(seen) if each is not earlier[place]}
                         self.assertLessEqual(differ, set(named))

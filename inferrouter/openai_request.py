@@ -126,7 +126,7 @@ def _settings(request: ChatRequest, model: str, server: ServerQuirks, stream: bo
     if request.max_tokens is not None:
         made[_max_tokens_key(server, model)] = request.max_tokens
     if request.tools and "tools" not in dropped:
-        made["tools"] = [tool.to_dict() for tool in request.tools]
+        made["tools"] = [tool.form for tool in request.tools]
     values = _values(request)
     if values != _NO_VALUES:
         for name, value in zip(_PARAMETERS, values, strict=True):

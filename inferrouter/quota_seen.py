@@ -6,7 +6,7 @@ and until when that does not is known of each. Must never know where counts are 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from itertools import chain
 
 from .quota import Headroom
@@ -62,15 +62,12 @@ class Seen(list[Headroom]):
 
     __slots__ = ("before", "number", "origin", "renewed", "since", "until")
 
+    origin: _Origin
+    number: int
     before: int
     renewed: Sequence[int]
     since: float
     until: float
-
-    def __init__(self, headrooms: Iterable[Headroom], origin: _Origin, number: int) -> None:
-        super().__init__(headrooms)
-        self.origin = origin
-        self.number = number
 
     def places_since(self, earlier: object) -> Sequence[int] | None:
         """The places that may differ from those of `earlier`; None where that is not known."""
@@ -113,24 +110,25 @@ class Looks:
             again = keys
         renewed = list(map(places.__getitem__, again))
         shown, _ = shown_with(list(map(count_of, again)), now)
-        seen = Seen(seen, origin, number)
+        seen = Seen(seen)
         for place, (headroom, begins, ends, _) in zip(renewed, shown, strict=True):
             seen[place] = headroom
             if begins > since:
                 since = begins
             if ends < until:
                 until = ends
-        seen.before, seen.renewed, seen.since, seen.until = before, renewed, since, until
+        seen.origin, seen.number, seen.before, seen.renewed = origin, number, before, renewed
+        seen.since, seen.until = since, until
         self._seen[id(keys)] = seen
         return seen
 
     def keep(self, keys: Sequence[str], number: int, shown: Sequence[Shown]) -> list[Headroom]:
         """The headrooms that were just `shown` of `keys`, kept unless a key stands twice."""
-        origin = _Origin(self._changes, keys)
-        seen = Seen([each[0] for each in shown], origin, number)
+        origin, headrooms = _Origin(self._changes, keys), [each[0] for each in shown]
         if len(origin.places) < len(keys):
-            return seen
-        seen.before, seen.renewed = number, ()
+            return headrooms
+        seen = Seen(headrooms)
+        seen.origin, seen.number, seen.before, seen.renewed = origin, number, number, ()
         seen.since = max([begins for _, begins, _, _ in shown])
         seen.until = min([ends for _, _, ends, _ in shown])
         if len(self._seen) >= MOST_SEEN:

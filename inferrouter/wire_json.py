@@ -195,7 +195,9 @@ def embedded_status(item: Any, default: int) -> int:
 
 
 def _member(value: Any) -> str:
-    return value.once(_compact) if isinstance(value, FrozenDict) else _compact(value)
+    if isinstance(value, FrozenDict):
+        return value.once(_compact)
+    return f"[{','.join(map(_member, value))}]" if type(value) is list else _compact(value)
 
 
 def _unwritable(exc: Exception) -> InvalidRequestError:

@@ -270,11 +270,11 @@ class Batch:
         at, custom_id, raw = found
         columns: Mapping[str, Any] = {}
         try:
-            columns = self._source.values(raw)
-            request = self._asking.request(columns)
-            kept = columns if self._shape != "openai" or self._asking.prompt is not None else _without_request(columns)
-            own = bool(request.model) and request.model != self._asking.model
-            return new_row(at, (custom_id, kept), request, None, own)
+            columns, asking = self._source.values(raw), self._asking
+            request = asking.request(columns)
+            whole = asking.prompt is not None or self._shape != "openai" or _OF_REQUESTS.isdisjoint(columns)
+            own = request.model != asking.model and request.model != ""
+            return new_row(at, (custom_id, columns if whole else _without_request(columns)), request, None, own)
         except InvalidRequestError as exc:
             place = self._source.place(raw)
             told = exc if place in exc.message else InvalidRequestError(message=f"{place}: {exc.message}")
@@ -313,8 +313,6 @@ _OF_REQUESTS = frozenset(("body", "method", "url", "messages", "custom_id", "mod
 
 def _without_request(columns: Mapping[str, Any]) -> Mapping[str, Any]:
     """A row's columns without the request it holds, which the answer need not repeat."""
-    if _OF_REQUESTS.isdisjoint(columns):
-        return columns
     return {name: value for name, value in columns.items() if name not in _OF_REQUESTS}
 
 

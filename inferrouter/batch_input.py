@@ -184,10 +184,11 @@ class Lines(Source):
         return {"text": self._text(row)}
 
     def _text(self, row: RawRow) -> str:
-        if row.fault:
-            raise self._wrong(row, row.fault)
+        _, data, fault = row
+        if fault:
+            raise self._wrong(row, fault)
         try:
-            return str(row.data, "utf-8")
+            return str(data, "utf-8")
         except UnicodeDecodeError as exc:
             raise self._wrong(row, f"is not UTF-8 at byte {exc.start}; save the file as UTF-8") from exc
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from typing import Protocol
+from typing import Any, Protocol
 
 from .content import Part
 from .errors import InvalidRequestError
@@ -113,7 +113,7 @@ def estimate_chat(request: ChatRequest) -> Estimate:
                 count += _message_tokens(message)
                 rich = rich or type(content) is not str
     if request.tools:
-        count += sum(_json_tokens(tool.to_dict(), f"tool {tool.name!r}") for tool in request.tools)
+        count += sum(tool.form.once(_tool_tokens) for tool in request.tools)
     form = request.response_format
     if form is not None:
         count += form.once(_form_tokens) if isinstance(form, FrozenDict) else _form_tokens(form)
@@ -207,6 +207,10 @@ def _json_tokens(value: object, what: str) -> int:
         return estimate_text(json.dumps(value))
     except (TypeError, ValueError, RecursionError) as exc:
         raise InvalidRequestError(message=f"{what} holds something that JSON cannot say") from exc
+
+
+def _tool_tokens(form: Mapping[str, Any]) -> int:
+    return _json_tokens(form, f"tool {form['function']['name']!r}")
 
 
 def _form_tokens(form: object) -> int:

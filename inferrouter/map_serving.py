@@ -166,15 +166,15 @@ class RowServer:
                 return None
 
     def _asked(self, row: Row, request: ChatRequest | EmbedRequest, max_wait: float) -> tuple[Any, InferRouterError | None]:
+        settings = self._settings
         try:
-            timeout = self._settings.timeout
             answer: Any
             if isinstance(request, EmbedRequest):
-                answer = self._router.embed(request, timeout=timeout, max_wait=max_wait)
+                answer = self._router.embed(request, timeout=settings.timeout, max_wait=max_wait)
             else:
-                answer = self._router.chat_completion(request, timeout=timeout, max_wait=max_wait)
-            if self._settings.check is not None:
-                self._settings.check(row.item, answer)
+                answer = self._router.chat_completion(request, timeout=settings.timeout, max_wait=max_wait)
+            if settings.check is not None:
+                settings.check(row.item, answer)
             return answer, None
         except InferRouterError as exc:
             return None, exc

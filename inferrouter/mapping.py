@@ -150,6 +150,9 @@ class MapRun(Iterator[MapResult]):
                 self._next += 1
                 return self._early.pop(self._next - 1)
             served = self._arrived()
+            if served is not None and served.row.index == self._next:
+                self._next += 1
+                return served
             if served is None:  # a stopped job leaves gaps
                 self._next = min(self._early, default=self._next)
                 if not self._early:

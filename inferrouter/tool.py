@@ -16,7 +16,7 @@ from dataclasses import MISSING
 from typing import Any
 
 from .errors import InvalidRequestError
-from .frozen import EMPTY, FrozenDict, freeze, frozen_value
+from .frozen import EMPTY, FrozenDict, field, freeze, frozen_value
 
 _SCALARS: dict[Any, str] = {str: "string", int: "integer", float: "number", bool: "boolean", type(None): "null"}
 
@@ -29,6 +29,8 @@ class Tool:
     description: str = ""
     parameters: Mapping[str, Any] = EMPTY
     strict: bool | None = None
+    kept: dict[str, FrozenDict[str, Any]] = field(default_factory=dict, init=False, repr=False, compare=False)
+    """What `form` made."""
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not self.name:
@@ -62,6 +64,11 @@ class Tool:
         if self.strict is not None:
             function["strict"] = self.strict
         return {"type": "function", "function": function}
+
+    @property
+    def form(self) -> FrozenDict[str, Any]:
+        """What `to_dict` says, the same object each time, so that what follows from it can be kept with it."""
+        return self.kept.get("form") or self.kept.setdefault("form", freeze(self.to_dict()))
 
 
 def class_schema(shape: Any) -> Mapping[str, Any]:

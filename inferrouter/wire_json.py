@@ -24,8 +24,13 @@ NO_REASON = frozenset(("", "null", "none"))
 
 def write_json(body: Mapping[str, Any]) -> bytes:
     """`body` as compact JSON. Raises `InvalidRequestError` for what JSON cannot say, such as NaN."""
+    return write_value(body).encode()
+
+
+def write_value(value: Any) -> str:
+    """Any value as `write_json` writes it."""
     try:
-        return _compact(body).encode()
+        return _compact(value)
     except (TypeError, ValueError, RecursionError) as exc:
         raise _unwritable(exc) from exc
 
@@ -195,7 +200,9 @@ def embedded_status(item: Any, default: int) -> int:
 
 
 def _member(value: Any) -> str:
-    return value.once(_compact) if isinstance(value, FrozenDict) else _compact(value)
+    if isinstance(value, FrozenDict):
+        return value.once(_compact)
+    return f"[{','.join(map(_member, value))}]" if type(value) is list else _compact(value)
 
 
 def _unwritable(exc: Exception) -> InvalidRequestError:

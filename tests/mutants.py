@@ -401,7 +401,7 @@ MUTANTS = (
         "        self.closed = True\n        for bell in ():\n            _ring(bell)\n        for _",
         ("test_waiting",),
     ),
-    Mutant("names are lost", "openai_request", " or message.name is not None:", ":", ("test_provider_openai",)),
+    Mutant("names are lost", "openai_request", "is message.name is None", "is None", ("test_provider_openai",)),
     Mutant("negative counts", "wire_json", "if value > 0 else 0", "", ("test_hostile_bodies",)),
     Mutant(
         "keys through plain proxies",
@@ -474,6 +474,8 @@ MUTANTS = (
     Mutant("an overload is a try", "map_errors", "or is_busy(each) for each in faults", "for each in faults", ("test_mapping",)),
     Mutant("lines are put off too long", "map_workers", "half if len(off) >= half else 0", "half", ("test_batch.Resuming",)),
     Mutant("a few workers for good", "map_crew", "min(2 * self.at_work, self.size)", "self.at_work", ("test_mapping.Crew",)),
+    Mutant("more workers for nothing", "map_crew", "elif share < GAIN * before:", "elif False:", ("test_mapping.Crew",)),
+    Mutant("a line is kept when written", "batch_keep", "del self._lines[: len(ready)]", "pass", ("test_batch.Formats",)),
     Mutant("any answer fits the schema", "batch", "check=check, keeper=", "check=None, keeper=", ("test_batch.Formats",)),
     Mutant("a rolling day is a day", "capacity_serving", "DAY * _CYCLE if rolling_day", "DAY if rolling_day", ("test_capacity",)),
     Mutant("the first day is every day", "capacity_serving", "if passed > 1 and", "if passed > 0 and", ("test_capacity",)),

@@ -65,6 +65,13 @@ class Frozen(unittest.TestCase):
         self.assertEqual(twin, made)
         self.assertIsInstance(twin, FrozenDict)
 
+    def test_a_tool_s_form(self) -> None:
+        """It is what `to_dict` says, the same object each time, and no part of what a tool is compared by."""
+        one, other = (Tool("f", "Does it.", {"type": "object"}, strict=True) for _ in range(2))
+        self.assertEqual((one.form, repr(one), hash(one)), (one.to_dict(), repr(other), hash(other)))
+        self.assertIs(one.form, one.form)
+        self.assertEqual((one, pickle.loads(pickle.dumps(one)), copy.deepcopy(one).form), (other, other, one.form))
+
     def test_what_follows_from_one_is_worked_out_once(self) -> None:
         """Of one object, by each function for itself; what fails is tried again."""
         made, asked = frozen.freeze({"a": [1]}), []

@@ -325,10 +325,31 @@ class Interrupting(unittest.TestCase):
             "    return real(name, *args, **more)\n"
             f"builtins.__import__ = slow\nsys.argv = ['x']\nrunpy.run_module({PACKAGE!r}, run_name='__main__', alter_sys=True)"
         )
-        done = subprocess.run(
-            [sys.executable, "-S", "-c", script], cwd=FOLDER.parent, capture_output=True, text=True, timeout=20, check=False
+        self.assertEqual(self.run_by(script), Ran(130, "", "\ninterrupted\n"))
+
+    @unittest.skipIf(os.name != "posix", "signals as POSIX has them")
+    def test_amid_a_text_that_is_evaluated(self) -> None:
+        """Ctrl-C while a module of the standard library evaluates a text, as for each named tuple, is 130 and no signal."""
+        script = (
+            f"import runpy, sys, {PACKAGE}.cli\n{PACKAGE}.cli.main = lambda: exec('raise KeyboardInterrupt')\n"
+            f"sys.argv = ['x']\nrunpy.run_module({PACKAGE!r}, run_name='__main__', alter_sys=True)"
         )
-        self.assertEqual((done.returncode, done.stdout, done.stderr), (130, "", "\ninterrupted\n"))
+        self.assertEqual(self.run_by(script), Ran(130, "", "\ninterrupted\n"))
+
+    def run_by(self, script: str) -> Ran:
+        """What `script` does as a module that is run, which CPython ends otherwise than a text."""
+        with tempfile.TemporaryDirectory() as folder:
+            Path(folder, "the_script.py").write_text(script, encoding="utf-8")
+            done = subprocess.run(
+                [sys.executable, "-S", "-m", "the_script"],
+                cwd=FOLDER.parent,
+                env={**os.environ, "PYTHONPATH": folder},
+                capture_output=True,
+                text=True,
+                timeout=20,
+                check=False,
+            )
+        return Ran(done.returncode, done.stdout, done.stderr)
 
 
 def _free_port() -> int:

@@ -248,12 +248,11 @@ class LiveAttempt:
         if trace is not None:
             trace.attempt_begins(self.candidate, self.number, self._expected.total, self.wants)
         bound, cancel = self.deployment.bound, self.operation.cancel
-        allow_http = bound.account.allow_http
-        if cancel is None or not isinstance(bound.wire, Transport):  # a provider's own wire knows of no stop
-            reply = bound.wire.send(request, timeout_s=self.budget, allow_http=allow_http, new_connection=new_connection)
+        budget, allow_http, wire = self.budget, bound.account.allow_http, bound.wire
+        if cancel is None or not isinstance(wire, Transport):  # a provider's own wire knows of no stop
+            reply = wire.send(request, timeout_s=budget, allow_http=allow_http, new_connection=new_connection)
         else:
-            limits: dict[str, Any] = {"timeout_s": self.budget, "allow_http": allow_http, "new_connection": new_connection}
-            reply = bound.wire.send(request, stop=cancel, **limits)
+            reply = wire.send(request, timeout_s=budget, allow_http=allow_http, new_connection=new_connection, stop=cancel)
         if 200 <= reply.status < 300:
             headers = getattr(reply, "headers", None)  # a wire of the caller's own may have none
             if runtime.learner.hears(headers):

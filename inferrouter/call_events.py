@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from .assessment import Candidate
 from .errors import InferRouterError, NoCandidatesError, Rejection, StreamInterruptedError
 from .events import NOTHING_USED, CallEvent, HoldEvent, LimitEvent, RefusalEvent, ResultEvent, RouteEvent, WaitEvent
-from .frozen import EMPTY, FrozenDict
+from .frozen import EMPTY, FrozenDict, quick
 from .meter import Clock, Listeners
 from .quota_learned import Observation
 from .records import ChatRequest, EmbedRequest, Usage
@@ -21,6 +21,8 @@ from .redaction import redacted_word
 
 if TYPE_CHECKING:
     from .responses import ChatResponse, EmbedResponse
+
+_new_route, _new_result, _new_call = quick(RouteEvent), quick(ResultEvent), quick(CallEvent)
 
 
 class CallTrace:
@@ -50,7 +52,7 @@ class CallTrace:
         self._attempts += 1
         self._last = found
         if self._listeners.hears("on_route"):
-            event = RouteEvent(
+            event = _new_route(
                 found.provider,
                 found.account_id,
                 found.model,
@@ -86,7 +88,7 @@ class CallTrace:
         self._cost += cost
         if self._listeners.hears("on_result"):
             kept = [amount for _, amount in reserved] if amounts is None else amounts
-            event = ResultEvent(
+            event = _new_result(
                 found.provider,
                 found.account_id,
                 found.model,
@@ -104,7 +106,7 @@ class CallTrace:
                 *_answered(answer, found),
                 first_chunk_s,
                 tuple(reserved),
-                tuple((key, amount) for (key, _), amount in zip(reserved, kept, strict=True)),
+                tuple([(key, amount) for (key, _), amount in zip(reserved, kept, strict=True)]),
                 self.waited_s,
                 self._clock.time(),
             )
@@ -152,7 +154,7 @@ class CallTrace:
             facts = (self.call_id, self.alias, self.operation, error.rejections, error.retry_at)
             self._listeners.tell("on_refusal", RefusalEvent(*facts, now))
         if self._listeners.hears("on_call"):
-            event = CallEvent(
+            event = _new_call(
                 self.call_id,
                 self.alias,
                 self.operation,

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 _MAX_LINE = 64 << 10  # bytes, its end included
 _BUFFER = 8 << 10  # bytes, less than a line may have: a head that comes with one read needs no look at how long its lines are
-_MOST = 256 << 10  # bytes asked for at a time of a long body, which come as they are here
+_MOST = 64 << 10  # bytes of a long body that are asked for at a time
 _MAX_FIELDS = 100
 _MAX_INTERIM = 100  # heads, as CPython counts them since 2026
 _PLAIN = "HTTP/1.1 200 OK\n"  # how nearly each head begins

@@ -1,9 +1,9 @@
-"""Opens requests over the pool's connections, through the environment's proxies as `urllib.request` finds them.
+"""Sends requests over the pool's connections, through the environment's proxies as `urllib.request` finds them.
 
-Strategy: one handler serves http and https. It takes a connection from the pool or opens one, sends, and returns the answer as
-it is: there is no handler for redirects, errors, cookies, passwords, files, ftp or data, so nothing is followed or sent twice.
-URL and headers are checked before anything is opened. urllib is asked only where a proxy may be named: what it loads was 5 ms of
-what a script waited for before its first call. Must never know what an answer means. Loaded on first use.
+Strategy: one opener serves http and https. It takes a connection from the pool or opens one, sends, and returns the connection as
+soon as the head of the answer is read: nothing is followed or sent twice. URL and headers are checked before anything is opened,
+once for all requests that have both in common. urllib is asked for the way alone, and only where a proxy may be named: what it
+loads was 5 ms of what a script waited for before its first call. Must never know what an answer means. Loaded on first use.
 """
 
 from __future__ import annotations

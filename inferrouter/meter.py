@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time as stdlib_time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 if TYPE_CHECKING:
     import logging
@@ -41,12 +41,21 @@ class Meter(Protocol):
         ...
 
 
+H = TypeVar("H", bound=Callable[..., None])
+
+
+def does_nothing(hook: H) -> H:
+    """Mark a meter's `hook` that is only there because most meters have it: no event need be made for it."""
+    vars(hook)["does_nothing"] = True
+    return hook
+
+
 class Listeners:
-    """Several meters as one. `tell` never raises; `hears` says whether any meter has a hook."""
+    """Several meters as one. `tell` never raises; `hears` says whether any meter has a hook that does something."""
 
     def __init__(self, meters: Iterable[object]) -> None:
         meters = tuple(meters)
-        self._by_hook = {hook: tuple(meter for meter in meters if callable(getattr(meter, hook, None))) for hook in HOOKS}
+        self._by_hook = {hook: tuple(meter for meter in meters if _wants(meter, hook)) for hook in HOOKS}
         self._holds: dict[str, HoldEvent] = {}
 
     def hears(self, hook: str) -> bool:
@@ -85,6 +94,11 @@ class Listeners:
                 continue
             facts = (event.key, event.provider, event.account_id, event.model, event.until, event.reason)
             self.tell("on_hold", HoldEvent(*facts, begun=False, at=now))
+
+
+def _wants(meter: object, name: str) -> bool:
+    hook = getattr(meter, name, None)
+    return callable(hook) and getattr(hook, "does_nothing", None) is not True
 
 
 def listeners_for(meter: Meter | Sequence[Meter] | None) -> Listeners | None:

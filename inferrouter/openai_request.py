@@ -17,7 +17,7 @@ from .content import Part
 from .frozen import EMPTY, FrozenDict, field, frozen_value, replace
 from .records import ChatRequest, EmbedRequest, Message, ToolCall
 from .validation import matches
-from .wire_json import merge_extra, quoted, write_json, write_members
+from .wire_json import merge_extra, quoted, write_json, write_members, write_value
 
 IMAGE = frozenset({"image"})
 USUAL = frozenset({"image", "audio", "document"})
@@ -73,7 +73,7 @@ def chat_json(
     request: ChatRequest, model: str, server: ServerQuirks, provider: str, stream: bool, dropped: Sequence[str]
 ) -> bytes:
     """What `chat_body` makes, as JSON. Plain turns become text without a dict between, in a third of the time."""
-    turns = None if request.extra else _plain_turns(request.messages)
+    turns = None if request.extra else _turn_texts(request.messages, server, provider)
     if turns is None:
         return write_json(chat_body(request, model, server, provider, stream, dropped))
     begun = f'{{"model":{quoted(model)},"messages":[{",".join(turns)}]'
@@ -152,16 +152,22 @@ def _set(body: dict[str, Any], name: str, value: Any, server: ServerQuirks) -> N
         body[name] = value
 
 
-def _plain_turns(messages: Sequence[Any]) -> list[str] | None:
-    """The JSON of each of `messages`; None if one of them is more than text, or every server's own affair."""
+def _turn_texts(messages: Sequence[Any], server: ServerQuirks, provider: str) -> list[str] | None:
+    """The JSON of each of `messages`; None if one of them becomes two, see `_turns`."""
     turns = []
     for message in messages:
         content, begun = message.content, _BEGUN.get(message.role)
-        if begun is None or type(content) is not str or message.tool_calls or message.native is not None:
+        if (
+            begun is not None
+            and type(content) is str
+            and not message.tool_calls
+            and message.native is message.tool_call_id is message.name is None
+        ):
+            turns.append(f"{begun}{quoted(content)}}}")
+        elif message.role == "tool" and not isinstance(content, str):
             return None
-        if message.tool_call_id is not None or message.name is not None:
-            return None
-        turns.append(f"{begun}{quoted(content)}}}")
+        else:
+            turns.append(write_value(_message(message, server, provider)))
     return turns
 
 

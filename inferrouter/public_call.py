@@ -74,6 +74,8 @@ def as_cancel(value: Cancel | None) -> Cancel | None:
 
 def as_seconds(name: str, value: float) -> float:
     """`value`, at most `LONGEST`. Raises `InvalidRequestError` for what is not a number of seconds."""
+    if type(value) is float and 0 <= value <= LONGEST:  # as most are
+        return value
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not value >= 0:
         raise InvalidRequestError(message=f"{name} is a number of seconds of at least 0, not {value!r}")
     return min(value, LONGEST)

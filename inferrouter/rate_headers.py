@@ -167,9 +167,8 @@ def _reading(
     reset = headers.get(named.get("reset", ""))
     resets_in = seconds_until(reset, now)
     if not window:
-        window = plain_number(headers.get(named.get("renewalperiod", ""))) or _window_of_draft(
-            headers, named.get("limit", ""), limit
-        )
+        stated = plain_number(headers.get(named["renewalperiod"])) if "renewalperiod" in named else None
+        window = stated or _window_of_draft(headers, named.get("limit", ""), limit)
     if not window:
         meant = {} if family.startswith("bare") else WINDOWS_BY_PROVIDER.get(provider, {})
         window = meant.get(unit, 0.0)

@@ -24,8 +24,13 @@ NO_REASON = frozenset(("", "null", "none"))
 
 def write_json(body: Mapping[str, Any]) -> bytes:
     """`body` as compact JSON. Raises `InvalidRequestError` for what JSON cannot say, such as NaN."""
+    return write_value(body).encode()
+
+
+def write_value(value: Any) -> str:
+    """Any value as `write_json` writes it."""
     try:
-        return _compact(body).encode()
+        return _compact(value)
     except (TypeError, ValueError, RecursionError) as exc:
         raise _unwritable(exc) from exc
 

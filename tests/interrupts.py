@@ -64,6 +64,24 @@ class Stepper:
         return self._step
 
 
+def steps_within(work: Callable[[], object], function: str) -> range:
+    """The bytecodes of `work` from the first of `function` (by its qualified name) to the last, those of what it calls included.
+
+    `work` was done before, as newer interpreters tell of them from the second time on."""
+    found: list[int] = []
+
+    class Noting(Stepper):
+        def _step(self, frame: FrameType, event: str, arg: object) -> Any:
+            then = super()._step(frame, event, arg)
+            if event == "opcode" and frame.f_code.co_qualname == function:
+                found.append(self.steps)
+            return then
+
+    gc.collect()
+    Noting(work)
+    return range(found[0], found[-1] + 1)
+
+
 def steps_of(work: Callable[[], object]) -> int:
     """How many bytecodes of the package `work` takes, done twice: newer interpreters tell of them from the second time on."""
     gc.collect()

@@ -401,7 +401,7 @@ MUTANTS = (
         "        self.closed = True\n        for bell in ():\n            _ring(bell)\n        for _",
         ("test_waiting",),
     ),
-    Mutant("names are lost", "openai_request", " or message.name is not None:", ":", ("test_provider_openai",)),
+    Mutant("names are lost", "openai_request", "is message.name is None", "is None", ("test_provider_openai",)),
     Mutant("negative counts", "wire_json", "if value > 0 else 0", "", ("test_hostile_bodies",)),
     Mutant(
         "keys through plain proxies",

@@ -21,7 +21,7 @@ from unittest import mock
 from tests import LONG, ir, part
 from tests.cases import WireCase, read
 from tests.fakes import HELLO, FakeClock, account, alias_of, streamed, unary
-from tests.interrupts import Stepper, steps_of
+from tests.interrupts import Stepper, steps_of, steps_within
 from tests.servers import Peer, ScriptedServer
 
 limits, quota = part("limits"), part("quota")
@@ -113,10 +113,12 @@ def points(fixture: Fixture, name: str, call: Callable[[Any], Any], probe: bool 
 
 class AtAnyPoint(unittest.TestCase):
     def test_nothing_stays_in_flight(self) -> None:
-        """Wherever a call is cut off, none is under way afterwards, and the next is answered."""
+        """Wherever a call is cut off, its settlement above all, none is under way afterwards, and the next is answered."""
         for name, call in CALLS.items():
             fixture = Fixture()
-            for at in points(fixture, name, call, count=2 * POINTS):
+            anywhere = points(fixture, name, call, count=2 * POINTS)
+            ends = steps_within(partial(call, fixture.router), "LiveAttempt._end")
+            for at in (*anywhere, *random.Random(name).sample(ends, POINTS)):
                 cut = Stepper(partial(call, fixture.router), at, keep=name in WHOLE)
                 self.assertEqual(fixture.state().in_flight, 0, (name, cut.place))
                 self.assertEqual(fixture.router.chat_completion(HELLO).text, "one two three", (name, cut.place))

@@ -158,6 +158,8 @@ class EncodeTest(unittest.TestCase):
             Message("assistant", "x", native=kept),
             Message("assistant", "", tool_calls=[ToolCall("call_1", "look", "")]),
             Message("tool", "y", tool_call_id="call_1"),
+            Message("tool", [Part.text("y"), Part.image(PNG)], tool_call_id="call_1"),
+            Message("user", [Part.text("x"), Part.image(PNG)]),
             Message("user", [Part.text("x")]),
         ]
         settings: list[dict[str, Any]] = [

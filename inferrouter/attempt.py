@@ -75,7 +75,7 @@ class Runtime:
     def now(self) -> Instant:
         """This moment on both clocks."""
         clock = self.clock
-        return new_tuple(Instant, (clock.time(), clock.monotonic()))  # in two thirds of the time; a call asks three times
+        return new_tuple(Instant, (clock.time(), clock.monotonic()))  # in two thirds of the time
 
     def say(self, key: str, text: str, place: tuple[str, str, str] = ("", "", "")) -> None:
         """Say `text` the first time, to meters and in `Router.warnings`. `place`: provider, account and model it is about."""

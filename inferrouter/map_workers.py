@@ -29,6 +29,8 @@ BUSY_TICK_S = 0.02
 """The same while rows come so fast that a few workers do: so soon it is seen that they do not any more."""
 BUSY_CHUNK = 16
 """So many results are handed over at once then, as waking a thread costs as much as many rows."""
+SOON_S, LATE_S = 0.002, 0.005
+"""Where results come more often than the first, more of them are handed over at once, none later than the second."""
 LEFT_S = 0.5
 """Seconds that `join` gives to a thread that is inside of the caller's iterable, which nothing can wake."""
 
@@ -57,7 +59,9 @@ class Workers:
         own_clock = isinstance(router.clock, SystemClock)
         self._crew = Crew(settings.workers, SystemClock.computed if own_clock else None, router.clock.monotonic)
         # What `keep` has had may be counted a tick later: waking a thread for each row costs more than the row.
+        # Others are handed over as they come, several at once where they come often, see `_await_enough`.
         self._enough = 1 if settings.keeper is None or not own_clock else (settings.window + 1) // 2
+        self._adapts = settings.keeper is None and own_clock
         self._enough_busy = max(self._enough, min(BUSY_CHUNK, settings.window // 2))
         self._low = settings.window - min(settings.workers, settings.window // 2)  # rows out, when idle threads are called again
         self._threads: list[threading.Thread] = []
@@ -276,16 +280,30 @@ class Workers:
             self._pacer.step_aside()
         try:
             if not self._results and not self._over():
-                self._arrived.acquire(timeout=BUSY_TICK_S if self._crew.busy else TICK_S)
-                if self._crew.busy and not self._results:
-                    self._crew.more_hands()
-                    self._call_crew()
+                if self._crew.busy:
+                    self._arrived.acquire(timeout=BUSY_TICK_S)
+                    if self._crew.busy and not self._results:
+                        self._crew.more_hands()
+                        self._call_crew()
+                elif self._adapts:
+                    self._await_enough()
+                else:
+                    self._arrived.acquire(timeout=TICK_S)
         finally:
             with self._lock:
                 self._awaited = False
                 self._pacer.awake += 1
         if self._room.closed and not self.stopped and not self._exhausted:
             self._fail(router_closed())
+
+    def _await_enough(self) -> None:
+        began = self._clock.monotonic()
+        self._arrived.acquire(timeout=TICK_S if self._enough == 1 else LATE_S)
+        took = self._clock.monotonic() - began
+        if took < SOON_S:
+            self._enough = min(2 * self._enough, self._enough_busy)
+        elif took >= LATE_S:
+            self._enough = max(self._enough // 2, 1)
 
     def _over(self) -> bool:
         """Whether no more results come. A thread that a stopped job left inside of the caller's iterable brings none."""

@@ -475,6 +475,7 @@ MUTANTS = (
     Mutant("lines are put off too long", "map_workers", "half if len(off) >= half else 0", "half", ("test_batch.Resuming",)),
     Mutant("a few workers for good", "map_crew", "min(2 * self.at_work, self.size)", "self.at_work", ("test_mapping.Crew",)),
     Mutant("more workers for nothing", "map_crew", "elif share < GAIN * before:", "elif False:", ("test_mapping.Crew",)),
+    Mutant("results wait for more", "map_workers", "elif took >= LATE_S:", "elif False:", ("test_mapping.Crew",)),
     Mutant("a line is kept when written", "batch_keep", "del self._lines[: len(ready)]", "pass", ("test_batch.Formats",)),
     Mutant("any answer fits the schema", "batch", "check=check, keeper=", "check=None, keeper=", ("test_batch.Formats",)),
     Mutant("a rolling day is a day", "capacity_serving", "DAY * _CYCLE if rolling_day", "DAY if rolling_day", ("test_capacity",)),

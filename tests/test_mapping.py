@@ -365,6 +365,21 @@ class Crew(unittest.TestCase):
         self.assertEqual([looks(0.9) for _ in range(8)], [32] * 7 + [16])
         self.assertEqual(part("map_crew").Crew(8, None, time.monotonic).at_work, 8)
 
+    def test_results_that_come_often(self) -> None:
+        """Several are handed over at once where they come within moments, and one by one again where they do not."""
+        mapping, map_workers, waiting = part("mapping"), part("map_workers"), part("waiting")
+        router, _ = mock_router({"rpd": 1}, clock=ir.SystemClock())
+        with router:
+            settings = mapping.job_settings(8, None, 3, None, False)
+            workers = map_workers.Workers(router, iter(()), lambda item: item, settings)
+        found = []
+        for seconds in (0.001, 0.001, 0.001, 0.001, 0.001, 0.003, 0.006, 0.006, 0.006, 0.006, 0.3):
+            workers._clock = mock.Mock(monotonic=iter((7.0, 7.0 + seconds)).__next__)
+            waiting.ring(workers._arrived)
+            workers._await_enough()
+            found.append(workers._enough)
+        self.assertEqual(found, [2, 4, 8, 16, 16, 16, 8, 4, 2, 1, 1])
+
     def test_a_processor_that_others_want(self) -> None:
         """Twice as many are not kept where they compute no more, which is tried ever less often; where answers take time, or
         nothing comes, there are more at once."""

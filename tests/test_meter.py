@@ -12,6 +12,7 @@ import unittest
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest import mock
 
 from tests import ir, part
 from tests.fakes import NOON, EveryHook, ListMeter
@@ -159,6 +160,20 @@ class Several(unittest.TestCase):
         self.assertEqual([type(event).__name__ for event in old.events], ["RouteEvent", "ResultEvent"])
         self.assertEqual([type(event).__name__ for event in heard], ["CallEvent"])
         self.assertEqual(len({event.call_id for event in (*every.events, *old.events, *heard)}), 1)
+
+    def test_a_hook_that_does_nothing(self) -> None:
+        """A hook that says of itself that it does nothing is told nothing; one in its place is, and a mock says no such thing."""
+
+        class Own(ir.MetricsMeter):  # type: ignore[misc, name-defined]  # the package is a value here
+            def on_route(self, event: Any) -> None:
+                heard.append(event)
+
+        heard: list[Any] = []
+        for given, hears in ((ir.MetricsMeter(), False), (Own(), True), (mock.MagicMock(), True)):
+            router = self.router(given, "hello")
+            self.assertIs(router._runtime.meter.hears("on_route"), hears)
+            router.chat_completion(ir.ChatRequest("hi"))
+        self.assertEqual([type(event).__name__ for event in heard], ["RouteEvent"])
 
     def test_nobody_listens(self) -> None:
         """No meter, none in a list and only NoopMeters are the same: no event is made."""

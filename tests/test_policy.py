@@ -46,6 +46,15 @@ class Order(unittest.TestCase):
         paid = [Runner(name, free=False, price=price) for name, price in zip("zyxw", (1.0, None, 1.0, None), strict=True)]
         self.assertEqual(order("free_first", *paid, *free), "cabzxyw")
 
+    def test_what_is_free_for_certain(self) -> None:
+        """Where nothing may cost anything, nobody is asked for it, and each policy's order is the same."""
+        runners = [
+            Runner(name, share=share, in_flight=len(name)) for name, share in zip("abcde", (0.5, 1.0, 0.5, 0.0, 1.0), strict=True)
+        ]
+        for name in ("free_first", "best_first", "cost_first", "least_busy", "declared_order"):
+            found = policy.own_order(policy.policy_named(name), runners, all_free=True)
+            self.assertEqual("".join(runner.account_id for runner in found), order(name, *runners), name)
+
     def test_paid_candidates_do_not_go_by_share(self) -> None:
         """Among paid ones the share does not count."""
         self.assertEqual(order("free_first", Runner("a", False, 0.1, 1.0), Runner("b", False, 0.9, 1.0)), "ab")

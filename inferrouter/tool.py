@@ -16,21 +16,26 @@ from dataclasses import MISSING
 from typing import Any
 
 from .errors import InvalidRequestError
-from .frozen import EMPTY, FrozenDict, field, freeze, frozen_value
+from .frozen import EMPTY, FrozenDict, freeze, frozen_value
 
 _SCALARS: dict[Any, str] = {str: "string", int: "integer", float: "number", bool: "boolean", type(None): "null"}
 
 
+class _Formed:
+    """Has room for what follows from a value that stays as it is, and is no field of it."""
+
+    __slots__ = ("_form",)
+    _form: FrozenDict[str, Any]
+
+
 @frozen_value
-class Tool:
+class Tool(_Formed):
     """One function. `parameters`: a JSON schema of type object; `strict`: ask the provider to hold to it, None = its default."""
 
     name: str
     description: str = ""
     parameters: Mapping[str, Any] = EMPTY
     strict: bool | None = None
-    kept: dict[str, FrozenDict[str, Any]] = field(default_factory=dict, init=False, repr=False, compare=False)
-    """What `form` made."""
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not self.name:
@@ -68,7 +73,12 @@ class Tool:
     @property
     def form(self) -> FrozenDict[str, Any]:
         """What `to_dict` says, the same object each time, so that what follows from it can be kept with it."""
-        return self.kept.get("form") or self.kept.setdefault("form", freeze(self.to_dict()))
+        try:
+            return self._form
+        except AttributeError:
+            made: FrozenDict[str, Any] = freeze(self.to_dict())
+            object.__setattr__(self, "_form", made)
+            return made
 
 
 def class_schema(shape: Any) -> Mapping[str, Any]:

@@ -373,6 +373,16 @@ class Tools(unittest.TestCase):
         given["type"] = "array"
         self.assertEqual(made.parameters, {"type": "object"})
 
+    def test_the_form_is_kept_and_is_no_field(self) -> None:
+        """The form of a tool is made once, and a copy, a pickle and another tool made from it have their own, of their own fields."""
+        made = Tool("f", "does", {"type": "object"})
+        self.assertIs(made.form, made.form)
+        self.assertEqual(made.form, made.to_dict())
+        for other in (copy.copy(made), pickle.loads(pickle.dumps(made)), dataclasses.replace(made, name="g")):
+            self.assertEqual(other.form, other.to_dict())
+        self.assertEqual([each.name for each in dataclasses.fields(made)], ["name", "description", "parameters", "strict"])
+        self.assertEqual(set(dataclasses.asdict(made)), {"name", "description", "parameters", "strict"})
+
     def test_the_openai_form(self) -> None:
         """A tool written as an OpenAI dict and read back is the same; what is not stated is left out."""
         full = Tool("f", "does", {"type": "object"}, True)

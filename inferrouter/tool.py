@@ -13,7 +13,7 @@ import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .errors import InvalidRequestError
 from .frozen import EMPTY, FrozenDict, freeze, frozen_value
@@ -25,7 +25,8 @@ class _Formed:
     """Has room for what follows from a value that stays as it is, and is no field of it."""
 
     __slots__ = ("_form",)
-    _form: FrozenDict[str, Any]
+    if TYPE_CHECKING:  # else it would be among the hints of the values
+        _form: FrozenDict[str, Any]
 
 
 @frozen_value

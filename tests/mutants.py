@@ -183,8 +183,8 @@ MUTANTS = (
     Mutant(
         "plainly charged, not shown",
         "quota_counting",
-        "(shown := state.shown).of is used and",
-        "(shown := state.shown)[0] and",
+        "if of is not used or not since <= now < until:",
+        "if not since <= now < until:",
         ("test_quota",),
     ),
     Mutant(

@@ -374,7 +374,7 @@ class Tools(unittest.TestCase):
         self.assertEqual(made.parameters, {"type": "object"})
 
     def test_the_form_is_kept_and_is_no_field(self) -> None:
-        """The form of a tool is made once, and a copy, a pickle and another tool made from it have their own, of their own fields."""
+        """The form of a tool is made once; a copy, a pickle and another tool made from it have one of their own fields."""
         made = Tool("f", "does", {"type": "object"})
         self.assertIs(made.form, made.form)
         self.assertEqual(made.form, made.to_dict())

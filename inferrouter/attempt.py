@@ -354,6 +354,8 @@ class LiveAttempt:
 
     def _places_freed(self, amounts: list[float] | None) -> list[float]:
         """`amounts` without what was used only while the call was under way."""
+        if not self.wants:  # cut off before it wanted anything
+            return []
         kept = [amount for _, amount in self.wants] if amounts is None else amounts
         return [0.0 if unit.held else amount for (_, unit), amount in zip(self.candidate.charges, kept, strict=True)]
 

@@ -161,9 +161,9 @@ class Answers:
         http.client takes whatever `int` does as a size: signs, blanks, underscores, a leading 0x.
         """
         data, at = self.data, self.at
-        if len(data) - at <= 2:  # nothing but the line end of the one before, as where each chunk comes by itself
-            data, at = self.data, self.at = data[at:] + self.sock.recv(_BUFFER), 0
         first = self._chunk_left is None
+        if len(data) - at <= (0 if first else 2):  # but the line end of the one before, as where each chunk comes by itself
+            data, at = self.data, self.at = data[at:] + self.sock.recv(_BUFFER), 0
         match = (_CHUNK_SIZE if first else _NEXT_SIZE).match(data, at, at + _MAX_LINE)
         if match is not None:
             self.at = match.end()
@@ -202,7 +202,8 @@ class Answers:
         line = self._line()
         if not line:
             raise _error("RemoteDisconnected", "no answer")
-        _status(line.decode("latin-1").replace("\r\n", "\n"))  # whoever speaks no HTTP is not listened to any longer
+        # Whoever speaks no HTTP is not listened to any longer. A line may be cut between the two bytes of its end.
+        _status(line.decode("latin-1").replace("\r\n", "\n").removesuffix("\r"))
         lines = [line]
         while (line := self._line()) not in _BLANK:
             if line[-1:] != b"\n":

@@ -64,8 +64,9 @@ class Workers:
         self._adapts = settings.keeper is None and own_clock
         self._enough_busy = max(self._enough, min(BUSY_CHUNK, settings.window // 2))
         self._low = settings.window - min(settings.workers, settings.window // 2)  # rows out, when idle threads are called again
-        self._threads: list[threading.Thread] = []
-        self._bells: list[threading.Lock] = []
+        self._threads: list[tuple[threading.Thread, threading.Lock]] = []
+        self._began: set[int] = set()
+        self._called_off = False
         self._idle: deque[threading.Lock] = deque()
         self._off: deque[threading.Lock] = deque()
         self._results: deque[Served] = deque()
@@ -82,23 +83,38 @@ class Workers:
         self.retry_at: float | None = None
 
     def begin(self) -> None:
-        """Start the threads, once."""
+        """Start the threads, once. Cut off, those that have not begun never will, and the job is stopped."""
         if self._threads:
             return
+        try:
+            self._start()
+        except BaseException:
+            self._call_off()
+            raise
+
+    def _start(self) -> None:
         with self._lock:
             if self._threads or self.stopped:
                 return
             self._live = count = self._settings.workers
             self._pacer.awake = count + 1  # the one who asks for results may make room for rows
-            self._bells = [new_bell() for _ in range(count)]
+            bells = [new_bell() for _ in range(count)]
             self._threads = [
-                threading.Thread(target=self._work, args=(number, bell), name=f"inferrouter-map-{number}", daemon=True)
-                for number, bell in enumerate(self._bells)
+                (threading.Thread(target=self._work, args=(number, bell), name=f"inferrouter-map-{number}", daemon=True), bell)
+                for number, bell in enumerate(bells)
             ]
-        for bell in self._bells:
+        for _, bell in self._threads:
             self._room.admit(bell)
-        for thread in self._threads:
+        for thread, _ in self._threads:
             thread.start()
+
+    def _call_off(self) -> None:
+        with self._lock:
+            self._called_off = True
+            missing = len(self._threads) - len(self._began) if self._threads else self._live
+            self._live -= missing
+            self._pacer.awake -= missing
+        self.stop()
 
     def next(self, tick: Callable[[], object] | None = None) -> Served | None:
         """The next result, None when the last has been given. Raises what ended the job. `tick`: called while nothing comes."""
@@ -143,7 +159,9 @@ class Workers:
         reader = self._reader  # nobody else begins to read now, see `_take`
         current = threading.current_thread()
         late = None
-        for thread, bell in zip(self._threads, self._bells, strict=True):
+        for number, (thread, bell) in enumerate(self._threads):
+            if self._called_off and number not in self._began:
+                continue
             if bell is reader:
                 late = thread
             elif thread is not current:
@@ -162,6 +180,10 @@ class Workers:
             return None if self._pacer.in_flight else self._pacer.next_look()
 
     def _work(self, number: int, bell: threading.Lock) -> None:
+        with self._lock:
+            if self._called_off:
+                return
+            self._began.add(number)
         row_of, serve, keeper, results, crew = self._row_of, self._server.serve, self._settings.keeper, self._results, self._crew
         off, half = self._off, self._settings.workers // 2
         at_work, computed = crew.at_work, crew.did(-1.0)

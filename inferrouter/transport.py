@@ -252,6 +252,9 @@ class WireReply:
             if left is None:
                 piece = connection.read_chunk(_PIECE) if connection.chunked else connection.read_some(_PIECE)
                 if not piece:
+                    # An end that the connection's end makes is none where somebody here made that.
+                    if not self._open or (self._shut and not connection.chunked):
+                        raise WireFault("cut", "the answer was closed before its end")
                     self._finish()
                 return piece
             piece = b"" if not left else connection.read(left) if whole else connection.read_some(min(left, _PIECE))

@@ -366,7 +366,7 @@ class Ending(JobCase):
             self.job(source, workers=2).run(router)
         self.assertLess(time.monotonic() - began, 5)
         gate.set()
-        for thread in jobs[0]._threads:
+        for thread, _ in jobs[0]._threads:
             thread.join(5)
         self.assertEqual(self.records(), [])
         self.assertEqual(self.run_job(source)[1], 9)

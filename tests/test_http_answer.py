@@ -11,6 +11,7 @@ import socket
 import unittest
 from collections import Counter
 from typing import Any, NamedTuple
+from unittest import mock
 
 from tests import part
 from tests.cases import WireCase
@@ -217,6 +218,15 @@ class Heads(unittest.TestCase):
                 with self.subTest(name, size=size), self.assertRaises(REFUSALS):
                     ours(head[:size])
 
+    def test_a_status_line_is_cut_and_not_wrong(self) -> None:
+        """After whichever byte a status line ends, it is cut off, not no HTTP; with one return too many it is none."""
+        line = b"HTTP/1.1 200 OK\r\n"
+        for size in range(len(b"HTTP/1.1 200"), len(line)):
+            with self.subTest(size=size), self.assertRaises(http.client.IncompleteRead):
+                ours(line[:size])
+        with self.assertRaises(http.client.BadStatusLine):
+            ours(b"HTTP/1.1 200 OK\r\r\n\r\n")
+
     def test_random_heads(self) -> None:
         """Whatever well-formed headers are put together, both readers agree."""
         rng = random.Random(7)
@@ -250,6 +260,13 @@ class Heads(unittest.TestCase):
 
 
 class Bodies(unittest.TestCase):
+    def test_what_is_no_size_is_refused_at_once(self) -> None:
+        """A first line that is here and is no size of a chunk is refused without a wait for more."""
+        for line in (b"\r\n", b"\n", b"g\n"):
+            made = ours(OK + b"Transfer-Encoding: chunked\r\n\r\n" + line)
+            with mock.patch.object(made.sock, "recv", side_effect=AssertionError("it waits")), self.assertRaises(REFUSALS):
+                made.read_chunk(100)
+
     def test_alike(self) -> None:
         """A body in chunks or of a length, whole or cut anywhere, in whatever pieces it comes, is what http.client makes of it;
         and what comes behind a whole one is left for the next."""

@@ -123,6 +123,16 @@ class AtAnyPoint(unittest.TestCase):
                 self.assertEqual(fixture.state().in_flight, 0, (name, cut.place))
                 self.assertEqual(fixture.router.chat_completion(HELLO).text, "one two three", (name, cut.place))
 
+    def test_before_anything_was_wanted(self) -> None:
+        """Between the permit and the reservation the interrupt comes out, also of an account that bounds its calls at once."""
+        config = ir.Config([ir.AccountConfig("mock", "a", limits={"parallel": 2})], default_model="mock/m")
+        router = ir.Router(config, [ir.MockProvider("mock", ["hi"])])
+        with router:
+            with mock.patch.object(part("attempt"), "amounts_needed", side_effect=KeyboardInterrupt):
+                self.assertRaises(KeyboardInterrupt, router.chat_completion, HELLO)
+            self.assertEqual(router.status()["a"].in_flight, 0)
+            self.assertEqual(router.chat_completion(ir.ChatRequest("hi")).text, "hi")
+
     def test_no_probe_is_lost(self) -> None:
         """Wherever the one call that a half-open breaker admits is cut off, the next one is admitted at once."""
         for name, call in CALLS.items():

@@ -6,17 +6,20 @@ import contextlib
 import datetime
 import itertools
 import random
+import tempfile
 import threading
 import time
 import unittest
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 from unittest import mock
 
 from tests import ir, part
 from tests.fakes import NOON, FakeClock, ListMeter
 from tests.jobs import mock_router
+from tests.quota_servers import wait_until
 
 errors = part("map_errors")
 HOUR = 3600.0
@@ -417,9 +420,9 @@ class Closing(unittest.TestCase):
 
     def gone(self, run: Any) -> None:
         """Every thread of `run` ends, of itself and soon."""
-        for thread in run._workers._threads:
+        for thread, _ in run._workers._threads:
             thread.join(2)
-        self.assertFalse([thread for thread in run._workers._threads if thread.is_alive()])
+        self.assertFalse([thread for thread, _ in run._workers._threads if thread.is_alive()])
 
     def all_sleep(self, run: Any) -> None:
         """Wait until every thread of `run` sleeps for long."""
@@ -670,6 +673,41 @@ class Errors(unittest.TestCase):
         ]
         for error, meaning in cases:
             self.assertEqual(errors.judge(error, False, True).meaning.value, meaning, error)
+
+
+class CutOff(unittest.TestCase):
+    """An interrupt while the threads of a job are started."""
+
+    def cut(self, at: int, after: bool) -> Any:
+        """Makes the start of the thread `at` an interrupt, before or after it really starts."""
+        start, count = threading.Thread.start, itertools.count()
+
+        def cut_off(thread: threading.Thread) -> None:
+            mine = next(count) if thread.name.startswith("inferrouter-map") else -1
+            if mine != at or after:
+                start(thread)
+            if mine == at:
+                raise KeyboardInterrupt
+
+        return mock.patch.object(threading.Thread, "start", cut_off)
+
+    def test_it_is_the_interrupt_that_comes_out(self) -> None:
+        """A map and a batch end with the interrupt, whichever thread was being started, and no thread goes on; whoever iterates
+        on is at the end."""
+        before = threading.active_count()
+        for at, after in itertools.product((0, 2, 3), (False, True)):
+            with self.subTest(at=at, after=after), tempfile.TemporaryDirectory() as folder:
+                router, _ = mock_router({"rpd": 1000})
+                with self.cut(at, after), self.assertRaises(KeyboardInterrupt), router.map(["x"] * 9, workers=4) as run:
+                    next(run)
+                self.assertLessEqual(len(list(run)), 9)
+                Path(folder, "in.txt").write_text("a\nb\n")
+                job = part("batch").Batch(Path(folder, "in.txt"), Path(folder, "out.jsonl"), workers=4)
+                with self.cut(at, after), self.assertRaises(KeyboardInterrupt):
+                    job.run(router)
+                self.assertEqual(job.run(router).done, 2)
+                wait_until(lambda: threading.active_count() == before, "the end of the threads")
+                router.close()
 
 
 class Interrupts(unittest.TestCase):

@@ -8,6 +8,7 @@ import pickle
 import random
 import socket
 import ssl
+import threading
 import traceback
 import tracemalloc
 import unittest
@@ -207,6 +208,28 @@ class Caps(WireCase):
                 peak = tracemalloc.get_traced_memory()[1]
                 tracemalloc.stop()
                 self.assertLess(peak, 2 * cap)
+
+
+class GivenUp(WireCase):
+    def test_an_end_that_we_made_is_none(self) -> None:
+        """A body that ends with its connection is cut, not whole, where another thread shut or closed that while it was read."""
+
+        def script(peer: Peer) -> None:
+            peer.request()
+            peer.send(HEAD + b"\r\nabc")
+            peer.wait()
+
+        for tls in ("", "good"):
+            context = client_context("good") if tls else None
+            for way in ("shutdown", "abort"):
+                with self.subTest(tls=tls, way=way), ScriptedServer(script, tls) as server:
+                    reply = transport.Transport(ssl_context=context).send(request(server.url), timeout_s=5)
+                    timer = threading.Timer(0.05, getattr(reply, way))
+                    timer.start()
+                    with self.assertRaises(transport.WireFault) as caught:
+                        reply.read()
+                    timer.join()
+                    self.assertEqual(caught.exception.kind, "cut")
 
 
 class Setup(WireCase):

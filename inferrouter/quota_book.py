@@ -13,7 +13,7 @@ from .cell import GONE, Cell, Version
 from .frozen import NamedTuple, new_tuple
 from .quota import Reservation
 from .quota_plain import Count, Counts
-from .quota_seen import KNOWN, Changes, forget_long_past
+from .quota_seen import Changes, note_change
 
 
 class Entry(NamedTuple):
@@ -66,7 +66,5 @@ class Book(Cell[Entry]):
         if settles is not None:
             settles.settled = True
         if self.watched:
-            self.changes[number] = keys
-            if not number % KNOWN:
-                forget_long_past(self.changes, number)
+            note_change(self.changes, number, keys)
         self._done = number

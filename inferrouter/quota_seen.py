@@ -31,11 +31,10 @@ def worth_keeping(keys: Sequence[str]) -> bool:
     return len(keys) >= MANY and keys.__class__ is tuple
 
 
-def forget_long_past(changes: Changes, number: int) -> None:
-    """Forget which keys were changed so long before the change `number` that nobody asks for it."""
-    for each in list(changes):
-        if each <= number - KNOWN:
-            changes.pop(each, None)
+def note_change(changes: Changes, number: int, keys: Collection[str]) -> None:
+    """Note which keys the change `number` changed, and forget one that is long past."""
+    changes[number] = keys
+    changes.pop(number - KNOWN, None)
 
 
 class _Origin:

@@ -19,7 +19,7 @@ from .quota_file import Companions, QuotaFile
 from .quota_learned import packed
 from .quota_plain import Count
 from .quota_schema import kind_of, read_state
-from .quota_seen import KNOWN, Changes, Looks, forget_long_past
+from .quota_seen import Changes, Looks, note_change
 
 if TYPE_CHECKING:
     import sqlite3
@@ -152,10 +152,8 @@ class Session:
         return state, state.counter.used
 
     def _note(self, keys: Collection[str]) -> None:
-        self._changes[self.number + 1] = keys
+        note_change(self._changes, self.number + 1, keys)
         self.number += 1
-        if not self.number % KNOWN:
-            forget_long_past(self._changes, self.number)
 
     def _forget(self) -> None:
         """Nothing that was read is known to be so any more."""

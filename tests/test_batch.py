@@ -13,6 +13,7 @@ import os
 import threading
 import time
 import unittest
+from collections import Counter
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -213,6 +214,20 @@ class Resuming(JobCase):
                 self.assertLessEqual(most[0], workers)
                 if workers >= 8:
                     self.assertLess(next(writes), 1500)
+
+    def test_where_all_are_at_work_no_line_is_put_off(self) -> None:
+        """Each of the workers has a row then, so that one line more that is not written would be one too many after a kill."""
+        keeper = part("batch_keep").Keeper
+        keep, spares = keeper.keep, Counter[int]()
+
+        def noted(self: Any, served: Any, spare: int) -> None:
+            spares[spare] += 1
+            keep(self, served, spare)
+
+        router, _ = mock_router({"rpd": 1000})  # on a clock that is not the machine's all are always at work
+        with router, mock.patch.object(keeper, "keep", noted):
+            self.job(self.file("in.txt", "".join(f"row {number}\n" for number in range(40))), workers=8).run(router)
+        self.assertEqual(spares, {0: 40})
 
     def test_one_run_at_a_time(self) -> None:
         """A second run on the same output is refused while the first goes on, and names it."""

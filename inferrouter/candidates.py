@@ -15,7 +15,7 @@ from .health import Health
 from .kept_assessments import kept_results
 from .routes import Route
 
-MANY = 8
+MANY = 5
 """Deployments from which on it pays to keep assessments between calls."""
 
 
@@ -39,14 +39,14 @@ def find_candidates(
 
     `max_wait`: seconds to wait for the ledger, None: as its store likes. `max_age`: seconds, how old a look may be."""
     hold_keys = route.hold_keys if needs.request is not None else _keys_for_embedding(route)
-    headrooms = ledger.headroom(route.bucket_keys, now.wall, max_wait, max_age) if route.bucket_keys else []
-    holds = ledger.holds(now.wall, hold_keys, max_wait, max_age)
     if len(route.deployments) >= MANY and not (needs.request is not None and needs.request.require):
-        results, all_able = kept_results(route, needs, headrooms, holds, health, now)
+        results, all_able = kept_results(route, needs, ledger, hold_keys, health, now, max_wait, max_age)
         if all_able and not health.outages.out:
             return new_tuple(Found, (tuple(results), ()))
     else:
         results = []
+        headrooms = ledger.headroom(route.bucket_keys, now.wall, max_wait, max_age) if route.bucket_keys else []
+        holds = ledger.holds(now.wall, hold_keys, max_wait, max_age)
         by_key = dict(zip(route.bucket_keys, headrooms, strict=True))
         for order, deployment in enumerate(route.deployments):
             results.append(assess(deployment, order, needs, by_key, holds, health, now))

@@ -9,7 +9,7 @@ amount is what it is.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from types import FunctionType
 from typing import Any, TypeVar
@@ -21,12 +21,13 @@ from .own_process import PROCESS
 from .quota import Bucket, Headroom, Hold, Learning, QuotaStore, Refusal, Reservation
 from .quota_learned import Learned, Observation
 from .quota_memory import MemoryQuotaStore
+from .quota_seen import Groups, Look, compared
 from .turn import Holder, Turn
 
 T = TypeVar("T")
 
 KEPT_SETTLEMENTS = 10_000
-METHODS = ("define", "headroom", "holds", "reserve", "commit", "hold", "observe")
+METHODS = ("define", "headroom", "look", "holds", "reserve", "commit", "hold", "observe")
 OPTIONS = frozenset(("max_wait", "max_age"))
 """What a method may take besides: how long it may wait, how old a look may be."""
 LOOK_S = 1.0
@@ -53,6 +54,7 @@ class GuardedStore:
         self._replaying = Turn()
         self._takes = {name: _parameters(store, name) & OPTIONS for name in METHODS}
         self.keeps_looks = "max_age" in self._takes["headroom"]
+        self._look = _own_look(store)
         self._holds_by_keys = "keys" in _parameters(store, "holds")
 
     def define(self, buckets: Sequence[Bucket], now: float, max_wait: float | None = None) -> None:
@@ -70,6 +72,20 @@ class GuardedStore:
                 return self.fallback_or_raise(exc).headroom(keys, now)
         found: list[Headroom] = self._ask("headroom", (keys, now), max_wait, max_age)
         return found
+
+    def look(self, groups: Groups, before: Look | None, now: float, max_wait: float | None = None, max_age: float = 0.0) -> Look:
+        """What is new of each group of buckets since the look `before`, as far as the store can say. `max_age`: as for
+        `headroom`."""
+        look = self._look
+        if look is not None:
+            if self._takes["look"]:
+                found: Look = self._ask("look", (groups, before, now), max_wait)
+                return found
+            try:
+                return look(groups, before, now)
+            except Exception as exc:
+                return self.fallback_or_raise(exc).look(groups, before, now)
+        return compared(groups, before, self.headroom(groups.keys, now, max_wait, max_age) if groups.keys else ())
 
     def limit_of(self, key: str, now: float) -> Limit | None:
         """The limit that the store itself counts under `key`, None if it knows none or cannot say."""
@@ -180,7 +196,7 @@ class GuardedStore:
         except Exception:
             self.degraded += 1
 
-    def fallback_or_raise(self, exc: Exception) -> QuotaStore:
+    def fallback_or_raise(self, exc: Exception) -> MemoryQuotaStore:
         """The store in memory that takes over after `exc`. Raises what a caller is told where none does."""
         if self._closed:
             raise router_closed() from exc
@@ -242,15 +258,27 @@ class _Settlement(NamedTuple):
     amounts: Sequence[float] | None
 
 
+def _own_look(store: QuotaStore) -> Callable[[Groups, Look | None, float], Look] | None:
+    """The `look` of `store`, unless it is one of the user's own that inherits it and says itself what `headroom` is."""
+    kinds = [vars(each) for each in type(store).__mro__ if "headroom" in vars(each)]
+    if not kinds or "look" not in kinds[0] or "headroom" in getattr(store, "__dict__", ()):
+        return None
+    look: Callable[[Groups, Look | None, float], Look] = store.look  # type: ignore[attr-defined]  # which some stores have besides
+    return look
+
+
 def _parameters(store: QuotaStore, method: str) -> frozenset[str]:
     """The names of what `method` takes: a store of the user's own may know nothing of what came later."""
-    function = getattr(getattr(store, method, None), "__func__", None)
+    found = getattr(store, method, None)
+    if found is None:
+        return frozenset()
+    function = getattr(found, "__func__", None)
     if isinstance(function, FunctionType) and not vars(function):  # as nearly always: a method that nothing wraps
         code = function.__code__
         return frozenset(code.co_varnames[1 : code.co_argcount + code.co_kwonlyargcount])
     from inspect import signature  # which loads for 4 ms
 
     try:
-        return frozenset(signature(getattr(store, method)).parameters)
-    except (AttributeError, TypeError, ValueError):
+        return frozenset(signature(found).parameters)
+    except (TypeError, ValueError):
         return frozenset()

@@ -1,25 +1,24 @@
 """Keeps what each deployment of a route was found to be, and assesses those anew whose facts changed since.
 
 Strategy: what a result depends on is its buckets' headroom, its holds, its account's breaker and calls in flight, what the
-request carries, and how many tokens it may need. Headroom is compared by identity, see `quota_counting.headrooms_of`; of tokens
+request carries, and how many tokens it may need. The ledger says which headrooms may be others than at the last look; of tokens
 it is known from and up to which total a result holds. What is kept is never changed, so that threads share it without a lock.
-Must never look at a store.
+Must never reserve anything.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from itertools import compress, count
-from operator import is_not
+from collections.abc import Collection, Mapping
 
 from .agreement import UNLIMITED
 from .assessment import CallNeeds, Candidate, Instant, assess, weighed
 from .costs import UNITS, Estimate
 from .errors import Rejection
+from .guarded_store import GuardedStore
 from .health import Health
 from .quota import Headroom, Hold
-from .quota_seen import Seen
+from .quota_seen import Look, Rooms
 from .routes import Deployment, Route
 
 KINDS = 32
@@ -29,59 +28,74 @@ Range = tuple[float, float]
 """From and up to which total of estimated tokens a result holds; empty where it is assessed each time."""
 
 
-Kept = tuple[Sequence[Headroom], Mapping[str, Hold], frozenset[str], "list[Candidate | Rejection]", list[Range], Range, int, bool]
-"""What one look at a route found: the facts, which are headrooms, holds, and the accounts that it was not idle at; the results, a
-range of each, and what all have in common; the version of the answers' sizes; and whether all are candidates."""
+Kept = tuple[Look, list[Rooms], Mapping[str, Hold], frozenset[str], "list[Candidate | Rejection]", list[Range], Range, int, bool]
+"""What was found of a route: the facts, which are the last look at its buckets, the headrooms of each deployment, holds, and the
+accounts that were not idle; the results, a range of each, and what all have in common; the version of the answers' sizes; and
+whether all are candidates."""
 
 
 def kept_results(
     route: Route,
     needs: CallNeeds,
-    headrooms: Sequence[Headroom],
-    holds: Mapping[str, Hold],
+    ledger: GuardedStore,
+    hold_keys: tuple[str, ...],
     health: Health,
     now: Instant,
+    max_wait: float | None,
+    max_age: float,
 ) -> tuple[list[Candidate | Rejection], bool]:
     """The result of each deployment, taken over from the last look at `route` for calls of this kind where nothing changed; and
-    whether all of them are candidates."""
+    whether all of them are candidates. `max_wait`, `max_age`: see `find_candidates`. Raises `QuotaStoreError`."""
     deployments = route.deployments
-    estimate, request = needs.estimate, needs.request
+    estimate, allow_paid, request, media = needs
     open_answers = estimate.open_answers
-    kind = (needs.allow_paid, needs.media, request is not None and bool(request.tools), request is None, open_answers)
+    kind = (allow_paid, media, request is not None and bool(request.tools), request is None, open_answers)
     kept: Kept | None = route.memo.get(kind)
+    before = None if kept is None else kept[0]
+    look = ledger.look(route.groups, before, now.wall, max_wait, max_age)
+    holds = ledger.holds(now.wall, hold_keys, max_wait, max_age)
+    news: Mapping[int, Rooms] = {} if look is before else look.news
     busy = health.busy()
     # Where each model expects another length of an answer, the input alone is what they have in common.
     total = estimate.input_tokens if open_answers else estimate.total
     sizes = deployments[0].answers.version
-    if kept is None or (open_answers and kept[6] != sizes):
+    again: Collection[int]
+    if kept is None or (open_answers and kept[7] != sizes):
         if len(route.memo) >= KINDS:
             route.memo.clear()
-        again: Iterable[int] = range(len(deployments))
+        again = range(len(deployments))
         results: list[Candidate | Rejection] = [_NOT_YET] * len(deployments)
         calm = False
+        rooms: list[Rooms] = [_NO_ROOMS] * len(deployments) if kept is None else kept[1].copy()
         ranges, common, all_able = [_ANY] * len(deployments), _ANY, False
     else:
-        again = _changed(route, kept, headrooms, holds, busy, total)
-        _, held, were_busy, results, ranges, common, _, all_able = kept
-        if not again:
-            return results, all_able
-        results = results.copy()
+        _, rooms, held, were_busy, results, ranges, common, _, all_able = kept
         # Nobody is held or busy, nor was: whoever made a candidate needs no more than his headroom weighed anew.
         calm = not (busy or were_busy or holds or held)
+        if calm and len(news) == 1 and common[0] <= total <= common[1]:
+            again = news
+        else:
+            again = _changed(route, kept, news, holds, busy, total)
+        if not again:
+            if look is not before:
+                route.memo[kind] = look, *kept[1:]
+            return results, all_able
+        results, rooms = results.copy(), rooms.copy()
     outgrown = other = False
     for at in again:
         deployment = deployments[at]
-        by_key = dict(zip(deployment.bucket_keys, map(headrooms.__getitem__, route.places[at]), strict=True))
-        before, bounds = results[at], ranges[at]
-        if calm and before.__class__ is Candidate:
-            found = weighed(deployment, at, needs, by_key, 0)
+        if at in news:
+            rooms[at] = news[at]
+        own_rooms, was, bounds = rooms[at], results[at], ranges[at]
+        if calm and was.__class__ is Candidate:
+            found = weighed(deployment, at, needs, own_rooms, 0)
         else:
-            found = assess(deployment, at, needs, by_key, holds, health, now)
+            found = assess(deployment, at, needs, own_rooms, holds, health, now)
         results[at] = found
         other = other or (found.__class__ is Candidate) is not all_able
-        own = _range(deployment, estimate, total, found, by_key[deployment.allowance_key])
+        own = _range(deployment, estimate, total, found, own_rooms[deployment.allowance_key])
         if own is not bounds:
-            if kept is not None and ranges is kept[4]:
+            if kept is not None and ranges is kept[5]:
                 ranges = ranges.copy()
             ranges[at] = own
             # One of those that bounded all of them may do so no more.
@@ -93,25 +107,16 @@ def kept_results(
         common = max([low for low, _ in ranges]), min([high for _, high in ranges])
     if other:
         all_able = all(isinstance(found, Candidate) for found in results)
-    route.memo[kind] = headrooms, holds, busy, results, ranges, common, sizes, all_able
+    route.memo[kind] = look, rooms, holds, busy, results, ranges, common, sizes, all_able
     return results, all_able
 
 
 def _changed(
-    route: Route,
-    kept: Kept,
-    headrooms: Sequence[Headroom],
-    holds: Mapping[str, Hold],
-    busy: frozenset[str],
-    total: int,
+    route: Route, kept: Kept, news: Mapping[int, Rooms], holds: Mapping[str, Hold], busy: frozenset[str], total: int
 ) -> set[int]:
     """The places of those whose facts are others than when `kept` was made."""
-    before, held, were_busy, _, ranges, (lowest, highest), _, _ = kept
-    changed: set[int] = set()
-    places: Iterable[int] | None = headrooms.places_since(before) if headrooms.__class__ is Seen else None
-    if places is None:
-        places = compress(count(), map(is_not, before, headrooms))
-    changed.update(*map(route.looking.__getitem__, places))
+    _, rooms, held, were_busy, _, ranges, (lowest, highest), _, _ = kept
+    changed = {at for at, own in news.items() if own != rooms[at]}
     if busy or were_busy:
         for account_id in busy | were_busy:
             changed.update(route.users.get(account_id, ()))
@@ -147,4 +152,5 @@ def _range(deployment: Deployment, estimate: Estimate, total: int, found: Candid
 
 _ANY: Range = (-math.inf, math.inf)
 _NONE: Range = (math.inf, -math.inf)
+_NO_ROOMS: Rooms = {}
 _NOT_YET = Rejection("", "", "", "", None, "")

@@ -19,6 +19,7 @@ from .quota import FORGET_HOLDS_S, Bucket, Headroom, Hold, Refusal, Reservation,
 from .quota_book import Book
 from .quota_counting import (
     BucketState,
+    Shown,
     admit,
     learned_of,
     live_hold,
@@ -33,7 +34,7 @@ from .quota_counting import (
 )
 from .quota_learned import Learned, Observation
 from .quota_plain import Counts, admit_plainly, counts_of, settle_plainly, states_of
-from .quota_seen import Looks, worth_keeping
+from .quota_seen import Groups, Look, look_again, whole_look
 
 T = TypeVar("T")
 States = dict[str, BucketState]
@@ -46,7 +47,6 @@ class MemoryQuotaStore:
     def __init__(self) -> None:
         self._book = Book()
         self._holds: Cell[Holds] = Cell({})
-        self._looks = Looks(self._book.changes)
         self._idents = itertools.count(1)
         self._closed = False
 
@@ -60,22 +60,20 @@ class MemoryQuotaStore:
     def headroom(self, keys: Sequence[str], now: float) -> list[Headroom]:
         if self._closed:
             self._check_open()
-        counts, _, number = self._book.counts()
-        many = worth_keeping(keys)
-        if many:
-            seen = self._looks.again(keys, counts.__getitem__, number, now)
-            if seen is not None:
-                return seen
-        try:
-            shown, to_note = shown_with(list(map(counts.__getitem__, keys)), now)  # in one step: other threads go on
-        except KeyError as exc:
-            raise unknown_bucket(exc.args[0]) from None
-        if to_note:
-            self._change(keys, lambda states: note(states, keys, now))
-        elif many:
-            self._book.watched = True
-            return self._looks.keep(keys, number, shown)
+        shown, _ = self._shown(self._book.counts()[0], keys, now)
         return [each[0] for each in shown]
+
+    def look(self, groups: Groups, before: Look | None, now: float) -> Look:
+        """See `guarded_store.GuardedStore.look`."""
+        if self._closed:
+            self._check_open()
+        book = self._book
+        counts, _, number = book.counts()
+        news = look_again(groups, before, book.changes, number, counts.__getitem__, now)
+        if news is not None:
+            return news
+        book.watched = True
+        return whole_look(groups, book.changes, number, *self._shown(counts, groups.keys, now))
 
     def reserve(self, wants: Wants, now: float) -> Reservation | Refusal:
         ident = next(self._idents)
@@ -174,6 +172,16 @@ class MemoryQuotaStore:
         if self._closed:
             self._check_open()
         return self._book.counts()
+
+    def _shown(self, counts: Counts, keys: Sequence[str], now: float) -> tuple[list[Shown], bool]:
+        """What each of `keys` shows, and whether that was noted, which changes them."""
+        try:
+            shown, to_note = shown_with(list(map(counts.__getitem__, keys)), now)  # in one step: other threads go on
+        except KeyError as exc:
+            raise unknown_bucket(exc.args[0]) from None
+        if to_note:
+            self._change(keys, lambda states: note(states, keys, now))
+        return shown, to_note
 
     def _change(self, keys: Iterable[str], work: Callable[[States], T]) -> T:
         """What `work` returns for copies of the states of `keys`, which then take the place of these."""

@@ -1,14 +1,18 @@
-"""Remembers what was seen of many buckets, so that a look at them costs what changed since the last one, not how many there are.
+"""Says what a look at many buckets finds other than the one before, so that it costs what changed since, not how many there are.
 
 Strategy: a store numbers its changes, and for a while knows which keys each of them changed; what else moves a headroom is time,
-and until when that does not is known of each. Must never know where counts are kept, nor how a bucket counts.
+and until when that does not is known of each. Where a store does not say that much, looks are compared. Must never know where
+counts are kept, nor how a bucket counts.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
-from itertools import chain
+import math
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from itertools import chain, compress, repeat
+from operator import is_not
 
+from .frozen import NamedTuple, new_tuple
 from .quota import Headroom
 from .quota_counting import Shown, shown_with
 from .quota_plain import Count
@@ -16,19 +20,11 @@ from .quota_plain import Count
 Changes = dict[int, Collection[str]]
 """The keys that each of the last changes of a store changed, by its number."""
 
-KNOWN = 256
+KNOWN = 8
 """Of so many of the last changes it is known which keys they changed."""
 
-
-MANY = 24
-"""Buckets from which on it pays to keep what was seen of them."""
-MOST_SEEN = 64
-"""Sets of so many buckets of which that is kept."""
-
-
-def worth_keeping(keys: Sequence[str]) -> bool:
-    """Whether it pays to keep what is seen of `keys`, and they stay what they are."""
-    return len(keys) >= MANY and keys.__class__ is tuple
+Rooms = Mapping[str, Headroom]
+"""The headrooms of one group of buckets, by key."""
 
 
 def note_change(changes: Changes, number: int, keys: Collection[str]) -> None:
@@ -37,100 +33,86 @@ def note_change(changes: Changes, number: int, keys: Collection[str]) -> None:
     changes.pop(number - KNOWN, None)
 
 
-class _Origin:
-    """One look at all of some buckets, of which more is known only of those that changed since. `places`: of each in it."""
+class Groups:
+    """Buckets that are looked at in groups, which may share some. `keys`: all of them, each once; `having`: in which groups, by
+    place, one of them is."""
 
-    __slots__ = ("changes", "keys", "places")
+    __slots__ = ("groups", "having", "keys")
 
-    def __init__(self, changes: Changes, keys: Sequence[str]) -> None:
-        self.changes = changes
-        self.keys = keys
-        self.places = dict(zip(keys, range(len(keys)), strict=True))
+    def __init__(self, groups: Iterable[Sequence[str]]) -> None:
+        self.groups = tuple(groups)
+        having: dict[str, list[int]] = {}
+        for place, keys in enumerate(self.groups):
+            for key in keys:
+                having.setdefault(key, []).append(place)
+        self.keys = tuple(having)
+        self.having = {key: tuple(places) for key, places in having.items()}
 
-    def changed(self, before: int, number: int) -> Collection[str]:
-        """The buckets that changes after `before`, up to `number`, changed. Raises KeyError where that is not known any more."""
-        return self.places.keys() & chain.from_iterable(map(self.changes.__getitem__, range(before + 1, number + 1)))
 
+class Look(NamedTuple):
+    """What was seen of groups of buckets as of the change `number` of `source`, a store's changes.
 
-class Seen(list[Headroom]):
-    """The headroom of many buckets as it was seen as of the change `number`: for `since <= now < until` only changes change it.
-
-    Never changed once it is made, so that threads may share it. `renewed`: the places that were looked at again since the change
-    `before`; what was looked up as a whole at another time, of another `origin`, may differ without any change.
+    `news`: the headrooms of each group, by place, that may look otherwise than in the look before; of all where none is known.
+    For `since <= now < until` only changes change what any of them shows. `seen`: all headrooms, where the store says no more.
     """
 
-    __slots__ = ("before", "number", "origin", "renewed", "since", "until")
-
-    origin: _Origin
+    source: Changes | None
     number: int
-    before: int
-    renewed: Sequence[int]
     since: float
     until: float
-
-    def places_since(self, earlier: object) -> Sequence[int] | None:
-        """The places that may differ from those of `earlier`; None where that is not known."""
-        origin = self.origin
-        if earlier.__class__ is not Seen or earlier.origin is not origin:
-            return None
-        if earlier.number == self.before:  # as nearly always: the call before had looked at that one
-            return self.renewed
-        try:
-            return [origin.places[key] for key in origin.changed(earlier.number, self.number)]
-        except KeyError:
-            return None
+    news: Mapping[int, Rooms]
+    seen: Sequence[Headroom] = ()
 
 
-class Looks:
-    """What was seen of the last sets of buckets, by the identity of their keys. `changes`: see `Changes`."""
+def look_again(
+    groups: Groups, before: Look | None, changes: Changes, number: int, count_of: Callable[[str], Count], now: float
+) -> Look | None:
+    """What is new since the look `before`, as of the change `number`; `before` itself if there was none. None where that is not
+    known: then all must be looked at."""
+    if before is None:
+        return None
+    source, last, since, until, _, _ = before
+    if source is not changes or not since <= now < until:
+        return None
+    if number <= last:
+        return before
+    try:
+        changed = chain.from_iterable(map(changes.__getitem__, range(last + 1, number + 1)))
+        places = set(chain.from_iterable(map(groups.having.get, changed, repeat(()))))
+    except KeyError:  # it is not known any more
+        return None
+    news = {}
+    for place in places:
+        keys = groups.groups[place]
+        shown, _ = shown_with(list(map(count_of, keys)), now)
+        headrooms, begins, ends, _ = zip(*shown, strict=True)
+        news[place] = dict(zip(keys, headrooms, strict=True))
+        since, until = max(since, *begins), min(until, *ends)
+    return new_tuple(Look, (changes, number, since, until, news, ()))
 
-    __slots__ = ("_changes", "_seen")
 
-    def __init__(self, changes: Changes) -> None:
-        self._changes = changes
-        self._seen: dict[int, Seen] = {}
+def whole_look(groups: Groups, changes: Changes, number: int, shown: Sequence[Shown], noted: bool) -> Look:
+    """The look that found `shown` of all keys. `noted`: whether that changed any of them, so that it is good for this moment."""
+    seen = [each[0] for each in shown]
+    news = _by_group(groups, range(len(groups.groups)), seen)
+    if noted or not shown:
+        return Look(changes, number, math.inf, math.inf, news)
+    since, until = max([begins for _, begins, _, _ in shown]), min([ends for _, _, ends, _ in shown])
+    return Look(changes, number, since, until, news)
 
-    def again(self, keys: Sequence[str], count_of: Callable[[str], Count], number: int, now: float) -> Seen | None:
-        """What was seen of `keys`, brought to the change `number`; None if nothing was, or it does not hold at `now`.
 
-        Only those are looked at again that were changed since.
-        """
-        seen = self._seen.get(id(keys))
-        if seen is None or seen.origin.keys is not keys or not seen.since <= now < seen.until:
-            return None
-        before, origin = seen.number, seen.origin
-        if number <= before:
-            return seen
-        since, until, places = seen.since, seen.until, origin.places
-        again: Collection[str]
-        try:
-            again = origin.changed(before, number)
-        except KeyError:  # it is not known any more
-            again = keys
-        renewed = list(map(places.__getitem__, again))
-        shown, _ = shown_with(list(map(count_of, again)), now)
-        seen = Seen(seen)
-        for place, (headroom, begins, ends, _) in zip(renewed, shown, strict=True):
-            seen[place] = headroom
-            if begins > since:
-                since = begins
-            if ends < until:
-                until = ends
-        seen.origin, seen.number, seen.before, seen.renewed = origin, number, before, renewed
-        seen.since, seen.until = since, until
-        self._seen[id(keys)] = seen
-        return seen
+def compared(groups: Groups, before: Look | None, seen: Sequence[Headroom]) -> Look:
+    """The look that found `seen` of all keys, in a store that says no more: a headroom that is another object may be other."""
+    seen = tuple(seen)  # a store of the user's own may change its list
+    places: Collection[int]
+    if before is None or before.source is not None:
+        places = range(len(groups.groups))
+    else:
+        keys = compress(groups.keys, map(is_not, before.seen, seen))
+        places = set(chain.from_iterable(map(groups.having.__getitem__, keys)))
+    return Look(None, 0, math.inf, math.inf, _by_group(groups, places, seen), seen)
 
-    def keep(self, keys: Sequence[str], number: int, shown: Sequence[Shown]) -> list[Headroom]:
-        """The headrooms that were just `shown` of `keys`, kept unless a key stands twice."""
-        origin, headrooms = _Origin(self._changes, keys), [each[0] for each in shown]
-        if len(origin.places) < len(keys):
-            return headrooms
-        seen = Seen(headrooms)
-        seen.origin, seen.number, seen.before, seen.renewed = origin, number, number, ()
-        seen.since = max([begins for _, begins, _, _ in shown])
-        seen.until = min([ends for _, _, ends, _ in shown])
-        if len(self._seen) >= MOST_SEEN:
-            self._seen.clear()
-        self._seen[id(keys)] = seen
-        return seen
+
+def _by_group(groups: Groups, places: Collection[int], seen: Sequence[Headroom]) -> dict[int, Rooms]:
+    by_key = dict(zip(groups.keys, seen, strict=True)) if places else {}
+    return {place: {key: by_key[key] for key in groups.groups[place]} for place in places}

@@ -19,7 +19,7 @@ from .quota_file import Companions, QuotaFile
 from .quota_learned import packed
 from .quota_plain import Count
 from .quota_schema import kind_of, read_state
-from .quota_seen import Changes, Looks, note_change
+from .quota_seen import Changes, note_change
 
 if TYPE_CHECKING:
     import sqlite3
@@ -32,13 +32,12 @@ HoldRows = dict[str, tuple[Hold, float]]
 class Session:
     """A connection in use by one at a time. `busy`: between the beginning of a transaction and its end.
 
-    `number`: of the last change of a state. `holds`: those that were read, by the identity of the keys that were asked for, with
-    these keys. `looks`: what was seen of many buckets.
+    `number`: of the last change of a state; `changes`: see `Changes`. `holds`: those that were read, by the identity of the keys
+    that were asked for, with these keys.
     """
 
     __slots__ = (
-        *("_changes", "_companions", "_file", "_rows", "_version", "busy", "cursor", "db", "holds", "looks", "number", "pid"),
-        "states",
+        *("_companions", "_file", "_rows", "_version", "busy", "changes", "cursor", "db", "holds", "number", "pid", "states"),
     )
 
     def __init__(self, db: sqlite3.Connection, file: QuotaFile, companions: Companions | None = None) -> None:
@@ -53,8 +52,7 @@ class Session:
         self._version = 0
         self.holds: dict[int, tuple[object, HoldRows]] = {}
         self.number = 0
-        self._changes: Changes = {}
-        self.looks = Looks(self._changes)
+        self.changes: Changes = {}
 
     def run(self, work: Callable[[Session], T], begin: str, looks: bool) -> T:
         """What `work` returns, done in one transaction; it is all in the file, or nothing if this raises and `end` follows.
@@ -152,7 +150,7 @@ class Session:
         return state, state.counter.used
 
     def _note(self, keys: Collection[str]) -> None:
-        note_change(self._changes, self.number + 1, keys)
+        note_change(self.changes, self.number + 1, keys)
         self.number += 1
 
     def _forget(self) -> None:

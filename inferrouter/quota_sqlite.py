@@ -39,7 +39,7 @@ from .quota_counting import (
 from .quota_file import QuotaFile
 from .quota_learned import Learned, Observation
 from .quota_schema import open_database
-from .quota_seen import MOST_SEEN, worth_keeping
+from .quota_seen import Groups, Look, look_again, whole_look
 from .quota_session import HoldRows, Session
 from .turn import Holder, Turn
 from .validation import check_choice, check_path
@@ -52,6 +52,7 @@ T = TypeVar("T")
 _PRUNE_EVERY = 64
 _PRUNE_AT_MOST = 256
 _PRUNE_AFTER = 2 * 86400.0  # seconds by which a clock may step back and still find them
+_MOST_KEPT = 64  # sets of keys of which the holds that were read are kept
 _FEW_KEYS = 400  # of which holds are looked up one by one
 _CLOSE_WAIT_S = 1.0
 _TIDY_WAIT_S = 0.05
@@ -100,15 +101,29 @@ class SQLiteQuotaStore:
         self._verb(work, max_wait=max_wait)
 
     def headroom(self, keys: Sequence[str], now: float, *, max_wait: float | None = None) -> list[Headroom]:
-        def work(session: Session) -> tuple[list[Headroom], bool]:
-            if not worth_keeping(keys):
-                return headrooms_of(session.load(keys), keys, now)
-            return _look_at_many(session, keys, now)
-
-        headrooms, to_note = self._verb(work, "BEGIN", max_wait=max_wait)
+        headrooms, to_note = self._verb(lambda session: headrooms_of(session.load(keys), keys, now), "BEGIN", max_wait=max_wait)
         if to_note:
-            self._tidy(lambda session: session.save(note(session.load(keys), keys, now)))
+            self._note(keys, now)
         return headrooms
+
+    def look(self, groups: Groups, before: Look | None, now: float, *, max_wait: float | None = None) -> Look:
+        """See `guarded_store.GuardedStore.look`."""
+
+        def work(session: Session) -> tuple[Look, bool]:
+            changes, number = session.changes, session.number
+            try:
+                news = look_again(groups, before, changes, number, session.count, now)
+                if news is not None:
+                    return news, False
+                shown, to_note = shown_with([session.count(key) for key in groups.keys], now)
+            except KeyError as exc:
+                raise unknown_bucket(exc.args[0]) from None
+            return whole_look(groups, changes, number, shown, to_note), to_note
+
+        found, to_note = self._verb(work, "BEGIN", max_wait=max_wait)
+        if to_note:
+            self._note(groups.keys, now)
+        return found
 
     def reserve(self, wants: Sequence[tuple[str, float]], now: float, *, max_wait: float | None = None) -> Reservation | Refusal:
         keys = [key for key, _ in wants]
@@ -262,6 +277,9 @@ class SQLiteQuotaStore:
         finally:
             self._leave(holder)  # once more, as an interrupt may have kept `_once` from it
 
+    def _note(self, keys: Sequence[str], now: float) -> None:
+        self._tidy(lambda session: session.save(note(session.load(keys), keys, now)))
+
     def _tidy(self, work: Callable[[Session], object]) -> None:
         """Write what reading found to be due, unless others keep the file busy: then the next look finds it again."""
         with suppress(QuotaStoreError):
@@ -367,20 +385,6 @@ _FORKS: dict[int, list[tuple[Turn, Holder]]] = {}
 _INHERITED: list[Any] = []
 
 
-def _look_at_many(session: Session, keys: Sequence[str], now: float) -> tuple[list[Headroom], bool]:
-    """What `headrooms_of` says, and it is kept until another connection writes."""
-    try:
-        seen = session.looks.again(keys, session.count, session.number, now)
-        if seen is not None:
-            return seen, False
-        shown, to_note = shown_with([session.count(key) for key in keys], now)
-    except KeyError as exc:
-        raise unknown_bucket(exc.args[0]) from None
-    if to_note:
-        return [each[0] for each in shown], True
-    return session.looks.keep(keys, session.number, shown), False
-
-
 def _read_holds(session: Session, keys: Sequence[str] | None) -> HoldRows:
     """The holds of `keys`, read once as long as nobody writes one. They are not to be changed."""
     known = session.holds.get(id(keys))
@@ -388,7 +392,7 @@ def _read_holds(session: Session, keys: Sequence[str] | None) -> HoldRows:
         return known[1]
     found = _holds(session.cursor, keys)
     if keys is None or keys.__class__ is tuple:  # else the keys may change
-        if len(session.holds) >= MOST_SEEN:
+        if len(session.holds) >= _MOST_KEPT:
             session.holds.clear()
         session.holds[id(keys)] = keys, found
     return found

@@ -28,6 +28,7 @@ from .limit_rows import LimitRow
 from .limits import CALENDAR, Limit
 from .provider import Provider
 from .quota import Bucket, Headroom, allowance_key
+from .quota_seen import Groups
 from .spelling import misspelt
 from .transport import Transport
 
@@ -153,8 +154,8 @@ class Deployment:
 class Route:
     """What serves a name: deployments in declared order, and every bucket and hold they look at, each once.
 
-    `users`: which deployments, by place, look at a bucket, a hold or an account of that name; `looking`: at each bucket in
-    `bucket_keys`. `places`: where there each deployment's own buckets stand. `memo`: what `candidates` keeps.
+    `groups`: the buckets of each deployment. `users`: which deployments, by place, look at a hold or an account of that name.
+    `memo`: what `kept_assessments` keeps.
     """
 
     name: str
@@ -162,8 +163,7 @@ class Route:
     bucket_keys: tuple[str, ...]
     hold_keys: tuple[str, ...] = field(repr=False, compare=False)
     users: Mapping[str, tuple[int, ...]] = field(repr=False, compare=False)
-    looking: tuple[tuple[int, ...], ...] = field(repr=False, compare=False)
-    places: tuple[tuple[int, ...], ...] = field(repr=False, compare=False)
+    groups: Groups = field(repr=False, compare=False)
     memo: dict[Any, Any] = field(default_factory=dict, repr=False, compare=False)
 
 
@@ -172,18 +172,11 @@ def route_over(name: str, deployments: Iterable[Deployment]) -> Route:
     chosen = tuple(deployments)
     users: dict[str, list[int]] = {}
     for place, deployment in enumerate(chosen):
-        for key in {*deployment.bucket_keys, *deployment.hold_keys, *deployment.embed_hold_keys, deployment.bound.account.id}:
+        for key in {*deployment.hold_keys, *deployment.embed_hold_keys, deployment.bound.account.id}:
             users.setdefault(key, []).append(place)
-    keys = tuple(dict.fromkeys(key for deployment in chosen for key in deployment.bucket_keys))
+    groups = Groups([deployment.bucket_keys for deployment in chosen])
     hold_keys = tuple(dict.fromkeys(key for deployment in chosen for key in deployment.hold_keys))
-    by_name = {key: tuple(places) for key, places in users.items()}
-    looking = tuple([by_name[key] for key in keys])
-    place_of = dict(zip(keys, range(len(keys)), strict=True))
-    return Route(name, chosen, keys, hold_keys, by_name, looking, tuple([_places(each, place_of) for each in chosen]))
-
-
-def _places(deployment: Deployment, place_of: Mapping[str, int]) -> tuple[int, ...]:
-    return tuple([place_of[key] for key in deployment.bucket_keys])
+    return Route(name, chosen, groups.keys, hold_keys, {key: tuple(places) for key, places in users.items()}, groups)
 
 
 class RouteTable:

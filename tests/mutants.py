@@ -45,6 +45,7 @@ CUTS = "test_resources.Bounds.test_cut_at_every_byte"
 AS_TEXT = '[line.encode("latin-1") for line in (data.decode("latin-1") + "x").splitlines()]; lines[-1] = lines[-1][:-1]'
 HOLD_CR = 'if data[-1] == 13:\n                self._head, data = b"\\r", data[:-1]\n'
 BOOK = ("test_quota_book",)
+KEPT = ("test_kept_assessments",)
 POOL = ("test_pool",)
 MUTANTS = (
     Mutant("text's own line ends in a stream", "sse", 'lines = data.split(b"\\n")', f"lines = {AS_TEXT}", ("test_sse",)),
@@ -371,14 +372,16 @@ MUTANTS = (
     Mutant("a file's charges are not passed on", "quota_session", "self._note([state.key for state in changed])", "pass", BOOK),
     Mutant("a file's holds stay as they were", "quota_sqlite", "session.holds.clear()\n            old", "old", BOOK),
     Mutant("what others wrote is not read", "quota_session", "        self.number += 1  # a", "        # a", BOOK),
-    Mutant(
-        "changes are not passed on",
-        "quota_seen",
-        "range(before + 1, number + 1)",
-        "range(before + 1, number)",
-        ("test_quota_book",),
-    ),
-    Mutant("looks of other times", "quota_seen", " or earlier.origin is not origin", "", BOOK),
+    Mutant("changes are not passed on", "quota_seen", "range(last + 1, number + 1)", "range(last + 1, number)", BOOK),
+    Mutant("looks at other stores", "quota_seen", "source is not changes or not", "not", BOOK),
+    Mutant("looks of other times", "quota_seen", " or not since <= now < until:", ":", BOOK),
+    Mutant("a look's end does not come nearer", "quota_seen", "min(until, *ends)", "until", BOOK),
+    Mutant("groups that share a bucket", "quota_seen", "having.setdefault(key, []).append(place)", "having[key] = [place]", BOOK),
+    Mutant("a list that its store changes", "quota_seen", "seen = tuple(seen)", "seen = seen", BOOK),
+    Mutant("an own headroom is passed over", "guarded_store", '"look" not in kinds[0] or', "", BOOK),
+    Mutant("a patched headroom is passed over", "guarded_store", ' or "headroom" in getattr(store, "__dict__", ()):', ":", BOOK),
+    Mutant("who needs more finds what holds for less", "kept_assessments", " and common[0] <= total <= common[1]:", ":", KEPT),
+    Mutant("the rest of what is new", "kept_assessments", "if calm and len(news) == 1 and", "if calm and", KEPT),
     Mutant("a child settles", "attempt", "if self._ended or self._pid != PROCESS.pid:", "if self._ended:", ("test_forks",)),
     Mutant(
         "a child reads",

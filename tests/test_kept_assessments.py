@@ -140,8 +140,20 @@ class Kept(unittest.TestCase):
         self.assertEqual([look(), look()], [1, 1], "an account with calls under way is looked at each time")
         fixture.health.release(permit, Verdict.SUCCESS, 0.0)
         self.assertEqual([look(), look()], [1, 0])
+        with mock.patch.object(part("quota_memory"), "look_again", return_value=None):
+            self.assertEqual(look(), 0, "where all are looked at, only those are assessed that show something else")
         fixture.ledger.hold("a3", NOW + 5, "429", NOW)
         self.assertEqual([look(), look()], [1, 0])
+
+    def test_another_call_needs_more(self) -> None:
+        """What was found for a small call says nothing of a large one, also where one account alone has changed since."""
+        fixture = Fixture(*(an_account(f"a{number}", daily_free=100, quota_unit="tokens") for number in range(10)))
+        route = fixture.route()
+        for tokens, free in ((50, 10), (150, 0), (90, 8), (20, 10)):
+            needs = assessment.CallNeeds(costs.Estimate(tokens, 0), False)
+            found = candidates.find_candidates(route, needs, fixture.ledger, fixture.health, assessment.Instant(NOW, 0.0))
+            self.assertEqual(len(found.candidates), free)
+            fixture.used(f"a{free % 7}/allowance", 20)
 
     def test_few_are_assessed_the_plain_way(self) -> None:
         """Below a handful of deployments nothing is kept."""

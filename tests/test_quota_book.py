@@ -14,6 +14,8 @@ from tests import ir, part
 limits, quota, quota_seen = part("limits"), part("quota"), part("quota_seen")
 NOON = 1_800_000_000.0
 KEYS = tuple(f"k{number}" for number in range(30))
+GROUPS = quota_seen.Groups([KEYS[place : place + 4] for place in range(0, 30, 3)])
+"""Each shares a key with the next."""
 
 
 def a_bucket(key: str, dice: random.Random) -> Any:
@@ -27,59 +29,139 @@ def opened(dice: random.Random) -> Any:
     return store
 
 
-def seen_and_anew(store: Any, now: float) -> tuple[list[Any], list[Any]]:
-    """What a look shows by what is kept of all buckets together and of each, and what it shows where nothing is kept."""
-    seen, few = list(store.headroom(KEYS, now)), store.headroom(KEYS[:5], now)
+class Follower:
+    """Whoever keeps what it saw, and takes in what is new. Of each group that it is not told of it takes nothing."""
+
+    def __init__(self) -> None:
+        self.rooms: dict[int, Any] = {}
+        self._before: Any = None
+
+    def look(self, store: Any, now: float) -> tuple[Any, list[Any]]:
+        """The look at `store`, and what is known after it of each of `KEYS`."""
+        look = store.look(GROUPS, self._before, now)
+        if look is not self._before:
+            self.rooms.update(look.news)
+        self._before = look
+        known = {key: room for place in sorted(self.rooms, reverse=True) for key, room in self.rooms[place].items()}
+        return look, [known[key] for key in KEYS]
+
+    def last_of_each(self) -> list[Any]:
+        """The same, each as the last group that has it shows it."""
+        known = {key: room for place in sorted(self.rooms) for key, room in self.rooms[place].items()}
+        return [known[key] for key in KEYS]
+
+
+def anew(store: Any, now: float) -> list[Any]:
+    """What the store in memory shows where nothing is kept."""
     for state, _ in store._book._counts.values():
         state.changed()
         state.counter.steady = None
         if state.limit.rolling:
             state.counter.first = None
-    anew = store.headroom(list(KEYS), now)
-    return [*seen, *few], [*anew, *anew[:5]]
+    return list(store.headroom(KEYS, now))
+
+
+class Plain:
+    """A store that shows headrooms and no more, always in the same list."""
+
+    def __init__(self, inner: Any) -> None:
+        self._inner, self._list = inner, []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+    def headroom(self, keys: Any, now: float) -> Any:
+        self._list[:] = type(self._inner).headroom(self._inner, keys, now)
+        return self._list
+
+
+def guarded(store: Any) -> Any:
+    return part("guarded_store").GuardedStore(store)
 
 
 class Looks(unittest.TestCase):
     def test_the_same_as_anew(self) -> None:
-        """After any run of reservations, settlements, new limits, observations and clock steps, a kept look is a fresh one, and
-        every place where it differs from an earlier look is named."""
+        """After any run of reservations, settlements, new limits, observations and clock steps, whoever took in what each look
+        called new knows what a fresh look shows, however long ago the look before was."""
         for seed in range(12):
             dice = random.Random(seed)
             store, now, open_ones = opened(dice), NOON, []
-            earlier = store.headroom(KEYS, now)
+            often, seldom, behind = Follower(), Follower(), Follower()
+            guard = guarded(store)
             with mock.patch.object(quota_seen, "KNOWN", dice.choice((3, 256))):
                 for _ in range(150):
                     now += dice.choice((0.0, 0.001, 0.3, 5.0, 5.0, 20.0, 70.0, -0.5, -30.0, -200.0))
                     for _ in range(dice.choice((0, 1, 1, 5))):
                         self.do_something(store, now, dice, open_ones)
-                    seen = store.headroom(KEYS, now)
-                    self.assertEqual(*seen_and_anew(store, now))
-                    named = getattr(seen, "places_since", lambda _: None)(earlier)
-                    if named is not None:
-                        differ = {place for place, each in enumerate(seen) if each is not earlier[place]}
-                        self.assertLessEqual(differ, set(named))
-                    if dice.random() < 0.7:
-                        earlier = seen
+                    found = [often.look(store, now)[1], behind.look(guard, now)[1]]
+                    found += [seldom.look(store, now)[1]] * (dice.random() < 0.2)
+                    found.append(often.last_of_each())
+                    expected = anew(store, now)
+                    self.assertEqual(found, [expected] * len(found), f"seed {seed}")
 
     def test_a_file(self) -> None:
-        """What a store over a file shows is what another store over that file shows which has just opened it; also of holds, and
-        whoever wrote last."""
+        """What is known after the looks at a file is what another store over that file shows which has just opened it; also of
+        holds, and whoever wrote last."""
         for seed in range(3):
-            dice, now, open_ones = random.Random(seed), NOON, []
+            dice, now, open_ones, follower = random.Random(seed), NOON, [], Follower()
             with tempfile.TemporaryDirectory() as folder, ir.SQLiteQuotaStore(f"{folder}/quota.sqlite") as store:
                 store.define([a_bucket(key, dice) for key in KEYS], NOON)
                 with ir.SQLiteQuotaStore(f"{folder}/quota.sqlite") as other:
                     for _ in range(60):
                         now += dice.choice((0.0, 0.001, 5.0, 20.0, 70.0, -0.5, -30.0, -200.0))
                         writer = dice.choice((store, store, store, other))
-                        store.headroom(KEYS, now)
+                        if dice.random() < 0.5:
+                            follower.look(store, now)
                         store.holds(now, KEYS)
                         self.do_something(writer, now, dice, open_ones)
                         if dice.random() < 0.2:
                             writer.hold(dice.choice(KEYS), now + dice.choice((-1.0, 3.0, 100.0)), "429", now)
-                        seen = list(store.headroom(KEYS, now)), store.holds(now, KEYS)
+                        seen = follower.look(store, now)[1], store.holds(now, KEYS)
                         with ir.SQLiteQuotaStore(f"{folder}/quota.sqlite") as fresh:
                             self.assertEqual(seen, (list(fresh.headroom(KEYS, now)), fresh.holds(now, KEYS)))
+
+    def test_another_store(self) -> None:
+        """What was seen in one store says nothing of another, in memory or in a file, whatever the numbers of their changes."""
+        follower = Follower()
+        with tempfile.TemporaryDirectory() as folder, ir.SQLiteQuotaStore(f"{folder}/quota.sqlite") as file:
+            file.define([a_bucket(key, random.Random(9)) for key in KEYS], NOON)
+            for store in (opened(random.Random(1)), opened(random.Random(2)), file, opened(random.Random(3)), Plain(file), file):
+                self.assertEqual(follower.look(guarded(store), NOON)[1], list(store.headroom(KEYS, NOON)))
+
+    def test_a_store_that_says_no_more(self) -> None:
+        """Of a store without `look`, or with a `headroom` of its own, headrooms are compared: those that are the same objects
+        are not new, also where it changes its list itself."""
+
+        class Own(type(opened(random.Random(1)))):  # type: ignore[misc]  # the class comes from the package under test
+            def headroom(self, keys: Any, now: float) -> Any:
+                raise ConnectionError
+
+        patched = opened(random.Random(1))
+        patched.headroom = Plain(patched).headroom
+        for store in (Plain(opened(random.Random(1))), patched):
+            follower, guard = Follower(), guarded(store)
+            self.assertEqual(len(follower.look(guard, NOON)[0].news), 10)
+            self.assertEqual(follower.look(guard, NOON)[0].news, {})
+            store.reserve([("k7", 1.0), ("k3", 1.0)], NOON)
+            look, rooms = follower.look(guard, NOON)
+            self.assertEqual((set(look.news), rooms[7].used, rooms[3].used), ({0, 1, 2}, 1.0, 1.0))
+        with self.assertRaises(ir.QuotaStoreError):
+            guarded(Own()).look(GROUPS, None, NOON)
+
+    def test_while_a_store_fails(self) -> None:
+        """A store in memory takes over where that is wished, and what it shows is not taken for what the other one showed."""
+        for kind in (lambda store: store, Plain):
+            store = opened(random.Random(1))
+            guard = part("guarded_store").GuardedStore(kind(store), "ignore")
+            guard.define([quota.Bucket(key, limits.Limit(7, "requests", "day")) for key in KEYS], NOON)
+            follower = Follower()
+            follower.look(guard, NOON)
+            store.reserve([("k7", 1.0)], NOON)
+            for _ in range(2):
+                store._closed = True
+                self.assertEqual(follower.look(guard, NOON)[1][7].used, 0.0)
+                store._closed = False
+                self.assertEqual(follower.look(guard, NOON)[1][7].used, 1.0)
 
     def do_something(self, store: Any, now: float, dice: random.Random, open_ones: list[Any]) -> None:
         what = dice.random()
@@ -98,23 +180,23 @@ class Looks(unittest.TestCase):
     def test_charges_ahead(self) -> None:
         """After a clock step back, what was charged before it comes into sight again, in a kept look too."""
         for ahead in range(50, 200, 7):
-            store = ir.MemoryQuotaStore()
+            store, follower = ir.MemoryQuotaStore(), Follower()
             store.define([quota.Bucket(key, limits.Limit(10, "requests", "minute", rolling=True)) for key in KEYS], NOON)
             for now in (NOON + ahead, NOON):
                 store.reserve([(key, 1.0) for key in KEYS], now)
             for passed in range(0, ahead + 70, 3):
-                self.assertEqual(*seen_and_anew(store, NOON + passed))
+                self.assertEqual(follower.look(store, NOON + passed)[1], anew(store, NOON + passed))
 
     def test_only_what_changed_is_looked_at(self) -> None:
-        """Of thirty buckets one that is charged is looked at again, and none where nothing changed."""
-        store = opened(random.Random(1))
-        store.headroom(KEYS, NOON)
+        """Of ten groups the one with a bucket that is charged is looked at again, and none where nothing changed."""
+        store, follower = opened(random.Random(1)), Follower()
+        follower.look(store, NOON)
         store.reserve([("k7", 1.0)], NOON)
         with mock.patch.object(quota_seen, "shown_with", wraps=quota_seen.shown_with) as looked:
-            seen = store.headroom(KEYS, NOON)
-            self.assertEqual(seen[7].used, 1.0)
-            self.assertIs(store.headroom(KEYS, NOON), seen)
-        self.assertEqual([[state.key for state, _ in call.args[0]] for call in looked.call_args_list], [["k7"]])
+            seen, rooms = follower.look(store, NOON)
+            self.assertEqual(rooms[7].used, 1.0)
+            self.assertIs(follower.look(store, NOON)[0], seen)
+        self.assertEqual([[state.key for state, _ in call.args[0]] for call in looked.call_args_list], [[*KEYS[6:10]]])
 
     def test_threads(self) -> None:
         """While threads charge, every look shows no less than the one before, and the last one shows all of it."""
@@ -128,9 +210,9 @@ class Looks(unittest.TestCase):
                 store.reserve([(key, 1.0) for key in dice.sample(KEYS, 3)], NOON)
 
         def look() -> None:
-            before = 0.0
+            before, follower = 0.0, Follower()
             while any(thread.is_alive() for thread in charging):
-                used = sum(each.used for each in store.headroom(KEYS, NOON))
+                used = sum(each.used for each in follower.look(store, NOON)[1])
                 if used < before:
                     failures.append(f"{used} after {before}")
                 before = used

@@ -186,7 +186,7 @@ class Resuming(JobCase):
     def test_what_a_crash_would_ask_twice(self) -> None:
         """However fast answers come, no more rows than there are workers are asked and not in the output; so few are asked twice
         after a kill at any moment. And where they come fast, one write has several."""
-        source = self.file("in.txt", "".join(f"row {number}\n" for number in range(1500)))
+        source = self.file("in.txt", "".join(f"row {number}\n" for number in range(900)))
         for workers in (1, 2, 3, 8, 32):
             asked, most, writes = itertools.count(1), [0], itertools.count()
             output = self.folder / f"{workers}.jsonl"
@@ -210,10 +210,10 @@ class Resuming(JobCase):
             router, _ = mock_router({"rpd": 100_000}, clock=ir.SystemClock(), default=reply)
             with self.subTest(workers=workers), lines, router, mock.patch.object(batch_output.Output, "write", counted):
                 summary = self.job(source, output.name, workers=workers).run(router)
-                self.assertEqual((summary.done, len(self.records(output.name))), (1500, 1500))
+                self.assertEqual((summary.done, len(self.records(output.name))), (900, 900))
                 self.assertLessEqual(most[0], workers)
                 if workers >= 8:
-                    self.assertLess(next(writes), 1500)
+                    self.assertLess(next(writes), 900)
 
     def test_where_all_are_at_work_no_line_is_put_off(self) -> None:
         """Each of the workers has a row then, so that one line more that is not written would be one too many after a kill."""

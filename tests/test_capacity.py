@@ -130,7 +130,7 @@ class Fleet(unittest.TestCase):
             for _ in router.map(["x"] * 30):
                 pass
             slow = accounts[0].get("reset") == "rolling"  # what is off by minutes a day tells after a few days
-            days, limits = 12 if LONG else 7 if slow else 3, {"STEPS": 500}
+            days, limits = 12 if LONG else 5 if slow else 2, {"STEPS": 500}
             found = []
             for patch in (limits, {"STEPS": 10**9}):
                 with mock.patch.multiple(ahead, **patch):

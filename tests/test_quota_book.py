@@ -184,7 +184,7 @@ class Looks(unittest.TestCase):
             store.define([quota.Bucket(key, limits.Limit(10, "requests", "minute", rolling=True)) for key in KEYS], NOON)
             for now in (NOON + ahead, NOON):
                 store.reserve([(key, 1.0) for key in KEYS], now)
-            for passed in range(0, ahead + 70, 3):
+            for passed in range(0, ahead + 70, 8):
                 self.assertEqual(follower.look(store, NOON + passed)[1], anew(store, NOON + passed))
 
     def test_only_what_changed_is_looked_at(self) -> None:

@@ -31,6 +31,8 @@ from .validation import (
 )
 
 POLICIES = ("free_first", "cost_first", "least_busy", "declared_order", "best_first")
+STORES = ("memory", "sqlite", "redis", "postgres")
+"""What a configuration can count in; each is opened by `router_parts.store_for`."""
 MAX_PLAUSIBLE_PRICE = 0.01  # dollars; ten thousand a million is more than any model costs
 
 
@@ -163,7 +165,7 @@ def _quota_problems(quota: object) -> Iterator[tuple[str, str | None]]:
     if not isinstance(quota, QuotaConfig):
         yield "quota", f"must be a QuotaConfig, not {describe_type(quota)}"
         return
-    yield "quota.store", check_choice(quota.store, ("memory", "sqlite", "redis", "postgres"))
+    yield "quota.store", check_choice(quota.store, STORES)
     yield "quota.adopt_empty", check_bool(quota.adopt_empty)
     if not isinstance(quota.prefix, str) or not quota.prefix:
         yield "quota.prefix", "must be a string such as 'inferrouter'"

@@ -420,9 +420,9 @@ def _when(error: NoCandidatesError | AllCandidatesFailedError) -> str:
         return f"The soonest is free at {utc_in_words(retry_at)}: wait (max_wait does it for you), or add an account."
     first = next((each for each in error.rejections if each.retry_at == retry_at), None)
     when = moment_in_words(retry_at, patience.now, "" if first is None else first.zone)
-    for held, mend in _NOT_MENDED_BY_TIME.items():
-        if first is not None and first.reason.startswith(held):
-            return f"{mend}; it is asked again {when}."
+    if first is not None and first.reason.startswith(("held: ModelNotFound", "held: AddressNotFound")):  # time mends neither
+        mend = "base_url" if "Address" in first.reason else "the model's name with the provider, and that the account may use it"
+        return f"Check {mend}; it is asked again {when}."
     soonest = f"The soonest is free {when}"
     needed = retry_at - patience.now
     if 0 < patience.seconds < needed:
@@ -431,13 +431,6 @@ def _when(error: NoCandidatesError | AllCandidatesFailedError) -> str:
     if patience.seconds >= needed:
         return f"{soonest}: ask again then, or add an account."
     return f"{soonest}: wait (max_wait={max(1, math.ceil(needed))} does it for you), or add an account."
-
-
-_NOT_MENDED_BY_TIME = {
-    "held: ModelNotFound": "Check the model's name with the provider, and that the account may use it",
-    "held: AddressNotFound": "Check base_url",
-}
-"""How the reasons of holds begin that end by themselves, though what is held then fails again, and what mends it."""
 
 
 def _mended_by(rejections: Sequence[Rejection]) -> str:

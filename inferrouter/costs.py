@@ -206,7 +206,7 @@ def _json_tokens(value: object, what: str) -> int:
     try:
         return estimate_text(json.dumps(value))
     except (TypeError, ValueError, RecursionError) as exc:
-        raise InvalidRequestError(message=f"{what} holds something that JSON cannot say") from exc
+        raise InvalidRequestError(message=f"{what} holds a value that JSON cannot express") from exc
 
 
 def _tool_tokens(form: Mapping[str, Any]) -> int:

@@ -280,14 +280,14 @@ class ProviderUnavailableError(ProviderError):
     """5xx, 408, 409, 529, no connection, or a connection lost."""
 
     retryable = True
-    hint = "Try again, or check base_url and the network if it stays."
+    hint = "Try again; if it persists, check base_url and the network."
 
     def _advice(self) -> str:
-        return self.hint if self.retryable else "Trying again does not help until that is mended."
+        return self.hint if self.retryable else "Trying again will not help until that is fixed."
 
 
 class AttemptTimeoutError(ProviderUnavailableError):
-    """The attempt's time, or the whole call's, was over before the answer was."""
+    """The attempt's time, or the whole call's, ran out before the answer came."""
 
     hint = "Raise timeout or attempt_timeout, or name a faster model."
 

@@ -1,4 +1,4 @@
-"""Defines the one error tree: everything that can leave a public call.
+"""Defines the tree of errors: what leaves a public call is one of them, or derives from one.
 
 Strategy: a class says whose fault it was and how far the walk skips (request, model, account); attributes carry the facts; the
 message is built from the attributes each time it is asked for, so facts added later (which account, which model) are in it, and

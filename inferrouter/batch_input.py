@@ -129,7 +129,7 @@ def key_of(custom_id: str) -> int:
 
 
 def bytes_of(text: str) -> bytes:
-    """`text` as it stands in a file, bytes that were no UTF-8 among them."""
+    """`text` as it stands in a file, bytes that were not UTF-8 among them."""
     try:
         return text.encode("utf-8", "surrogateescape")
     except UnicodeEncodeError:  # half a character, from a JSON escape
@@ -334,7 +334,7 @@ class Table(Source):
 class Folder(Source):
     """Files as rows, known by their path below the folder; columns `path`, `name`, and one of `text` and, for media, `file`.
 
-    `output`: where the results go, which is no row, nor is what stands beside it under longer names.
+    `output`: where the results go, which is not a row, nor is what stands beside it under longer names.
     """
 
     columns = ("path", "name", "text", "file")

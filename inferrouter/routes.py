@@ -311,7 +311,9 @@ class RouteTable:
             if not meant:
                 return [(takes_any[0], name)]
             raise UnknownModelError(name, meant, f"If it is not misspelt, write {takes_any[0]}/{name}.")
-        raise UnknownModelError(name, self._suggestions(name))
+        from .unknown_names import unknown_model
+
+        raise unknown_model(name, self._aliases, self.providers)
 
     def _meant_by(self, name: str) -> list[str]:
         """What `name`, which a provider would take as it takes any, may be a misspelling of."""
@@ -322,13 +324,6 @@ class RouteTable:
         known = dict.fromkeys([*self._aliases, *steps, *plain, *own])
         patterns = [entry for entry in listed if entry not in plain]
         return misspelt(name, known, patterns)
-
-    def _suggestions(self, name: str) -> list[str]:
-        known = dict.fromkeys([*self._aliases, *(step.model for steps in self._aliases.values() for step in steps)])
-        from difflib import get_close_matches
-
-        close = get_close_matches(name, list(known), n=3, cutoff=0.5)
-        return list(dict.fromkeys([*close, *known]))
 
     def _at(self, provider: str) -> Iterable[BoundAccount]:
         return (bound for bound in self.bound_accounts if bound.account.provider == provider)

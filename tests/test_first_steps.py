@@ -153,6 +153,24 @@ class Words(Case):
             self.assertIn(words, ran.out)
         self.assertIn("most likely a key without double quotes", self.ran("check", self.file("{a: 1}", "c.json")).out)
 
+    def test_true_false_and_nothing_of_other_languages(self) -> None:
+        """True, yes or None where a value belongs is told with what the file writes, and not taken for a text without quotes."""
+        rows = {
+            "default_model = 'ü\u2028'\r\nallow_paid = True": "TOML writes true, in lower case",
+            "allow_paid = FALSE  # not yet\n": "TOML writes false, in lower case",
+            "allow_paid = yes\n": "TOML writes true for yes",
+            "quota = { adopt_empty = no }\n": "TOML writes false for no",
+            "timeout = None\n": "to say nothing, leave that setting out",
+            "timeout = null": "to say nothing, leave that setting out",
+            "default_model = none of them\n": "most likely a text without quotes",
+        }
+        for text, words in rows.items():
+            with self.subTest(text):
+                ran = self.ran("check", self.file(text))
+                self.assertRegex(ran.out, rf"- .*: is not valid TOML: Invalid value \(at line [12], column [0-9]+\); {words}")
+        ran = self.ran("check", self.file('{"allow_paid": True,\n"timeout": 1}', "c.json"))
+        self.assertIn("Expecting value: line 1 column 16 (char 15); JSON writes true, in lower case", ran.out)
+
     def test_files_that_are_not_there(self) -> None:
         """A file that is missing is told as such, and the path is what to check."""
         rows = (("ask", "hi", "--file", "no.txt"), ("ask", "hi", "--file", "no.png"), ("ask", "hi", "--image", "no.png"))

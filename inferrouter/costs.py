@@ -212,7 +212,7 @@ def total_usage(usages: Sequence[Usage]) -> Usage:
         sum([usage.cached_tokens for usage in usages]),
         sum([usage.reasoning_tokens for usage in usages]),
         breakdown,
-        any([usage.estimated for usage in usages]),
+        any(usage.estimated for usage in usages),
     )
 
 
@@ -225,7 +225,7 @@ def _json_tokens(value: object, what: str) -> int:
     try:
         return estimate_text(json.dumps(value))
     except (TypeError, ValueError, RecursionError) as exc:
-        raise InvalidRequestError(message=f"{what} holds something that JSON cannot say") from exc
+        raise InvalidRequestError(message=f"{what} holds a value that JSON cannot express") from exc
 
 
 def _tool_tokens(form: Mapping[str, Any]) -> int:

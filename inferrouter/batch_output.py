@@ -100,7 +100,8 @@ class Output:
                 os.lseek(self._fd, self._end, os.SEEK_SET)
             what = "the disk is full" if exc.errno in (errno.ENOSPC, errno.EDQUOT) else str(exc.strerror)
             raise BatchError(
-                f"output {str(self.path)!r} cannot be written: {what}. What is in it is whole: mend that, then run it again"
+                f"output {str(self.path)!r} cannot be written: {what}. All records in it are complete: "
+                "fix that, then run the job again"
             ) from exc
 
     def check(self) -> None:
@@ -196,7 +197,8 @@ def line_records(path: Path) -> Iterator[Record]:
                 start, at = at, at + len(line)
                 if not line.endswith(b"\n"):
                     raise BatchError(
-                        f"{str(path)!r} ends within a record, of a run that was cut short: run that again, which mends it"
+                        f"{str(path)!r} ends in the middle of a record, as its run was cut short: "
+                        "run that job again, which repairs it"
                     )
                 found = _HEAD.match(line)
                 if found is not None:

@@ -351,7 +351,7 @@ class TableReader:
             if match[0] == "$$":
                 return "$"
             if name is None:
-                self.problems.append(f"{path}: has '${{' without ${{NAME}} or ${{NAME:-default}}; a plain one is $${{")
+                self.problems.append(f"{path}: has '${{' without ${{NAME}} or ${{NAME:-default}}; write $${{ for a plain ${{")
                 return ""
             value = self.env.get(name, "")
             if default is not None and not value:

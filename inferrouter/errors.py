@@ -1,4 +1,4 @@
-"""Defines the one error tree: everything that can leave a public call.
+"""Defines the tree of errors: what leaves a public call is one of them, or derives from one.
 
 Strategy: a class says whose fault it was and how far the walk skips (request, model, account); attributes carry the facts; the
 message is built from the attributes each time it is asked for, so facts added later (which account, which model) are in it, and
@@ -282,14 +282,14 @@ class ProviderUnavailableError(ProviderError):
     """5xx, 408, 409, 529, no connection, or a connection lost."""
 
     retryable = True
-    hint = "Try again, or check base_url and the network if it stays."
+    hint = "Try again; if it persists, check base_url and the network."
 
     def _advice(self) -> str:
-        return self.hint if self.retryable else "Trying again does not help until that is mended."
+        return self.hint if self.retryable else "Trying again will not help until that is fixed."
 
 
 class AttemptTimeoutError(ProviderUnavailableError):
-    """The attempt's time, or the whole call's, was over before the answer was."""
+    """The attempt's time, or the whole call's, ran out before the answer came."""
 
     hint = "Raise timeout or attempt_timeout, or name a faster model."
 

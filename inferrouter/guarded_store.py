@@ -207,7 +207,7 @@ class GuardedStore:
             raise exc
         kind = type(self.store).__name__
         raise QuotaStoreError(
-            f'the quota store {kind} failed with {type(exc).__name__}: mend it, or set quota.on_store_error = "ignore"'
+            f'the quota store {kind} failed with {type(exc).__name__}: fix it, or set quota.on_store_error = "ignore"'
         ) from exc
 
     def _ask(self, method: str, facts: tuple[Any, ...], max_wait: float | None, max_age: float = 0.0) -> Any:

@@ -344,7 +344,7 @@ class RemoteQuotaStore:
     ) -> Reservation | Refusal | None:
         """The outcome of a reservation that the server handed back; None if somebody was faster."""
         if answer == "d":
-            raise QuotaStoreError(f"{self._ledger.server} had given the reservation up; call again")
+            raise QuotaStoreError(f"{self._ledger.server} had already dropped the reservation; call again")
         stored = self._buckets.read(tuple(sums), answer[2:], now, ask)
         if stored is None:
             return None

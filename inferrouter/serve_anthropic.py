@@ -304,7 +304,7 @@ def _input(call: ToolCall, cut: bool) -> Body:
     except MalformedResponseError:
         given = {} if cut else None
     if not isinstance(given, dict):
-        raise MalformedResponseError(message=f"the model's arguments for {call.name!r} are no JSON object")
+        raise MalformedResponseError(message=f"the model's arguments for {call.name!r} are not a JSON object")
     return given
 
 

@@ -12,8 +12,9 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
+from .costs import total_usage
 from .errors import InferRouterError, StreamInterruptedError
-from .frozen import frozen_value
+from .frozen import frozen_value, replace
 from .meter import Clock
 from .records import Routing
 from .responses import ChatResponse
@@ -206,23 +207,19 @@ def _whole(
     responses: list[ChatResponse] = []
     for _ in range(asked.copies):
         responses.append(service.router.chat_completion(asked.request, timeout=timeout, max_wait=max_wait, cancel=guard.cancel))
-    call.routing = last = responses[-1].routing
-    note_usage(call, responses)
+        routing = note(call, responses)
     body = write_json(dialect.whole(asked, responses, service.clock.time()))
     service.log.end(call, "done", 200)
-    connection.answer(200, (JSON, *routing_fields(last, asked.dropped), *extra), body)
+    connection.answer(200, (JSON, *routing_fields(routing, asked.dropped), *extra), body)
 
 
-def note_usage(call: Call, responses: Sequence[ChatResponse]) -> None:
-    """Put the tokens of `responses` into the log, those of copies added up."""
-    usages = [response.usage for response in responses]
-    first = usages[0]
-    if len(usages) == 1:
-        call.usage = first
-        return
-    prompt = sum(each.prompt_tokens for each in usages)
-    output = sum(each.completion_tokens for each in usages)
-    call.usage = type(first)(prompt, output, prompt + output)
+def note(call: Call, responses: Sequence[ChatResponse]) -> Routing:
+    """Put into the log who gave the last of `responses`, with what all of them cost, and what they used."""
+    routing = responses[-1].routing
+    if len(responses) > 1:
+        routing = replace(routing, cost=sum(response.routing.cost for response in responses))
+    call.routing, call.usage = routing, total_usage([response.usage for response in responses])
+    return routing
 
 
 class _Streaming:
@@ -268,8 +265,7 @@ class _Streaming:
                     for chunk in stream:
                         self._send(self.writer.chunk(chunk, copy))
                     responses.append(stream.response)
-                self.call.routing = stream.response.routing
-                note_usage(self.call, responses)
+                note(self.call, responses)
                 if self.guard.gone:
                     raise Gone
         except InferRouterError as exc:
@@ -330,7 +326,7 @@ class _Streaming:
         stopped = isinstance(error, CallCancelledError)
         problem = stopping_problem() if stopped else problem_of(error, self.service.clock.time())
         if isinstance(error, StreamInterruptedError) and error.partial is not None:
-            self.call.usage = error.partial.usage
+            self.call.usage = total_usage((self.call.usage, error.partial.usage))
         self.service.log.end(self.call, "failed", problem.status, problem.message)
         self.connection.cut(self.writer.error(problem))
 

@@ -74,7 +74,7 @@ def is_schema(form: Mapping[str, Any]) -> bool:
 
 
 def format_of_class(shape: Any) -> ShapedFormat:
-    """OpenAI's `json_schema` form of a class. Raises `InvalidRequestError` for a field that no schema can say."""
+    """OpenAI's `json_schema` form of a class. Raises `InvalidRequestError` for a field that no schema can express."""
     make = _method(shape, *_SCHEMAS)
     try:
         schema = freeze(make()) if make is not None else _closed(class_schema(shape))

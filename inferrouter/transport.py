@@ -302,7 +302,7 @@ def _check_head(reply: WireReply) -> None:
     status = reply.status
     try:
         if status < 200 or status == 304:
-            raise WireFault("protocol", f"the server answered with status {status}, which is no answer to this request")
+            raise WireFault("protocol", f"the server answered with status {status}, which is not an answer to this request")
         if 300 <= status < 400:
             target = _host(reply.headers.get("location", ""))
             raise WireFault("redirect", f"the server redirects to {target}; set base_url to the final address")

@@ -190,7 +190,7 @@ class _Round(Generic[T]):
         patience = Patience(self.runtime.clock.time(), *((left, "timeout") if left < max_wait else (max_wait, "max_wait")))
         if not self.attempts:
             if self._time_left() <= 0:
-                return AttemptTimeoutError(message="the call's timeout was over before anything could be tried")
+                return AttemptTimeoutError(message="the call's timeout ran out before anything could be tried")
             media = bool(self.rejections) and all(rejection.code == "media" for rejection in self.rejections)
             return (MultimodalUnavailableError if media else NoCandidatesError)(self.rejections, retry_at, patience=patience)
         last = self.attempts[-1].error

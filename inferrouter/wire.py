@@ -118,7 +118,7 @@ def _explain(exc: Exception, phase: RequestPhase) -> tuple[str, str]:
     host = phase.host or "the server"
     if isinstance(exc, TimeoutError):
         doing = "answer of" if phase.phase == "exchange" else "connection to"
-        return "timeout", f"the time for the {doing} {host} is over"
+        return "timeout", f"the time for the {doing} {host} ran out"
     if phase.phase == "exchange":
         return _explain_exchange(exc, host)
     if phase.phase == "proxy":

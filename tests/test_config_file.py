@@ -392,7 +392,7 @@ class Variables(unittest.TestCase):
         tables[2] |= {"daily_free": -1, "id": "b"}
         found = table_problems({"accounts": tables}, {"SET": "x"})
         self.assertEqual(found[0], "accounts[2].daily_free: must not be negative")
-        self.assertEqual(found[1], "accounts[2].id: 'b' is the id of accounts[1] already")
+        self.assertEqual(found[1], "accounts[2].id: 'b' is already the id of accounts[1]")
 
     def test_a_table_in_place_of_a_list_says_how_to_write_one(self) -> None:
         """[accounts] for [[accounts]], and a name where a step of an alias stands, are told with what to write."""
@@ -554,7 +554,7 @@ class Urls(unittest.TestCase):
             file = Path(folder, "router.toml")
             file.write_text(f'[quota]\nstore = "sqlite"\npath = "{url}"\n', "utf-8")
             for make in (lambda: ir.Router.from_file(file), lambda: ir.SQLiteQuotaStore(url)):
-                with self.assertRaisesRegex(ir.ConfigError, "quota.path: is a URL, and a file is meant") as caught:
+                with self.assertRaisesRegex(ir.ConfigError, "quota.path: is a URL, but this setting names a file") as caught:
                     make()
                 self.assertNotIn("hunter2", str(caught.exception))
 

@@ -105,7 +105,9 @@ class NoKey(Case):
         for command in (("ask", "hi"), ("doctor",), ("check",), ("plan",), ("models",), ("init",)):
             ran = self.ran(*command, **NO_KEYS)
             self.assertEqual(ran.code, 1)
-            self.assertRegex(ran.out + ran.err, r"such as GEMINI_API_KEY \(free, from https://.* providers shows all.* demo ")
+            self.assertRegex(
+                ran.out + ran.err, r"such as GEMINI_API_KEY \(free, from https://.* providers` lists them all.* demo` "
+            )
             self.assertNotIn("PERPLEXITY", ran.out + ran.err)
         with self.assertRaisesRegex(ir.ConfigError, "set one first, such as GEMINI_API_KEY"):
             ir.Router.from_env({})

@@ -206,13 +206,13 @@ class FaultTest(Folder):
         self.refuses("is not a regular file", path=pipe)
         link = self.folder / "link"
         link.symlink_to(self.folder / "missing" / "quota.db")
-        self.refuses("cannot be found", "mend the link", path=link)
+        self.refuses("cannot be found", "fix the link", path=link)
 
     def test_not_a_database(self) -> None:
         """A file that is not a database is refused and left as it was."""
         for notes in (b"important notes\n" * 1000, b"x", b"\0", b"\0" * 512, b"SQLite format 3\0"):
             self.path.write_bytes(notes)
-            self.refuses("damaged or no quota store", "move it away")
+            self.refuses("damaged, or is not a quota store", "move it away")
             self.assertEqual(self.path.read_bytes(), notes)
 
     def test_foreign_database(self) -> None:

@@ -294,7 +294,7 @@ class Values(unittest.TestCase):
         for wrong in ({"tokens": 1}, {"prompt_tokens": 1, "x": 2}):
             with self.assertRaises(TypeError):
                 make(**wrong)
-        with self.assertRaisesRegex(TypeError, "Message checks what it is made of"):
+        with self.assertRaisesRegex(TypeError, "Message validates its arguments: call Message"):
             frozen.quick(ir.Message)
         self.assertEqual(frozen.quick(ir.Message, checked=True)("assistant", "x"), ir.Message("assistant", "x"))
 

@@ -192,9 +192,7 @@ class RouteTable:
         self._sizes = AnswerSizes()
         self._aliases = {mapping.alias: mapping.models for mapping in config.models}
         self.providers = dict(providers)
-        self.bound_accounts = tuple(
-            bind(account, self.providers[account.provider], transport, order) for order, account in enumerate(config.accounts)
-        )
+        self.bound_accounts = tuple(bind(account, self.providers[account.provider], transport) for account in config.accounts)
 
     def define_limits(self, now: float, say: Callable[[str, str], None] | None = None) -> None:
         """Tell the ledger every bucket that is known beforehand. `say` is told, as a key and a sentence, what the ledger counted

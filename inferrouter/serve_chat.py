@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from .costs import total_usage
 from .errors import InferRouterError, StreamInterruptedError
@@ -27,10 +27,7 @@ from .waiting import CallCancelledError, Cancel
 from .wire_json import write_json
 
 if TYPE_CHECKING:
-    from .records import ChatRequest
     from .stream import ChatStream
-
-T = TypeVar("T")
 
 HOLD_BACK_S = 8.0
 """Seconds for which a stream's head is held back, so that a refusal can still be a status."""
@@ -42,20 +39,6 @@ SHOWN_NAMES, SHOWN_NAME = 32, 64
 """How many of the parameters that were left out a header names, and characters of each."""
 JSON = ("Content-Type", "application/json")
 EVENTS: Fields = (("Content-Type", "text/event-stream; charset=utf-8"), ("X-Accel-Buffering", "no"))
-
-
-class ChatRouter(Protocol):
-    """What a call needs of a router."""
-
-    def chat_completion(
-        self, request: ChatRequest, *, timeout: float | None = None, max_wait: float | None = None, cancel: Cancel | None = None
-    ) -> ChatResponse:
-        """One whole answer."""
-
-    def stream(
-        self, request: ChatRequest, *, timeout: float | None = None, max_wait: float | None = None, cancel: Cancel | None = None
-    ) -> ChatStream:
-        """An open stream."""
 
 
 @frozen_value
@@ -137,16 +120,14 @@ def refuse(
     service: Service,
     write: Callable[[Problem], Body],
     connection: Connection,
-    call: Call | None,
+    call: Call,
     problem: Problem,
     extra: Fields,
-    close: bool = False,
 ) -> None:
     """Answer with `problem`, in the words of a dialect, and note it. Raises `Gone`."""
-    if call is not None:
-        service.log.end(call, "failed", problem.status, problem.message)
+    service.log.end(call, "failed", problem.status, problem.message)
     body = write_json(write(problem))
-    connection.answer(problem.status, (JSON, *problem.fields, *extra), body, close or problem.status == 413)
+    connection.answer(problem.status, (JSON, *problem.fields, *extra), body, problem.status == 413)
 
 
 def stopping_problem() -> Problem:

@@ -8,7 +8,7 @@ counts, checks or shows an amount asks that row. Must never know a provider.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from .content import Part
@@ -195,6 +195,25 @@ def with_media(usage: Usage, estimate: Estimate, prices: Prices) -> Usage:
     base = prices.cost_per_input_token or 0.0
     dearer = {kind: count for kind, count in estimate.media.items() if (_media_price(prices, kind) or 0.0) > base}
     return replace(usage, input_breakdown=dearer) if dearer else usage
+
+
+def total_usage(usages: Sequence[Usage]) -> Usage:
+    """Several usages as one, each count and each kind of input added up; an estimate if one of them is."""
+    if len(usages) == 1:
+        return usages[0]
+    breakdown: dict[str, int] = {}
+    for usage in usages:
+        for kind, count in usage.input_breakdown.items():
+            breakdown[kind] = breakdown.get(kind, 0) + count
+    return Usage(
+        sum([usage.prompt_tokens for usage in usages]),
+        sum([usage.completion_tokens for usage in usages]),
+        sum([usage.total_tokens for usage in usages]),
+        sum([usage.cached_tokens for usage in usages]),
+        sum([usage.reasoning_tokens for usage in usages]),
+        breakdown,
+        any(usage.estimated for usage in usages),
+    )
 
 
 def _media_price(prices: Prices, kind: str) -> float | None:

@@ -84,13 +84,14 @@ class ConfigError(InferRouterError):
 class UnknownModelError(InferRouterError):
     """No alias, no provider's declared model and no `provider/model` has this name. `known`: close matches first.
 
-    `hint`: what to write instead, where there is more to say than in general.
+    `hint`: what to write instead, where there is more to say than in general; `why`: what the name may be, in words after it.
     """
 
-    def __init__(self, model: str, known: Sequence[str] = (), hint: str = "") -> None:
+    def __init__(self, model: str, known: Sequence[str] = (), hint: str = "", why: str = "") -> None:
         self.model = model
         self.known: tuple[str, ...] = tuple(known)
         self.hint = hint
+        self.why = why
         super().__init__(model)
 
     def __str__(self) -> str:
@@ -100,8 +101,9 @@ class UnknownModelError(InferRouterError):
             head = f"unknown model {self.model if len(self.model) <= 200 else self.model[:197] + '...'!r}"
         if self.hint:
             return f"{head}; did you mean {' or '.join(self.known[:3])}? {self.hint}"
+        why = printable(self.why)
         listed = f"; known: {printable(', '.join(self.known[:12]))}" if self.known else ""
-        return f"{head}{listed}. Name an alias, a model that a provider with an account declares, or provider/model."
+        return f"{head}{why}{listed}. Name an alias, a model that a provider with an account declares, or provider/model."
 
 
 @frozen_value

@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from types import FunctionType
-from typing import Any, TypeVar
+from typing import Any
 
 from .errors import InferRouterError, QuotaStoreError, router_closed
 from .frozen import NamedTuple
@@ -23,8 +23,6 @@ from .quota_learned import Learned, Observation
 from .quota_memory import MemoryQuotaStore
 from .quota_seen import Groups, Look, compared
 from .turn import Holder, Turn
-
-T = TypeVar("T")
 
 KEPT_SETTLEMENTS = 10_000
 METHODS = ("define", "headroom", "look", "holds", "reserve", "commit", "hold", "observe")

@@ -101,7 +101,6 @@ class MessagesWriter:
         self._turns = turns
         self._index = -1
         self._kind: tuple[str, int] | None = None
-        self._calls: dict[int, int] = {}
 
     def start(self, routing: Routing) -> bytes:
         """message_start, with the input as it was estimated: what it really was comes at the end."""

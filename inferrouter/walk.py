@@ -128,7 +128,7 @@ class _Round(Generic[T]):
     _turned_down: Mapping[tuple[str, str], Refusal] = FrozenDict()
 
     def __init__(
-        self, route: Route, operation: Operation[T], runtime: Runtime, attempts: list[Attempt], place: Place | None = None
+        self, route: Route, operation: Operation[T], runtime: Runtime, attempts: list[Attempt], place: Place | None
     ) -> None:
         self.route = route
         self.place = place

@@ -38,7 +38,7 @@ dialects    openai_request openai_reply openai_stream provider_openai
 dialects    gemini_request gemini_reply provider_gemini
 dialects    anthropic_request anthropic_reply provider_anthropic provider_mock
 dialects    openai_server anthropic_server responses_server
-who-may     provider_factory assumptions environment agreement bound_account routes
+who-may     provider_factory assumptions environment agreement bound_account unknown_names routes
 who-may     assessment kept_assessments candidates ordering
 walk        dry_run soonest redaction failure_table learning call_events waiting waiting_line attempt waiting_turn walk
 operations  calls stream_end stream

@@ -53,6 +53,8 @@ class Check(Case):
             self.assertEqual((ran.code, ran.err), (1, ""))
             self.assertIn(f"{file}: 1 problem\n  - default_model: 'fats' is not an alias", ran.out)
             self.assertIn("(did you mean 'fast'?)", ran.out)
+        file = self.file(f'default_model = "gpt-4o-mini"\n{FAST}[[accounts]]\nprovider = "gemini"\nid = "g"\n')
+        self.assertIn("nor a model of any account: it is a model of openai, which has no account", self.ran("check", file).out)
         file = self.file('default_model = "fats"\n[[accounts]]\nprovider = "gemini"\nid = "g"\n')
         self.assertRegex(self.ran("check", file).out, r"there is no alias\. Write provider/model, such as gemini/gemini-")
 

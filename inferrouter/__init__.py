@@ -247,7 +247,10 @@ if not TYPE_CHECKING:  # or every misspelled name would be right
         elif name in _NAMES:
             value = import_module(f".{name}", __name__)
         else:
-            raise AttributeError(f"module {__name__!r} has no attribute {name!r}{_hint(name)}")
+            text = f"module {__name__!r} has no attribute {name!r}"
+            hint = _hint(name)
+            # A name without the module beside it: Python would add a guess of its own to the hint.
+            raise AttributeError(text + hint, name=name) if hint else AttributeError(text)
         globals()[name] = value
         return value
 

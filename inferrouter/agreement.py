@@ -55,13 +55,13 @@ class Agreement:
                 said.append(f"{_place(key)}: the quota store counted {old} until now, and from here on {limit}; {_ADVICE}")
             elif self._is_foreign(key, old, limit, now):
                 self.foreign[key] = old
-                said.append(f"{_place(key)}: another configuration states {old}, this one none: it does not hold here; {_ADVICE}")
+                said.append(f"{_stated_elsewhere(key, old)} does not apply here; {_ADVICE}")
             elif not key.endswith(ALLOWANCE):
-                said.append(f"{_place(key)}: another configuration states {old}, this one none: it goes on; {_ADVICE}")
+                said.append(f"{_stated_elsewhere(key, old)} still applies; {_ADVICE}")
         return said
 
     def look(self, clock: Clock, say: Callable[[str, str], None], every: float = 0.0) -> None:
-        """Tell `say` the key and the sentence of each difference, `every` so many seconds at most."""
+        """Tell `say` the key and the sentence of each difference, at most once in `every` seconds."""
         mono = clock.monotonic()
         if every and self.next_look == -math.inf:  # all was looked at when it was defined
             self.next_look = mono + every
@@ -78,7 +78,7 @@ class Agreement:
             stated = self._defined[key]
             if counted != stated and stated.amount != UNLIMITED:
                 others = "no limit" if counted.amount == UNLIMITED else str(counted)
-                text = f"{_place(key)}: the quota store counts {others} by now, and this configuration says {stated}; {_ADVICE}"
+                text = f"{_place(key)}: the quota store now counts {others}, but this configuration says {stated}; {_ADVICE}"
                 found.append((f"differs {key}", text))
         return found
 
@@ -124,6 +124,10 @@ def _is_silent(limit: Limit, counted: Limit | None) -> bool:
 def _place(key: str) -> str:
     scope, _, name = key.rpartition("/")
     return f"{name} of {scope}"
+
+
+def _stated_elsewhere(key: str, limit: Limit) -> str:
+    return f"{_place(key)}: another configuration states {limit} and this one states none, so that limit"
 
 
 _ADVICE = "programs that share a store share its limits, and the last to start decides: give them the same configuration"

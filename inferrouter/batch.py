@@ -201,7 +201,10 @@ class Batch:
 
     def _check_output(self) -> None:
         if self.output.exists() and not self.output.is_file():
-            raise BatchError(f"output {str(self.output)!r} is no file, which a job reads to go on; name another with --out")
+            raise BatchError(
+                f"output {str(self.output)!r} is not a regular file, and a job reads its output back "
+                "to resume; name another with --out"
+            )
 
     def _check_columns(self) -> None:
         known = self._source.columns

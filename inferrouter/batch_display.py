@@ -102,7 +102,7 @@ def show_summary(screen: Screen, summary: BatchSummary, output: str, now: float)
     left = f", {summary.left:,} left" if summary.left else ""
     screen.line(f"{output}: {summary.done:,} of {summary.total:,} rows done{failed}{left}", "bold")
     if summary.mended:
-        screen.line("  a torn record at its end, of a run that was cut short, was taken off")
+        screen.line("  removed an incomplete record at its end, left by a run that was cut short")
     if summary.asked:
         copied = f", {summary.copied:,} copied from equal rows" if summary.copied else ""
         cost = f"${summary.cost:.4f}" if summary.cost else "free"
@@ -121,9 +121,9 @@ def show_summary(screen: Screen, summary: BatchSummary, output: str, now: float)
 
 
 _WHY = {
-    "spent": "stopped, as what is free is spent for now",
+    "spent": "stopped: the free capacity is spent for now",
     "until": "stopped at the time that was set",
-    "max_spend": "stopped at the spending that was set",
+    "max_spend": "stopped at the spending limit that was set",
     "stopped": "stopped by hand",
 }
 

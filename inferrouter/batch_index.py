@@ -119,7 +119,7 @@ class Index:
             if custom_id and key_of(custom_id) in wrong:
                 if custom_id in seen:
                     raise BatchError(
-                        f"{self._source.place(row)}: custom_id {custom_id!r} stands in line {seen[custom_id]} too: "
+                        f"{self._source.place(row)}: custom_id {custom_id!r} is also in line {seen[custom_id]}: "
                         "each row needs its own"
                     )
                 seen[custom_id] = row.line

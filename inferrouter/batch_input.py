@@ -94,7 +94,10 @@ def source(path: str | Path, kind: str = "") -> Source:
     if place.is_dir():
         return Folder(place)
     if not place.is_file():
-        raise ConfigError(f"input {str(place)!r} is no file, and a job reads it more than once; put what comes from it into one")
+        raise ConfigError(
+            f"input {str(place)!r} is not a regular file, and a job reads its input more than once; "
+            "save its content to a file first"
+        )
     suffix = place.suffix.lower()
     if suffix == ".json" and kind in ("", "jsonl"):
         _check_no_array(place)
@@ -126,7 +129,7 @@ def key_of(custom_id: str) -> int:
 
 
 def bytes_of(text: str) -> bytes:
-    """`text` as it stands in a file, bytes that were no UTF-8 among them."""
+    """`text` as it stands in a file, bytes that were not UTF-8 among them."""
     try:
         return text.encode("utf-8", "surrogateescape")
     except UnicodeEncodeError:  # half a character, from a JSON escape
@@ -331,7 +334,7 @@ class Table(Source):
 class Folder(Source):
     """Files as rows, known by their path below the folder; columns `path`, `name`, and one of `text` and, for media, `file`.
 
-    `output`: where the results go, which is no row, nor is what stands beside it under longer names.
+    `output`: where the results go, which is not a row, nor is what stands beside it under longer names.
     """
 
     columns = ("path", "name", "text", "file")
@@ -408,7 +411,7 @@ def _closed(row: RawRow, record: str, delimiter: str) -> RawRow:
         list(csv.reader([record], delimiter=delimiter, strict=True))
     except csv.Error as exc:
         if "end of data" in str(exc):
-            return RawRow(row.line, [f"line {row.line}"], "its quotes are not closed up to the end of the file")
+            return RawRow(row.line, [f"line {row.line}"], "a quote in it is not closed before the end of the file")
     return row
 
 

@@ -100,7 +100,8 @@ class Output:
                 os.lseek(self._fd, self._end, os.SEEK_SET)
             what = "the disk is full" if exc.errno in (errno.ENOSPC, errno.EDQUOT) else str(exc.strerror)
             raise BatchError(
-                f"output {str(self.path)!r} cannot be written: {what}. What is in it is whole: mend that, then run it again"
+                f"output {str(self.path)!r} cannot be written: {what}. All records in it are complete: "
+                "fix that, then run the job again"
             ) from exc
 
     def check(self) -> None:
@@ -188,7 +189,7 @@ class Output:
 
 
 def line_records(path: Path) -> Iterator[Record]:
-    """The records of a JSONL output. Raises `BatchError` for a line that is none."""
+    """The records of a JSONL output. Raises `BatchError` for a line that is not one."""
     at = 0
     try:
         with open(path, "rb") as file:
@@ -196,7 +197,8 @@ def line_records(path: Path) -> Iterator[Record]:
                 start, at = at, at + len(line)
                 if not line.endswith(b"\n"):
                     raise BatchError(
-                        f"{str(path)!r} ends within a record, of a run that was cut short: run that again, which mends it"
+                        f"{str(path)!r} ends in the middle of a record, as its run was cut short: "
+                        "run that job again, which repairs it"
                     )
                 found = _HEAD.match(line)
                 if found is not None:
@@ -233,7 +235,7 @@ def keys_of(path: Path, shape: str) -> tuple[array[int], array[int]]:
 
 
 def _whole_blocks(file: BinaryIO) -> Iterator[bytes]:
-    """`blocks` without a torn end, which is no record."""
+    """`blocks` without a torn end, which is not a record."""
     torn = bool(file.seek(0, os.SEEK_END)) and file.seek(-1, os.SEEK_END) >= 0 and file.read(1) != b"\n"
     file.seek(0)
     found = blocks(file)
@@ -314,7 +316,7 @@ def csv_spans(path: Path) -> Iterator[tuple[int, int, bytes]]:
 
 
 def records_of(path: Path, shape: str) -> Iterator[Record]:
-    """Every whole record in an output of `shape`, in the order they were written. Raises `BatchError` if it is none."""
+    """Every whole record in an output of `shape`, in the order they were written. Raises `BatchError` if it is not one."""
     return csv_records(path) if shape == "csv" else line_records(path)
 
 

@@ -19,9 +19,9 @@ from .meter import Clock
 from .records import Usage
 
 RECENT = 200
-"""So many rows make the speed that is shown."""
+"""How many of the last rows the speed that is shown is taken from."""
 FORETELL_SHARE = 50.0
-"""The end is foretold anew after so many times the seconds that it took the last time, and not before `FORETELL_S`."""
+"""The end is foretold anew after this many times the seconds that it took the last time, and not before `FORETELL_S`."""
 FORETELL_S = 10.0
 SHOWN_ERRORS = 3
 
@@ -96,7 +96,6 @@ class Tracker:
         self._errors: Counter[str] = Counter()
         self._examples: dict[str, str] = {}
         self._accounts: Counter[tuple[str, str, str]] = Counter()
-        self._seconds = 0.0
         self.total, self.done, self.failed, self.before = total, done, failed, done + failed
         self.asked = self.answered = self.copied = self.free = self.paid = 0
         self.cost = 0.0
@@ -132,11 +131,6 @@ class Tracker:
         self.copied += 1
         self.failed += failed
         self.done += not failed
-
-    @property
-    def mean_cost(self) -> float:
-        """Dollars of an answered row."""
-        return self.cost / self.answered if self.answered else 0.0
 
     def progress(self, in_flight: int, next_look: tuple[float, str] | None, stopped: str = "", ended: bool = False) -> Progress:
         """The state of this moment. `next_look`: when the first row that waits looks again, and for whom it waits."""

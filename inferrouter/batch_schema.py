@@ -68,7 +68,7 @@ def _object_fault(value: dict[str, Any], schema: Mapping[str, Any], where: str, 
         if name in properties:
             fault = schema_fault(item, properties[name], f"{where}.{name}", root, depth + 1)
         elif others is False:
-            fault = f"{where} has {name!r}, which the schema does not know"
+            fault = f"{where} has {name!r}, which the schema does not allow"
         else:
             fault = schema_fault(item, others, f"{where}.{name}", root, depth + 1)
         if fault:

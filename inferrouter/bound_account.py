@@ -24,7 +24,6 @@ class BoundAccount:
     provider: Provider
     endpoint: Endpoint
     wire: Transport = field(repr=False)
-    order: int
     scope: str
     access: str
 
@@ -49,11 +48,11 @@ class BoundAccount:
         return f"{self.account.provider} {self.endpoint.base_url}"
 
 
-def bind(account: AccountConfig, provider: Provider, transport: Transport, order: int) -> BoundAccount:
+def bind(account: AccountConfig, provider: Provider, transport: Transport) -> BoundAccount:
     """`account` at its provider; `transport` serves where the provider has no wire of its own."""
     base = (account.base_url or provider.base_url).rstrip("/")
     scope = f"group:{account.quota_group}" if account.quota_group else account.id
     endpoint = Endpoint(base, account.auth.api_key, account.headers)
     headers = [text for name, value in account.headers.items() for text in (name, value)]
     access = f"{account.id}#{fingerprint(base, account.auth.api_key, *headers)}"
-    return BoundAccount(account, provider, endpoint, getattr(provider, "wire", None) or transport, order, scope, access)
+    return BoundAccount(account, provider, endpoint, getattr(provider, "wire", None) or transport, scope, access)

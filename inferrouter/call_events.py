@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from .assessment import Candidate
+from .costs import total_usage
 from .errors import InferRouterError, NoCandidatesError, Rejection, StreamInterruptedError
 from .events import NOTHING_USED, CallEvent, HoldEvent, LimitEvent, RefusalEvent, ResultEvent, RouteEvent, WaitEvent
 from .frozen import EMPTY, FrozenDict, quick
@@ -26,7 +27,7 @@ _new_route, _new_result, _new_call = quick(RouteEvent), quick(ResultEvent), quic
 
 
 class CallTrace:
-    """One call on its way. `alias`: the name that was asked for; `waited_s`: how long it has waited by now."""
+    """One call on its way. `alias`: the name that was asked for; `waited_s`: how long it has waited so far."""
 
     def __init__(
         self, listeners: Listeners, clock: Clock, request: ChatRequest | EmbedRequest, alias: str, stream: bool = False
@@ -84,7 +85,7 @@ class CallTrace:
         amounts: Sequence[float] | None,
     ) -> None:
         """`amounts`: what stays charged of each of `reserved`, None: all of it. An answer ends a chat; texts may have more."""
-        self._usage = _sum(self._usage, usage)
+        self._usage = usage if self._attempts == 1 else total_usage((self._usage, usage))
         self._cost += cost
         if self._listeners.hears("on_result"):
             kept = [amount for _, amount in reserved] if amounts is None else amounts
@@ -205,15 +206,3 @@ def _parameters(request: ChatRequest | EmbedRequest) -> Mapping[str, Any]:
     stated["output"] = form.get("type") if isinstance(form, Mapping) else None
     stated["n"] = request.extra.get("n") if request.extra else None
     return FrozenDict({name: value for name, value in stated.items() if value is not None})
-
-
-def _sum(one: Usage, other: Usage) -> Usage:
-    if one is NOTHING_USED:
-        return other
-    return Usage(
-        one.prompt_tokens + other.prompt_tokens,
-        one.completion_tokens + other.completion_tokens,
-        one.total_tokens + other.total_tokens,
-        one.cached_tokens + other.cached_tokens,
-        one.reasoning_tokens + other.reasoning_tokens,
-    )

@@ -14,7 +14,7 @@ from .assessment import CallNeeds
 from .attempt import LiveAttempt, Operation, Runtime
 from .catalog import offer
 from .config import Config
-from .costs import Estimate, estimate_embed, estimate_text
+from .costs import Estimate, estimate_embed, estimate_text, total_usage
 from .errors import InvalidRequestError, MalformedResponseError
 from .frozen import replace
 from .records import EmbedRequest, Usage
@@ -170,13 +170,7 @@ def _only(route: Route, provider: str, model: str) -> Route:
 def _joined(answers: Sequence[EmbedResponse]) -> EmbedResponse:
     from .responses import EmbedResponse
 
-    usages = [answer.usage for answer in answers]
-    usage = Usage(
-        sum(usage.prompt_tokens for usage in usages),
-        sum(usage.completion_tokens for usage in usages),
-        sum(usage.total_tokens for usage in usages),
-        estimated=any(usage.estimated for usage in usages),
-    )
+    usage = total_usage([answer.usage for answer in answers])
     routing = replace(answers[-1].routing, cost=sum(answer.routing.cost for answer in answers))
     vectors = tuple(vector for answer in answers for vector in answer.embeddings)
     return EmbedResponse(vectors, answers[0].model, usage, routing, tuple(text for answer in answers for text in answer.source))

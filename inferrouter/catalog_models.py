@@ -13,7 +13,7 @@ from .account import CAPABILITIES
 from .frozen import frozen_value
 
 FASTEST = 200
-"""Tokens a second; a model that writes so many counts as fast."""
+"""Tokens a second; a model that writes this many counts as fast."""
 
 
 @frozen_value
@@ -21,8 +21,8 @@ class Offer:
     """A model at a provider (its name in the catalog). `tier`: quality from 1, the best, to 5.
 
     `speed`: tokens a second, 0 where nobody has said. `embeds`: it makes vectors and does not chat. `source`, `as_of` (ISO date):
-    of the tier; `rated`: by figures, else placed by hand beside its likes. Tier 1 has 40 and more in the Artificial Analysis
-    Intelligence Index, 2 from 30, 3 from 20, 4 from 10, 5 less.
+    of the tier; where that is no index, the model is placed by hand beside its likes. Tier 1 has 40 and more in the Artificial
+    Analysis Intelligence Index, 2 from 30, 3 from 20, 4 from 10, 5 less.
     """
 
     provider: str
@@ -32,7 +32,6 @@ class Offer:
     as_of: str
     speed: int = 0
     embeds: bool = False
-    rated: bool = True
 
 
 _JULY = ("https://artificialanalysis.ai (Intelligence Index, repeated by https://openrouter.ai/api/v1/models)", "2026-07-24")
@@ -42,59 +41,55 @@ _ZAI = ("https://docs.z.ai/guides/overview/pricing", "2026-10-09")
 _GROQ = ("https://console.groq.com/docs/models", "2026-08-21")
 
 
-def _rated(provider: str, model: str, tier: int, source: tuple[str, str] = _JULY, speed: int = 0) -> Offer:
+def _offer(provider: str, model: str, tier: int, source: tuple[str, str] = _JULY, speed: int = 0) -> Offer:
     return Offer(provider, model, tier, *source, speed=speed)
 
 
-def _placed(provider: str, model: str, tier: int, source: tuple[str, str], speed: int = 0) -> Offer:
-    return Offer(provider, model, tier, *source, speed=speed, rated=False)
-
-
 def _vectors(provider: str, model: str, source: str, as_of: str) -> Offer:
-    return Offer(provider, model, 3, source, as_of, embeds=True, rated=False)
+    return Offer(provider, model, 3, source, as_of, embeds=True)
 
 
 # Best first: by tier, and in a tier by figure. Speeds: Artificial Analysis (2026-09-07), Groq's and Cerebras's own pages.
 OFFERS: Sequence[Offer] = (
-    _rated("gemini", "gemini-3.8-flash", 1, _SEPTEMBER),
-    _rated("gemini", "gemini-3.7-flash", 1, _SEPTEMBER, 309),
-    _rated("gemini", "gemini-3.5-flash", 1, _JULY, 206),
-    _rated("gemini", "gemini-3.6-flash", 1),
-    _rated("groq", "qwen/qwen3.8-27b", 1, _SEPTEMBER),
-    _rated("openrouter", "nvidia/nemotron-3-ultra-550b-a55b:free", 2),
-    _rated("groq", "qwen/qwen3.6-27b", 2),
-    _rated("gemini", "gemini-3.5-flash-lite", 2),
-    _placed("gemini", "gemini-3-flash-preview", 2, _GOOGLE),
-    _rated("openrouter", "google/gemma-4-31b-it:free", 3),
-    _rated("gemini", "gemini-3.1-flash-lite", 3, _JULY, 292),
-    _placed("gemini", "gemini-2.5-flash", 3, _GOOGLE),
-    _rated("cerebras", "gpt-oss-120b", 3, _JULY, 3000),
-    _rated("groq", "openai/gpt-oss-120b", 3, _JULY, 500),
-    _rated("nvidia-nim", "openai/gpt-oss-120b", 3),
-    _placed("zai", "glm-4.7-flash", 3, _ZAI),
-    _placed("groq", "groq/compound", 3, _GROQ, 450),
-    _rated("cohere", "command-a-03-2025", 3),
-    _rated("gemini", "gemma-4-31b-it", 3),
-    _placed(
+    _offer("gemini", "gemini-3.8-flash", 1, _SEPTEMBER),
+    _offer("gemini", "gemini-3.7-flash", 1, _SEPTEMBER, 309),
+    _offer("gemini", "gemini-3.5-flash", 1, _JULY, 206),
+    _offer("gemini", "gemini-3.6-flash", 1),
+    _offer("groq", "qwen/qwen3.8-27b", 1, _SEPTEMBER),
+    _offer("openrouter", "nvidia/nemotron-3-ultra-550b-a55b:free", 2),
+    _offer("groq", "qwen/qwen3.6-27b", 2),
+    _offer("gemini", "gemini-3.5-flash-lite", 2),
+    _offer("gemini", "gemini-3-flash-preview", 2, _GOOGLE),
+    _offer("openrouter", "google/gemma-4-31b-it:free", 3),
+    _offer("gemini", "gemini-3.1-flash-lite", 3, _JULY, 292),
+    _offer("gemini", "gemini-2.5-flash", 3, _GOOGLE),
+    _offer("cerebras", "gpt-oss-120b", 3, _JULY, 3000),
+    _offer("groq", "openai/gpt-oss-120b", 3, _JULY, 500),
+    _offer("nvidia-nim", "openai/gpt-oss-120b", 3),
+    _offer("zai", "glm-4.7-flash", 3, _ZAI),
+    _offer("groq", "groq/compound", 3, _GROQ, 450),
+    _offer("cohere", "command-a-03-2025", 3),
+    _offer("gemini", "gemma-4-31b-it", 3),
+    _offer(
         "openrouter", "openrouter/free", 4, ("https://openrouter.ai/docs/guides/routing/routers/free-router.md", "2026-10-17")
     ),
-    _placed("gemini", "gemini-2.5-flash-lite", 4, _GOOGLE),
-    _placed("zai", "glm-4.6v-flash", 4, _ZAI),
-    _rated("groq", "openai/gpt-oss-20b", 4, _JULY, 1000),
-    _placed("groq", "groq/compound-mini", 4, _GROQ, 450),
-    _rated("siliconflow", "Qwen/Qwen3-8B", 5),
-    _rated("gemini", "gemma-3-27b-it", 5),
-    _rated("gemini", "gemma-3-12b-it", 5),
-    _rated("gemini", "gemma-3-4b-it", 5),
+    _offer("gemini", "gemini-2.5-flash-lite", 4, _GOOGLE),
+    _offer("zai", "glm-4.6v-flash", 4, _ZAI),
+    _offer("groq", "openai/gpt-oss-20b", 4, _JULY, 1000),
+    _offer("groq", "groq/compound-mini", 4, _GROQ, 450),
+    _offer("siliconflow", "Qwen/Qwen3-8B", 5),
+    _offer("gemini", "gemma-3-27b-it", 5),
+    _offer("gemini", "gemma-3-12b-it", 5),
+    _offer("gemini", "gemma-3-4b-it", 5),
     # Without a free tier: these cost money.
-    _rated("openai", "gpt-5.6-sol", 1),
-    _rated("grok", "grok-4.5", 1),
-    _rated("anthropic", "claude-sonnet-5", 1),
-    _rated("openai", "gpt-5.6-luna", 1),
-    _rated("mistral", "mistral-medium-latest", 3),
-    _rated("anthropic", "claude-haiku-4-5", 3),
-    _placed("deepseek", "deepseek-chat", 3, ("https://api-docs.deepseek.com", "2026-07-24")),
-    _rated("mistral", "mistral-small-latest", 4),
+    _offer("openai", "gpt-5.6-sol", 1),
+    _offer("grok", "grok-4.5", 1),
+    _offer("anthropic", "claude-sonnet-5", 1),
+    _offer("openai", "gpt-5.6-luna", 1),
+    _offer("mistral", "mistral-medium-latest", 3),
+    _offer("anthropic", "claude-haiku-4-5", 3),
+    _offer("deepseek", "deepseek-chat", 3, ("https://api-docs.deepseek.com", "2026-07-24")),
+    _offer("mistral", "mistral-small-latest", 4),
     _vectors("gemini", "gemini-embedding-001", "https://ai.google.dev/gemini-api/docs/embeddings", "2026-03-23"),
     _vectors("cohere", "embed-v4.0", "https://docs.cohere.com/docs/rate-limits", "2026-10-09"),
     _vectors("openai", "text-embedding-3-small", "https://platform.openai.com/docs/guides/embeddings", "2026-07-24"),

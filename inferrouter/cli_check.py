@@ -97,8 +97,9 @@ def _check_default(router: Router) -> None:
             router.explain(ChatRequest("Hello"))
         except UnknownModelError as error:
             known = f"known: {', '.join(error.known[:12])}. Write one of these, or" if error.known else "there is no alias. Write"
+            why = error.why or did_you_mean(name, error.known)
             raise ConfigError(
-                f"default_model: {name!r} is not an alias, nor a model of any account{did_you_mean(name, error.known)}; {known} "
+                f"default_model: {name!r} is not an alias, nor a model of any account{why}; {known} "
                 f"provider/model{_example(router)}"
             ) from error
 

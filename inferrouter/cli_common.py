@@ -159,8 +159,8 @@ def own_store(path: Path | None) -> Iterator[QuotaStore | None]:
         file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as exc:
         raise ConfigError(
-            f"the folder {str(file.parent)!r} for counts cannot be made ({exc.strerror}): set XDG_STATE_HOME to one that can, "
-            'or name a file with [quota] store = "sqlite", path = "..."'
+            f"the folder {str(file.parent)!r} for counts cannot be made ({exc.strerror}): "
+            'set XDG_STATE_HOME to a folder that can be made, or name a file with [quota] store = "sqlite", path = "..."'
         ) from exc
     with SQLiteQuotaStore(file) as store:
         yield store

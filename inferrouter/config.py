@@ -178,7 +178,7 @@ def _quota_problems(quota: object) -> Iterator[tuple[str, str | None]]:
     if quota.path is not None and not isinstance(quota.path, (str, os.PathLike)):
         yield "quota.path", f"must be a string, not {describe_type(quota.path)}"
     elif quota.path is not None and looks_like_url(os.fspath(quota.path)):
-        yield "quota.path", "is a URL, and a file is meant: the URL of a server goes into quota.url"
+        yield "quota.path", "is a URL, but this setting names a file: the URL of a server goes into quota.url"
     elif quota.store == "sqlite" and not (quota.path and os.fspath(quota.path)):
         yield "quota.path", "is needed with the store 'sqlite': name the file to count in"
 
@@ -196,7 +196,7 @@ def _accounts_problems(accounts: object) -> Iterator[str]:
             continue
         yield from account_problems(account, path)
         if isinstance(account.id, str) and first.setdefault(account.id, i) != i:
-            yield f"{path}.id: {account.id!r} is the id of accounts[{first[account.id]}] already"
+            yield f"{path}.id: {account.id!r} is already the id of accounts[{first[account.id]}]"
         if isinstance(account.quota_group, str):
             leader, other = leaders.setdefault(account.quota_group, (i, account))
             yield from _group_problems(account, path, other, f"accounts[{leader}]")
@@ -226,7 +226,7 @@ def _group_problems(account: AccountConfig, path: str, other: AccountConfig, whe
     """What two accounts of one quota group declare differently, though they count in the same buckets."""
     for name in ("daily_free", "quota_unit", "max_daily_spend", "limits", "model_limits", "reset", "leave", "tpm_counts"):
         if getattr(account, name) != getattr(other, name):
-            yield f"{path}.{name}: differs from {where}, which is of the same quota_group {account.quota_group!r}"
+            yield f"{path}.{name}: differs from {where}, which has the same quota_group {account.quota_group!r}"
 
 
 def _models_problems(models: object) -> Iterator[str]:
@@ -243,7 +243,7 @@ def _models_problems(models: object) -> Iterator[str]:
         if problem:
             yield f"{path}.alias: {problem}"
         elif first.setdefault(mapping.alias, i) != i:
-            yield f"{path}.alias: {mapping.alias!r} is the alias of models[{first[mapping.alias]}] already"
+            yield f"{path}.alias: {mapping.alias!r} is already the alias of models[{first[mapping.alias]}]"
         yield from _steps_problems(mapping.models, f"{path}.models")
 
 

@@ -21,6 +21,7 @@ from .account import AccountConfig, Auth
 from .config import Config, ModelMapping, ModelRef, QuotaConfig, provider_problems
 from .errors import ConfigError
 from .secret import Secret
+from .spelling import misspelt
 from .transport_config import TransportConfig
 from .validation import describe_type, did_you_mean, names_credential, shown_name
 
@@ -121,13 +122,39 @@ def _parsed(raw: bytes, suffix: str, faults: list[str]) -> Any:
     except RecursionError as exc:
         raise _UnusableError("is nested too deeply") from exc
     except ValueError as exc:
-        raise _UnusableError(f"is not valid {suffix[1:].upper()}: {exc}{_likely(str(exc))}") from exc
+        kind = suffix[1:].upper()
+        advice = _written(exc, text, kind) or _likely(str(exc))
+        raise _UnusableError(f"is not valid {kind}: {exc}{advice and f'; {advice}'}") from exc
     raise _UnusableError("has no known ending; it must be .toml or .json")
 
 
 def _likely(said: str) -> str:
     """What is most likely wrong where a parser said `said`, as far as it can be told."""
-    return next((f"; {words}" for begin, words in _LIKELY.items() if said.startswith(begin)), "")
+    return next((words for begin, words in _LIKELY.items() if said.startswith(begin)), "")
+
+
+def _written(fault: ValueError, text: str, kind: str) -> str:
+    """How a file of this `kind` writes the true, false or nothing that stands in another language's words where `fault` is in
+    `text`; "" where something else stands there."""
+    if isinstance(fault, json.JSONDecodeError):
+        rest = text[fault.pos :]
+    else:
+        place = _PLACE.search(str(fault))
+        rest = text.replace("\r\n", "\n").split("\n")[int(place[1]) - 1][int(place[2]) - 1 :] if place else ""
+    word = _BARE_WORD.match(rest)
+    if word is None or word[1].lower() not in _MEANT:
+        return ""
+    meant = _MEANT[word[1].lower()]
+    if not meant:
+        return "to say nothing, leave that setting out"
+    return f"{kind} writes {meant}" + (", in lower case" if word[1].lower() == meant else f" for {word[1]}")
+
+
+_PLACE = re.compile(r"\(at line ([0-9]+), column ([0-9]+)\)")
+_BARE_WORD = re.compile(r"([A-Za-z]{2,5})[ \t]*(?:[],}#\r\n]|\Z)")
+_MEANT = dict.fromkeys(("true", "yes", "on"), "true") | dict.fromkeys(("false", "no", "off"), "false")
+_MEANT |= dict.fromkeys(("none", "null", "nil"), "")
+"""What bare words mean that other languages have, "" for nothing."""
 
 
 _LIKELY = {
@@ -226,7 +253,7 @@ class TableReader:
         if missing and plain.get("optional") is True:
             self.warnings += [f"{problem}, so this optional account is left out" for problem in missing]
             return None
-        self.problems += missing
+        self.problems += [f"{problem}; set it, or write optional = true to leave this account out then" for problem in missing]
         return AccountConfig(**plain, **special)
 
     def _auth(self, value: object, path: str, missing: list[str]) -> Auth:
@@ -324,20 +351,27 @@ class TableReader:
             if match[0] == "$$":
                 return "$"
             if name is None:
-                self.problems.append(f"{path}: has '${{' without ${{NAME}} or ${{NAME:-default}}; a plain one is $${{")
+                self.problems.append(f"{path}: has '${{' without ${{NAME}} or ${{NAME:-default}}; write $${{ for a plain ${{")
                 return ""
             value = self.env.get(name, "")
             if default is not None and not value:
                 return str(default)
             if name not in self.env or (secret and not value):
-                state = "is empty" if name in self.env else "is not set"
-                missing.append(f"{path}: the environment variable {name} {state}")
+                state = "is empty" if name in self.env else f"is not set{self._near(name)}"
+                # What else an account may do it says itself.
+                advice = f"; set it, or write ${{{name}:-default}}" if missing is self.problems else ""
+                missing.append(f"{path}: the environment variable {name} {state}{advice}")
             trimmed = value.rstrip("\r\n") if secret else value
             if trimmed != value:
                 self.warnings.append(f"{path}: the line break at the end of {name} was left out")
             return trimmed
 
         return _VARIABLE.sub(value_of, text)
+
+    def _near(self, name: str) -> str:
+        """ " (did you mean X?)" for the variable that is set and most like `name`, or nothing."""
+        close = misspelt(name, [each for each, value in self.env.items() if value])
+        return f" (did you mean {close[0]}?)" if close else ""
 
 
 def _names(cls: type[Any]) -> tuple[str, ...]:

@@ -193,7 +193,7 @@ class TimedSocket(socket.socket):
         """Seconds until the deadline, always above 0. Raises TimeoutError when it is over."""
         seconds = self.deadline - self.clock()
         if seconds <= 0.0:
-            raise TimeoutError("the deadline is over")
+            raise TimeoutError("the deadline has passed")
         return min(seconds, _LONGEST_WAIT)
 
     def cut_by(self, stop: Stop | None) -> None:

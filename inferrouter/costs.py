@@ -8,7 +8,7 @@ counts, checks or shows an amount asks that row. Must never know a provider.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from .content import Part
@@ -23,7 +23,7 @@ MOST_ANSWERS = 128  # OpenAI's highest n
 OUTPUT_KEYS = ("max_tokens", "max_completion_tokens", "max_output_tokens")
 """What bounds an answer in a provider's own request, as `extra` may hold it."""
 MOST_TOKENS = 10**12
-"""More than any call has; what is asked for beyond it counts as so many."""
+"""More than any call has; what is asked for beyond it counts as this many."""
 
 PRICED_MEDIA = ("audio", "image", "video")
 """Kinds of input that may have a price of their own."""
@@ -197,6 +197,25 @@ def with_media(usage: Usage, estimate: Estimate, prices: Prices) -> Usage:
     return replace(usage, input_breakdown=dearer) if dearer else usage
 
 
+def total_usage(usages: Sequence[Usage]) -> Usage:
+    """Several usages as one, each count and each kind of input added up; an estimate if one of them is."""
+    if len(usages) == 1:
+        return usages[0]
+    breakdown: dict[str, int] = {}
+    for usage in usages:
+        for kind, count in usage.input_breakdown.items():
+            breakdown[kind] = breakdown.get(kind, 0) + count
+    return Usage(
+        sum([usage.prompt_tokens for usage in usages]),
+        sum([usage.completion_tokens for usage in usages]),
+        sum([usage.total_tokens for usage in usages]),
+        sum([usage.cached_tokens for usage in usages]),
+        sum([usage.reasoning_tokens for usage in usages]),
+        breakdown,
+        any(usage.estimated for usage in usages),
+    )
+
+
 def _media_price(prices: Prices, kind: str) -> float | None:
     found: float | None = getattr(prices, f"cost_per_{kind}_input_token")
     return found
@@ -206,7 +225,7 @@ def _json_tokens(value: object, what: str) -> int:
     try:
         return estimate_text(json.dumps(value))
     except (TypeError, ValueError, RecursionError) as exc:
-        raise InvalidRequestError(message=f"{what} holds something that JSON cannot say") from exc
+        raise InvalidRequestError(message=f"{what} holds a value that JSON cannot express") from exc
 
 
 def _tool_tokens(form: Mapping[str, Any]) -> int:

@@ -23,10 +23,12 @@ from .spelling import edit_distance
 FIRST = PRESETS["gemini"]
 """The provider that is recommended to whoever has no key: its free tier asks for no card, and for no more than a sign-in."""
 
+_RUN = f"python3 -m {__name__.rpartition('.')[0]}"
+
 NO_KEY = (
     f"the environment holds none of the known keys: set one first, such as {FIRST.env[0]} (free, from {FIRST.key_url}), "
     "GROQ_API_KEY or OPENROUTER_API_KEY; "
-    f"python3 -m {__name__.rpartition('.')[0]} providers shows all and where to get one, and demo what comes of it without a key"
+    f"`{_RUN} providers` lists them all and where to get a key; `{_RUN} demo` shows the router at work without one"
 )
 
 SMART = 2
@@ -50,7 +52,8 @@ class Found(NamedTuple):
         if self.near:
             renamed = ", ".join(f"{name} (did you mean {meant}?)" for name, meant in self.near)
             raise ConfigError(
-                f"the environment holds none of the known keys, and these are not read: {renamed}; rename what is meant"
+                f"the environment holds none of the known keys, and these are not read: {renamed}; "
+                "rename those that are meant as keys"
             )
         raise ConfigError(NO_KEY)
 

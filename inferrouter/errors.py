@@ -1,4 +1,4 @@
-"""Defines the one error tree: everything that can leave a public call.
+"""Defines the tree of errors: what leaves a public call is one of them, or derives from one.
 
 Strategy: a class says whose fault it was and how far the walk skips (request, model, account); attributes carry the facts; the
 message is built from the attributes each time it is asked for, so facts added later (which account, which model) are in it, and
@@ -84,13 +84,14 @@ class ConfigError(InferRouterError):
 class UnknownModelError(InferRouterError):
     """No alias, no provider's declared model and no `provider/model` has this name. `known`: close matches first.
 
-    `hint`: what to write instead, where there is more to say than in general.
+    `hint`: what to write instead, where there is more to say than in general; `why`: what the name may be, in words after it.
     """
 
-    def __init__(self, model: str, known: Sequence[str] = (), hint: str = "") -> None:
+    def __init__(self, model: str, known: Sequence[str] = (), hint: str = "", why: str = "") -> None:
         self.model = model
         self.known: tuple[str, ...] = tuple(known)
         self.hint = hint
+        self.why = why
         super().__init__(model)
 
     def __str__(self) -> str:
@@ -100,8 +101,9 @@ class UnknownModelError(InferRouterError):
             head = f"unknown model {self.model if len(self.model) <= 200 else self.model[:197] + '...'!r}"
         if self.hint:
             return f"{head}; did you mean {' or '.join(self.known[:3])}? {self.hint}"
+        why = printable(self.why)
         listed = f"; known: {printable(', '.join(self.known[:12]))}" if self.known else ""
-        return f"{head}{listed}. Name an alias, a model that a provider with an account declares, or provider/model."
+        return f"{head}{why}{listed}. Name an alias, a model that a provider with an account declares, or provider/model."
 
 
 @frozen_value
@@ -280,14 +282,14 @@ class ProviderUnavailableError(ProviderError):
     """5xx, 408, 409, 529, no connection, or a connection lost."""
 
     retryable = True
-    hint = "Try again, or check base_url and the network if it stays."
+    hint = "Try again; if it persists, check base_url and the network."
 
     def _advice(self) -> str:
-        return self.hint if self.retryable else "Trying again does not help until that is mended."
+        return self.hint if self.retryable else "Trying again will not help until that is fixed."
 
 
 class AttemptTimeoutError(ProviderUnavailableError):
-    """The attempt's time, or the whole call's, was over before the answer was."""
+    """The attempt's time, or the whole call's, ran out before the answer came."""
 
     hint = "Raise timeout or attempt_timeout, or name a faster model."
 
@@ -418,8 +420,12 @@ def _when(error: NoCandidatesError | AllCandidatesFailedError) -> str:
         return _mended_by(error.rejections)
     if patience is None:
         return f"The soonest is free at {utc_in_words(retry_at)}: wait (max_wait does it for you), or add an account."
-    zone = next((each.zone for each in error.rejections if each.retry_at == retry_at), "")
-    soonest = f"The soonest is free {moment_in_words(retry_at, patience.now, zone)}"
+    first = next((each for each in error.rejections if each.retry_at == retry_at), None)
+    when = moment_in_words(retry_at, patience.now, "" if first is None else first.zone)
+    if first is not None and first.reason.startswith(("held: ModelNotFound", "held: AddressNotFound")):  # time fixes neither
+        mend = "base_url" if "Address" in first.reason else "the model's name with the provider, and that the account may use it"
+        return f"Check {mend}; it is asked again {when}."
+    soonest = f"The soonest is free {when}"
     needed = retry_at - patience.now
     if 0 < patience.seconds < needed:
         short = f"{span_in_words(patience.seconds)} of {patience.bound} are too short for the {span_in_words(needed)} needed"

@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable
 
 from .assessment import Candidate
-from .catalog import PRESETS
+from .catalog import PRESETS, own_names
 from .errors import (
     AddressNotFoundError,
     AttemptTimeoutError,
@@ -31,6 +31,7 @@ from .lazy_pattern import lazy_pattern
 from .limits import next_reset
 from .redaction import _secrets, attributed, provider_bug, strip_tracebacks
 from .secret import redact
+from .spelling import misspelt
 from .wire import WireFault
 
 AUTH_HOLD_S = 600.0
@@ -72,6 +73,10 @@ def failure_of(exc: Exception, candidate: Candidate, auth_next: bool = False, ot
         error = wrong_address(attributed(exc, candidate), candidate)
         if isinstance(error, AuthenticationError):
             error.hint = _key_advice(candidate, others and not auth_next)
+        elif type(error) is ModelNotFoundError:
+            meant = misspelt(candidate.model, own_names(candidate.provider))[:2]
+            if meant:
+                error.hint = f"Did you mean {' or '.join(map(repr, meant))}?"
         return Failure(error, rule_for(error, auth_next))
     if isinstance(exc, InferRouterError):
         return None
@@ -170,7 +175,7 @@ def reason_of(error: ProviderError, embeds: bool = False, key: str = "auth.api_k
 
 
 def notice_of(error: ProviderError, candidate: Candidate, name: str, embeds: bool = False) -> str | None:
-    """What is to be said once about `error`, which waiting does not mend; None for all others. `name`: what was asked for,
+    """What is to be said once about `error`, which waiting does not fix; None for all others. `name`: what was asked for,
     `embeds`: for vectors."""
     who = f"{candidate.provider}/{candidate.account_id}"
     if isinstance(error, ModelNotFoundError):

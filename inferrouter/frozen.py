@@ -175,7 +175,7 @@ def quick(cls: type[C], checked: bool = False) -> type[C]:
     """
     made: Any = cls
     if hasattr(made, "__post_init__") and not checked:
-        raise TypeError(f"{cls.__name__} checks what it is made of: call it itself")
+        raise TypeError(f"{cls.__name__} validates its arguments: call {cls.__name__}(...) directly, or pass checked=True")
     fields = [each for each in made.__value_fields__ if each.init]
     names: dict[str, Any] = {"_twin": _twin_of(made), "_class": cls}
     names |= {f"_default_{each.name}": each.default for each in fields if each.default is not _MISSING}
@@ -249,7 +249,8 @@ def _misfit(cls: Any, made: Any, given: tuple[Any, ...], named: dict[str, Any]) 
 
 
 WORTH_A_TWIN = 6
-"""So many fields, and it takes less to make a value its twin, see `quick`, and set them there, than to set them as they are."""
+"""From this many fields on it is quicker to turn a value into its twin (see `quick`) and set them there than to set each through
+its descriptor."""
 
 
 def _init_of(cls: Any, fields: tuple[_Field, ...]) -> Any:

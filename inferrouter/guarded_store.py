@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from types import FunctionType
-from typing import Any, TypeVar
+from typing import Any
 
 from .errors import InferRouterError, QuotaStoreError, router_closed
 from .frozen import NamedTuple
@@ -23,8 +23,6 @@ from .quota_learned import Learned, Observation
 from .quota_memory import MemoryQuotaStore
 from .quota_seen import Groups, Look, compared
 from .turn import Holder, Turn
-
-T = TypeVar("T")
 
 KEPT_SETTLEMENTS = 10_000
 METHODS = ("define", "headroom", "look", "holds", "reserve", "commit", "hold", "observe")
@@ -207,7 +205,7 @@ class GuardedStore:
             raise exc
         kind = type(self.store).__name__
         raise QuotaStoreError(
-            f'the quota store {kind} failed with {type(exc).__name__}: mend it, or set quota.on_store_error = "ignore"'
+            f'the quota store {kind} failed with {type(exc).__name__}: fix it, or set quota.on_store_error = "ignore"'
         ) from exc
 
     def _ask(self, method: str, facts: tuple[Any, ...], max_wait: float | None, max_age: float = 0.0) -> Any:
@@ -226,7 +224,7 @@ class GuardedStore:
         return {} if max_wait is None or "max_wait" not in self._takes[method] else {"max_wait": max_wait}
 
     def _replay(self, now: float, failures: int) -> None:
-        """Try each settlement that is left once more, until so many have failed. One thread at a time: the others go on."""
+        """Try each settlement that is left once more, until `failures` of them failed. One thread at a time: the others go on."""
         holder = Holder()
         try:
             if self._replaying.take(holder):

@@ -128,10 +128,10 @@ def _read(path: str, stated: object) -> _Found:
             elif isinstance(entry, Mapping):
                 yield f"{path}[{index}]", None, f"names no limit; write {_FORMS}, or leave it out"
             else:
-                yield path, None, f"must be {_FORMS}, or a list of such, not of {describe_type(entry)}"
+                yield path, None, f"must be {_FORMS}, or a list of these, not a list of {describe_type(entry)}"
                 return
     else:
-        yield path, None, f"must be {_FORMS}, or a list of such, not {describe_type(stated)}"
+        yield path, None, f"must be {_FORMS}, or a list of these, not {describe_type(stated)}"
 
 
 def _table(path: str, table: Mapping[Any, Any]) -> _Found:

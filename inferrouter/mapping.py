@@ -227,4 +227,4 @@ def _number(name: str, given: float, what: str) -> float:
     try:
         return float(given)
     except OverflowError:
-        raise InvalidRequestError(message=f"{name} is {what}, and not so large a number") from None
+        raise InvalidRequestError(message=f"{name} is {what}, and this number is too large") from None

@@ -38,7 +38,7 @@ def _selected(policy: Policy, candidates: Sequence[Candidate]) -> list[Candidate
         chosen = dict.fromkeys(map(id, answer))
     except Exception as exc:
         name = type(policy).__name__
-        raise ConfigError(f"policy: {name}.select raised {type(exc).__name__}; mend it or use another") from exc
+        raise ConfigError(f"policy: {name}.select raised {type(exc).__name__}; fix it or use another") from exc
     known = {id(candidate): candidate for candidate in candidates}
     return [known[place] for place in chosen if place in known]
 

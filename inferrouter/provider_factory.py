@@ -49,7 +49,9 @@ def _checked(given: Iterable[Provider] | None) -> tuple[dict[str, Provider], lis
     for index, provider in enumerate(given or ()):
         missing = [name for name in _NEEDED if not hasattr(provider, name)]
         if isinstance(provider, type):
-            problems.append(f"providers[{index}]: is the class {provider.__name__}: make one of it, as in {provider.__name__}()")
+            problems.append(
+                f"providers[{index}]: is the class {provider.__name__}: pass an instance of it, as in {provider.__name__}()"
+            )
         elif missing:
             problems.append(f"providers[{index}]: {type(provider).__name__} is not a provider: it has no {missing[0]!r}")
         elif provider.name in providers:

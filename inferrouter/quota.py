@@ -1,6 +1,6 @@
 """Defines the quota store: every limit of a call is reserved in one step, and settled once with what was really used.
 
-Strategy: a store is seven methods, each one round trip, over buckets that are named by a key and counted by a `Limit`.
+Strategy: a store's methods work in one step each, over buckets that are named by a key and counted by a `Limit`.
 A refused reservation writes nothing. A reservation names its windows, so that settling late never touches a newer one;
 one that is never settled (a crash) stays charged until its windows pass. Stores take `now` (epoch seconds) from the caller, never
 read a clock, and never call back. Must never know of providers, requests or keys to an API.

@@ -93,7 +93,7 @@ class Ledger:
     def tell_gone(self, count: int) -> None:
         """Buckets were deleted on the server, by an eviction or by somebody."""
         self.warn(
-            "gone", f"{self.server} has lost {count} buckets that were in use; see its eviction policy and who deletes keys"
+            "gone", f"{self.server} has lost {count} buckets that were in use; check its eviction policy and what deletes keys"
         )
 
     def check_lost(self, stored: Mapping[str, Stored], now: float) -> None:
@@ -128,7 +128,7 @@ class Exchange:
             except _EmptiedError:
                 ledger.begin_anew(epoch, self._once, now)
         else:
-            raise QuotaStoreError(f"{ledger.server} is emptied again and again; see who deletes its keys")
+            raise QuotaStoreError(f"{ledger.server} keeps being emptied; find out what deletes its keys")
         for operation, answer in zip(batch, answers, strict=True):
             if answer[:1] == "n" and operation.then is not None:
                 operation.then(lambda each: self._once((each,))[0])

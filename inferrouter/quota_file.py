@@ -44,7 +44,7 @@ class QuotaFile:
         try:
             found = os.stat(self.path)
         except OSError as exc:
-            raise self.unusable(f"cannot be found ({exc.strerror})", "mend the link, or name another") from exc
+            raise self.unusable(f"cannot be found ({exc.strerror})", "fix the link, or name another") from exc
         if not stat.S_ISREG(found.st_mode):
             raise self.unusable("is not a regular file", "name a file of its own")
         if not os.access(self.path, os.R_OK | os.W_OK):
@@ -107,7 +107,7 @@ class QuotaFile:
 
     def damaged(self, how: str) -> QuotaStoreError:
         """The error for a file that holds something else than it should."""
-        return self.unusable(f"is damaged or no quota store ({how})", "move it away to start anew, or put a copy back")
+        return self.unusable(f"is damaged, or is not a quota store ({how})", "move it away to start anew, or put a copy back")
 
     def unusable(self, what: str, remedy: str) -> QuotaStoreError:
         """The error that names the file, `what` is the matter, and the `remedy`."""
@@ -126,8 +126,8 @@ _DAMAGES = (1, 11, 26)
 """SQLite's codes for a damaged file and for none of its own, and for a table or a column that is missing."""
 _REMEDIES = {
     3: ("cannot be written", "make the file and its folder writable, or name another"),
-    5: ("was locked by others all the time", "look for a process that is stuck, or raise busy_timeout"),
-    6: ("was locked by others all the time", "look for a process that is stuck, or raise busy_timeout"),
+    5: ("stayed locked by others", "look for a process that is stuck, or raise busy_timeout"),
+    6: ("stayed locked by others", "look for a process that is stuck, or raise busy_timeout"),
     8: ("cannot be written", "make the file and its folder writable, or name another"),
     10: ("cannot be read or written (disk error)", "check the disk, and that -wal and -shm beside it were not removed"),
     13: ("cannot grow, the disk is full", "free some space; then the same call works again"),

@@ -236,11 +236,6 @@ class Lanes:
         if self._closed:
             raise QuotaStoreError("the quota store is closed; make a new one")
 
-    @property
-    def pending(self) -> int:
-        """How many operations wait to be undone."""
-        return len(self._undos)
-
     def close(self) -> None:
         """Ends the lanes, with a last try to undo what is to be undone. May be called again."""
         with self._lock:

@@ -2,9 +2,9 @@
 
 Strategy: the same protocol as `quota_redis_lua`, in PL/pgSQL. The function locks the rows of a batch in the order of their names,
 so that nobody waits in a circle, sums up what happens all the time and writes it once, does one operation at a time what is
-rarer, and hands the rest back. Numbers are float8, which
-PostgreSQL reads and writes to the last bit. Functions carry the version in their names, so that old and new programs share a
-ledger. The texts hold no percent sign, which some drivers would take for a parameter. Must never know of zones or limits.
+rarer, and hands the rest back. Numbers are float8, which PostgreSQL reads and writes to the last bit. Functions carry the
+version in their names, so that old and new programs share a ledger. The texts hold no percent sign, which some drivers would
+take for a parameter. Must never know of zones or limits.
 """
 
 from __future__ import annotations

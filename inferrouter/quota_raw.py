@@ -21,26 +21,6 @@ from .quota_counting import BucketState
 from .quota_learned import packed, unpacked
 from .quota_windows import WindowCounter, counter_of, counter_restored
 
-FIELDS = (
-    *(
-        "kind",
-        "head",
-        "ceiling",
-        "firm",
-        "lost",
-        "window",
-        "end",
-        "used",
-        "older",
-        "since",
-        "plain",
-        "blocks",
-        "slots",
-        "learned",
-    ),
-)
-"""What is written of a bucket, in this order; its name and version come before. `firm`: until when the ceiling is right."""
-
 LONGEST_NAME = 200
 _LONG_AGO = -1e300
 
@@ -115,7 +95,11 @@ def read_bucket(key: str, text: str) -> Stored | None:
 
 
 def bucket_fields(state: BucketState, lost: float = 0.0) -> list[str]:
-    """What is to be written of a bucket: the `FIELDS`, where "" stands for what it does not have."""
+    """What is to be written of a bucket, after its name and version; "" stands for what it does not have.
+
+    In this order: kind, head, ceiling, firm (until when the ceiling is right), lost, window, end, used, older, since, plain,
+    blocks, slots, learned.
+    """
     counter, limit, learned = state.counter, state.counter.limit, packed(state.learned)
     firm = "" if state.firm_until == math.inf else repr(max(state.firm_until, _LONG_AGO))
     fields = [kind_of(limit), head_of(state), repr(float(state.ceiling)), firm, repr(lost) if lost else ""]

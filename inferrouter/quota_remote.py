@@ -257,7 +257,7 @@ class RemoteQuotaStore:
         self._ledger.forked()
 
     def _asking(self, max_wait: float | None = None, trips: float = 0.0) -> Ask:
-        """How to ask within what one verb may take in all; where others are faster again and again, they are made to wait."""
+        """How to ask within what one verb may take in all; where others are faster each time, they are made to wait."""
         lanes = self._lanes
         lanes.check_open()
         end = lanes.deadline(max_wait, trips)
@@ -344,7 +344,7 @@ class RemoteQuotaStore:
     ) -> Reservation | Refusal | None:
         """The outcome of a reservation that the server handed back; None if somebody was faster."""
         if answer == "d":
-            raise QuotaStoreError(f"{self._ledger.server} had given the reservation up; call again")
+            raise QuotaStoreError(f"{self._ledger.server} had already dropped the reservation; call again")
         stored = self._buckets.read(tuple(sums), answer[2:], now, ask)
         if stored is None:
             return None

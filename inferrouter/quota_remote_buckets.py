@@ -180,7 +180,7 @@ class RemoteBuckets:
 
     def contended(self) -> QuotaStoreError:
         """What is told after as many tries as make no sense."""
-        return QuotaStoreError(f"{self.ledger.server} is changed by others faster than this process can follow; call again")
+        return QuotaStoreError(f"{self.ledger.server} is being changed by others faster than this process can follow; call again")
 
 
 def entries_of(names: Iterable[str]) -> tuple[str, ...]:

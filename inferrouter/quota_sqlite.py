@@ -247,10 +247,6 @@ class SQLiteQuotaStore:
     def __repr__(self) -> str:
         return f"<SQLiteQuotaStore {self._file.path!r}{' closed' if self._closed else ''}>"
 
-    @property
-    def _db(self) -> sqlite3.Connection | None:
-        return None if self._session is None else self._session.db
-
     def _verb(
         self,
         work: Callable[[Session], T],

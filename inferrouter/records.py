@@ -400,7 +400,7 @@ def _number(name: str, value: Any, kind: type, least: int | None) -> None:
     if isinstance(value, bool) or not isinstance(value, allowed):
         raise InvalidRequestError(message=f"{name} is {'a number' if kind is float else 'a whole number'}, not {value!r}")
     if not -_LARGEST <= value < _LARGEST:
-        raise InvalidRequestError(message=f"{name} is not a number any provider takes: it is beyond 64 bits, or no number")
+        raise InvalidRequestError(message=f"{name} is not a number that any provider takes: it is beyond 64 bits, or NaN")
     if least is not None and value < least:
         raise InvalidRequestError(message=f"{name} is at least {least}, not {value!r}")
 

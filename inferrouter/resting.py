@@ -13,7 +13,7 @@ from .routes import RouteTable
 
 
 def rest_account(table: RouteTable, ledger: GuardedStore, account_id: str, seconds: float, reason: str, now: float) -> str:
-    """Hold an account so many seconds; 0 ends every hold of it. What is to be said of a store that failed meanwhile, or "".
+    """Hold an account for `seconds`; 0 ends every hold of it. What is to be said of a store that failed meanwhile, or "".
 
     Raises `ConfigError` for an unknown id, or `QuotaStoreError` that says what did not happen.
     """
@@ -27,9 +27,9 @@ def rest_account(table: RouteTable, ledger: GuardedStore, account_id: str, secon
             kept = [ledger.hold_as_wished(key, now, "", now) for key in held]
     except QuotaStoreError as exc:
         raise QuotaStoreError(f"{what.replace(' was ', ' was not ')}, as the quota store failed: {exc}") from exc
-    return (
-        "" if all(kept) else f"rest: {what} only while the quota store fails, as the wish is kept in memory: say it again later"
-    )
+    if all(kept):
+        return ""
+    return f"rest: {what} in this process's memory alone, as the quota store fails: do it again once the store works"
 
 
 def forget_overloads(outages: Outages, account_id: str) -> None:

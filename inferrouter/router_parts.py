@@ -29,7 +29,7 @@ def check_parts(
         return part is not None and not all(callable(getattr(part, name, None)) for name in methods)
 
     problems = [
-        f"{name}: is the class {part.__name__}: make one of it, as in {part.__name__}()"
+        f"{name}: is the class {part.__name__}: pass an instance of it, as in {part.__name__}()"
         for name, parts, method in (
             ("quota_store", (quota_store,), "reserve"),
             ("policy", (policy,), "select"),
@@ -48,7 +48,7 @@ def check_parts(
         problems.append("policy: must have a method select(candidates); a policy's name goes into Config(policy=...)")
     if not all(map(is_meter, meters_in(meter))):
         problems.append(
-            "meter: must have methods on_route(event) and on_result(event), as ir.LogMeter() has, or be a list of such"
+            "meter: must have methods on_route(event) and on_result(event), as ir.LogMeter() has, or be a list of these"
         )
     if health is not None and not isinstance(health, HealthConfig):
         problems.append(f"health: must be an ir.HealthConfig, not {type(health).__name__}")

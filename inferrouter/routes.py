@@ -192,9 +192,7 @@ class RouteTable:
         self._sizes = AnswerSizes()
         self._aliases = {mapping.alias: mapping.models for mapping in config.models}
         self.providers = dict(providers)
-        self.bound_accounts = tuple(
-            bind(account, self.providers[account.provider], transport, order) for order, account in enumerate(config.accounts)
-        )
+        self.bound_accounts = tuple(bind(account, self.providers[account.provider], transport) for account in config.accounts)
 
     def define_limits(self, now: float, say: Callable[[str, str], None] | None = None) -> None:
         """Tell the ledger every bucket that is known beforehand. `say` is told, as a key and a sentence, what the ledger counted
@@ -237,7 +235,7 @@ class RouteTable:
         return found
 
     def own_headrooms(self, headrooms: Iterable[Headroom]) -> list[Headroom]:
-        """Those of `headrooms` that hold here, as no allowance that only another configuration states does."""
+        """Those of `headrooms` that apply here: all but allowances that only another configuration states."""
         foreign = self.agreement.foreign
         return [each for each in headrooms if each.key not in foreign or each.limit != foreign[each.key]]
 
@@ -261,7 +259,7 @@ class RouteTable:
         return list(found.values())
 
     def keys_of(self, bound: BoundAccount) -> tuple[str, ...]:
-        """Every bucket of an account that is known by now."""
+        """Every bucket of an account that is known so far."""
         own = [bucket.key for bucket in _account_buckets(bound)]
         used = [
             key
@@ -311,7 +309,9 @@ class RouteTable:
             if not meant:
                 return [(takes_any[0], name)]
             raise UnknownModelError(name, meant, f"If it is not misspelt, write {takes_any[0]}/{name}.")
-        raise UnknownModelError(name, self._suggestions(name))
+        from .unknown_names import unknown_model
+
+        raise unknown_model(name, self._aliases, self.providers)
 
     def _meant_by(self, name: str) -> list[str]:
         """What `name`, which a provider would take as it takes any, may be a misspelling of."""
@@ -322,13 +322,6 @@ class RouteTable:
         known = dict.fromkeys([*self._aliases, *steps, *plain, *own])
         patterns = [entry for entry in listed if entry not in plain]
         return misspelt(name, known, patterns)
-
-    def _suggestions(self, name: str) -> list[str]:
-        known = dict.fromkeys([*self._aliases, *(step.model for steps in self._aliases.values() for step in steps)])
-        from difflib import get_close_matches
-
-        close = get_close_matches(name, list(known), n=3, cutoff=0.5)
-        return list(dict.fromkeys([*close, *known]))
 
     def _at(self, provider: str) -> Iterable[BoundAccount]:
         return (bound for bound in self.bound_accounts if bound.account.provider == provider)

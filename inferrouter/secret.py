@@ -1,8 +1,8 @@
 """Hides keys: a value that does not show itself, and the eraser for texts that might hold one.
 
-Strategy: the value leaves only through `reveal()`, which `http_opener` alone calls, at the last moment before the
-socket. repr, str, format, vars, copies and pickles never hold it, and it is erased in whatever way a text spells it. Must never
-know what the key is for.
+Strategy: the value leaves only through `reveal()`, which `http_opener` alone calls for a key, at the last moment before the
+socket, and `quota_url` alone for a store's URL, which may hold a password. repr, str, format, vars, copies and pickles never hold
+it, and it is erased in whatever way a text spells it. Must never know what the key is for.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ SCHEMES = frozenset(("bearer", "basic", "token", "key", "apikey", "api-key", "di
 """What stands before a credential in a header, in lower case."""
 
 TELLING = 8
-"""Characters; a text with so many of a key's first ones may be an abridged copy of it."""
+"""Characters; a text with this many of a key's first ones may be an abridged copy of it."""
 
 
 class Secret:

@@ -101,7 +101,6 @@ class MessagesWriter:
         self._turns = turns
         self._index = -1
         self._kind: tuple[str, int] | None = None
-        self._calls: dict[int, int] = {}
 
     def start(self, routing: Routing) -> bytes:
         """message_start, with the input as it was estimated: what it really was comes at the end."""
@@ -304,7 +303,7 @@ def _input(call: ToolCall, cut: bool) -> Body:
     except MalformedResponseError:
         given = {} if cut else None
     if not isinstance(given, dict):
-        raise MalformedResponseError(message=f"the model's arguments for {call.name!r} are no JSON object")
+        raise MalformedResponseError(message=f"the model's arguments for {call.name!r} are not a JSON object")
     return given
 
 

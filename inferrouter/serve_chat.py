@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any
 
+from .costs import total_usage
 from .errors import InferRouterError, StreamInterruptedError
-from .frozen import frozen_value
+from .frozen import frozen_value, replace
 from .meter import Clock
 from .records import Routing
 from .responses import ChatResponse
@@ -26,10 +27,7 @@ from .waiting import CallCancelledError, Cancel
 from .wire_json import write_json
 
 if TYPE_CHECKING:
-    from .records import ChatRequest
     from .stream import ChatStream
-
-T = TypeVar("T")
 
 HOLD_BACK_S = 8.0
 """Seconds for which a stream's head is held back, so that a refusal can still be a status."""
@@ -41,20 +39,6 @@ SHOWN_NAMES, SHOWN_NAME = 32, 64
 """How many of the parameters that were left out a header names, and characters of each."""
 JSON = ("Content-Type", "application/json")
 EVENTS: Fields = (("Content-Type", "text/event-stream; charset=utf-8"), ("X-Accel-Buffering", "no"))
-
-
-class ChatRouter(Protocol):
-    """What a call needs of a router."""
-
-    def chat_completion(
-        self, request: ChatRequest, *, timeout: float | None = None, max_wait: float | None = None, cancel: Cancel | None = None
-    ) -> ChatResponse:
-        """One whole answer."""
-
-    def stream(
-        self, request: ChatRequest, *, timeout: float | None = None, max_wait: float | None = None, cancel: Cancel | None = None
-    ) -> ChatStream:
-        """An open stream."""
 
 
 @frozen_value
@@ -136,16 +120,14 @@ def refuse(
     service: Service,
     write: Callable[[Problem], Body],
     connection: Connection,
-    call: Call | None,
+    call: Call,
     problem: Problem,
     extra: Fields,
-    close: bool = False,
 ) -> None:
     """Answer with `problem`, in the words of a dialect, and note it. Raises `Gone`."""
-    if call is not None:
-        service.log.end(call, "failed", problem.status, problem.message)
+    service.log.end(call, "failed", problem.status, problem.message)
     body = write_json(write(problem))
-    connection.answer(problem.status, (JSON, *problem.fields, *extra), body, close or problem.status == 413)
+    connection.answer(problem.status, (JSON, *problem.fields, *extra), body, problem.status == 413)
 
 
 def stopping_problem() -> Problem:
@@ -206,23 +188,19 @@ def _whole(
     responses: list[ChatResponse] = []
     for _ in range(asked.copies):
         responses.append(service.router.chat_completion(asked.request, timeout=timeout, max_wait=max_wait, cancel=guard.cancel))
-    call.routing = last = responses[-1].routing
-    note_usage(call, responses)
+        routing = note(call, responses)
     body = write_json(dialect.whole(asked, responses, service.clock.time()))
     service.log.end(call, "done", 200)
-    connection.answer(200, (JSON, *routing_fields(last, asked.dropped), *extra), body)
+    connection.answer(200, (JSON, *routing_fields(routing, asked.dropped), *extra), body)
 
 
-def note_usage(call: Call, responses: Sequence[ChatResponse]) -> None:
-    """Put the tokens of `responses` into the log, those of copies added up."""
-    usages = [response.usage for response in responses]
-    first = usages[0]
-    if len(usages) == 1:
-        call.usage = first
-        return
-    prompt = sum(each.prompt_tokens for each in usages)
-    output = sum(each.completion_tokens for each in usages)
-    call.usage = type(first)(prompt, output, prompt + output)
+def note(call: Call, responses: Sequence[ChatResponse]) -> Routing:
+    """Put into the log who gave the last of `responses`, with what all of them cost, and what they used."""
+    routing = responses[-1].routing
+    if len(responses) > 1:
+        routing = replace(routing, cost=sum(response.routing.cost for response in responses))
+    call.routing, call.usage = routing, total_usage([response.usage for response in responses])
+    return routing
 
 
 class _Streaming:
@@ -268,8 +246,7 @@ class _Streaming:
                     for chunk in stream:
                         self._send(self.writer.chunk(chunk, copy))
                     responses.append(stream.response)
-                self.call.routing = stream.response.routing
-                note_usage(self.call, responses)
+                note(self.call, responses)
                 if self.guard.gone:
                     raise Gone
         except InferRouterError as exc:
@@ -330,7 +307,7 @@ class _Streaming:
         stopped = isinstance(error, CallCancelledError)
         problem = stopping_problem() if stopped else problem_of(error, self.service.clock.time())
         if isinstance(error, StreamInterruptedError) and error.partial is not None:
-            self.call.usage = error.partial.usage
+            self.call.usage = total_usage((self.call.usage, error.partial.usage))
         self.service.log.end(self.call, "failed", problem.status, problem.message)
         self.connection.cut(self.writer.error(problem))
 

@@ -88,11 +88,11 @@ def parse_body(data: bytes) -> Body:
     return found
 
 
-def text_of(body: Mapping[str, Any], name: str, default: str = "") -> str:
-    """A string of the body; `default` where it is missing or null. Raises `InvalidRequestError`."""
+def text_of(body: Mapping[str, Any], name: str) -> str:
+    """A string of the body; "" where it is missing or null. Raises `InvalidRequestError`."""
     value = body.get(name)
     if value is None:
-        return default
+        return ""
     if not isinstance(value, str):
         raise InvalidRequestError(message=f"{name} is a string, not {type(value).__name__}")
     return value

@@ -92,7 +92,7 @@ class Serve:
         if max_clients < 1:
             raise ConfigError("max_clients: must be at least 1")
         if max_bodies < max_body:
-            raise ConfigError("max_bodies: must be at least max_body, or the largest body would never come in")
+            raise ConfigError("max_bodies: must be at least max_body, or the largest body would never be admitted")
         self.router = router
         self.host = host
         self.grace = grace
@@ -231,7 +231,7 @@ class Serve:
             self._forget(connection)
 
     def _request(self, connection: Connection, address: str) -> bool:
-        """Serve one request; whether there was one that leaves the connection of use. Raises `Gone`."""
+        """Serve one request; whether the connection can be used for another. Raises `Gone`."""
         began = self._clock.monotonic()
         line = ["?", "?"]
         status = 0
@@ -322,7 +322,7 @@ def _holder(port: int) -> str:
 
 
 def _crowded() -> Problem:
-    said = "the bodies of other requests take all the memory that they may together: ask again in a moment"
+    said = "the bodies of other requests use all the memory that is set aside for them: ask again in a moment"
     return Problem(503, "server_error", "overloaded", said, fields=(("retry-after", "5"),))
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from .costs import total_usage
 from .errors import InvalidRequestError
 from .frozen import FrozenDict
 from .openai_server import (
@@ -25,7 +26,7 @@ from .openai_server import (
     vector_list,
 )
 from .openai_server import choice as choice_of
-from .records import ChatRequest, EmbedRequest, Message, Routing, ToolCall, Usage
+from .records import ChatRequest, EmbedRequest, Message, Routing, ToolCall
 from .responses import ChatChunk, ChatResponse, EmbedResponse, ToolCallDelta
 from .serve_dialect import Asked, Body, asked_of, count_of, finish_of, flag_of, list_of, new_id, text_of, unknown_keys
 from .serve_errors import Problem
@@ -302,15 +303,6 @@ def _signed(signature: str | None) -> Body:
 
 
 def _usage(responses: Sequence[ChatResponse]) -> Body:
-    usages = [response.usage for response in responses]
-    if len(usages) == 1:
-        one = usages[0]
-        tokens = one.prompt_tokens, one.completion_tokens, one.total_tokens, one.cached_tokens, one.reasoning_tokens
-        return usage_of(*tokens, one.input_breakdown.get("audio", 0))
-    total = Usage(*(sum(getattr(each, name) for each in usages) for name in _COUNTS))
-    audio = sum(each.input_breakdown.get("audio", 0) for each in usages)
-    prompt, output, whole, cached, reasoning = (getattr(total, name) for name in _COUNTS)
-    return usage_of(prompt, output, whole, cached, reasoning, audio)
-
-
-_COUNTS = ("prompt_tokens", "completion_tokens", "total_tokens", "cached_tokens", "reasoning_tokens")
+    total = total_usage([response.usage for response in responses])
+    tokens = total.prompt_tokens, total.completion_tokens, total.total_tokens, total.cached_tokens, total.reasoning_tokens
+    return usage_of(*tokens, total.input_breakdown.get("audio", 0))

@@ -58,7 +58,7 @@ class Routes:
         if head.method == "OPTIONS":
             connection.answer(204, (("Allow", "GET, HEAD, POST, OPTIONS"), *extra), b"")
             return 204
-        problem = invalid(f"{head.method} is not a method here: GET, HEAD, POST and OPTIONS are", status=405)
+        problem = invalid(f"{head.method} is not supported here: use GET, HEAD, POST or OPTIONS", status=405)
         return self._refused(head.path, problem, connection, (("Allow", "GET, HEAD, POST, OPTIONS"), *extra))
 
     def problem(self, path: str, problem: Problem) -> Body:

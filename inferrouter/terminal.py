@@ -75,12 +75,12 @@ class Screen:
             filled = min(max(filled, 1), columns - 1)
         return self._blocks[0] * filled + self._blocks[1] * (columns - filled)
 
-    def table(self, rows: Sequence[Sequence[str]], indent: int = 2) -> None:
+    def table(self, rows: Sequence[Sequence[str]]) -> None:
         """Rows of cells, each column as wide as its widest; the last one is cut at the width of a terminal."""
         widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
         for row in rows:
             cells = [cell.ljust(width) for cell, width in zip(row[:-1], widths, strict=False)]
-            text = (" " * indent + "  ".join((*cells, row[-1]))).rstrip()
+            text = "  ".join(("", *cells, row[-1])).rstrip()
             self.line(text[: self.width] if self.terminal else text)
 
     def heading(self, text: str) -> None:

@@ -22,7 +22,7 @@ _SCALARS: dict[Any, str] = {str: "string", int: "integer", float: "number", bool
 
 
 class _Formed:
-    """Has room for what follows from a value that stays as it is, and is no field of it."""
+    """Has a slot for the OpenAI-style dict that is worked out from a value once, and that is not one of its fields."""
 
     __slots__ = ("_form",)
     if TYPE_CHECKING:  # else it would be among the hints of the values
@@ -83,7 +83,7 @@ class Tool(_Formed):
 
 
 def class_schema(shape: Any) -> Mapping[str, Any]:
-    """The JSON schema of a class with fields (see `has_fields`). Raises `InvalidRequestError` for what no schema can say."""
+    """The JSON schema of a class with fields (see `has_fields`). Raises `InvalidRequestError` for what no schema can express."""
     classes = _Classes()
     base = typing.get_origin(shape) or shape
     _object_schema(base, typing.get_args(shape), base.__name__, classes)
@@ -165,7 +165,7 @@ def _signature_schema(function: Callable[..., Any]) -> Mapping[str, Any]:
     properties, required, classes = {}, [], _Classes()
     for name, parameter in inspect.signature(function).parameters.items():
         if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
-            raise InvalidRequestError(message=f"Tool.from_function: {name!r} is variadic, which no schema can say")
+            raise InvalidRequestError(message=f"Tool.from_function: {name!r} is variadic, which no schema can express")
         properties[name] = _schema(hints.get(name, str), f"parameter {name!r}", classes)
         if parameter.default is parameter.empty:
             required.append(name)
@@ -295,7 +295,7 @@ def _hints(base: Any, args: tuple[Any, ...]) -> dict[str, Any]:
         try:  # a class within a function knows itself at least
             hints = typing.get_type_hints(base, localns={**vars(base), base.__name__: base}, include_extras=True)
         except NameError as exc:
-            message = f"in {base.__name__} the {exc}: classes of fields are found at the top of a module only"
+            message = f"in {base.__name__} the {exc}: define classes that fields name at the top level of a module"
             raise InvalidRequestError(message=message) from exc
     values = _type_variables(base, args)
     return {name: _with_variables(hint, values) for name, hint in hints.items()} if values else hints

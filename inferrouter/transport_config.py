@@ -38,7 +38,7 @@ class TransportConfig:
 
 
 def transport_problems(config: object) -> Iterator[tuple[str, str | None]]:
-    """What is wrong with `config`, as setting and problem; a problem of None is none."""
+    """What is wrong with `config`, as setting and problem; a problem of None is not one."""
     if not isinstance(config, TransportConfig):
         yield "transport", f"must be a TransportConfig, not {describe_type(config)}"
         return
@@ -63,5 +63,5 @@ def _context_problem(config: TransportConfig) -> str | None:
     if not (hasattr(context, "wrap_socket") and hasattr(context, "verify_mode")):
         return f"must be an ssl.SSLContext, not {describe_type(context)}"
     if config.ca_file is not None:
-        return "stands beside ca_file: give one of them, or call load_verify_locations(ca_file) on the context"
+        return "cannot be combined with ca_file: give one of the two, or call load_verify_locations(ca_file) on the context"
     return None

@@ -87,7 +87,9 @@ def check_path(value: object) -> str | None:
     if name in ("", ":memory:") or "\0" in name:
         return "names no file; to count in memory alone use the store 'memory'"
     if looks_like_url(name):  # which may hold a password, so it is not repeated
-        return 'is a URL, and a file is meant: the URL of a server goes into quota.url, with store = "redis" or "postgres"'
+        return (
+            'is a URL, but this setting names a file: the URL of a server goes into quota.url, with store = "redis" or "postgres"'
+        )
     return None
 
 

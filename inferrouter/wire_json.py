@@ -23,7 +23,7 @@ NO_REASON = frozenset(("", "null", "none"))
 
 
 def write_json(body: Mapping[str, Any]) -> bytes:
-    """`body` as compact JSON. Raises `InvalidRequestError` for what JSON cannot say, such as NaN."""
+    """`body` as compact JSON. Raises `InvalidRequestError` for what JSON cannot express, such as NaN."""
     return write_value(body).encode()
 
 

@@ -116,9 +116,30 @@ class Addresses(Case):
             with self.assertRaises(ir.AllCandidatesFailedError) as caught:
                 self.router(provider, base_url=f"{server.base_url}/nowhere").chat("Hello!")
             self.assertIsInstance(caught.exception.attempts[0].error, ir.AddressNotFoundError)
-            with self.assertRaises(ir.NoCandidatesError):
+            with self.assertRaisesRegex(ir.NoCandidatesError, r"\(404\)\. Check base_url; it is asked again in"):
                 self.router(provider, base_url=f"{server.base_url}/nowhere/").chat("Hello!")
             self.assertTrue(self.router(provider).chat("Hello!").text)
+
+
+class Names(Case):
+    def test_a_misspelt_model_is_told_as_such(self) -> None:
+        """A provider that takes any name refuses a typo: the error names what may be meant, and later ones do not call it a
+        matter of time, though it is asked again."""
+        router = self.router(ir.MockProvider("gemini", default=404))
+        with self.assertRaisesRegex(ir.AllCandidatesFailedError, "Did you mean 'gemini-3.5-flash'?"):
+            router.chat("Hello!", model="gemini/gemini-3.5-flsh")
+        with self.assertRaises(ir.NoCandidatesError) as caught:
+            router.chat("Hello!", model="gemini/gemini-3.5-flsh", max_wait=60)
+        text = str(caught.exception)
+        self.assertRegex(text, r"Check the model's name with the provider, .*; it is asked again in 60 min \(\d\d:\d\d UTC\)\.$")
+        self.assertNotIn("max_wait", text)
+        self.assertEqual(caught.exception.retry_at, self.clock.now + 3600)
+
+    def test_no_guess_is_better_than_a_wild_one(self) -> None:
+        """A model that is like none that the catalog knows there is told to be checked, as any is at a provider of one's own."""
+        for provider, model in (("gemini", "llama-4"), ("sim", "gemini-3.5-flsh"), ("gemini", "gemini-3.5-flash")):
+            with self.assertRaisesRegex(ir.AllCandidatesFailedError, "Check the model's name with the provider"):
+                self.router(ir.MockProvider(provider, default=404)).chat("Hello!", model=f"{provider}/{model}")
 
 
 class Embeddings(Case):

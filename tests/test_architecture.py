@@ -38,7 +38,7 @@ dialects    openai_request openai_reply openai_stream provider_openai
 dialects    gemini_request gemini_reply provider_gemini
 dialects    anthropic_request anthropic_reply provider_anthropic provider_mock
 dialects    openai_server anthropic_server responses_server
-who-may     provider_factory assumptions environment agreement bound_account routes
+who-may     provider_factory assumptions environment agreement bound_account unknown_names routes
 who-may     assessment kept_assessments candidates ordering
 walk        dry_run soonest redaction failure_table learning call_events waiting waiting_line attempt waiting_turn walk
 operations  calls stream_end stream
@@ -61,9 +61,10 @@ HEAVY = {
     *("urllib.request", "http.client", "http.server", "ssl", "sqlite3", "tomllib", "argparse", "zoneinfo", "mimetypes"),
     *("unittest", "asyncio"),
 }
-REVEALERS = {"secret", "quota_url", "wire", "connections", "http_opener", "transport"}
+REVEALERS = {"secret", "http_opener", "quota_url"}
+HIDDEN = {"_value", "_spelled", "_words"}
+"""Where a secret keeps what it hides."""
 STUBS = {"_typeshed"}  # exists for type checkers alone
-# Programs on the roof, which show real time to a person.
 LOCKS = {
     *("turn", "waiting"),  # bells: each is one sleeper's own
     *(
@@ -76,6 +77,7 @@ LOCKS = {
 }
 """What may have locks. A call takes none: a signal handler, a finalizer or a forked child would wait for it for ever."""
 OWN_CLOCKS = {"demo", "terminal", "cli_demo", "cli_init", "cli_models", "cli_probe", "cli_status", "cli_wait"}
+"""Programs on the roof, which show real time to a person."""
 LONGEST = 460
 
 
@@ -150,6 +152,12 @@ def clock_reads(name: str) -> list[str]:
             if timing or dating:
                 found.append(f"{name}:{node.lineno}: {ast.unparse(node)}")
     return found
+
+
+def names_read(name: str, wanted: set[str]) -> bool:
+    """Whether a module has an attribute of one of these names, or one as a text, as `getattr` would take it."""
+    dotted = any(isinstance(node, ast.Attribute) and node.attr in wanted for node in nodes(name))
+    return dotted or any(f"{mark}{each}{mark}" in sources()[name] for each in wanted for mark in "'\"")
 
 
 class Locks(unittest.TestCase):
@@ -255,10 +263,18 @@ class Manners(unittest.TestCase):
         self.assertTrue(any(clock_reads(name) for name in OWN_CLOCKS))
 
     def test_only_the_transports_side_reveals_a_key(self) -> None:
-        """`.reveal` is called next to the socket and nowhere else."""
-        found = {name for name in sources() for node in nodes(name) if isinstance(node, ast.Attribute) and node.attr == "reveal"}
-        self.assertLessEqual(found, REVEALERS)
-        self.assertTrue(found - {"secret"})
+        """A secret is revealed next to the socket, and where a store's client library gets its URL; nowhere else, nor is what it
+        hides read past `reveal`. The secret's own module names both."""
+        self.assertEqual({name for name in sources() if names_read(name, {"reveal"})}, REVEALERS)
+        self.assertEqual({name for name in sources() if names_read(name, HIDDEN)}, {"secret"})
+        told = re.findall(r"`(\w+)` alone", " ".join((ast.get_docstring(tree("secret")) or "").split()))
+        self.assertEqual({"secret", *told}, REVEALERS)
+
+    def test_what_a_secret_hides_is_found_in_it(self) -> None:
+        """Each hidden name is one that a secret has, and every slot but the public prefix is among them."""
+        secret = ir.Secret("sk-0123456789")
+        self.assertTrue(all(hasattr(secret, name) for name in HIDDEN))
+        self.assertLessEqual(set(ir.Secret.__slots__) - {"_prefix"}, HIDDEN)
 
     def test_no_excuse_without_its_reason(self) -> None:
         """A `type: ignore` or `noqa` says why in the same comment."""
@@ -318,6 +334,13 @@ class Repository(unittest.TestCase):
             if hit and path != Path(__file__).resolve():
                 found.append(f"{path.relative_to(ROOT)}: {hit}")
         self.assertEqual(found, [])
+
+    @unittest.skipUnless((ROOT / "README.md").is_file(), "the README is not here")
+    def test_the_map_names_who_reveals(self) -> None:
+        """README's line about keys names every module that reveals a secret."""
+        lines = (ROOT / "README.md").read_text("utf-8").splitlines()
+        (line,) = (each for each in lines if "a key is revealed" in each)
+        self.assertLessEqual({f"`{name}`" for name in REVEALERS}, set(re.findall(r"`\w+`", line)))
 
 
 def repository_files() -> Iterator[Path]:

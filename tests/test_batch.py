@@ -177,7 +177,9 @@ class Resuming(JobCase):
         for size in places(len(whole) - 1, first=start + 1):
             path.write_bytes(whole[:size])
             self.assertEqual(self.job(source, prompt="{text}").rows(), (3, 1), size)
-            with self.assertRaisesRegex(ir.BatchError, "out.jsonl' ends within a record.* run that again, which mends it"):
+            with self.assertRaisesRegex(
+                ir.BatchError, "out.jsonl' ends in the middle of a record.* run that job again, which repairs it"
+            ):
                 batch_merge.merge([path], self.folder / "all.jsonl")
         self.assertEqual(self.run_job(source, prompt="{text}")[1], 1)
         path.write_bytes(whole[: start + 9].rpartition(b"\n")[0][:5])  # not one whole record
@@ -514,7 +516,9 @@ class BadInput(JobCase):
         self.refused("compressed", self.file("in.txt", b"\x1f\x8b\x08\x00"))
         self.refused("no column 'txt'; it has id, text", self.file("in.csv", ROWS), prompt="{txt}")
         self.refused("'id' twice", self.file("in.csv", "id,id\n1,2\n"), prompt="{id}")
-        self.refused("in line 1 too", self.file("in.jsonl", '{"custom_id": "a", "text": "x"}\n{"custom_id": "a", "text": "y"}'))
+        self.refused(
+            "is also in line 1", self.file("in.jsonl", '{"custom_id": "a", "text": "x"}\n{"custom_id": "a", "text": "y"}')
+        )
         self.refused("closing brace", self.file("in.txt", "a"), prompt="}")
         self.refused("not a JSON schema", self.file("in.txt", "a"), schema=self.file("s.json", "{}"))
         self.refused("cannot be opened|No such file", self.file("in.txt", "a"), output="none/out.jsonl")
@@ -533,7 +537,9 @@ class BadInput(JobCase):
         source = self.file("in.csv", 'id,text\n1,good\n2,"never\n3,closed\n4,ever\n')
         summary, calls = self.run_job(source, prompt="{text}")
         self.assertEqual((summary.total, summary.done, summary.failed, calls), (2, 1, 1, 1))
-        self.assertRegex(self.records()[1]["error"]["message"], r"in\.csv:3: its quotes are not closed up to the end of the file")
+        self.assertRegex(
+            self.records()[1]["error"]["message"], r"in\.csv:3: a quote in it is not closed before the end of the file"
+        )
         source = self.file("fine.csv", 'id,text\n1,"a\nb"\n2,a 5" pipe')
         summary, _ = self.run_job(source, "fine.jsonl", prompt="{text}")
         self.assertEqual((summary.done, summary.failed), (2, 0))
@@ -561,12 +567,12 @@ class BadInput(JobCase):
         is told what it should be."""
         source = self.file("in.csv", ROWS)
         os.mkfifo(self.folder / "pipe.jsonl")
-        with self.assertRaisesRegex(ir.ConfigError, "pipe.jsonl' is no file, and a job reads it more than once"):
+        with self.assertRaisesRegex(ir.ConfigError, "pipe.jsonl' is not a regular file, and a job reads its input more"):
             self.job(self.folder / "pipe.jsonl")
         job = self.job(source, "pipe.jsonl", prompt="{text}")
         with mock_router({"rpd": 5})[0] as router:
             for run in (job.rows, lambda: job.run(router)):
-                with self.assertRaisesRegex(ir.BatchError, "pipe.jsonl' is no file"):
+                with self.assertRaisesRegex(ir.BatchError, "pipe.jsonl' is not a regular file"):
                     run()
         self.assertFalse((self.folder / "pipe.jsonl.job.json").exists())
         with self.assertRaisesRegex(ir.ConfigError, "is one JSON array; write an object a line"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import unittest
 from typing import Any
+from unittest import mock
 
 from tests import ir
 from tests.fakes import METHODS, NOON, EveryHook, FakeClock
@@ -174,6 +175,16 @@ class Told(unittest.TestCase):
         with self.assertRaises(ir.InferRouterError):
             self.router(400).embed(ir.EmbedRequest(["x"], model="m"))
         self.assertEqual(self.meter.events[-1].outcome, "failed")
+
+    def test_the_end_adds_up_all_that_was_told(self) -> None:
+        """Of texts in several batches, cached tokens, kinds of input and whether one is an estimate, too; so does the answer."""
+        usages = [ir.Usage(100, 0, 110, 40, 0, {"audio": 30}), ir.Usage(10, 0, 10, 4, 0, {"audio": 3}, estimated=True)]
+        total = ir.Usage(110, 0, 120, 44, 0, {"audio": 33}, estimated=True)
+        router = self.router()
+        vectors = [ir.EmbedResponse(((0.5,),) * size, "m", usage) for size, usage in zip((100, 1), usages, strict=True)]
+        with mock.patch.object(ir.MockProvider, "decode_embed", side_effect=vectors):
+            answer = router.embed(ir.EmbedRequest(["text"] * 101, model="m"))
+        self.assertEqual((answer.usage, self.meter.events[-1].usage), (total, total))
 
     def test_an_interrupt(self) -> None:
         """A call that is interrupted from outside is abandoned, once, and the interrupt passes."""

@@ -248,7 +248,7 @@ class AskTest(CommandTest):
         text = Path(self.config(self.served().base_url)).read_text(encoding="utf-8")
         other = '[[accounts]]\nprovider = "other"\nid = "other"\nbase_url = "http://127.0.0.1:9"\n'
         ran = run("ask", "--config", self.file(text + other), "--model", "fasst", "hi")
-        self.failed(ran, "unknown model 'fasst'; known: fast, .*--model")
+        self.failed(ran, "unknown model 'fasst' \\(did you mean 'fast'\\?\\); known: fast, .*--model")
 
     def test_a_wrong_key(self) -> None:
         """A key that the provider refuses is said in one line that points to api_key and does not show it."""

@@ -268,7 +268,7 @@ class Problems(unittest.TestCase):
     def test_two_accounts_cannot_have_one_id(self) -> None:
         """The second account of an id is refused and the first one is named, whatever their providers."""
         found = problems(accounts=[AccountConfig("a", "x"), AccountConfig("b", "y"), AccountConfig("c", "x")])
-        self.assertEqual(found, ["accounts[2].id: 'x' is the id of accounts[0] already"])
+        self.assertEqual(found, ["accounts[2].id: 'x' is already the id of accounts[0]"])
 
     def test_accounts_of_one_group_declare_the_same_amounts(self) -> None:
         """Each setting that differs within a quota_group is named; equal ones and other groups are fine."""

@@ -23,6 +23,7 @@ config_file = part("config_file")
 errors = part("errors")
 
 KEY = "sk-canary-0123456789"
+OR_OPTIONAL = "; set it, or write optional = true to leave this account out then"
 FULL = """
 allow_paid = true
 default_model = "fast"
@@ -328,23 +329,35 @@ class Variables(unittest.TestCase):
         self.assertEqual(made.accounts[0].capabilities, {"${A}": ("text",)})
 
     def test_a_missing_variable_is_named_with_its_path(self) -> None:
-        """Each missing variable is one problem that names it and where it stands, and nothing else follows from it."""
+        """Each missing variable is one problem that names it, where it stands and what to do; nothing else follows from it."""
         data = account(auth={"api_key": "${K}"}, base_url="https://${H}/", daily_free="${N}") | {
             "models": [{"alias": "${M}", "models": [{"provider": "p", "model": "${M}"}]}]
         }
         expected = [
-            "accounts[0].auth.api_key: the environment variable K is not set",
-            "accounts[0].base_url: the environment variable H is not set",
-            "accounts[0].daily_free: the environment variable N is not set",
-            "models[0].alias: the environment variable M is not set",
-            "models[0].models[0].model: the environment variable M is not set",
+            f"accounts[0].auth.api_key: the environment variable K is not set{OR_OPTIONAL}",
+            f"accounts[0].base_url: the environment variable H is not set{OR_OPTIONAL}",
+            f"accounts[0].daily_free: the environment variable N is not set{OR_OPTIONAL}",
+            "models[0].alias: the environment variable M is not set; set it, or write ${M:-default}",
+            "models[0].models[0].model: the environment variable M is not set; set it, or write ${M:-default}",
         ]
         self.assertEqual(sorted(table_problems(data, known=("p",))), sorted(expected))
+
+    def test_a_missing_variable_is_told_with_one_of_a_close_name(self) -> None:
+        """A variable that is set and has nearly the name is asked after, its value not shown; empty and other ones are not."""
+        data = account(auth={"api_key": "${GEMINI_API_KY}"})
+        begin = "accounts[0].auth.api_key: the environment variable GEMINI_API_KY is not set"
+        near = {"GROQ_API_KEY": "q", "GEMINI_API_KEY": KEY}
+        self.assertEqual(table_problems(data, near), [f"{begin} (did you mean GEMINI_API_KEY?){OR_OPTIONAL}"])
+        for env in ({"GEMINI_API_KEY": ""}, {"GROQ_API_KEY": "q", "GEMINI_API_KEY_2": KEY}):
+            self.assertEqual(table_problems(data, env), [f"{begin}{OR_OPTIONAL}"])
+        data["accounts"][0]["optional"] = True
+        _, (warning,) = load(data, near)
+        self.assertEqual(warning, f"{begin} (did you mean GEMINI_API_KEY?), so this optional account is left out")
 
     def test_an_empty_key_is_a_missing_one(self) -> None:
         """An empty variable is a problem for a key unless an empty default is written, and none for other settings."""
         (found,) = table_problems(account(auth={"api_key": "${K}"}), {"K": ""})
-        self.assertEqual(found, "accounts[0].auth.api_key: the environment variable K is empty")
+        self.assertEqual(found, f"accounts[0].auth.api_key: the environment variable K is empty{OR_OPTIONAL}")
         for env in ({}, {"K": ""}):
             made, _ = load(account(auth={"api_key": "${K:-}"}), env)
             self.assertFalse(made.accounts[0].auth.api_key)
@@ -379,7 +392,7 @@ class Variables(unittest.TestCase):
         tables[2] |= {"daily_free": -1, "id": "b"}
         found = table_problems({"accounts": tables}, {"SET": "x"})
         self.assertEqual(found[0], "accounts[2].daily_free: must not be negative")
-        self.assertEqual(found[1], "accounts[2].id: 'b' is the id of accounts[1] already")
+        self.assertEqual(found[1], "accounts[2].id: 'b' is already the id of accounts[1]")
 
     def test_a_table_in_place_of_a_list_says_how_to_write_one(self) -> None:
         """[accounts] for [[accounts]], and a name where a step of an alias stands, are told with what to write."""
@@ -394,7 +407,7 @@ class Variables(unittest.TestCase):
 
     def test_an_optional_account_is_still_checked(self) -> None:
         """Being left out does not hide an unknown key, and only a plain true makes an account optional."""
-        found = "accounts[0].auth.api_key: the environment variable K is not set"
+        found = f"accounts[0].auth.api_key: the environment variable K is not set{OR_OPTIONAL}"
         self.assertIn(found, table_problems(account(optional="no", auth={"api_key": "${K}"})))
         (found,) = table_problems(account(optional=True, auth={"api_key": "${K}"}, limts={}))
         self.assertIn("'limits'", found)
@@ -541,7 +554,7 @@ class Urls(unittest.TestCase):
             file = Path(folder, "router.toml")
             file.write_text(f'[quota]\nstore = "sqlite"\npath = "{url}"\n', "utf-8")
             for make in (lambda: ir.Router.from_file(file), lambda: ir.SQLiteQuotaStore(url)):
-                with self.assertRaisesRegex(ir.ConfigError, "quota.path: is a URL, and a file is meant") as caught:
+                with self.assertRaisesRegex(ir.ConfigError, "quota.path: is a URL, but this setting names a file") as caught:
                     make()
                 self.assertNotIn("hunter2", str(caught.exception))
 

@@ -123,6 +123,15 @@ class Costs(unittest.TestCase):
         self.assertEqual(costs.cost_of(account, costs.with_media(records.Usage(50, 0, 50), estimate, account)), 250)
         self.assertEqual(costs.cost_of(account, costs.with_media(told, estimate, account)), 230)
 
+    def test_usages_are_added_up(self) -> None:
+        """Each count and each kind of input; one estimate makes an estimate of all, and one usage alone stays as it is."""
+        one = records.Usage(100, 20, 130, 40, 5, {"audio": 30, "image": 7})
+        other = records.Usage(10, 2, 12, 4, 1, {"audio": 3, "text": 2}, estimated=True)
+        both = records.Usage(110, 22, 142, 44, 6, {"audio": 33, "image": 7, "text": 2}, estimated=True)
+        self.assertEqual(costs.total_usage((one, other)), both)
+        self.assertFalse(costs.total_usage((one, one)).estimated)
+        self.assertIs(costs.total_usage((one,)), one)
+
 
 class Embeds(unittest.TestCase):
     def test_all_texts_count_and_no_output(self) -> None:

@@ -53,6 +53,8 @@ class Check(Case):
             self.assertEqual((ran.code, ran.err), (1, ""))
             self.assertIn(f"{file}: 1 problem\n  - default_model: 'fats' is not an alias", ran.out)
             self.assertIn("(did you mean 'fast'?)", ran.out)
+        file = self.file(f'default_model = "gpt-4o-mini"\n{FAST}[[accounts]]\nprovider = "gemini"\nid = "g"\n')
+        self.assertIn("nor a model of any account: it is a model of openai, which has no account", self.ran("check", file).out)
         file = self.file('default_model = "fats"\n[[accounts]]\nprovider = "gemini"\nid = "g"\n')
         self.assertRegex(self.ran("check", file).out, r"there is no alias\. Write provider/model, such as gemini/gemini-")
 
@@ -103,7 +105,9 @@ class NoKey(Case):
         for command in (("ask", "hi"), ("doctor",), ("check",), ("plan",), ("models",), ("init",)):
             ran = self.ran(*command, **NO_KEYS)
             self.assertEqual(ran.code, 1)
-            self.assertRegex(ran.out + ran.err, r"such as GEMINI_API_KEY \(free, from https://.* providers shows all.* demo ")
+            self.assertRegex(
+                ran.out + ran.err, r"such as GEMINI_API_KEY \(free, from https://.* providers` lists them all.* demo` "
+            )
             self.assertNotIn("PERPLEXITY", ran.out + ran.err)
         with self.assertRaisesRegex(ir.ConfigError, "set one first, such as GEMINI_API_KEY"):
             ir.Router.from_env({})
@@ -152,6 +156,24 @@ class Words(Case):
             self.assertEqual(ran.code, 1)
             self.assertIn(words, ran.out)
         self.assertIn("most likely a key without double quotes", self.ran("check", self.file("{a: 1}", "c.json")).out)
+
+    def test_true_false_and_nothing_of_other_languages(self) -> None:
+        """True, yes or None where a value belongs is told with what the file writes, and not taken for a text without quotes."""
+        rows = {
+            "default_model = 'ü\u2028'\r\nallow_paid = True": "TOML writes true, in lower case",
+            "allow_paid = FALSE  # not yet\n": "TOML writes false, in lower case",
+            "allow_paid = yes\n": "TOML writes true for yes",
+            "quota = { adopt_empty = no }\n": "TOML writes false for no",
+            "timeout = None\n": "to say nothing, leave that setting out",
+            "timeout = null": "to say nothing, leave that setting out",
+            "default_model = none of them\n": "most likely a text without quotes",
+        }
+        for text, words in rows.items():
+            with self.subTest(text):
+                ran = self.ran("check", self.file(text))
+                self.assertRegex(ran.out, rf"- .*: is not valid TOML: Invalid value \(at line [12], column [0-9]+\); {words}")
+        ran = self.ran("check", self.file('{"allow_paid": True,\n"timeout": 1}', "c.json"))
+        self.assertIn("Expecting value: line 1 column 16 (char 15); JSON writes true, in lower case", ran.out)
 
     def test_files_that_are_not_there(self) -> None:
         """A file that is missing is told as such, and the path is what to check."""

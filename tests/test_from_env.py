@@ -55,7 +55,7 @@ class FromEnvTest(unittest.TestCase):
 
     def test_an_empty_environment_says_what_to_set(self) -> None:
         """Without any known key the error names the variables that would do."""
-        with self.assertRaisesRegex(ir.ConfigError, "set one first, such as GEMINI_API_KEY .*providers shows all"):
+        with self.assertRaisesRegex(ir.ConfigError, "set one first, such as GEMINI_API_KEY .*providers` lists them all"):
             ir.Router.from_env({"PATH": "/bin"})
 
     def test_no_key_in_the_traceback_when_nothing_is_known(self) -> None:

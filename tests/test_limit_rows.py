@@ -60,7 +60,7 @@ class Forms(unittest.TestCase):
         """Each fault is one problem with its path and what to write instead."""
         for stated, path, words in (
             (7, "limits", "a table such as {rpm = 15}"),
-            ([7], "limits", "a list of such"),
+            ([7], "limits", "a list of these"),
             ({"rqm": 7}, "limits.rqm", "did you mean 'rpm'"),
             ({"request": 7, "per": "5h"}, "limits.request", "did you mean 'requests'"),
             ({"requests": 7, "pre": "5h"}, "limits.pre", "did you mean 'per'"),

@@ -227,7 +227,7 @@ class Holds(Folder):
         later = NOON + 5 * 86400
         for number in range(70):
             store.hold("b", later + 60 + number, "", later)
-        self.assertEqual(store._db.execute("SELECT count(*) FROM hold").fetchone()[0], 1)
+        self.assertEqual(store._session.db.execute("SELECT count(*) FROM hold").fetchone()[0], 1)
 
 
 if __name__ == "__main__":

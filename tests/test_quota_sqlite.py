@@ -206,13 +206,13 @@ class FaultTest(Folder):
         self.refuses("is not a regular file", path=pipe)
         link = self.folder / "link"
         link.symlink_to(self.folder / "missing" / "quota.db")
-        self.refuses("cannot be found", "mend the link", path=link)
+        self.refuses("cannot be found", "fix the link", path=link)
 
     def test_not_a_database(self) -> None:
         """A file that is not a database is refused and left as it was."""
         for notes in (b"important notes\n" * 1000, b"x", b"\0", b"\0" * 512, b"SQLite format 3\0"):
             self.path.write_bytes(notes)
-            self.refuses("damaged or no quota store", "move it away")
+            self.refuses("damaged, or is not a quota store", "move it away")
             self.assertEqual(self.path.read_bytes(), notes)
 
     def test_foreign_database(self) -> None:
@@ -264,7 +264,7 @@ class FaultTest(Folder):
             self.assertEqual(store.headroom(["rolling"], NOON + 1350)[0].used, 3)
             self.assertEqual(store.headroom([quota.allowance_key("acc")], NOON)[0].limit.amount, 3)
             self.assertEqual(set(store.holds(NOON)), {"k"})
-            self.assertEqual(store._db.execute("PRAGMA user_version").fetchone()[0], 3)
+            self.assertEqual(store._session.db.execute("PRAGMA user_version").fetchone()[0], 3)
             store.close()
 
     def test_a_schema_that_learned_nothing(self) -> None:
@@ -399,15 +399,15 @@ class FaultTest(Folder):
         minute = limits.Limit(10, "requests", "minute")
         store.define([quota.Bucket("k", DAY)], NOON)
         taken = store.reserve([("k", 4)], NOON)
-        page_count = store._db.execute("PRAGMA page_count").fetchone()[0]
-        store._db.execute(f"PRAGMA max_page_count = {page_count + 1}")
+        page_count = store._session.db.execute("PRAGMA page_count").fetchone()[0]
+        store._session.db.execute(f"PRAGMA max_page_count = {page_count + 1}")
         with self.assertRaises(errors.QuotaStoreError) as caught:
             store.define([quota.Bucket(key, minute) for key in keys], NOON)
         self.says(caught.exception, "disk is full", "free some space")
         with self.assertRaises(errors.QuotaStoreError):
             store.headroom([keys[0]], NOON)
         self.assertEqual(store.headroom(["k"], NOON)[0].used, 4)
-        store._db.execute("PRAGMA max_page_count = 100000")
+        store._session.db.execute("PRAGMA max_page_count = 100000")
         store.define([quota.Bucket(key, minute) for key in keys], NOON)
         self.assertTrue(store.commit(taken, NOON, [1]))
         self.assertEqual([room.used for room in store.headroom(["k", keys[7]], NOON)], [1, 0])
@@ -416,13 +416,13 @@ class FaultTest(Folder):
         """When writing a settlement fails, nothing of it is kept, and the same call settles later, once."""
         store = self.filled()
         taken = store.reserve([("k", 5)], NOON)
-        store._db.execute("CREATE TEMP TRIGGER t BEFORE UPDATE ON main.bucket BEGIN SELECT RAISE(ABORT, 'broken'); END")
+        store._session.db.execute("CREATE TEMP TRIGGER t BEFORE UPDATE ON main.bucket BEGIN SELECT RAISE(ABORT, 'broken'); END")
         for _ in range(2):
             with self.assertRaises(errors.QuotaStoreError) as caught:
                 store.commit(taken, NOON, [1])
             self.assertIn("broken", str(caught.exception))
         self.assertEqual(store.headroom(["k"], NOON)[0].used, 9)
-        store._db.execute("DROP TRIGGER t")
+        store._session.db.execute("DROP TRIGGER t")
         self.assertTrue(store.commit(taken, NOON, [1]))
         self.assertFalse(store.commit(taken, NOON, [1]))
         self.assertEqual(store.headroom(["k"], NOON)[0].used, 5)
@@ -523,7 +523,7 @@ class ForkTest(Folder):
         store = self.filled()
 
         def work() -> None:
-            self.assertIsNone(store._db, "no connection may be open while a process forks")
+            self.assertIsNone(store._session, "no connection may be open while a process forks")
             for _ in range(3):
                 assert isinstance(store.reserve([("k", 1)], NOON), quota.Reservation)
             store.close()
@@ -565,11 +565,11 @@ class ForkTest(Folder):
     def test_fork_without_hooks(self) -> None:
         """A child made behind Python's back lets go of the parent's connection and opens its own."""
         store = self.filled()
-        parents = store._db
+        parents = store._session.db
         store._session.pid -= 1
         self.addCleanup(parents.close)
         self.assertIsInstance(store.reserve([("k", 1)], NOON), quota.Reservation)
-        self.assertIsNot(store._db, parents)
+        self.assertIsNot(store._session.db, parents)
         self.assertEqual(parents.execute("SELECT 1").fetchone()[0], 1)
 
 
@@ -591,7 +591,7 @@ class GrowthTest(Folder):
                 store.commit(taken, now)
             else:
                 crashed += 1
-        left = store._db.execute("SELECT count(*) FROM reservation").fetchone()[0]
+        left = store._session.db.execute("SELECT count(*) FROM reservation").fetchone()[0]
         self.assertLess(left, crashed / 6, "reservations of crashed calls go with their windows")
         self.assertLess(self.path.with_name("quota.db-wal").stat().st_size, 5_000_000)
         store.close()

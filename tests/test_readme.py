@@ -20,6 +20,7 @@ from typing import Any
 from unittest import mock
 
 from tests import LONG, PACKAGE, ir, part
+from tests.fakes import FakeClock
 
 ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"
@@ -133,6 +134,20 @@ class BlocksTest(unittest.TestCase):
         modules = {path.stem for path in Path(str(ir.__file__)).parent.glob("*.py")} - {"__init__", "__main__"}
         self.assertEqual({each for each in modules if not any(fnmatch(each, name) for name in names)}, set())
         self.assertEqual({name for name in names if not any(fnmatch(each, name) for each in modules)}, set())
+
+    def test_what_an_outage_costs(self) -> None:
+        """As many requests as README says go to a provider that is out: three where it has one account, two where it has more."""
+        asked = []
+        for count in (1, 2):
+            accounts = [ir.AccountConfig("mock", f"a{number}") for number in range(count)]
+            provider = ir.MockProvider("mock", default=503)
+            with ir.Router(ir.Config(accounts, default_model="mock/any"), [provider], clock=FakeClock()) as router:
+                for _ in range(9):
+                    with self.assertRaises(ir.InferRouterError):
+                        router.chat("Hello!")
+            asked.append(len(provider.calls))
+        self.assertEqual(asked, [3, 2])
+        self.assertIn("costs two or three requests", section("Why"))
 
     def test_commands_exist(self) -> None:
         """Every command line shown under Command line is one that the program takes."""

@@ -56,7 +56,7 @@ class Resting(unittest.TestCase):
         self.store.broken = True
         router.rest("a", 60)
         (said,) = [text for text in router.warnings if text.startswith("rest")]
-        self.assertIn("only while the quota store fails", said)
+        self.assertIn("in this process's memory alone, as the quota store fails", said)
 
     def test_a_closed_router(self) -> None:
         """A closed router says so, and holds nothing, in a store of the caller's own either."""

@@ -120,9 +120,9 @@ class WrongParts(RouterCase):
             ("clock", FakeClock),
         ):
             shown = kind[-1].__name__ if isinstance(kind, list) else kind.__name__
-            with self.assertRaisesRegex(ir.ConfigError, rf"{name}: is the class {shown}: make one of it"):
+            with self.assertRaisesRegex(ir.ConfigError, rf"{name}: is the class {shown}: pass an instance of it"):
                 self.router("a", **{name: kind})
-        with self.assertRaisesRegex(ir.ConfigError, r"providers\[0\]: is the class MockProvider: make one of it"):
+        with self.assertRaisesRegex(ir.ConfigError, r"providers\[0\]: is the class MockProvider: pass an instance of it"):
             ir.Router(ir.Config([account("a", provider="mock")]), [ir.MockProvider])
         for parts in ({"policy": Plain}, {"clock": ir.SystemClock}):
             self.assertTrue(self.router("a", **parts).chat_completion(HELLO).text)

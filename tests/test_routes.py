@@ -90,6 +90,32 @@ class Resolving(unittest.TestCase):
             fixture.route("fsat")
         self.assertEqual(caught.exception.known, ("fast", "slow", "big", "small"))
 
+    def test_a_refused_name_is_told_what_it_may_be(self) -> None:
+        """A typo is told with the name that is meant; the model of a provider without an account, or the name of one, as that."""
+        accounts = (an_account("g", "gemini"), an_account("x", "grok"))
+        providers = [FakeProvider("gemini", ["gemini-pro"]), FakeProvider("grok", ["grok-4"])]
+        table = Fixture(*accounts, models=[alias("fast", "gemini/openai/gpt-oss-20b")], providers=providers)
+        absent = "which has no account here (add one; without a configuration: set"
+        rows = {
+            "fas": " (did you mean 'fast'?); known: fast, ",
+            "gpt-4o-mini": f": it is a model of openai, {absent} OPENAI_API_KEY); known: ",
+            "openai/gpt-oss-120b": f": it is a model of groq, {absent} GROQ_API_KEY); known: ",
+            "openai/gpt-oss-20": " (did you mean 'openai/gpt-oss-20b'?); known: ",
+            "cerebro/m": f": it names cerebras, {absent} CEREBRAS_API_KEY); known: ",
+            "ollama/m": ": it names ollama, which has no account here (add one); known: ",
+            "google/m": " (did you mean 'gemini/m'?); known: ",
+            "nope/x": ": no account is of a provider 'nope'; known: ",
+            "gmini/m": ": no account is of a provider 'gmini' (did you mean 'gemini'?); known: ",
+            "\u202e/x": r": no account is of a provider '\u202e'; known: ",
+            f"{'n' * 99}/x": "; known: ",
+            "something else": "; known: ",
+            "nope/": "; known: ",
+        }
+        for name, words in rows.items():
+            with self.subTest(name), self.assertRaises(errors.UnknownModelError) as caught:
+                table.route(name)
+            self.assertTrue(str(caught.exception).startswith(f"unknown model {name!r}{words}"), str(caught.exception))
+
     def test_a_providers_own_name_is_no_model(self) -> None:
         """The bare name of the provider that takes any name is refused."""
         with self.assertRaises(errors.UnknownModelError):
@@ -280,7 +306,7 @@ class Facts(unittest.TestCase):
         self.assertEqual((first.endpoint.base_url, second.endpoint.base_url), ("https://own.test/v2", "https://q.test/v1"))
         self.assertIs(first.wire, fixture.wire)
         self.assertIs(second.wire, wire)
-        self.assertEqual((first.order, second.order, dict(first.endpoint.headers)), (0, 1, {"X-A": "1"}))
+        self.assertEqual(dict(first.endpoint.headers), {"X-A": "1"})
 
     def test_capabilities_are_stated_or_the_catalogs(self) -> None:
         """A list counts for every model, a mapping by name with "*" for the rest; unstated is what the catalog knows."""

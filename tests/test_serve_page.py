@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
+import http.client
 import json
 import re
 import time
@@ -45,6 +47,40 @@ class Page(unittest.TestCase):
             self.assertIn(f'<h2 id="{heading}"', text)
         self.assertIn('<html lang="en">', text)
         self.assertIn('data-token="1"', text)
+
+
+class Copies(Served):
+    used = ir.Usage(100, 20, 120, 40, 5, {"audio": 30}), ir.Usage(10, 2, 12, 4, 1, {"audio": 3})
+
+    def make_router(self) -> Any:
+        last = ir.MockReply("two words", usage=self.used[1])
+        replies = [ir.MockReply("hello", usage=self.used[0]), last] * 2
+        replies += [replies[0], ir.MockReply("two words", cut_after=3), replies[0], 400]
+        account = ir.AccountConfig("sim", "a", paid_enabled=True, cost_per_input_token=0.5, cost_per_output_token=0.5)
+        config = ir.Config([account], [ir.ModelMapping("fast", [ir.ModelRef("sim", "m")])], allow_paid=True)
+        return ir.Router(config, [ir.MockProvider("sim", replies)])
+
+    def test_what_they_used_is_told_together(self) -> None:
+        """The answer, the log and the metrics have the tokens and the cost of all choices, even if the last of them fails."""
+        answer = self.chat(n=2)
+        usage = answer.json["usage"]
+        self.assertEqual(answer.headers["x-inferrouter-cost"], "66")
+        self.assertEqual((usage["prompt_tokens"], usage["total_tokens"]), (110, 132))
+        self.assertEqual(usage["prompt_tokens_details"], {"cached_tokens": 44, "audio_tokens": 33})
+        self.chat(n=2, stream=True)
+        text = self.ask("GET", "/metrics").body.decode()
+        for kind, count in {"input": 220, "output": 44, "cached": 88, "reasoning": 12}.items():
+            self.assertRegex(text, rf'tokens_total\{{.*type="{kind}".*\}} {count}\n')
+        self.assertRegex(text, r"cost_dollars_total\{.*\} 132\n")
+        with contextlib.suppress(http.client.IncompleteRead):
+            self.chat(n=2, stream=True)
+        self.chat(n=2)
+        calls = self.ask("GET", "/status.json").json["calls"]
+        self.assertEqual([call["state"] for call in calls], ["failed", "failed", "done", "done"])
+        self.assertEqual([call["prompt_tokens"] for call in calls[2:]], [110, 110])
+        refused, cut = calls[:2]
+        self.assertEqual((refused["prompt_tokens"], refused["completion_tokens"]), (100, 20))
+        self.assertGreater(cut["prompt_tokens"], 100, "what came of the cut one counts too")
 
 
 class Snapshots(Served):

@@ -293,7 +293,7 @@ class Classes(unittest.TestCase):
             (one(Flawed), r"One\.value: its values must be texts"),
             (one(Literal[b"x"]), r"One\.value: its values must be texts"),
             (one(enum.Enum("Empty", [])), r"One\.value: its values must be texts"),
-            (in_a_function(), "in Outside the name 'Nowhere' is not defined: classes of fields are found at the top"),
+            (in_a_function(), "in Outside the name 'Nowhere' is not defined: define classes that fields name at the top"),
         ):
             with self.assertRaisesRegex(ir.InvalidRequestError, words):
                 ir.ChatRequest("x", response_format=shape)

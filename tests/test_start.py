@@ -89,6 +89,14 @@ class Names(unittest.TestCase):
             ir.__wrapped__  # noqa: B018  as above
         self.assertFalse(hasattr(ir, "zzz"))
 
+    def test_one_guess(self) -> None:
+        """A program that ends with a misspelt name shows one guess, not Python's own after it."""
+        script = f"import {PACKAGE.name} as ir\nir.Providr"
+        ran = subprocess.run(
+            [sys.executable, "-S", "-c", script], capture_output=True, text=True, cwd=PACKAGE.parent, check=False
+        )
+        self.assertEqual(ran.stderr.lower().count("did you mean"), 1, ran.stderr)
+
 
 class Loading(unittest.TestCase):
     def loaded(self, script: str) -> set[str]:
@@ -293,7 +301,7 @@ class Values(unittest.TestCase):
         for wrong in ({"tokens": 1}, {"prompt_tokens": 1, "x": 2}):
             with self.assertRaises(TypeError):
                 make(**wrong)
-        with self.assertRaisesRegex(TypeError, "Message checks what it is made of"):
+        with self.assertRaisesRegex(TypeError, "Message validates its arguments: call Message"):
             frozen.quick(ir.Message)
         self.assertEqual(frozen.quick(ir.Message, checked=True)("assistant", "x"), ir.Message("assistant", "x"))
 

@@ -59,7 +59,7 @@ class Trust(unittest.TestCase):
                 error = ask(server.url + "/v1", **parts)
                 self.assertIs(type(error), ir.ProviderUnavailableError)
                 self.assertFalse(error.retryable)
-                for word in ("certificate of 127.0.0.1", "base_url", "clock", "transport.ca_file", "does not help"):
+                for word in ("certificate of 127.0.0.1", "base_url", "clock", "transport.ca_file", "will not help"):
                     self.assertIn(word, str(error))
                 self.assertEqual(server.requests, [])
                 with (
@@ -106,7 +106,7 @@ class Settings(unittest.TestCase):
             self.assertEqual([problem.partition(":")[0] for problem in caught.exception.problems], list(wrong))
         both = ir.TransportConfig(ssl_context=client_context(), ca_file="x.pem")
         for value, words in (
-            (both, "give one of them"),
+            (both, "give one of the two"),
             ({"ca_file": "x"}, "must be a TransportConfig"),
             (None, "TransportConfig"),
         ):

@@ -175,7 +175,7 @@ def reason_of(error: ProviderError, embeds: bool = False, key: str = "auth.api_k
 
 
 def notice_of(error: ProviderError, candidate: Candidate, name: str, embeds: bool = False) -> str | None:
-    """What is to be said once about `error`, which waiting does not mend; None for all others. `name`: what was asked for,
+    """What is to be said once about `error`, which waiting does not fix; None for all others. `name`: what was asked for,
     `embeds`: for vectors."""
     who = f"{candidate.provider}/{candidate.account_id}"
     if isinstance(error, ModelNotFoundError):

@@ -61,7 +61,7 @@ class Agreement:
         return said
 
     def look(self, clock: Clock, say: Callable[[str, str], None], every: float = 0.0) -> None:
-        """Tell `say` the key and the sentence of each difference, `every` so many seconds at most."""
+        """Tell `say` the key and the sentence of each difference, at most once in `every` seconds."""
         mono = clock.monotonic()
         if every and self.next_look == -math.inf:  # all was looked at when it was defined
             self.next_look = mono + every

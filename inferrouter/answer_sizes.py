@@ -46,7 +46,7 @@ class AnswerSize:
         return self._table.version
 
     def learn(self, tokens: int) -> None:
-        """An answer had so many tokens."""
+        """An answer had this many `tokens`."""
         if tokens <= 0:
             return
         recent, longest = self._recent, self._longest

@@ -95,7 +95,7 @@ def assess(
         keys = deployment.hold_keys if needs.request is not None else deployment.embed_hold_keys
         hold = max((holds[key] for key in keys if key in holds), key=_until, default=None)
         if hold is not None:
-            if hold.reason.startswith("Authentication"):  # waiting does not mend a key
+            if hold.reason.startswith("Authentication"):  # waiting does not fix a key
                 ends = clock_in_words(hold.until, with_date=False)
                 return _rejection(deployment, "held", f"held: {hold.reason}; the hold ends at {ends}")
             return _rejection(deployment, "held", f"held: {hold.reason}", hold.until)
@@ -113,7 +113,7 @@ def assess(
 def weighed(
     deployment: Deployment, order: int, needs: CallNeeds, headrooms: Mapping[str, Headroom], in_flight: int
 ) -> Candidate | Rejection:
-    """The same of one that is known to be able, not held and in order, with so many calls under way."""
+    """The same of one that is known to be able, not held and in order, with `in_flight` calls under way."""
     account = deployment.bound.account
     counted = headrooms[deployment.allowance_key].limit
     if counted is not deployment.counted or deployment.foreign:
@@ -215,7 +215,7 @@ def _spent_words(headroom: Headroom, deployment: Deployment, estimate: Estimate)
     if UNITS[limit.unit].depends_on:
         amount = limit.quantity(amount_of(deployment, limit.unit, estimate))
         needed = f", needs {amount}{reserve_words(limit.unit, estimate)}"
-    return f"the free allowance does not reach ({limit.quantity(headroom.remaining)} left of {limit}{needed})"
+    return f"the free allowance is not enough ({limit.quantity(headroom.remaining)} left of {limit}{needed})"
 
 
 def reserve_words(unit: str, estimate: Estimate) -> str:

@@ -38,7 +38,7 @@ def check_kinds(*given: tuple[str, object]) -> None:
 
 
 def check_numbers(shard: object, max_spend: float | None) -> None:
-    """Raise `ConfigError` for what is no part of a whole, or less than no money."""
+    """Raise `ConfigError` for a shard that is not a part of a whole, or a negative amount of money."""
     if shard is not None and not _is_shard(shard):
         raise ConfigError(f"shard: {shard!r} is not (i, n) with i from 1 to n")
     if max_spend is not None and not max_spend >= 0:

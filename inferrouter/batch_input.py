@@ -129,7 +129,7 @@ def key_of(custom_id: str) -> int:
 
 
 def bytes_of(text: str) -> bytes:
-    """`text` as it stands in a file, bytes that were no UTF-8 among them."""
+    """`text` as it stands in a file, bytes that were not UTF-8 among them."""
     try:
         return text.encode("utf-8", "surrogateescape")
     except UnicodeEncodeError:  # half a character, from a JSON escape
@@ -307,7 +307,7 @@ class Table(Source):
             raise ConfigError(f"input {str(self.path)!r} is empty: a CSV needs a header with the names of its columns")
         twice = [name for at, name in enumerate(names) if name in names[:at]]
         if twice:
-            raise ConfigError(f"input {str(self.path)!r}: its header has {twice[0]!r} twice")
+            raise ConfigError(f"input {str(self.path)!r}: its header has {twice[0]!r} twice; rename one of them")
         self.columns = tuple(names)
         self._id_at = names.index("custom_id") if "custom_id" in names else None
 
@@ -334,7 +334,7 @@ class Table(Source):
 class Folder(Source):
     """Files as rows, known by their path below the folder; columns `path`, `name`, and one of `text` and, for media, `file`.
 
-    `output`: where the results go, which is no row, nor is what stands beside it under longer names.
+    `output`: where the results go, which is not a row, nor is what stands beside it under longer names.
     """
 
     columns = ("path", "name", "text", "file")

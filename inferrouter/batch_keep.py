@@ -24,7 +24,7 @@ CHECK_S = 0.05
 class Keeper:
     """What a job does with its results: see `Keeps`. `fsync`: nothing is put off.
 
-    `max_spend`: dollars, None: no end; `spent`: called once a run has cost so much, when those that are in flight, whose number
+    `max_spend`: dollars, None: no end; `spent`: called once a run has cost that much, when those that are in flight, whose number
     `in_flight` says, are counted in.
     """
 

@@ -23,7 +23,7 @@ BLOCK = 1 << 20
 def blocks(file: BinaryIO, longest: int = sys.maxsize) -> Iterator[bytes]:
     """Some whole lines at a time, each with a line break, also the last one of all.
 
-    Of a line that is longer than `longest` bytes only so many are kept, and how it ends.
+    Of a line that is longer than `longest` bytes only that many are kept, and how it ends.
     """
     rest = b""
     while data := file.read(max(BLOCK, min(len(rest), longest))):

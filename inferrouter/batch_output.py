@@ -189,7 +189,7 @@ class Output:
 
 
 def line_records(path: Path) -> Iterator[Record]:
-    """The records of a JSONL output. Raises `BatchError` for a line that is none."""
+    """The records of a JSONL output. Raises `BatchError` for a line that is not one."""
     at = 0
     try:
         with open(path, "rb") as file:
@@ -235,7 +235,7 @@ def keys_of(path: Path, shape: str) -> tuple[array[int], array[int]]:
 
 
 def _whole_blocks(file: BinaryIO) -> Iterator[bytes]:
-    """`blocks` without a torn end, which is no record."""
+    """`blocks` without a torn end, which is not a record."""
     torn = bool(file.seek(0, os.SEEK_END)) and file.seek(-1, os.SEEK_END) >= 0 and file.read(1) != b"\n"
     file.seek(0)
     found = blocks(file)
@@ -316,7 +316,7 @@ def csv_spans(path: Path) -> Iterator[tuple[int, int, bytes]]:
 
 
 def records_of(path: Path, shape: str) -> Iterator[Record]:
-    """Every whole record in an output of `shape`, in the order they were written. Raises `BatchError` if it is none."""
+    """Every whole record in an output of `shape`, in the order they were written. Raises `BatchError` if it is not one."""
     return csv_records(path) if shape == "csv" else line_records(path)
 
 

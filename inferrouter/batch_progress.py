@@ -19,9 +19,9 @@ from .meter import Clock
 from .records import Usage
 
 RECENT = 200
-"""So many rows make the speed that is shown."""
+"""How many of the last rows the speed that is shown is taken from."""
 FORETELL_SHARE = 50.0
-"""The end is foretold anew after so many times the seconds that it took the last time, and not before `FORETELL_S`."""
+"""The end is foretold anew after this many times the seconds that it took the last time, and not before `FORETELL_S`."""
 FORETELL_S = 10.0
 SHOWN_ERRORS = 3
 

@@ -27,7 +27,7 @@ _new_route, _new_result, _new_call = quick(RouteEvent), quick(ResultEvent), quic
 
 
 class CallTrace:
-    """One call on its way. `alias`: the name that was asked for; `waited_s`: how long it has waited by now."""
+    """One call on its way. `alias`: the name that was asked for; `waited_s`: how long it has waited so far."""
 
     def __init__(
         self, listeners: Listeners, clock: Clock, request: ChatRequest | EmbedRequest, alias: str, stream: bool = False

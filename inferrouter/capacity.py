@@ -1,4 +1,4 @@
-"""Works out what the accounts will carry, hour by hour, and when a job of so many rows will be done.
+"""Works out what the accounts will carry, hour by hour, and when a job of a given number of rows will be done.
 
 Strategy: rows are served from a copy of what the accounts have, see `capacity_serving`; here that becomes hours and an end.
 Nothing is reserved for it. Rows are all alike: they need what an average row of the job needs.
@@ -214,7 +214,7 @@ def finish_time(
 ) -> FinishTime:
     """What `Router.finish_time` returns. `per_second`: rows that the workers can do at most; `days`: how far it looks.
 
-    Raises `InvalidRequestError` for what cannot be so many rows, else as `capacity_of`.
+    Raises `InvalidRequestError` for what cannot be a number of rows, else as `capacity_of`.
     """
     if not _is_count(rows, MOST_ROWS):
         raise InvalidRequestError(message=f"rows is a whole number from 0 to {MOST_ROWS:,}, not {rows!r}")

@@ -3,7 +3,7 @@
 Strategy: the limits, what is used of them and every hold are copied into a store of its own, and rows are served there on a
 clock that jumps from slot to slot, by the same arithmetic as the real ones: as many as fit at each moment, then on to the next
 moment when one fits. Accounts that are alike in everything are served as one. Where that takes many steps, a span that would
-come again and again, mostly a day, is not worked out anew each time but repeated. Must never call a provider, nor write to the
+come many times alike, mostly a day, is not worked out anew each time but repeated. Must never call a provider, nor write to the
 real store.
 """
 
@@ -26,13 +26,13 @@ from .routes import Deployment
 
 SLOTS = 64
 _CYCLE = (SLOTS + 1) / SLOTS
-"""A rolling window is counted in so many slots and the running one, see `quota_counting`."""
+"""A rolling window is counted in `SLOTS` slots and the running one, see `quota_counting`."""
 STEPS = 6000
-"""So many steps are worked out in any case, half a second or so; from then on what repeats is repeated."""
+"""How many steps are worked out in any case, which takes half a second or so; from then on what repeats is repeated."""
 MOST_STEPS = 20_000
-"""So many steps are enough where only an end is asked for; what takes more is said not to be known."""
+"""How many steps are enough where only an end is asked for; what takes more is said not to be known."""
 GRID_S = 150.0
-"""Seconds; what is repeated is added up in so long pieces, which hours and the slots of a rolling day hold a whole number of."""
+"""Seconds; what is repeated is added up in pieces of this length, which divides an hour and a slot of a rolling day."""
 
 
 @frozen_value
@@ -52,8 +52,8 @@ class Served(NamedTuple):
 
 
 class Effort:
-    """How many steps were made, in all accounts together. `most`: so many, where nothing repeats; `end`: epoch seconds up to
-    which that was enough."""
+    """How many steps were made, in all accounts together. `most`: how many may be, where nothing repeats; `end`: epoch seconds up
+    to which that was enough."""
 
     __slots__ = ("end", "most", "steps")
 
@@ -188,7 +188,7 @@ def _counts(limit: Limit) -> bool:
 
 
 def _repeated(seen: Sequence[Served], begin: float, period: float, end: float) -> Iterator[Served]:
-    """What was `seen` in the period before `begin`, again and again, added up in pieces of `GRID_S`."""
+    """What was `seen` in the period before `begin`, in each period from then to `end`, added up in pieces of `GRID_S`."""
     pieces: dict[tuple[float, int], float] = {}
     for served in seen:
         piece = served.at // GRID_S, served.place

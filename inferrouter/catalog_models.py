@@ -13,7 +13,7 @@ from .account import CAPABILITIES
 from .frozen import frozen_value
 
 FASTEST = 200
-"""Tokens a second; a model that writes so many counts as fast."""
+"""Tokens a second; a model that writes this many counts as fast."""
 
 
 @frozen_value

@@ -61,7 +61,7 @@ def add_batch(parser: ArgumentParser) -> None:
     how.add_argument("--timeout", type=float, metavar="S", help="seconds for one answer")
     how.add_argument("--until", metavar="WHEN", help="begin no row later: 18:00, 2h, 90min, or 2026-01-31T18:00")
     how.add_argument("--stop-when-spent", action="store_true", help="stop when no slot comes within five minutes")
-    how.add_argument("--max-spend", type=float, metavar="DOLLARS", help="stop when this run has cost so much")
+    how.add_argument("--max-spend", type=float, metavar="DOLLARS", help="stop once this run has cost that much")
     how.add_argument("--paid", action="store_true", help="without a configuration: accounts that cost money may be used")
     how.add_argument("--retry-failed", action="store_true", help="ask rows again whose record is an error")
     how.add_argument("--no-dedupe", dest="dedupe", action="store_false", help="ask rows that say the same each by itself")

@@ -35,7 +35,7 @@ def add_simulate(parser: ArgumentParser) -> None:
         ("tpm", 20_000, "tokens a minute"),
     ):
         parser.add_argument(f"--{name}", type=int, default=amount, metavar="N", help=f"{what}; default {amount}")
-    parser.add_argument("--seconds", type=float, metavar="S", help="stop by itself after so many seconds")
+    parser.add_argument("--seconds", type=float, metavar="S", help="stop by itself after this many seconds")
     add_json(parser)
     parser.set_defaults(run=simulate)
 
@@ -48,7 +48,7 @@ def demo(options: Namespace, console: Console) -> int:
 
 
 def simulate(options: Namespace, console: Console) -> int:
-    """Serve until Ctrl-C, or for so many seconds."""
+    """Serve until Ctrl-C, or for as many seconds as were asked for."""
     from contextlib import ExitStack
 
     from .simulator import KeyLimits, Simulator

@@ -1,4 +1,4 @@
-"""Says what the accounts will carry, hour by hour, and when so many rows will be done (`plan`).
+"""Says what the accounts will carry, hour by hour, and when a number of rows will be done (`plan`).
 
 Strategy: the router's own `capacity` and `finish_time`, printed as a table and bars, as JSON, or drawn into a file.
 Nothing is reserved and nobody is asked. Must never show a key.
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 def add_plan(parser: ArgumentParser) -> None:
     """What `plan` takes."""
-    parser.add_argument("--rows", type=bounded(int, 0, MOST_ROWS), metavar="N", help="when so many rows would be done")
+    parser.add_argument("--rows", type=bounded(int, 0, MOST_ROWS), metavar="N", help="when this many rows would be done")
     parser.add_argument(
         "--tokens", type=bounded(int, 0, MOST_TOKENS), metavar="T", help="of a row, in and out; default: a short question"
     )

@@ -57,7 +57,7 @@ def _probe(account: AccountConfig, config: Config, store: QuotaStore | None) -> 
     try:
         with Router(alone, quota_store=store) as router:
             if any(hold.reason.startswith("Authentication") for hold in router.status()[account.id].holds):
-                router.rest(account.id, 0)  # the key may have been mended since
+                router.rest(account.id, 0)  # the key may have been corrected since
             request = ChatRequest(QUESTION, model=f"{account.provider}/{model}", max_tokens=MAX_TOKENS)
             answer = router.chat_completion(request, timeout=TIMEOUT_S)
     except NoCandidatesError as error:

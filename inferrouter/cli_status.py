@@ -1,6 +1,6 @@
 """Shows what is left: every account's limits as bars, when they come back, and what rests (`status`).
 
-Strategy: the router's own `status()`, printed for people in local time or as JSON in UTC; with `--watch` again and again on a
+Strategy: the router's own `status()`, printed for people in local time or as JSON in UTC; with `--watch` repeatedly on a
 cleared terminal. Must never show a key, nor change anything.
 """
 

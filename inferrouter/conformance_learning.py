@@ -80,7 +80,7 @@ class LearningConformance(StoreCase):
         self.assertEqual(self.headroom("k", NOON + 9e6).limit.amount, 11)
 
     def test_a_ceiling_leaves_one_more_try(self) -> None:
-        """For its grace a ceiling admits what the provider may have room for by now; never more than configured."""
+        """For its grace a ceiling admits what the provider may have room for now; never more than configured."""
         self.define("k", Limit(20, "requests", "minute"))
         self.take("k", 11)
         self.observe("k", ceiling=10, step=1, every=600, grace=12, grace_s=60)

@@ -23,7 +23,7 @@ MOST_ANSWERS = 128  # OpenAI's highest n
 OUTPUT_KEYS = ("max_tokens", "max_completion_tokens", "max_output_tokens")
 """What bounds an answer in a provider's own request, as `extra` may hold it."""
 MOST_TOKENS = 10**12
-"""More than any call has; what is asked for beyond it counts as so many."""
+"""More than any call has; what is asked for beyond it counts as this many."""
 
 PRICED_MEDIA = ("audio", "image", "video")
 """Kinds of input that may have a price of their own."""

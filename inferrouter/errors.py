@@ -422,7 +422,7 @@ def _when(error: NoCandidatesError | AllCandidatesFailedError) -> str:
         return f"The soonest is free at {utc_in_words(retry_at)}: wait (max_wait does it for you), or add an account."
     first = next((each for each in error.rejections if each.retry_at == retry_at), None)
     when = moment_in_words(retry_at, patience.now, "" if first is None else first.zone)
-    if first is not None and first.reason.startswith(("held: ModelNotFound", "held: AddressNotFound")):  # time mends neither
+    if first is not None and first.reason.startswith(("held: ModelNotFound", "held: AddressNotFound")):  # time fixes neither
         mend = "base_url" if "Address" in first.reason else "the model's name with the provider, and that the account may use it"
         return f"Check {mend}; it is asked again {when}."
     soonest = f"The soonest is free {when}"

@@ -169,7 +169,7 @@ class LimitEvent:
 
 @frozen_value
 class NoticeEvent:
-    """Something that no waiting mends was found: a model that its provider does not have, a key that was refused. Told once each.
+    """Something that waiting does not fix: a model that its provider does not have, a key that was refused. Told once each.
 
     `text`: the sentence that `Router.warnings` holds from now on.
     """

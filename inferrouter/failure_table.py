@@ -35,7 +35,7 @@ from .spelling import misspelt
 from .wire import WireFault
 
 LIMITS = (RateLimitedError, QuotaExceededError)
-"""Errors that time alone mends."""
+"""Errors that pass with time alone."""
 
 AUTH_HOLD_S = 600.0
 MODEL_HOLD_S = 3600.0
@@ -178,7 +178,7 @@ def reason_of(error: ProviderError, embeds: bool = False, key: str = "auth.api_k
 
 
 def notice_of(error: ProviderError, candidate: Candidate, name: str, embeds: bool = False) -> str | None:
-    """What is to be said once about `error`, which waiting does not mend; None for all others. `name`: what was asked for,
+    """What is to be said once about `error`, which waiting does not fix; None for all others. `name`: what was asked for,
     `embeds`: for vectors."""
     who = f"{candidate.provider}/{candidate.account_id}"
     if isinstance(error, ModelNotFoundError):

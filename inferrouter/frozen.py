@@ -249,7 +249,8 @@ def _misfit(cls: Any, made: Any, given: tuple[Any, ...], named: dict[str, Any]) 
 
 
 WORTH_A_TWIN = 6
-"""So many fields, and it takes less to make a value its twin, see `quick`, and set them there, than to set them as they are."""
+"""From this many fields on it is quicker to turn a value into its twin (see `quick`) and set them there than to set each through
+its descriptor."""
 
 
 def _init_of(cls: Any, fields: tuple[_Field, ...]) -> Any:

@@ -224,7 +224,7 @@ class GuardedStore:
         return {} if max_wait is None or "max_wait" not in self._takes[method] else {"max_wait": max_wait}
 
     def _replay(self, now: float, failures: int) -> None:
-        """Try each settlement that is left once more, until so many have failed. One thread at a time: the others go on."""
+        """Try each settlement that is left once more, until `failures` of them failed. One thread at a time: the others go on."""
         holder = Holder()
         try:
             if self._replaying.take(holder):

@@ -130,7 +130,7 @@ class Answers:
         return b"".join(pieces)
 
     def read_some(self, most: int) -> bytes:
-        """The bytes that are here, or come next, but no more than so many; b"" only at the connection's end."""
+        """The bytes that are here, or come next, but at most `most` of them; b"" only at the connection's end."""
         at = self.at
         if at == len(self.data):
             return self.sock.recv(most)
@@ -167,7 +167,7 @@ class Answers:
         match = (_CHUNK_SIZE if first else _NEXT_SIZE).match(data, at, at + _MAX_LINE)
         if match is not None:
             self.at = match.end()
-        else:  # it is not whole yet, or is none
+        else:  # it is not whole yet, or is not one
             if not first and len(self.read(2)) < 2:
                 raise _error("IncompleteRead", b"")
             match = _CHUNK_SIZE.fullmatch(self._line())

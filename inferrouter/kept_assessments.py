@@ -22,7 +22,7 @@ from .quota_seen import Look, Rooms
 from .routes import Deployment, Route
 
 KINDS = 32
-"""Of so many kinds of calls a route keeps results: what a request carries makes its kind."""
+"""How many kinds of calls a route keeps results for: what a request carries makes its kind."""
 
 Range = tuple[float, float]
 """From and up to which total of estimated tokens a result holds; empty where it is assessed each time."""
@@ -114,7 +114,7 @@ def kept_results(
 def _changed(
     route: Route, kept: Kept, news: Mapping[int, Rooms], holds: Mapping[str, Hold], busy: frozenset[str], total: int
 ) -> set[int]:
-    """The places of those whose facts are others than when `kept` was made."""
+    """The places of those whose facts differ from when `kept` was made."""
     _, rooms, held, were_busy, _, ranges, (lowest, highest), _, _ = kept
     changed = {at for at, own in news.items() if own != rooms[at]}
     if busy or were_busy:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 ENOUGH_LEFT = 0.5
 """While more than this share of a limit remains, what others use of it endangers nothing, and the next answers will tell."""
 CALLS_PER_PROBE = 200
-"""A likely ceiling is probed about once in so many calls, which is what a wrong one costs in refusals."""
+"""A likely ceiling is probed about once in this many calls; where it is right, a probe costs a refusal."""
 CALLS_PER_LOOK = 100
 """The same where others use a limit too: how much they do varies, and the answers tell of it in time."""
 LIKELY_SHARE = 0.25

@@ -18,7 +18,8 @@ LOOK_S = 0.02
 FULL, SLACK = 0.8, 0.6
 """Of the time that passes, what the workers compute: above the first there may be too many of them, below the second too few."""
 LITTLE, GAIN = 0.2, 1.25
-"""Workers that compute less than the first do wait for answers. Else twice as many must compute so many times as much."""
+"""Workers that compute for less than the first share of the time really do wait for answers. Otherwise, twice as many workers
+must compute at least the second number times as much to be kept."""
 PAUSE, LONGEST_PAUSE = 4, 512
 """Looks until fewer workers are tried again, if they were too few, or more, if they did no more; each time twice as many, up to
 the second."""

@@ -74,7 +74,7 @@ def judge(error: InferRouterError, own_model: bool, served: bool) -> Judgement:
 
 
 def waited_for(error: InferRouterError) -> str:
-    """Whom an error that time mends says to wait for: "provider/account model" of the soonest, "" if it does not say."""
+    """Whom an error that passes with time says to wait for: "provider/account model" of the soonest, "" if it does not say."""
     waits = [each for each in getattr(error, "rejections", ()) if each.retry_at is not None]
     if waits:
         soonest = min(waits, key=lambda each: each.retry_at)
@@ -103,7 +103,7 @@ def backoff(tries: int) -> float:
 def _nobody(error: NoCandidatesError, served: bool) -> Judgement:
     if error.retry_at is None:
         return Judgement(Meaning.PROBE)
-    # Breakers alone: an outage. Before the first answer it may as well be a wrong base_url, which no waiting mends.
+    # Breakers alone: an outage. Before the first answer it may as well be a wrong base_url, which waiting does not fix.
     broken = all(map(_is_broken, (each for each in error.rejections if each.retry_at is not None)))
     if broken and not served:
         return Judgement(Meaning.TRY)

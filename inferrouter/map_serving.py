@@ -22,13 +22,13 @@ from .waiting import WaitingRoom
 STORE_TRIES = 6
 """How often in a row the quota store may fail, with pauses of half a second that double, before the job ends."""
 MAX_UNSERVED = 10
-"""So many rows may fail by their providers before the first answer of all; then the job ends, as nothing seems to work."""
+"""How many rows may fail by their providers before the first answer of all; then the job ends, as nothing seems to work."""
 LONGEST_OUTAGE_S = 6 * 3600.0
 """Seconds without an answer, with providers failing, after which a job ends."""
 PATIENCE_S = 2.0
 """Seconds that a call may wait within the router; a longer wait is the job's, which can be stopped and shown."""
 MAX_REFUSED_KEYS = 100
-"""So many accounts may refuse their keys while one row is served."""
+"""How many accounts may refuse their keys while one row is served."""
 
 
 class Serves(Protocol):
@@ -48,7 +48,7 @@ class Keeps(Protocol):
     """Where the results of a job are kept. Called by many threads."""
 
     def keep(self, served: Served, spare: int) -> None:
-        """Keep it. What is kept may be put off, of so many results at a time: at most as many as workers are off, and who is off
+        """Keep it. That may be put off until more than `spare` wait for it: at most as many as workers are off, and who is off
         calls `flush` before it takes a row. So no more rows than there are workers are asked but not kept."""
 
     def flush(self) -> None:

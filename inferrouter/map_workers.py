@@ -26,9 +26,9 @@ TICK_S = 0.25
 READ_S = 0.005
 """Seconds that the reading of an item mostly takes at most; who has to wait longer for it goes to sleep."""
 BUSY_TICK_S = 0.02
-"""The same while rows come so fast that a few workers do: so soon it is seen that they do not any more."""
+"""As `TICK_S`, while rows come so fast that a few workers suffice: this soon it is noticed when they no longer do."""
 BUSY_CHUNK = 16
-"""So many results are handed over at once then, as waking a thread costs as much as many rows."""
+"""How many results are handed over at once then, as waking a thread costs as much as many rows."""
 SOON_S, LATE_S = 0.002, 0.005
 """Where results come more often than the first, more of them are handed over at once, none later than the second."""
 LEFT_S = 0.5
@@ -133,7 +133,7 @@ class Workers:
                 return None
 
     def ready(self) -> Served | None:
-        """The next result if there is one by now."""
+        """The next result if there is one already."""
         try:
             return self._results.popleft()
         except IndexError:
@@ -257,7 +257,7 @@ class Workers:
     def _sleep(
         self, bell: threading.Lock, among: deque[threading.Lock], may_go_on: Callable[[], bool], seconds: float = -1.0
     ) -> None:
-        """Sleep `among` others until one may go on, the job has ended, or so many seconds have passed."""
+        """Sleep `among` others until one may go on, the job has ended, or `seconds` have passed."""
         with self._lock:
             among.append(bell)
             self._pacer.step_aside()

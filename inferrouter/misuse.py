@@ -88,7 +88,7 @@ def wrong_request(name: str, given: object, kind: type[Any]) -> InvalidRequestEr
 
 
 def unknown_field(option: str) -> InvalidRequestError:
-    """What to say of a keyword of `Router.chat` that is none."""
+    """What to say of a keyword that `Router.chat` does not have."""
     return _unknown_option("chat", option, [*_field_names(ChatRequest), "stream", *BOUNDS])
 
 

@@ -65,7 +65,7 @@ def utc_in_words(at: float) -> str:
 
 
 def age_in_words(as_of: str, now: float) -> str:
-    """How old a figure of the ISO date `as_of` is at `now`: "48 days old", "of today"; "" for what is no date."""
+    """How old a figure of the ISO date `as_of` is at `now`: "48 days old", "of today"; "" for what is not a date."""
     try:
         days = (datetime.fromtimestamp(now, UTC).date() - date.fromisoformat(as_of)).days
     except (OverflowError, ValueError, OSError):

@@ -1,6 +1,6 @@
 """Keeps what a running router has to say once: a model that its provider does not have, a key that was refused.
 
-Strategy: a short list of sentences, each under a key, so that the thousandth call says nothing new. What is mended is taken back.
+Strategy: a short list of sentences, each under a key, so that the thousandth call says nothing new. What is fixed is taken back.
 Must never hold a key to an API, nor decide what is worth saying.
 """
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 
 ACCOUNTS = 2
-"""At so many accounts of one server a failure makes an outage."""
+"""How many accounts of one server must fail to make an outage."""
 WITHIN_S = 60.0
 """Seconds between the first and the last of those failures."""
 REST_S = 15.0
@@ -102,7 +102,7 @@ class Outages:
         probe = object()
         if self._probes.setdefault((server, until), probe) is not probe:
             return False
-        if self.out.get(server) == until:  # or the outage is over by now
+        if self.out.get(server) == until:  # or the outage is over already
             self.out[server] = now + REST_S
         for passed in [place for place in list(self._probes) if place[0] == server and place[1] < until]:
             self._probes.pop(passed, None)  # not this one: others may still be about to claim it

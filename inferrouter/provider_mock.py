@@ -52,7 +52,7 @@ class MockReply:
     """One scripted reply.
 
     `usage`: None counts by estimate. `delay_s`: seconds before the answer begins. `chunks`: the pieces of a streamed text, or
-    how many; None: one a word. `cut_after`: the connection breaks after so many pieces (of the body, of a stream), None: never.
+    how many; None: one a word. `cut_after`: the connection breaks after this many pieces (of the body, of a stream), None: never.
     `body`: sent as it is instead of everything else. `response`: a whole answer, instead of text and calls.
     """
 

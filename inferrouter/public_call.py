@@ -45,7 +45,7 @@ def only_library_errors(method: Callable[P, T]) -> Callable[P, T]:
 
 
 def chat_request(messages: Any, options: Mapping[str, Any]) -> ChatRequest:
-    """The request that `Router.chat` was asked for. Raises `InvalidRequestError` naming an option that there is none of."""
+    """The request that `Router.chat` was asked for. Raises `InvalidRequestError` naming an option that does not exist."""
     if isinstance(messages, ChatRequest):
         if options:
             first = next(iter(options))

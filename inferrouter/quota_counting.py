@@ -19,7 +19,7 @@ from .quota_learned import MAX_SOURCE, NOTHING, Fact, Facts, Learned, Observatio
 from .quota_windows import WindowCounter, counter_of
 
 NUMBERS = frozenset((int, float))
-"""What an amount may be: a flag is none, though Python counts with it."""
+"""What an amount may be: a flag is not one, though Python counts with it."""
 
 
 Shown = tuple[Headroom, float, float, float | None]
@@ -47,7 +47,7 @@ class BucketState:
         self.shown = _NEVER
 
     def copied(self, used: float) -> BucketState:
-        """The same by itself, with so much used: what is charged to one is not charged to the other."""
+        """The same by itself, with `used` in use: what is charged to one is not charged to the other."""
         other = BucketState.__new__(BucketState)
         other.key, other.pinned, other.limit, other.ceiling = self.key, self.pinned, self.limit, self.ceiling
         other.counter, other.learned, other.firm_until = self.counter.copied(), self.learned, self.firm_until
@@ -145,7 +145,7 @@ def headrooms_of(states: Mapping[str, BucketState], keys: Sequence[str], now: fl
 
 
 def shown_with(counts: Iterable[tuple[BucketState, float]], now: float) -> tuple[list[Shown], bool]:
-    """The same, with how long it holds, for states of which so much is used, whatever their counters say."""
+    """The same, with how long it holds, for states that each come with what is used of them, whatever their counters say."""
     to_note: list[str] = []
     found = []
     for state, used in counts:
@@ -211,7 +211,7 @@ def learned_of(states: Iterable[BucketState]) -> dict[str, Learned]:
 
 
 def _looked_up(state: BucketState, used: float, now: float, to_note: list[str]) -> tuple[float, float, float, float | None]:
-    """Of a state of which so much is used: what counts at `now`, from and until when it does, and when some of it passes."""
+    """Of a state with `used` in use: what counts at `now`, from and until when it does, and when some of it passes."""
     if now >= state.firm_until:
         state.limit_at(now)
     counter, count = state.counter, used

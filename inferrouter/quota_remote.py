@@ -255,7 +255,7 @@ class RemoteQuotaStore:
         self._ledger.forked()
 
     def _asking(self, max_wait: float | None = None, trips: float = 0.0) -> Ask:
-        """How to ask within what one verb may take in all; where others are faster again and again, they are made to wait."""
+        """How to ask within what one verb may take in all; where others are faster each time, they are made to wait."""
         lanes = self._lanes
         lanes.check_open()
         end = lanes.deadline(max_wait, trips)

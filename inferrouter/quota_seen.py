@@ -1,4 +1,4 @@
-"""Says what a look at many buckets finds other than the one before, so that it costs what changed since, not how many there are.
+"""Says how a look at many buckets differs from the one before, so that its cost depends on what changed, not how many there are.
 
 Strategy: a store numbers its changes, and for a while knows which keys each of them changed; what else moves a headroom is time,
 and until when that does not is known of each. Where a store does not say that much, looks are compared. Must never know where
@@ -21,7 +21,7 @@ Changes = dict[int, Collection[str]]
 """The keys that each of the last changes of a store changed, by its number."""
 
 KNOWN = 8
-"""Of so many of the last changes it is known which keys they changed."""
+"""How many of the last changes are remembered with their keys."""
 
 Rooms = Mapping[str, Headroom]
 """The headrooms of one group of buckets, by key."""

@@ -71,7 +71,7 @@ class WindowCounter:
         raise NotImplementedError
 
     def resets_at(self, used: float) -> float | None:
-        """`frees_at(0)` if so much is used: what differs from `used` was charged or given back where charges go now."""
+        """`frees_at(0)` if `used` is in use: any difference to its own was charged or given back where charges go now."""
         raise NotImplementedError
 
     def same_until(self, resets_at: float) -> float:

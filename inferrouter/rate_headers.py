@@ -186,7 +186,7 @@ def _checked(reading: Reading) -> Reading:
 
 
 def _first_number(value: str | None) -> float | None:
-    """The number in a header; of a draft's list the first, which is the one that counts. Two different ones are none."""
+    """The number in a header; of a draft's list the first, which is the one that counts. Two different ones count as none."""
     number = plain_number(value)
     if number is not None or not isinstance(value, str) or "," not in value or len(value) > 300:
         return number

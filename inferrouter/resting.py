@@ -13,7 +13,7 @@ from .routes import RouteTable
 
 
 def rest_account(table: RouteTable, ledger: GuardedStore, account_id: str, seconds: float, reason: str, now: float) -> str:
-    """Hold an account so many seconds; 0 ends every hold of it. What is to be said of a store that failed meanwhile, or "".
+    """Hold an account for `seconds`; 0 ends every hold of it. What is to be said of a store that failed meanwhile, or "".
 
     Raises `ConfigError` for an unknown id, or `QuotaStoreError` that says what did not happen.
     """

@@ -214,8 +214,8 @@ class Router(RouterMakers):
         `workers`: calls in flight at most. `model`: for requests that name none. `ordered`: results in the input's order, so that
         a row that waits holds up those after it; False: as they come. `timeout`: seconds a call may take, None: the
         configuration's. `tries`: how often providers may fail a row; waiting for a slot is not a try. `until`: epoch seconds or a
-        datetime, no row begins later. `stop_when_spent`: True stops when no slot comes within five minutes (a number: so many
-        seconds) and tells when one does in `.retry_at`; False waits, for days if it must be.
+        datetime, no row begins later. `stop_when_spent`: True stops when no slot comes within five minutes (a number: within
+        that many seconds) and tells when one does in `.retry_at`; False waits, for days if it must be.
 
         No row's error ends it. Raised while iterating is what every row would meet: `NoCandidatesError`,
         `AllCandidatesFailedError`, `UnknownModelError`, `ConfigError`, `QuotaStoreError`; and `InvalidRequestError` for a
@@ -266,7 +266,7 @@ class Router(RouterMakers):
 
     @only_library_errors
     def rest(self, account_id: str, seconds: float, reason: str = "rested by hand") -> None:
-        """Hold an account for so many seconds, at most 35 days; 0 ends every hold of it and of its models.
+        """Hold an account for this many `seconds`, at most 35 days; 0 ends every hold of it and of its models.
 
         Raises `ConfigError` for an account that is not configured, `InvalidRequestError` for a wrong number, `QuotaStoreError`
         where the store could not carry it out.

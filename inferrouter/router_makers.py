@@ -129,7 +129,7 @@ class RouterMakers:
         router = cls(
             config,
             providers,
-            quota_store=quota_store if path is not None or store is None else store,  # type: ignore[arg-type]  # no path by now
+            quota_store=quota_store if path is not None or store is None else store,  # type: ignore[arg-type]  # not a path here
             policy=None if isinstance(policy, str) else policy,
             meter=meter,
             health=health,

@@ -235,7 +235,7 @@ class RouteTable:
         return found
 
     def own_headrooms(self, headrooms: Iterable[Headroom]) -> list[Headroom]:
-        """Those of `headrooms` that hold here, as no allowance that only another configuration states does."""
+        """Those of `headrooms` that apply here: all but allowances that only another configuration states."""
         foreign = self.agreement.foreign
         return [each for each in headrooms if each.key not in foreign or each.limit != foreign[each.key]]
 
@@ -259,7 +259,7 @@ class RouteTable:
         return list(found.values())
 
     def keys_of(self, bound: BoundAccount) -> tuple[str, ...]:
-        """Every bucket of an account that is known by now."""
+        """Every bucket of an account that is known so far."""
         own = [bucket.key for bucket in _account_buckets(bound)]
         used = [
             key

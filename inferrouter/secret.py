@@ -20,7 +20,7 @@ SCHEMES = frozenset(("bearer", "basic", "token", "key", "apikey", "api-key", "di
 """What stands before a credential in a header, in lower case."""
 
 TELLING = 8
-"""Characters; a text with so many of a key's first ones may be an abridged copy of it."""
+"""Characters; a text with this many of a key's first ones may be an abridged copy of it."""
 
 
 class Secret:

@@ -17,7 +17,7 @@ SMALL = 64 << 10
 
 
 class Bodies:
-    """Room for so many bytes of bodies. Thread-safe."""
+    """Room for `size` bytes of bodies. Thread-safe."""
 
     def __init__(self, size: int, clock: Clock) -> None:
         self._left = size
@@ -27,7 +27,7 @@ class Bodies:
         self._closed = False
 
     def take(self, size: int, wait_s: float) -> bool:
-        """Take room for `size` bytes, waiting so many seconds for it at most; whether there was."""
+        """Take room for `size` bytes, waiting at most `wait_s` seconds for it; whether there was."""
         if size <= 0:
             return True
         with self._changed:

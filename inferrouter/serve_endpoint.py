@@ -231,7 +231,7 @@ class Serve:
             self._forget(connection)
 
     def _request(self, connection: Connection, address: str) -> bool:
-        """Serve one request; whether there was one that leaves the connection of use. Raises `Gone`."""
+        """Serve one request; whether the connection can be used for another. Raises `Gone`."""
         began = self._clock.monotonic()
         line = ["?", "?"]
         status = 0

@@ -37,7 +37,7 @@ _PHRASES = {status.value: status.phrase for status in HTTPStatus}
 
 
 class Crowded(Exception):  # noqa: N818  # an answer, not a fault
-    """The bodies of other requests take all the room there is, and took it for as long as a client may be waited for."""
+    """The bodies of other requests take all the room there is, and did so for as long as a client may be kept waiting."""
 
 
 class Gone(Exception):  # noqa: N818  # it is not an error: clients go away
@@ -225,7 +225,7 @@ class Connection:
         return self._exactly(head.length, self._clock.monotonic() + BODY_S + head.length / BODY_RATE)
 
     def _make_room(self, size: int) -> None:
-        """Take room for a body of so many bytes, beyond what it has. Raises `Crowded`."""
+        """Take room for a body of `size` bytes, beyond what it has. Raises `Crowded`."""
         missing = size - self._room
         if size <= SMALL or missing <= 0 or self._bodies is None:
             return

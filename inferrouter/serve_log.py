@@ -184,7 +184,7 @@ class CallLog:
             self._tell()
 
     def changed(self, since: int, seconds: float) -> int:
-        """The number of the latest change, as soon as it is not `since` or after so many seconds."""
+        """The number of the latest change, as soon as it is not `since`, or after `seconds`."""
         with self._lock:
             if self._version == since:
                 self._viewers += 1

@@ -109,7 +109,7 @@ _SCHEMAS = ("model_json_schema", "schema")
 
 
 def _method(shape: Any, *names: str) -> Callable[..., Any] | None:
-    """A pydantic model's method, by the names it has in its versions; None for what is no such model."""
+    """A pydantic model's method, by the names it has in its versions; None for what is not one."""
     if not hasattr(shape, "model_fields") and not hasattr(shape, "__fields__"):
         return None
     found: Callable[..., Any] | None = next((each for name in names if callable(each := getattr(shape, name, None))), None)

@@ -19,7 +19,7 @@ from .routes import Route
 RESTS = ("held", "breaker", "outage")
 """Codes of rejections that looked at no limit."""
 MOST_LOOKS = 8
-"""So many are looked at again; a call that has more accounts at rest learns of the others' limits when it comes to them."""
+"""How many are looked at again; a call that has more accounts at rest learns of the others' limits when it comes to them."""
 
 
 def soonest(

@@ -22,7 +22,7 @@ _SCALARS: dict[Any, str] = {str: "string", int: "integer", float: "number", bool
 
 
 class _Formed:
-    """Has room for what follows from a value that stays as it is, and is no field of it."""
+    """Has a slot for the OpenAI-style dict that is worked out from a value once, and that is not one of its fields."""
 
     __slots__ = ("_form",)
     if TYPE_CHECKING:  # else it would be among the hints of the values

@@ -252,7 +252,7 @@ class WireReply:
             if left is None:
                 piece = connection.read_chunk(_PIECE) if connection.chunked else connection.read_some(_PIECE)
                 if not piece:
-                    # An end that the connection's end makes is none where somebody here made that.
+                    # An end that the connection's end makes is not one where somebody here made that.
                     if not self._open or (self._shut and not connection.chunked):
                         raise WireFault("cut", "the answer was closed before its end")
                     self._finish()
@@ -298,7 +298,7 @@ def _raised(fault: WireFault) -> NoReturn:
 
 
 def _check_head(reply: WireReply) -> None:
-    """Raise the fault of a reply that is none. A refusal keeps its status and headers, even if nobody can read its body."""
+    """Raise the fault of a reply that is not an answer. A refusal keeps status and headers, even if nobody can read its body."""
     status = reply.status
     try:
         if status < 200 or status == 304:

@@ -38,7 +38,7 @@ class TransportConfig:
 
 
 def transport_problems(config: object) -> Iterator[tuple[str, str | None]]:
-    """What is wrong with `config`, as setting and problem; a problem of None is none."""
+    """What is wrong with `config`, as setting and problem; a problem of None is not one."""
     if not isinstance(config, TransportConfig):
         yield "transport", f"must be a TransportConfig, not {describe_type(config)}"
         return

@@ -61,7 +61,7 @@ class Turn:
         return found is not None and found() is holder
 
     def take(self, holder: Holder, wait_s: float = 0.0) -> bool:
-        """Take it, waiting so many seconds at most; whether it was had. It must not be this one's already."""
+        """Take it, waiting at most `wait_s` seconds; whether it was had. It must not be this one's already."""
         if self._grasp(holder):
             return True
         if wait_s <= 0:

@@ -152,7 +152,7 @@ class _Round(Generic[T]):
         return answer
 
     def run_again(self) -> T | None:
-        """The same for those that may serve by now, where anything failed, was refused or waited since they were looked for."""
+        """The same for those that may serve now, where anything failed, was refused or waited since they were looked for."""
         while self._time_left() > 0 and self._look_again():
             answer = self._serve()
             if answer is not None:
@@ -307,7 +307,7 @@ class _Round(Generic[T]):
         return self.runtime.auth_next and bool(others), bool(others)
 
     def _say_once(self, error: ProviderError, candidate: Candidate, key: str) -> None:
-        """Tell the meter and `Router.warnings`, the first time, of what no waiting mends."""
+        """Tell the meter and `Router.warnings`, the first time, of what waiting does not fix."""
         text = notice_of(error, candidate, self.route.name, self.operation.embeds)
         if text:
             self.runtime.say(key, text, (candidate.provider, candidate.account_id, candidate.model))
@@ -356,7 +356,7 @@ class _Round(Generic[T]):
         return None
 
     def _look_again(self) -> bool:
-        """Whether others may serve by now, when all that were found have failed or were refused: then they are in the queue."""
+        """Whether others may serve now, when all that were found have failed or were refused: then they are in the queue."""
         if not self._changed(self._as_of) or self._all_as_before():
             return False
         tried = {(each.account_id, each.model) for each in self.attempts[self._begun[0] :]}
@@ -364,7 +364,7 @@ class _Round(Generic[T]):
         return bool(self.queue)
 
     def _found_besides(self, others: set[tuple[str, str]]) -> list[Candidate]:
-        """What may serve by now, and is not in the queue, nor one of `others`, left out by the policy, or refused as before."""
+        """What may serve now, and is not in the queue, nor one of `others`, left out by the policy, or refused as before."""
         now = self.runtime.now()
         self._as_of = len(self.attempts), len(self._refusals), now.mono
         known = others | self._unwanted | {(each.account_id, each.model) for each in self.queue}

@@ -54,7 +54,7 @@ class WireFault(Exception):  # noqa: N818  a fault of the transport, which the w
     `kind`: "setup" (URL or header unusable), "dns", "refused", "tls", "proxy", "timeout", "cut" (closed, reset, truncated),
     "protocol" (not HTTP as it should be), "redirect", "encoding", "too_large". `sent`: False only if the provider surely did
     nothing for this request. `reused`: a kept-alive connection died before the first byte of the answer. `lasting`: trying again
-    does not help until somebody mends what the message names.
+    does not help until somebody fixes what the message names.
     """
 
     def __init__(self, kind: str, message: str, *, sent: bool = True, reused: bool = False, lasting: bool = False) -> None:

@@ -215,7 +215,7 @@ def _spent_words(headroom: Headroom, deployment: Deployment, estimate: Estimate)
     if UNITS[limit.unit].depends_on:
         amount = limit.quantity(amount_of(deployment, limit.unit, estimate))
         needed = f", needs {amount}{reserve_words(limit.unit, estimate)}"
-    return f"the free allowance does not reach ({limit.quantity(headroom.remaining)} left of {limit}{needed})"
+    return f"the free allowance is not enough ({limit.quantity(headroom.remaining)} left of {limit}{needed})"
 
 
 def reserve_words(unit: str, estimate: Estimate) -> str:

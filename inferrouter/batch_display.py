@@ -113,7 +113,7 @@ def show_summary(screen: Screen, summary: BatchSummary, output: str, now: float)
     for text, rows, example in summary.errors:
         screen.line(f"  {rows:,} x {text} (such as {example})", "yellow")
     if summary.stopped:
-        screen.line(f"  {_WHY.get(summary.stopped, summary.stopped)}; the same command goes on", "yellow")
+        screen.line(f"  {_WHY.get(summary.stopped, summary.stopped)}; run the same command again to go on", "yellow")
         if summary.retry_at is not None:
             screen.line(f"  the next slot is free {moment_in_words(summary.retry_at, now)}", "yellow")
     elif summary.failed:

@@ -307,7 +307,7 @@ class Table(Source):
             raise ConfigError(f"input {str(self.path)!r} is empty: a CSV needs a header with the names of its columns")
         twice = [name for at, name in enumerate(names) if name in names[:at]]
         if twice:
-            raise ConfigError(f"input {str(self.path)!r}: its header has {twice[0]!r} twice")
+            raise ConfigError(f"input {str(self.path)!r}: its header has {twice[0]!r} twice; rename one of them")
         self.columns = tuple(names)
         self._id_at = names.index("custom_id") if "custom_id" in names else None
 

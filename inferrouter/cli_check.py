@@ -81,7 +81,7 @@ def check(options: Namespace, console: Console) -> int:
     if not config.accounts:
         console.out.line(f"{name}: has no account to ask; {PROGRAM} init FILE writes a configuration of the environment's keys")
     elif silent:
-        console.out.line(f"{name}: {', '.join(silent)} cannot serve; what to do stands above")
+        console.out.line(f"{name}: {', '.join(silent)} cannot serve; see above for what to do")
     elif unserved:
         console.out.line(f"{name}: nothing can serve {', '.join(unserved)}; add an account, or allow what is refused above")
     else:

@@ -81,7 +81,7 @@ def serve(options: Namespace, console: Console) -> int:
             for warning in router.warnings:
                 console.err.line(f"  ! {warning}")
             _until(lambda: bool(came))
-            console.err.line(f"stopping: answers under way have {server.grace:g} s; once more stops them now")
+            console.err.line(f"stopping: answers under way have {server.grace:g} s; Ctrl-C again stops them now")
             stopping = threading.Thread(target=server.stop, name="inferrouter-stop")
             stopping.start()
             _until(lambda: len(came) > 1 or not stopping.is_alive())

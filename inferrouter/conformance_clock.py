@@ -43,7 +43,7 @@ class ClockConformance(StoreCase):
         self.assertEqual(self.admitted("k", 4, now=NOON + 200), 3)
 
     def test_clock_steps_re_open_no_window(self) -> None:
-        """A clock that goes back by more than a window for one call, again and again, admits one amount and no more."""
+        """A clock that goes back by more than a window for one call, repeatedly, admits one amount and no more."""
         for window, back in (("minute", 61.0), ("minute", 90.0), ("hour", 3700.0), ("day", 90_000.0)):
             for rolling in (True, False):
                 key = f"{window} {back} {rolling}"

@@ -105,15 +105,13 @@ def quota_at(place: str | os.PathLike[str]) -> QuotaConfig:
 
 def store_for(quota: QuotaConfig) -> QuotaStore:
     """The store that a configuration names. Raises `QuotaStoreError` if it cannot be opened, `ConfigError` if its client library
-    is missing, or where nothing here opens it: counts that others share must not be kept in memory unasked."""
+    is missing, or if nothing here opens it: counts that others share are kept nowhere else."""
     if quota.store == "memory":
         return MemoryQuotaStore()
     if quota.store == "sqlite" and quota.path is not None:
         from .quota_sqlite import SQLiteQuotaStore
 
         return SQLiteQuotaStore(quota.path)
-    if quota.store in ("redis", "postgres") and isinstance(quota.url, Secret):
-        from .quota_url import open_store
+    from .quota_url import open_store
 
-        return open_store(quota.store, quota.url, quota.prefix, quota.adopt_empty)
-    raise ConfigError(f"quota.store: nothing opens the store {quota.store!r}; make it yourself and pass it as quota_store")
+    return open_store(quota.store, Secret(quota.url or ""), quota.prefix, quota.adopt_empty)

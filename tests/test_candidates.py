@@ -108,7 +108,7 @@ class Reasons(unittest.TestCase):
         for settings, paid, missing in (({}, True, "paid_enabled"), ({"paid_enabled": True}, False, "allow_paid")):
             fixture = Fixture(an_account(daily_free=2, **settings))
             fixture.used("a/allowance", 2)
-            words = f"does not reach (0 requests left of 2 requests per day), and {missing} is false"
+            words = f"is not enough (0 requests left of 2 requests per day), and {missing} is false"
             self.only(fixture, "paid_not_allowed", words, MIDNIGHT, paid=paid)
 
     def test_a_call_larger_than_the_whole_allowance_does_not_come_back(self) -> None:
@@ -116,7 +116,7 @@ class Reasons(unittest.TestCase):
         fixture = Fixture(an_account(daily_free=25, quota_unit="tokens"))
         self.only(fixture, "paid_not_allowed", "25 tokens left of 25 tokens per day", None)
         nothing = Fixture(an_account(daily_free=0))
-        self.only(nothing, "paid_not_allowed", "allowance does not reach", None)
+        self.only(nothing, "paid_not_allowed", "allowance is not enough", None)
 
     def test_spend_cap(self) -> None:
         """A paid account whose cap does not reach for the call is left out until midnight UTC, with the figures."""

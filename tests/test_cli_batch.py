@@ -209,7 +209,7 @@ class Killed(JobCase):
             process.send_signal(signal.SIGINT)
             ran = finish(process)
         self.assertEqual(ran.code, 75, ran.err)
-        self.assertRegex(ran.err, "stopped by hand; the same command goes on")
+        self.assertRegex(ran.err, "stopped by hand; run the same command again to go on")
         self.assertEqual(len(self.records()), len(provider.log))
 
 

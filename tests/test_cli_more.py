@@ -231,7 +231,7 @@ class Checking(WithServer):
         text = Path(spent).read_text("utf-8").replace('default_model = "local/small"', 'default_model = "local/small"')
         ran = run("check", self.written("spent.toml", text), env=self.env)
         self.assertEqual(ran.code, 1)
-        self.assertIn("the free allowance does not reach", ran.out)
+        self.assertIn("the free allowance is not enough", ran.out)
         self.assertIn("4 of 10 requests per day", self.run_ok("status", "--config", self.file).out)
 
     def test_json(self) -> None:

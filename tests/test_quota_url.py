@@ -126,9 +126,10 @@ class ConfigTest(unittest.TestCase):
                 except ir.ConfigError as error:
                     self.assertIn("client library", str(error))
         with mock.patch.object(config, "STORES", (*config.STORES, "pebble")):
-            named = ir.Config(quota=ir.QuotaConfig("pebble"))
-        with self.assertRaisesRegex(ir.ConfigError, "quota.store: nothing opens the store 'pebble'"):
-            ir.Router(named)
+            named = [ir.Config(quota=ir.QuotaConfig("pebble", url=url)) for url in (None, "pebble://h")]
+        for each in named:
+            with self.assertRaisesRegex(ir.ConfigError, "quota.store: nothing opens the store 'pebble'"):
+                ir.Router(each)
 
     def test_no_password_shows(self) -> None:
         """A URL's password is in no repr; the configuration cannot be pickled with it."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import unittest
 from typing import Any
 
@@ -109,6 +110,17 @@ class Reserved(unittest.TestCase):
             found = made.explain(ir.ChatRequest("Hi")).candidates[0].deployment
         self.assertEqual(found.answers.reserve, 128)
         self.assertEqual(found.expected(costs.Estimate(5, 1024, open_answers=4)).output_tokens, 512)
+
+    def test_all_else_of_an_estimate_stays(self) -> None:
+        """Only what the answer may use is another for a model: whatever else an estimate says goes on to it."""
+        facts: dict[str, Any] = {field.name: place for place, field in enumerate(dataclasses.fields(costs.Estimate), 3)}
+        facts["media"] = {"image": 2}
+        made, _ = router()
+        with made:
+            found = made.explain(ir.ChatRequest("Hi")).candidates[0].deployment
+        fitted = found.expected(costs.Estimate(**facts))
+        self.assertNotEqual(fitted.output_tokens, facts["output_tokens"])
+        self.assertEqual(fitted, costs.Estimate(**facts | {"output_tokens": fitted.output_tokens}))
 
     def test_kept_assessments_follow(self) -> None:
         """Over many deployments too, what was learned changes who is free."""

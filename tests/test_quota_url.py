@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import pickle
 import sys
 import tempfile
@@ -121,14 +122,14 @@ class ConfigTest(unittest.TestCase):
             with self.subTest(name), patch, tempfile.TemporaryDirectory() as folder:
                 where = {"path": Path(folder, "q.db")} if name == "sqlite" else {"url": "x://h"}
                 try:
-                    with store_for(ir.QuotaConfig(name, **where)) as store:
+                    with contextlib.closing(store_for(ir.QuotaConfig(name, **where))) as store:
                         self.assertIs(isinstance(store, ir.MemoryQuotaStore), name == "memory")
                 except ir.ConfigError as error:
                     self.assertIn("client library", str(error))
-        with mock.patch.object(config, "STORES", (*config.STORES, "pebble")):
-            named = [ir.Config(quota=ir.QuotaConfig("pebble", url=url)) for url in (None, "pebble://h")]
+        with mock.patch.object(config, "STORES", (*config.STORES, "nowhere")):
+            named = [ir.Config(quota=ir.QuotaConfig("nowhere", url=url)) for url in (None, "nowhere://h")]
         for each in named:
-            with self.assertRaisesRegex(ir.ConfigError, "quota.store: nothing opens the store 'pebble'"):
+            with self.assertRaisesRegex(ir.ConfigError, "quota.store: nothing opens the store 'nowhere'"):
                 ir.Router(each)
 
     def test_no_password_shows(self) -> None:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from tests import LONG, PACKAGE, ir, part
+from tests import LONG, PACKAGE, ir, ledger_model, part, rounds
 from tests.fakes import FakeClock
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -176,6 +176,7 @@ class ExamplesTest(unittest.TestCase):
             "chat.py": "gemini/gemini-free gemini-3.5-flash: ",
             "engines.py": "6 requests counted for 6 rows",
             "limits.py": "call 6: paid, $0.0000",
+            "own_store.py": " claims about a store hold",
             "stream.py": " tokens from gemini-free",
             "tools.py": "the model calls weather(",
         }
@@ -193,6 +194,31 @@ class ExamplesTest(unittest.TestCase):
             with self.subTest(name), redirect_stdout(io.StringIO()) as out:
                 runpy.run_path(str(EXAMPLES / name), run_name="__main__")
                 self.assertIn(fact, out.getvalue())
+
+    def test_own_store(self) -> None:
+        """The example's store counts as the naive model does; with a step that is not atomic it fails the suite."""
+        space = runpy.run_path(str(EXAMPLES / "own_store.py"))
+        ledger_model.run(self, space["OwnStore"](), 1, rounds(1500, 500))
+
+        class Hasty(part("cell").Cell):  # type: ignore[misc]  # the module is looked up as the suite was told to
+            def replace(self, seen: Any, value: Any) -> bool:
+                self.__init__(value)  # type: ignore[misc]  # as if nobody had been faster
+                return True
+
+        def hasty() -> Any:
+            store = space["OwnStore"]()
+            store._kept = Hasty(store._kept.look()[0])
+            return store
+
+        case = type("Case", (space["OwnStoreTest"],), {"make_store": lambda self: hasty()})
+        for name in (
+            "test_threads_reserve_in_the_middle",
+            "test_threads_settle_in_the_middle",
+            "test_threads_hold_in_the_middle",
+        ):
+            result = unittest.TestResult()
+            case(name).run(result)
+            self.assertEqual((len(result.failures), len(result.errors)), (1, 0), name)
 
     def test_the_file(self) -> None:
         """The example configuration is right with its variables set and without them."""

@@ -354,7 +354,7 @@ def _parsed_head(line: bytes, path: Path, number: int) -> tuple[str, bool]:
 
 
 def _foreign(path: Path, number: int) -> str:
-    return f"output {str(path)!r}: line {number} is not a result of such a job; name another file with --out"
+    return f"output {str(path)!r}: line {number} is not a result of a batch job; name another file with --out"
 
 
 def request_id_of(custom_id: str) -> str:

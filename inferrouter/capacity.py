@@ -17,11 +17,10 @@ from .costs import DEFAULT_OUTPUT_TOKENS, Estimate
 from .errors import InvalidRequestError
 from .frozen import NamedTuple, field, frozen_value
 from .guarded_store import GuardedStore
-from .moments import moment_in_words
+from .moments import DAY, HOUR, moment_in_words
 from .records import Usage
 from .routes import Deployment, RouteTable
 
-HOUR = 3600.0
 LONGEST_DAYS = 400
 MOST_TOKENS = 10**9
 """Of a row."""
@@ -149,7 +148,7 @@ class FinishTime(NamedTuple):
         """As "done Friday 14:10; 40 of them within a day". `now`: epoch seconds."""
         if self.unlimited:
             return f"as fast as {self.unlimited} answers, since no limit of it is known"
-        days = round((self.looked_to - now) / 86400.0)
+        days = round((self.looked_to - now) / DAY)
         when = f"not within {days} days" if self.at is None else f"done {moment_in_words(self.at, now)}"
         return f"{when}; {self.in_a_day:,} of them within a day"
 
@@ -175,7 +174,7 @@ def capacity_of(
     """What `Router.capacity` returns. Raises `UnknownModelError`, `QuotaStoreError`, or `InvalidRequestError` for wrong days."""
     if isinstance(days, bool) or not isinstance(days, (int, float)) or not 0 < days <= LONGEST_DAYS:
         raise InvalidRequestError(message=f"days is a number above 0 and up to {LONGEST_DAYS}, not {days!r}")
-    end = now + days * 86400.0
+    end = now + days * DAY
     deployments = _deployments(table, model, now, paid)
     first = now // HOUR
     count = math.ceil(end / HOUR) - int(first)
@@ -222,7 +221,7 @@ def finish_time(
     if isinstance(per_second, bool) or not isinstance(per_second, (int, float)) or not per_second > 0:
         raise InvalidRequestError(message=f"per_second is a number of rows above 0, not {per_second!r}")
     deployments = _deployments(table, model, now, paid)
-    begin, left, today, end, unlimited = now, float(rows), 0.0, now + days * 86400.0, ""
+    begin, left, today, end, unlimited = now, float(rows), 0.0, now + days * DAY, ""
     effort = Effort(MOST_STEPS)
     finished: float | None = now if rows <= 0 else None
     for at, place, served in serving(deployments, ledger, now, end, needs, paid, effort):
@@ -236,11 +235,11 @@ def finish_time(
             begin += takes / per_second
             left -= takes
             finished = begin if left <= 0 else None
-        if at < now + 86400.0:
+        if at < now + DAY:
             today += served
-        if finished is not None and (today >= rows or at >= now + 86400.0):
+        if finished is not None and (today >= rows or at >= now + DAY):
             break  # the rest of the day would change nothing
-    return FinishTime(finished, int(min(today, rows, per_second * 86400.0)), min(end, effort.end), unlimited)
+    return FinishTime(finished, int(min(today, rows, per_second * DAY)), min(end, effort.end), unlimited)
 
 
 def _deployments(table: RouteTable, model: str, now: float, paid: bool) -> list[Deployment]:

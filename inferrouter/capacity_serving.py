@@ -18,6 +18,7 @@ from .costs import UNITS, Estimate
 from .frozen import NamedTuple, frozen_value
 from .guarded_store import GuardedStore
 from .limits import WINDOWS, Limit
+from .moments import DAY
 from .quota import Bucket, Headroom, Hold, QuotaStore, Refusal
 from .quota_memory import MemoryQuotaStore
 from .records import Usage
@@ -26,7 +27,6 @@ from .routes import Deployment
 SLOTS = 64
 _CYCLE = (SLOTS + 1) / SLOTS
 """A rolling window is counted in `SLOTS` slots and the running one, see `quota_counting`."""
-DAY = 86400.0
 STEPS = 6000
 """How many steps are worked out in any case, which takes half a second or so; from then on what repeats is repeated."""
 MOST_STEPS = 20_000

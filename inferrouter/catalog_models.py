@@ -21,8 +21,8 @@ class Offer:
     """A model at a provider (its name in the catalog). `tier`: quality from 1, the best, to 5.
 
     `speed`: tokens a second, 0 where nobody has said. `embeds`: it makes vectors and does not chat. `source`, `as_of` (ISO date):
-    of the tier; where that is no index, the model is placed by hand beside its likes. Tier 1 has 40 and more in the Artificial
-    Analysis Intelligence Index, 2 from 30, 3 from 20, 4 from 10, 5 less.
+    of the tier; where that is not an index, the model is placed by hand beside its likes. Tier 1 has 40 and more in the
+    Artificial Analysis Intelligence Index, 2 from 30, 3 from 20, 4 from 10, 5 less.
     """
 
     provider: str

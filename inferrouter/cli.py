@@ -9,10 +9,11 @@ do what a program could not do with the public classes.
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Collection, Sequence
 from importlib import import_module
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from .cli_common import DONE, FAILED, INTERRUPTED, MISUSED, PACKAGE, PROGRAM, Console, one_line
 from .errors import ConfigError, InferRouterError
@@ -70,12 +71,28 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(argv: Sequence[str] | None, console: Console) -> int:
     words = sys.argv[1:] if argv is None else argv
     parser = _parser(next(([word] for word in words if not word.startswith("-")), ()))  # no option before it takes a value
-    options = parser.parse_args(words)
+    options, strange = parser.parse_known_args(words)
+    if strange:
+        _refuse(strange, options.parser)
     if options.run is None:
         parser.print_help()
         return DONE
     code: int = options.run(options, console)
     return code
+
+
+def _refuse(strange: Sequence[str], command: ArgumentParser) -> NoReturn:
+    """End as argparse does for words that it cannot place, but with the usage of the command itself and what was likely meant."""
+    from .spelling import misspelt
+
+    known = re.findall(r"--[a-z-]+", command.format_help())  # the usage has but one name of each
+    hints = []
+    for flag in [word.partition("=")[0] for word in strange if word.startswith("-")]:
+        if flag in known:
+            hints.append(f"{flag} goes after the command")
+        else:
+            hints += [f"did you mean {each}?" for each in misspelt(flag, known)[:1]]
+    command.error(f"unrecognized arguments: {' '.join(strange)}{f' ({hints[0]})' if hints else ''}")
 
 
 def _parser(wanted: Collection[str] = frozenset(COMMANDS)) -> ArgumentParser:
@@ -84,10 +101,11 @@ def _parser(wanted: Collection[str] = frozenset(COMMANDS)) -> ArgumentParser:
 
     parser = ArgumentParser(PROGRAM, description="Route LLM requests over many accounts: free capacity first.", epilog=EXIT_CODES)
     parser.add_argument("--version", action="version", version=_version())
-    parser.set_defaults(run=None)
+    parser.set_defaults(run=None, parser=parser)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", dest="command")
     for name, (module, does) in COMMANDS.items():
         command = commands.add_parser(name, help=does)
+        command.set_defaults(parser=command)
         if name in wanted:
             getattr(import_module(f".{module}", PACKAGE), f"add_{name}")(command)
     return parser

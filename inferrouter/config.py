@@ -31,6 +31,9 @@ from .validation import (
 )
 
 POLICIES = ("free_first", "cost_first", "least_busy", "declared_order", "best_first")
+SERVERS = ("redis", "postgres")
+STORES = ("memory", "sqlite", *SERVERS)
+ON_STORE_ERROR = ("refuse", "ignore")
 MAX_PLAUSIBLE_PRICE = 0.01  # dollars; ten thousand a million is more than any model costs
 
 
@@ -151,7 +154,7 @@ def _config_problems(config: Config) -> Iterator[str]:
         ("timeout", check_seconds(config.timeout)),
         ("idle_timeout", check_seconds(config.idle_timeout)),
         ("auth_errors", config.auth_errors and check_choice(config.auth_errors, ("raise", "next"))),
-        ("on_store_error", config.on_store_error and check_choice(config.on_store_error, ("refuse", "ignore"))),
+        ("on_store_error", config.on_store_error and check_choice(config.on_store_error, ON_STORE_ERROR)),
         *_quota_problems(config.quota),
         *transport_problems(config.transport),
     ):
@@ -163,16 +166,16 @@ def _quota_problems(quota: object) -> Iterator[tuple[str, str | None]]:
     if not isinstance(quota, QuotaConfig):
         yield "quota", f"must be a QuotaConfig, not {describe_type(quota)}"
         return
-    yield "quota.store", check_choice(quota.store, ("memory", "sqlite", "redis", "postgres"))
+    yield "quota.store", check_choice(quota.store, STORES)
     yield "quota.adopt_empty", check_bool(quota.adopt_empty)
     if not isinstance(quota.prefix, str) or not quota.prefix:
         yield "quota.prefix", "must be a string such as 'inferrouter'"
     if quota.url is not None and not isinstance(quota.url, Secret):
         yield "quota.url", f"must be a string, not {describe_type(quota.url)}"
-    elif quota.store in ("redis", "postgres") and not quota.url:
+    elif quota.store in SERVERS and not quota.url:
         example = "redis://host:6379/0" if quota.store == "redis" else "postgresql://user@host/database"
         yield "quota.url", f"is needed with the store {quota.store!r}: name the server, such as {example!r}"
-    yield "quota.on_store_error", check_choice(quota.on_store_error, ("refuse", "ignore"))
+    yield "quota.on_store_error", check_choice(quota.on_store_error, ON_STORE_ERROR)
     if quota.path is not None and not isinstance(quota.path, (str, os.PathLike)):
         yield "quota.path", f"must be a string, not {describe_type(quota.path)}"
     elif quota.path is not None and looks_like_url(os.fspath(quota.path)):

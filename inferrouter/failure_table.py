@@ -34,6 +34,9 @@ from .secret import redact
 from .spelling import misspelt
 from .wire import WireFault
 
+LIMITS = (RateLimitedError, QuotaExceededError)
+"""Errors that pass with time alone."""
+
 AUTH_HOLD_S = 600.0
 MODEL_HOLD_S = 3600.0
 QUOTA_HOLD_S = 3600.0

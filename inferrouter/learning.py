@@ -19,6 +19,7 @@ from .frozen import replace
 from .guarded_store import GuardedStore
 from .health import Health
 from .limits import window_bounds
+from .moments import DAY, HOUR
 from .quota import Bucket
 from .quota_learned import RENEWED_S, Observation
 
@@ -37,8 +38,6 @@ PROBE_STEP = 0.02
 """What a ceiling grows by at a probe, as a share of it, at least one call."""
 SAME_S = 2.0
 """Seconds by which the ends of one window may differ, as answers come late and figures are rounded."""
-DAY_S = 86400.0
-HOUR_S = 3600.0
 RATE_LIMIT, COHERES = "ratelimit", "call-"
 """What the names of headers have in common that `rate_headers` reads: most providers', and Cohere's."""
 NOT_A_WINDOW = ("concurren", "upstream", "shared_capacity", "overloaded")
@@ -162,7 +161,7 @@ class Learner:
         """A ceiling that leaves others, in the next windows, the requests they were seen to use in this one. Their own ones they
         would get only by luck, and each of ours that comes too late would be refused. Tokens are counted in too many ways."""
         span = bucket.limit.span_s
-        if missing <= 0 or bucket.limit.unit != "requests" or not bucket.limit.rolling or span > HOUR_S:
+        if missing <= 0 or bucket.limit.unit != "requests" or not bucket.limit.rolling or span > HOUR:
             return
         counted = self._ledger.headroom((bucket.key,), now)[0].limit.amount
         ends = now + (resets_in or 0.0)  # of the provider's window, or this moment where it does not say
@@ -181,8 +180,8 @@ class Learner:
     ) -> Iterable[Observation]:
         """A ceiling for the window that was most likely meant: the shortest that the asked wait fits, and the fullest of those. A
         short wait says nothing of a day."""
-        wait = DAY_S if isinstance(error, QuotaExceededError) else error.retry_after or 0.0
-        shortest, longest = (min(wait, DAY_S), math.inf) if wait >= HOUR_S else (wait, HOUR_S)
+        wait = DAY if isinstance(error, QuotaExceededError) else error.retry_after or 0.0
+        shortest, longest = (min(wait, DAY), math.inf) if wait >= HOUR else (wait, HOUR)
         buckets = [
             bucket
             for bucket in found.deployment.limits.values()
@@ -205,7 +204,7 @@ class Learner:
             return
         before = self._ceilings.get(bucket.key)
         likely = (before is not None and now.mono - before[0].mono <= 10 * span) or passed >= LIKELY_SHARE * bucket.limit.amount
-        if span >= DAY_S:
+        if span >= DAY:
             step, every = max(own, bucket.limit.amount / 10), span
         elif likely:
             step, every = max(own, PROBE_STEP * passed), span * max(1.0, math.ceil(CALLS_PER_PROBE * own / passed))

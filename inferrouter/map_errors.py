@@ -21,13 +21,12 @@ from .errors import (
     NoCandidatesError,
     ProviderError,
     ProviderUnavailableError,
-    QuotaExceededError,
     QuotaStoreError,
-    RateLimitedError,
     Rejection,
     UnknownModelError,
     router_closed,
 )
+from .failure_table import LIMITS
 from .frozen import NamedTuple
 from .lazy_pattern import lazy_pattern
 
@@ -114,7 +113,7 @@ def _nobody(error: NoCandidatesError, served: bool) -> Judgement:
 def _all_failed(error: AllCandidatesFailedError) -> Judgement:
     faults = [attempt.error for attempt in error.attempts]
     busy = any(map(is_busy, faults))
-    if (busy or error.retry_at is not None) and all(isinstance(each, _LIMITS) or is_busy(each) for each in faults):
+    if (busy or error.retry_at is not None) and all(isinstance(each, LIMITS) or is_busy(each) for each in faults):
         return Judgement(Meaning.BUSY if error.retry_at is None else Meaning.WAIT, error.retry_at)
     never = all(isinstance(each, (ModelNotFoundError, AuthenticationError)) for each in faults)
     if never and faults and not any(each.retry_at is not None for each in error.rejections):
@@ -127,7 +126,6 @@ def _is_broken(rejection: Rejection) -> bool:
     return rejection.code == "breaker" or (rejection.code == "outage" and "overloaded" not in rejection.reason)
 
 
-_LIMITS = (RateLimitedError, QuotaExceededError)
 _BUSY = lazy_pattern(
     r"overload|too busy|\b(?:at|over|no) (?:\w+ )?capacity|high (?:demand|load|traffic)|slow down", re.IGNORECASE
 )

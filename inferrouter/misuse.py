@@ -14,8 +14,8 @@ from typing import Any
 from .errors import InvalidRequestError
 from .records import ChatRequest, EmbedRequest, Message
 from .validation import did_you_mean
+from .waiting import BOUNDS
 
-BOUNDS = ("timeout", "max_wait", "cancel")
 OTHER_NAMES = {
     "max_completion_tokens": "max_tokens",
     "max_output_tokens": "max_tokens",

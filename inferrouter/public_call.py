@@ -15,9 +15,6 @@ from .records import ChatRequest
 from .redaction import strip_tracebacks
 from .waiting import Cancel
 
-BOUNDS = ("timeout", "max_wait", "cancel")
-"""What bounds a call: seconds, and what gives it up."""
-
 LONGEST = 1e9
 """Seconds; no call and no wait is longer, infinite ones included."""
 

@@ -85,7 +85,7 @@ def admit(states: Mapping[str, BucketState], wants: Wants, now: float, ident: in
         if state is None:
             raise unknown_bucket(key)
         if amount.__class__ not in NUMBERS or not 0 <= amount <= MAX_AMOUNT:
-            raise _nonsense(amount)
+            raise nonsense(amount)
         counter = state.counter
         if not counter.begin <= now < counter.end:
             counter = counter.as_of(now)
@@ -114,7 +114,7 @@ def settle(states: Mapping[str, BucketState], reservation: Reservation, amounts:
         raise _permanent(f"{len(wants)} amounts were reserved and {len(amounts)} are settled; give one for each")
     for amount in amounts:
         if amount.__class__ not in NUMBERS or not 0 <= amount <= MAX_AMOUNT:
-            raise _nonsense(amount)
+            raise nonsense(amount)
     changed = []
     for place, ((key, reserved), amount) in enumerate(zip(wants, amounts)):  # noqa: B905 - hot, lengths are checked
         if amount != reserved and key in states:
@@ -343,7 +343,8 @@ def unknown_bucket(key: str) -> QuotaStoreError:
     return _permanent(f"the quota store knows no bucket {key!r}; define it first")
 
 
-def _nonsense(amount: object) -> QuotaStoreError:
+def nonsense(amount: object) -> QuotaStoreError:
+    """What is raised for what is not an amount."""
     return _permanent(f"{amount!r} is not an amount that can be counted; give a finite number of 0 or more")
 
 

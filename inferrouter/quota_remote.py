@@ -9,16 +9,14 @@ operation has an id, so that a repetition changes nothing. Must never know a cli
 from __future__ import annotations
 
 import contextlib
-import itertools
 import json
 import math
-import os
 from collections.abc import Mapping, Sequence
 from typing import Self
 
 from .errors import ConfigError, QuotaStoreError
 from .limits import MAX_AMOUNT, check_time
-from .own_process import PROCESS
+from .own_process import OwnNumbers
 from .quota import Bucket, Headroom, Hold, Refusal, Reservation, Wants, allowance_key
 from .quota_counting import (
     BucketState,
@@ -27,6 +25,7 @@ from .quota_counting import (
     learned_of,
     live_hold,
     merged_hold,
+    nonsense,
     note,
     observe,
     redefined,
@@ -77,8 +76,7 @@ class RemoteQuotaStore:
         self._ledger = self._buckets.ledger
         self._tokens: dict[int, str] = {}
         self._mirror = Mirror()
-        self._pid = 0
-        self._numbers = itertools.count()
+        self._numbers = OwnNumbers()
         self._closed = False
         self._lanes = Lanes(self._open_carrier, self._explained, float(timeout), most_lanes, far_s, self._forked)
 
@@ -122,7 +120,7 @@ class RemoteQuotaStore:
         sums: dict[str, float] = {}
         for key, amount in wants:
             sums[key] = sums.get(key, 0) + _checked(amount)
-        ident = self._number()
+        ident = self._numbers.next()
         ask = self._asking(max_wait)
         for _ in range(TRIES):
             known = self._buckets.knowing(sums, now, ask)
@@ -151,7 +149,7 @@ class RemoteQuotaStore:
         ask = self._asking(max_wait, _TO_SETTLE)
         if reservation.settled:
             return False
-        token = self._tokens.pop(reservation.id, None) or f"{self._number():x}"
+        token = self._tokens.pop(reservation.id, None) or f"{self._numbers.next():x}"
         try:
             settled = self._settled("S", reservation, amounts, token, now, ask)
         except QuotaStoreError:
@@ -267,7 +265,7 @@ class RemoteQuotaStore:
             nonlocal lost, token
             asked = operation
             if lost >= LOST_WRITES and operation.verb in _CLAIMING:
-                token = token or f"{self._number():x}"
+                token = token or f"{self._numbers.next():x}"
                 asked = self._claiming(operation, token)
             while (answer := lanes.ask(asked, end)) == "w":
                 lanes.pause(end)
@@ -283,13 +281,6 @@ class RemoteQuotaStore:
         claiming = Operation("C", operation.names, args, operation.now, operation.undo)
         claiming.along = operation.along
         return claiming
-
-    def _number(self) -> int:
-        """A number that no other process gives out: counted from a random one."""
-        if self._pid != PROCESS.pid:
-            self._numbers = itertools.count(int.from_bytes(os.urandom(7), "big"))
-            self._pid = PROCESS.pid  # last, as other threads may be here, too
-        return next(self._numbers)
 
     def _looked(self, keys: Sequence[str], now: float, max_wait: float | None, ask: Ask) -> tuple[dict[str, BucketState], str]:
         """The buckets and the holds, in one round trip."""
@@ -413,5 +404,5 @@ def _milliseconds(seconds: float) -> str:
 
 def _checked(amount: float) -> float:
     if amount.__class__ not in (int, float) or not 0 <= amount <= MAX_AMOUNT:
-        raise QuotaStoreError(f"{amount!r} is not an amount that can be counted; give a finite number of 0 or more")
+        raise nonsense(amount)
     return amount

@@ -14,7 +14,7 @@ from .errors import QuotaStoreError
 from .frozen import NamedTuple
 from .limits import Limit
 from .quota import Bucket
-from .quota_counting import BucketState, redefined
+from .quota_counting import BucketState, redefined, unknown_bucket
 from .quota_exchange import Ask, Ledger
 from .quota_lanes import Operation
 from .quota_raw import Stored, bucket_fields, head_of, kind_of, name_of, read_bucket, stamp_of, window_passes
@@ -92,7 +92,7 @@ class RemoteBuckets:
         if gone:
             unknown = [key for key in gone if key not in self.defined]
             if unknown:
-                raise QuotaStoreError(f"the quota store knows no bucket {unknown[0]!r}; define it first")
+                raise unknown_bucket(unknown[0])
             self.ledger.tell_gone(len(gone))
             self.define_anew(gone, None if self.ledger.adopt_empty else now, now, ask)
             return None

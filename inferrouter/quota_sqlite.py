@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from .errors import ConfigError, QuotaStoreError
 from .frozen import shown_once_made
-from .own_process import PROCESS
+from .own_process import PROCESS, OwnNumbers
 from .quota import FORGET_HOLDS_S, Bucket, Headroom, Hold, Refusal, Reservation, allowance_key
 from .quota_counting import (
     admit,
@@ -88,7 +88,7 @@ class SQLiteQuotaStore:
         self._turn = Turn(monotonic)
         self._session: Session | None = None
         self._closed = False
-        self._idents = PROCESS.pid, _idents()
+        self._idents = OwnNumbers()
         self._held = itertools.count()
         _STORES.add(self)
         self._verb(lambda session: None)
@@ -130,7 +130,7 @@ class SQLiteQuotaStore:
 
         def work(session: Session) -> Reservation | Refusal:
             states = session.load(keys)
-            taken = admit(states, wants, now, self._ident())
+            taken = admit(states, wants, now, self._idents.next())
             if isinstance(taken, Refusal):
                 session.save(note(states, keys, now))
             else:
@@ -345,14 +345,6 @@ class SQLiteQuotaStore:
         if session is not None:
             session.close()
 
-    def _ident(self) -> int:
-        """A number that no other process gives out."""
-        pid, numbers = self._idents
-        if pid != PROCESS.pid:
-            numbers = _idents()
-            self._idents = PROCESS.pid, numbers
-        return next(numbers)
-
 
 class _Patience:
     """How long one method still waits. Naps count as long as they were meant to be, if the clock does not show them."""
@@ -422,11 +414,6 @@ def _keep_hold(cursor: sqlite3.Cursor, key: str, old: object, new: tuple[Hold, f
 
 def _is_busy(exc: Exception) -> bool:
     return getattr(exc, "sqlite_errorcode", 0) & 0xFF in (5, 6)
-
-
-def _idents() -> itertools.count[int]:
-    """Numbers no other process gives out: counted from a random one."""
-    return itertools.count(int.from_bytes(os.urandom(7), "big"))
 
 
 def _before_fork() -> None:

@@ -27,13 +27,14 @@ from .ordering import left_out, ordered
 from .policy import Policy, policy_named
 from .provider import Provider
 from .provider_factory import missing_key_warnings, providers_for
-from .public_call import BOUNDS, as_cancel, as_seconds, chat_request, only_library_errors
+from .public_call import as_cancel, as_seconds, chat_request, only_library_errors
 from .quota import QuotaStore
 from .records import ChatRequest, EmbedRequest
 from .router_makers import RouterMakers
 from .router_parts import check_parts, dead_steps, store_for, transport_for
 from .routes import Route, RouteTable
 from .transport_config import TransportConfig
+from .waiting import BOUNDS
 from .walk import walk
 
 if TYPE_CHECKING:

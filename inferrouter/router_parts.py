@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 
 from .attempt import Runtime
-from .config import Config, QuotaConfig, step_warnings
+from .config import SERVERS, Config, QuotaConfig, step_warnings
 from .errors import ConfigError
 from .health import HealthConfig
 from .meter import is_meter, meters_in
@@ -110,7 +110,7 @@ def store_for(quota: QuotaConfig) -> QuotaStore:
         from .quota_sqlite import SQLiteQuotaStore
 
         return SQLiteQuotaStore(quota.path)
-    if quota.store in ("redis", "postgres") and isinstance(quota.url, Secret):
+    if quota.store in SERVERS and isinstance(quota.url, Secret):
         from .quota_url import open_store
 
         return open_store(quota.store, quota.url, quota.prefix, quota.adopt_empty)

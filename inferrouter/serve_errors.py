@@ -25,15 +25,14 @@ from .errors import (
     MultimodalUnavailableError,
     NoCandidatesError,
     ProviderError,
-    QuotaExceededError,
     QuotaStoreError,
-    RateLimitedError,
     Rejection,
     StreamInterruptedError,
     UnknownModelError,
 )
-from .failure_table import is_overload
+from .failure_table import LIMITS, is_overload
 from .frozen import frozen_value
+from .moments import span_in_words
 
 Fields = tuple[tuple[str, str], ...]
 NO_RETRY: Fields = (("x-should-retry", "false"),)
@@ -91,22 +90,7 @@ def spell(moment: float, now: float) -> str:
     except (OverflowError, ValueError, OSError):
         return "some day"
     day = "" if then.date() == today else f"{then:%Y-%m-%d} "
-    return f"{day}{then:%H:%M:%S} UTC, in {span(moment - now)}"
-
-
-def span(seconds: float) -> str:
-    """A span in the largest units that matter: 12 s, 41 min, 3 h 12 min, 2 d 4 h."""
-    whole = max(1, math.ceil(seconds))
-    if whole < 120:
-        return f"{whole} s"
-    minutes = math.ceil(whole / 60)
-    if minutes < 60:
-        return f"{minutes} min"
-    hours, minutes = divmod(minutes, 60)
-    if hours < 48:
-        return f"{hours} h {minutes} min" if minutes else f"{hours} h"
-    days, hours = divmod(hours, 24)
-    return f"{days} d {hours} h" if hours else f"{days} d"
+    return f"{day}{then:%H:%M:%S} UTC, in {span_in_words(max(1.0, moment - now))}"
 
 
 def _nobody(error: NoCandidatesError, now: float) -> Problem:
@@ -124,8 +108,7 @@ def _all_failed(error: AllCandidatesFailedError, now: float) -> Problem:
         return invalid(str(error), "messages", code="context_length_exceeded")
     if all(isinstance(each, AuthenticationError) for each in errors):
         return _keys_refused(_reasons(error.attempts))
-    limits = (RateLimitedError, QuotaExceededError)
-    if error.retry_at is not None and all(isinstance(each, limits) or is_overload(each) for each in errors):
+    if error.retry_at is not None and all(isinstance(each, LIMITS) or is_overload(each) for each in errors):
         return _limited(f"every account that could serve this is limited ({_reasons(error.attempts)})", error.retry_at, now)
     if all(isinstance(each, ModelNotFoundError) for each in errors):
         return Problem(404, "invalid_request_error", "model_not_found", str(error), "model")

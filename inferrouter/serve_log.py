@@ -16,6 +16,7 @@ from .events import CallEvent, ResultEvent
 from .frozen import frozen_value
 from .meter import Clock
 from .meter_metrics import MetricsMeter
+from .moments import DAY, HOUR
 from .records import Routing, Usage
 
 if TYPE_CHECKING:
@@ -26,10 +27,9 @@ KEPT = 2000
 """Calls that are remembered at most."""
 KEPT_LINE = 8
 """Accounts that a call remembers of those that stood in line, and of the others."""
-KEPT_S = 3600.0
+KEPT_S = HOUR
 """Seconds for which they are."""
 OUTCOMES = {"done": "ok", "left": "abandoned"}
-DAY_S = 86400.0
 
 
 class Call:
@@ -213,7 +213,7 @@ class CallLog:
             return self._today if self._today.day == self._day() else Today(self._day())
 
     def _day(self) -> int:
-        return int(self._clock.time() // DAY_S)
+        return int(self._clock.time() // DAY)
 
     def _add(self, routing: Routing, usage: Usage) -> None:
         day, so_far = self._day(), self._today

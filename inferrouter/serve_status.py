@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from .errors import InferRouterError
 from .meter_metrics import CONTENT_TYPE
+from .moments import DAY
 from .openai_server import error_body
 from .serve_chat import JSON, Service
 from .serve_errors import problem_of
@@ -28,7 +29,6 @@ BEAT_S = 1.0
 """Seconds after which a viewer gets a new snapshot though nothing happened: limits free by themselves."""
 MOST_VIEWERS = 16
 CAPACITY_S = 60.0
-DAY_S = 86400.0
 REFERENCE = (0.15e-6, 0.6e-6)
 """Dollars a token in and out that free tokens are valued at where no paid account states a price: those of a small model."""
 SAFE: Fields = (
@@ -171,10 +171,10 @@ class Dashboard:
         """Requests that the limits leave for the rest of the UTC day, by hour; worked out once a minute: it takes some ms."""
         kept = self._carried
         if kept is None or not 0 <= now - kept[0] < CAPACITY_S:
-            rest = (DAY_S - now % DAY_S) / DAY_S
+            rest = (DAY - now % DAY) / DAY
             try:
                 found = self._service.router.capacity(rest)
-                midnight = now - now % DAY_S + DAY_S
+                midnight = now - now % DAY + DAY
                 hours = [[begin, requests] for begin, requests in found.hours if begin < midnight]
                 made = {"requests": found.requests, "hours": hours, "unlimited": list(found.unlimited)}
             except InferRouterError:

@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from .assessment import Candidate
 
 
+BOUNDS = ("timeout", "max_wait", "cancel")
+"""What bounds a call, by its keywords: seconds, and what gives it up."""
+
+
 class CallCancelledError(InferRouterError):
     """The call was given up by its caller before its answer came. One that a provider had begun on by then stays charged."""
 

@@ -28,12 +28,11 @@ from .errors import (
     NoCandidatesError,
     Patience,
     ProviderError,
-    QuotaExceededError,
-    RateLimitedError,
     Rejection,
     router_closed,
 )
 from .failure_table import (
+    LIMITS,
     Failure,
     failure_of,
     hold_key,
@@ -56,9 +55,6 @@ from .waiting_turn import WaitingTurn
 from .wire import WireRequest
 
 T = TypeVar("T")
-
-LIMITS = (RateLimitedError, QuotaExceededError)
-"""Errors that pass with time alone."""
 
 HELD = (*LIMITS, ModelNotFoundError, AuthenticationError)
 """Errors after which others may be waited for: whoever failed with one is held meanwhile."""

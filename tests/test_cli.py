@@ -79,6 +79,24 @@ class HelpTest(CommandTest):
                 self.assertEqual((ran.code, ran.out), (2, ""))
                 self.assertIn("usage:", ran.err)
 
+    def test_words_that_a_command_does_not_take(self) -> None:
+        """They are refused with the usage of that command, and an option that is nearly one of its own with that one."""
+        for words, said in (
+            (("ask", "--modle", "fast", "hi"), "unrecognized arguments: --modle (did you mean --model?)"),
+            (("ask", "--max_wiat=3", "hi"), "unrecognized arguments: --max_wiat=3 (did you mean --max-wait?)"),
+            (("--json", "ask", "hi"), "unrecognized arguments: --json (--json goes after the command)"),
+            (("merge", "x", "-o", "y", "--bogus"), "unrecognized arguments: --bogus"),
+            (("batch", "x", "-o", "y", "--promt", "z"), "unrecognized arguments: --promt z (did you mean --prompt?)"),
+            (("providers", "gemini"), "unrecognized arguments: gemini"),
+        ):
+            with self.subTest(words):
+                ran = run(*words)
+                name = f"python3 -m {PACKAGE} {next(word for word in words if not word.startswith('-'))}"
+                self.assertEqual((ran.code, ran.out), (2, ""))
+                self.assertTrue(ran.err.startswith(f"usage: {name} [-h]"), ran.err)
+                self.assertTrue(ran.err.endswith(f"{name}: error: {said}\n"), ran.err)
+        self.assertIn("--versoin (did you mean --version?)", run("--versoin").err)
+
     def test_as_a_process(self) -> None:
         """`python3 -m` of the package runs it, with the exit code of the command."""
         ran = finish(start("check", "nowhere.toml"))

@@ -94,13 +94,14 @@ class Resolving(unittest.TestCase):
         """A typo is told with the name that is meant; the model of a provider without an account, or the name of one, as that."""
         accounts = (an_account("g", "gemini"), an_account("x", "grok"))
         providers = [FakeProvider("gemini", ["gemini-pro"]), FakeProvider("grok", ["grok-4"])]
-        table = Fixture(*accounts, models=[alias("fast", "gemini/openai/gpt-oss-20b")], providers=providers)
+        table = Fixture(*accounts, models=[alias("fast", "gemini/openai/gpt-oss-20b", "gemini/claude-mine")], providers=providers)
         absent = "which has no account here (add one; without a configuration: set"
         rows = {
             "fas": " (did you mean 'fast'?); known: fast, ",
             "gpt-4o-mini": f": it is a model of openai, {absent} OPENAI_API_KEY); known: ",
             "openai/gpt-oss-120b": f": it is a model of groq, {absent} GROQ_API_KEY); known: ",
             "openai/gpt-oss-20": " (did you mean 'openai/gpt-oss-20b'?); known: ",
+            "claude-mien": " (did you mean 'claude-mine'?); known: claude-mine, ",
             "cerebro/m": f": it names cerebras, {absent} CEREBRAS_API_KEY); known: ",
             "ollama/m": ": it names ollama, which has no account here (add one); known: ",
             "google/m": " (did you mean 'gemini/m'?); known: ",

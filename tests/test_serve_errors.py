@@ -77,21 +77,11 @@ class Table(unittest.TestCase):
         self.assertIn("12:01:30 UTC, in 90 s", problem.message)
         self.assertIn("and 2 more", problem.message)
 
-    def test_spans(self) -> None:
-        """The largest units that matter, never less than a second."""
-        spans = {
-            0: "1 s",
-            0.2: "1 s",
-            119: "119 s",
-            120: "2 min",
-            3540: "59 min",
-            3600: "1 h",
-            11_500: "3 h 12 min",
-            90_000: "25 h",
-        }
-        for seconds, said in {**spans, 172_800: "2 d", 190_000: "2 d 4 h"}.items():
-            self.assertEqual(errors.span(seconds), said)
-        self.assertIn("2026-01-17 ", errors.spell(NOON + 2 * 86_400, NOON))
+    def test_moments(self) -> None:
+        """A clock time, with its date if it is another day, and how long that is, never less than a second."""
+        self.assertEqual(errors.spell(NOON, NOON), "12:00:00 UTC, in 1 s")
+        self.assertEqual(errors.spell(NOON + 11_500, NOON), "15:11:40 UTC, in 3 h 12 min")
+        self.assertEqual(errors.spell(NOON + 2 * 86_400, NOON), "2026-01-17 12:00:00 UTC, in 2 days")
         self.assertEqual(errors.spell(1e300, NOON), "some day")
 
 

@@ -158,5 +158,4 @@ class Session:
         """Nothing that was read is known to be so any more."""
         self.states.clear()
         self.holds.clear()
-        self.changes.clear()
         self.number += 1  # a change of nobody knows which keys

@@ -391,7 +391,6 @@ MUTANTS = (
         "a limit that reading a file changed", "quota_sqlite", "            session.note_changed(keys)", "            #", BOOK
     ),
     Mutant("changes for ever", "quota_seen", "if len(changes) > 2 * KNOWN:", "if False:", BOOK),
-    Mutant("changes of a file for ever", "quota_session", "        self.changes.clear()\n", "", BOOK),
     Mutant("an inherited look", "guarded_store", "in kinds[0] else _NOBODYS", "in dir(type(store)) else _NOBODYS", BOOK),
     Mutant("too few headrooms", "guarded_store", "if len(found) == len(keys):", "if True:", BOOK),
     Mutant("who needs more finds what holds for less", "kept_assessments", " and common[0] <= total <= common[1]:", ":", KEPT),

@@ -22,6 +22,8 @@ from .records import ChatRequest
 from .routes import Deployment
 from .spend_caps import DOLLARS
 
+BREAKER_OPEN = "the breaker is open after repeated failures"
+
 
 class Candidate(NamedTuple):
     """One model at one account that may be tried. See `policy.Rankable` for the facts; `order`: its declared place."""
@@ -101,7 +103,7 @@ def assess(
             return _rejection(deployment, "held", f"held: {hold.reason}", hold.until)
     state, wait, in_flight = health.peek(deployment.bound.account.id, now.mono)
     if wait > 0 and state is not BreakerState.CLOSED:
-        return _rejection(deployment, "breaker", "the breaker is open after repeated failures", now.wall + wait)
+        return _rejection(deployment, "breaker", BREAKER_OPEN, now.wall + wait)
     request = needs.request
     if request is not None and (needs.media or request.tools or request.require):
         unable = _unable(deployment, request, needs.media)

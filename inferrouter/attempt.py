@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from .assessment import CallNeeds, Candidate, Instant, amounts_needed
+from .assessment import BREAKER_OPEN, CallNeeds, Candidate, Instant, amounts_needed
 from .costs import cost_of, with_media
 from .errors import InferRouterError, InvalidRequestError, Rejection
 from .failure_table import FailureRule
@@ -226,7 +226,7 @@ class LiveAttempt:
         if runtime.health.acquire(candidate.account_id, mono, self._permit) is None:
             wait = max(runtime.health.peek(candidate.account_id, mono)[1], 1.0)
             place = (candidate.provider, candidate.account_id, candidate.model)
-            return Rejection(*place, "the breaker is open after repeated failures", wall + wait, "breaker")
+            return Rejection(*place, BREAKER_OPEN, wall + wait, "breaker")
         self._expected = deployment.expected(self._expected)
         self.wants = amounts_needed(candidate, self._expected)
         if self.wants:

@@ -12,9 +12,9 @@ from typing import Any
 
 from .batch_output import Outcome, encoded, line_of, quoted, request_id_of
 from .batch_schema import schema_fault
-from .errors import MalformedResponseError, ProviderError
+from .errors import ProviderError
 from .map_serving import Served
-from .responses import ChatResponse, Choice, EmbedResponse
+from .responses import ChatResponse, Choice, EmbedResponse, misfit
 
 LONGEST_MESSAGE = 2000
 """Characters of an error's text in the output."""
@@ -26,14 +26,7 @@ def check_answer(answer: Any, schema: Mapping[str, Any]) -> None:
         return
     fault = schema_fault(answer.json(), schema)
     if fault is not None:
-        where = answer.routing
-        raise MalformedResponseError(
-            where.provider,
-            where.account_id,
-            where.model,
-            body=answer.text[:2048],
-            message=f"the answer breaks the schema: {fault}",
-        )
+        raise misfit(answer, f"the answer breaks the schema: {fault}")
 
 
 def answer_columns(schema: Mapping[str, Any] | None) -> list[str]:

@@ -160,7 +160,7 @@ class Lines(Source):
                     elif data := line.strip():
                         yield new_tuple(RawRow, (number, data, ""))
         except OSError as exc:
-            raise ConfigError(f"input {str(self.path)!r} cannot be read: {exc.strerror}") from exc
+            raise _unreadable(self.path, exc) from exc
 
     def scan(self) -> tuple[array[int], array[int]]:
         """See `Source`."""
@@ -176,7 +176,7 @@ class Lines(Source):
                 _begin(self.path, file)
                 yield from blocks(file, MAX_LINE)
         except OSError as exc:
-            raise ConfigError(f"input {str(self.path)!r} cannot be read: {exc.strerror}") from exc
+            raise _unreadable(self.path, exc) from exc
 
     def name(self, row: RawRow) -> RowName:
         """See `Source`."""
@@ -279,7 +279,7 @@ class Table(Source):
                 self._take_header(header)
                 yield from self._rows(rows, record, delimiter)
         except OSError as exc:
-            raise ConfigError(f"input {str(self.path)!r} cannot be read: {exc.strerror}") from exc
+            raise _unreadable(self.path, exc) from exc
 
     def name(self, row: RawRow) -> RowName:
         """See `Source`."""
@@ -366,7 +366,7 @@ class Folder(Source):
                 if own is None or not (path.name.startswith(own.name) and path.resolve().parent == own.parent):
                     names.append(path)
         except OSError as exc:
-            raise ConfigError(f"input {str(self.path)!r} cannot be read: {exc.strerror}") from exc
+            raise _unreadable(self.path, exc) from exc
         return [path.relative_to(self.path).as_posix() for path in sorted(names)]
 
     def name(self, row: RawRow) -> RowName:
@@ -415,13 +415,17 @@ def _closed(row: RawRow, record: str, delimiter: str) -> RawRow:
     return row
 
 
+def _unreadable(path: Path, exc: OSError) -> ConfigError:
+    return ConfigError(f"input {str(path)!r} cannot be read: {exc.strerror}")
+
+
 def _check_no_array(path: Path) -> None:
     """Refuse a file that is one JSON array, whose lines are not rows."""
     try:
         with open(path, "rb") as file:
             begin = file.read(4096).removeprefix(_BOM).lstrip()
     except OSError as exc:
-        raise ConfigError(f"input {str(path)!r} cannot be read: {exc.strerror}") from exc
+        raise _unreadable(path, exc) from exc
     if begin.startswith(b"["):
         raise ConfigError(
             f"input {str(path)!r} is one JSON array; write an object a line, as jq -c '.[]' does, and call it .jsonl"

@@ -207,7 +207,7 @@ def line_records(path: Path) -> Iterator[Record]:
                     custom_id, failed = _parsed_head(line, path, number)
                     yield Record(custom_id, start, at, failed)
     except OSError as exc:
-        raise BatchError(f"output {str(path)!r} cannot be read: {exc.strerror}") from exc
+        raise _unreadable(path, exc) from exc
 
 
 def keys_of(path: Path, shape: str) -> tuple[array[int], array[int]]:
@@ -230,8 +230,12 @@ def keys_of(path: Path, shape: str) -> tuple[array[int], array[int]]:
                     known.extend(keys)
                 number += lines
     except OSError as exc:
-        raise BatchError(f"output {str(path)!r} cannot be read: {exc.strerror}") from exc
+        raise _unreadable(path, exc) from exc
     return fine, failed
+
+
+def _unreadable(path: Path, exc: OSError) -> BatchError:
+    return BatchError(f"output {str(path)!r} cannot be read: {exc.strerror}")
 
 
 def _whole_blocks(file: BinaryIO) -> Iterator[bytes]:
@@ -297,7 +301,7 @@ def csv_records(path: Path) -> Iterator[Record]:
                 error_at = len(header) - len(ANSWER_COLUMNS)
                 yield Record(cells[0], start, end, bool(len(cells) > error_at and cells[error_at]))
     except OSError as exc:
-        raise BatchError(f"output {str(path)!r} cannot be read: {exc.strerror}") from exc
+        raise _unreadable(path, exc) from exc
 
 
 def csv_spans(path: Path) -> Iterator[tuple[int, int, bytes]]:

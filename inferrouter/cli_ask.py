@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .cli_common import DONE, FAILED, PROGRAM, Console, add_config, add_json, found_config, one_line, open_router
+from .cli_common import DONE, FAILED, PROGRAM, Console, add_config, add_json, add_paid, found_config, one_line, open_router
 from .cli_wait import Countdown
 from .content import Part
 from .errors import ConfigError, InvalidRequestError, UnknownModelError
@@ -32,7 +32,7 @@ def add_ask(parser: ArgumentParser) -> None:
     parser.description = "One question; its answer goes to stdout."
     parser.add_argument("text", metavar="TEXT", nargs="*", help="the question; what stdin holds comes after it, - is stdin alone")
     _add_request(parser)
-    parser.add_argument("--max-wait", type=_seconds, metavar="S", help="seconds to wait for a free slot")
+    _add_max_wait(parser)
     parser.add_argument("--explain", action="store_true", help="say on stderr who may serve and why not the others")
     stream = parser.add_mutually_exclusive_group()
     stream.add_argument("--stream", action="store_true", default=None, help="print the answer as it comes (usual on a terminal)")
@@ -51,8 +51,8 @@ def add_embed(parser: ArgumentParser) -> None:
     """What `embed` takes."""
     parser.add_argument("text", metavar="TEXT", nargs="*", help="the texts; none, or -: each line of stdin")
     parser.add_argument("--model", default="", help="an alias, a model, or provider/model; default: the alias embed")
-    parser.add_argument("--max-wait", type=_seconds, metavar="S", help="seconds to wait for a free slot")
-    parser.add_argument("--paid", action="store_true", help="without a configuration: accounts that cost money may be used")
+    _add_max_wait(parser)
+    add_paid(parser)
     add_config(parser)
     add_json(parser)
     parser.set_defaults(run=embed)
@@ -127,6 +127,10 @@ def embed(options: Namespace, console: Console) -> int:
     return DONE
 
 
+def _add_max_wait(parser: ArgumentParser) -> None:
+    parser.add_argument("--max-wait", type=_seconds, metavar="S", help="seconds to wait for a free slot")
+
+
 def _add_request(parser: ArgumentParser) -> None:
     parser.add_argument("--model", default="", help="an alias, a model, or provider/model; default: the configuration's")
     parser.add_argument("--system", metavar="TEXT", help="what the model is told before the question")
@@ -135,7 +139,7 @@ def _add_request(parser: ArgumentParser) -> None:
         "--image", metavar="PATH", action="append", default=[], help="a picture to send, from a file or an https URL"
     )
     parser.add_argument("--max-tokens", type=int, metavar="N", help="tokens the answer may have")
-    parser.add_argument("--paid", action="store_true", help="without a configuration: accounts that cost money may be used")
+    add_paid(parser)
     add_config(parser)
     add_json(parser)
 

@@ -20,7 +20,7 @@ from .batch_input import KINDS
 from .batch_merge import merge as merge_parts
 from .batch_output import FORMATS
 from .batch_prompt import template_file
-from .cli_common import DONE, Console, add_config, add_json, open_router
+from .cli_common import DONE, Console, add_config, add_json, add_paid, open_router
 from .costs import estimate_chat
 from .errors import ConfigError
 from .router import Router
@@ -62,7 +62,7 @@ def add_batch(parser: ArgumentParser) -> None:
     how.add_argument("--until", metavar="WHEN", help="begin no row later: 18:00, 2h, 90min, or 2026-01-31T18:00")
     how.add_argument("--stop-when-spent", action="store_true", help="stop when no slot comes within five minutes")
     how.add_argument("--max-spend", type=float, metavar="DOLLARS", help="stop once this run has cost that much")
-    how.add_argument("--paid", action="store_true", help="without a configuration: accounts that cost money may be used")
+    add_paid(how)
     how.add_argument("--retry-failed", action="store_true", help="ask rows again whose record is an error")
     how.add_argument("--no-dedupe", dest="dedupe", action="store_false", help="ask rows that say the same each by itself")
     how.add_argument("--shard", metavar="I/N", help="take the I-th of N parts, with an output of its own; see merge")

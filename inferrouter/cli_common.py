@@ -21,7 +21,7 @@ from .frozen import NamedTuple
 from .terminal import Screen
 
 if TYPE_CHECKING:
-    from argparse import ArgumentParser, Namespace
+    from argparse import ArgumentParser, Namespace, _ArgumentGroup
 
     from .cli_wait import Countdown
     from .config import Config
@@ -69,6 +69,11 @@ def add_config(parser: ArgumentParser) -> None:
 def add_json(parser: ArgumentParser) -> None:
     """The option that every command has."""
     parser.add_argument("--json", action="store_true", help="print JSON, for programs")
+
+
+def add_paid(parser: ArgumentParser | _ArgumentGroup) -> None:
+    """The option of commands that ask models."""
+    parser.add_argument("--paid", action="store_true", help="without a configuration: accounts that cost money may be used")
 
 
 def bounded(kind: Callable[[str], N], least: N, most: N) -> Callable[[str], N]:

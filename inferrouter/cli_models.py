@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from .catalog import PRESETS, FreeTier, Preset, offer, own_names
-from .cli_common import DONE, Console, add_config, add_json, open_router
+from .cli_common import DONE, Console, add_config, add_json, add_paid, open_router
 from .config import Config
 from .frozen import NamedTuple
 from .moments import age_in_words, moment_in_words
@@ -41,7 +41,7 @@ class Row(NamedTuple):
 def add_models(parser: ArgumentParser) -> None:
     """What `models` takes."""
     parser.add_argument("alias", metavar="ALIAS", nargs="?", help="only the models behind this name")
-    parser.add_argument("--paid", action="store_true", help="without a configuration: accounts that cost money may be used")
+    add_paid(parser)
     add_config(parser)
     add_json(parser)
     parser.set_defaults(run=models)

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from .cli_common import DONE, Console, add_config, open_router
+from .cli_common import DONE, Console, add_config, add_paid, open_router
 from .errors import ConfigError
 from .meter_metrics import MetricsMeter
 from .serve_endpoint import PORT, Serve
@@ -32,7 +32,7 @@ LOOK_S = 0.1
 def add_serve(parser: ArgumentParser) -> None:
     """What `serve` takes."""
     add_config(parser)
-    parser.add_argument("--paid", action="store_true", help="without a configuration: accounts that cost money may be used")
+    add_paid(parser)
     parser.add_argument("--port", type=int, default=PORT, help=f"default {PORT}; 0 takes a free one")
     parser.add_argument("--host", default="127.0.0.1", help="default 127.0.0.1; any other address needs a token")
     parser.add_argument("--token", metavar="T", help=f"what clients must send as their API key; better set ${TOKEN_VARIABLE}")

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from .cli_common import DONE, Console, add_config, add_json, found_config, loaded, one_line, open_router
 from .config_file import names_a_store
 from .moments import moment_in_words
-from .status import AccountStatus, LimitStatus, RouterStatus, learned_in_words
+from .status import AccountStatus, LimitStatus, RouterStatus, failures_in_words, learned_in_words
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
@@ -83,7 +83,7 @@ def show_status(found: RouterStatus, console: Console, now: float, everything: b
             of = f" ({what})" if what else ""
             out.line(f"  held{of} free {moment_in_words(hold.until, now)}: {one_line(hold.reason)}", "yellow")
     if found.degraded:
-        out.line(f"the quota store failed {found.degraded} times: what is counted may be less than what was used", "red")
+        out.line(failures_in_words(found.degraded), "red")
 
 
 def account_facts(account: AccountStatus) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from .frozen import field, freeze, frozen_value
 from .secret import Secret
 from .transport_config import TransportConfig, transport_problems
 from .validation import (
+    URL_FOR_FILE,
     check_bool,
     check_choice,
     check_name,
@@ -179,7 +180,7 @@ def _quota_problems(quota: object) -> Iterator[tuple[str, str | None]]:
     if quota.path is not None and not isinstance(quota.path, (str, os.PathLike)):
         yield "quota.path", f"must be a string, not {describe_type(quota.path)}"
     elif quota.path is not None and looks_like_url(os.fspath(quota.path)):
-        yield "quota.path", "is a URL, but this setting names a file: the URL of a server goes into quota.url"
+        yield "quota.path", URL_FOR_FILE
     elif quota.store == "sqlite" and not (quota.path and os.fspath(quota.path)):
         yield "quota.path", "is needed with the store 'sqlite': name the file to count in"
 

@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import math
 
+PROVIDER_OUT = "the provider is out"
+"""The reason of a hold of a whole provider, as it is shown."""
 ACCOUNTS = 2
 """How many accounts of one server must fail to make an outage."""
 WITHIN_S = 60.0

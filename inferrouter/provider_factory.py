@@ -13,6 +13,7 @@ from .catalog import ALIASES, PRESETS, preset
 from .config import Config
 from .errors import ConfigError
 from .provider import Provider
+from .validation import class_in_words
 
 KNOWN_PROVIDERS = frozenset((*PRESETS, *ALIASES))
 
@@ -49,9 +50,7 @@ def _checked(given: Iterable[Provider] | None) -> tuple[dict[str, Provider], lis
     for index, provider in enumerate(given or ()):
         missing = [name for name in _NEEDED if not hasattr(provider, name)]
         if isinstance(provider, type):
-            problems.append(
-                f"providers[{index}]: is the class {provider.__name__}: pass an instance of it, as in {provider.__name__}()"
-            )
+            problems.append(f"providers[{index}]: {class_in_words(provider)}")
         elif missing:
             problems.append(f"providers[{index}]: {type(provider).__name__} is not a provider: it has no {missing[0]!r}")
         elif provider.name in providers:

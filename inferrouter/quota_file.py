@@ -48,7 +48,7 @@ class QuotaFile:
         if not stat.S_ISREG(found.st_mode):
             raise self.unusable("is not a regular file", "name a file of its own")
         if not os.access(self.path, os.R_OK | os.W_OK):
-            raise self.unusable(*_REMEDIES[8])
+            raise self.unusable(*_READ_ONLY)
         if 0 < found.st_size < SHORTEST:
             raise self.damaged(f"{found.st_size} bytes")
         self._identity = found.st_dev, found.st_ino
@@ -94,7 +94,7 @@ class QuotaFile:
 
     def locked(self) -> QuotaStoreError:
         """The error for a file that others kept locked for longer than was waited."""
-        return self.unusable(*_REMEDIES[5])
+        return self.unusable(*_LOCKED)
 
     def explained(self, exc: Exception) -> QuotaStoreError:
         """What SQLite's error means for the user."""
@@ -124,11 +124,13 @@ def _identity(path: str) -> tuple[int, int] | None:
 
 _DAMAGES = (1, 11, 26)
 """SQLite's codes for a damaged file and for none of its own, and for a table or a column that is missing."""
+_READ_ONLY = ("cannot be written", "make the file and its folder writable, or name another")
+_LOCKED = ("stayed locked by others", "look for a process that is stuck, or raise busy_timeout")
 _REMEDIES = {
-    3: ("cannot be written", "make the file and its folder writable, or name another"),
-    5: ("stayed locked by others", "look for a process that is stuck, or raise busy_timeout"),
-    6: ("stayed locked by others", "look for a process that is stuck, or raise busy_timeout"),
-    8: ("cannot be written", "make the file and its folder writable, or name another"),
+    3: _READ_ONLY,
+    5: _LOCKED,
+    6: _LOCKED,
+    8: _READ_ONLY,
     10: ("cannot be read or written (disk error)", "check the disk, and that -wal and -shm beside it were not removed"),
     13: ("cannot grow, the disk is full", "free some space; then the same call works again"),
     14: ("cannot be opened", "make the file and its folder readable and writable, or name another"),

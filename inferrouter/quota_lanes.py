@@ -207,7 +207,7 @@ class Lanes:
 
         _thread.start_new_thread(carry, ())
         over.acquire(timeout=max(0.0, deadline - self._monotonic()))
-        answers = told[0] if told else self._explain(TimeoutError("no answer in time"))[0]
+        answers = told[0] if told else self._late()
         if isinstance(answers, QuotaStoreError):
             self._undos.extend(operation.undo() for operation in operations if operation.undo is not None)
             raise answers
@@ -230,6 +230,9 @@ class Lanes:
                 bell = self._idle.pop() if self._idle else None
             if bell is not None:
                 bell.release()
+
+    def _late(self) -> QuotaStoreError:
+        return self._explain(TimeoutError("no answer in time"))[0]
 
     def check_open(self) -> None:
         """Raises QuotaStoreError once it was closed."""
@@ -290,7 +293,7 @@ class Lanes:
         operation.given_up = True
         if operation.sent and operation.undo is not None:
             self._undos.append(operation.undo())
-        cause = self._last_error or self._explain(TimeoutError("no answer in time"))[0]
+        cause = self._last_error or self._late()
         error = QuotaStoreError(str(cause))
         error.__cause__ = cause
         return error

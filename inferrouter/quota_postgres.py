@@ -108,14 +108,14 @@ class PostgresQuotaStore(RemoteQuotaStore):
         if isinstance(exc, QuotaStoreError):
             return exc, False
         code = _sqlstate(exc)
-        if code in ("42883", "42P01", "3F000"):  # somebody dropped the schema
+        if code in _DROPPED:  # somebody dropped the schema
             self._made = False
-        for prefix, (remedy, again) in _REMEDIES.items():
-            if code.startswith(prefix):
+        for begins, remedy, again in _REMEDIES:
+            if code.startswith(begins):
                 return server_error(self._ledger.server, exc, remedy), again
         again = not code or isinstance(exc, OSError)
         text = without_passwords(str(exc))
-        remedy = _REMEDIES["28"][0] if "authentication failed" in text else "see that it is up and can be reached"
+        remedy = _REFUSED if "authentication failed" in text else "see that it is up and can be reached"
         return server_error(self._ledger.server, exc, remedy), again and "authentication failed" not in text
 
 
@@ -124,7 +124,7 @@ class _Own:
 
     def __init__(self, connection: Any, schema: str) -> None:
         self._connection = connection
-        self._text = f"SELECT {schema}.{ACT}(%s::text, %s::text, %s::text)"
+        self._text = _asking(schema)
         connection.autocommit = True
         if hasattr(connection, "prepare_threshold"):
             connection.prepare_threshold = None  # a prepared statement outlives its transaction
@@ -155,7 +155,7 @@ class _Pooled:
 
     def __init__(self, connect: Callable[[], Any], schema: str) -> None:
         self._connect = connect
-        self._text = f"SELECT {schema}.{ACT}(%s::text, %s::text, %s::text)"
+        self._text = _asking(schema)
 
     def call(self, names: list[str], args: list[str]) -> str:
         found: list[str] = []
@@ -189,26 +189,30 @@ _FAR_S = 0.005
 _LOCK = 0x49524C47
 """The advisory lock under which tables are made, as making them twice at once fails."""
 
-_REMEDIES = {
-    "40": ("others changed the same limits; call again", True),  # serialization failure, deadlock
-    "55P03": ("another transaction holds the ledger's rows; see pg_stat_activity for what is idle in transaction", True),
-    "57014": ("a statement was cancelled; raise statement_timeout", True),
-    "57P": ("it is starting or shutting down; call again", True),
-    "08": ("see that it is up and can be reached", True),
-    "53300": ("it has no connection left; raise max_connections or use a pool", True),
-    "53": ("it lacks memory or disk; see its log", False),
-    "25P0": ("a transaction was ended by a timeout; call again", True),
-    "25006": ("this is a standby; connect to the primary", True),
-    "28": ("the password or user is wrong", False),
-    "3D": ("the database does not exist; create it, or name another", False),
-    "42501": ("the user may not do this; GRANT CREATE ON DATABASE, or let a user who may make the store once", False),
-    "42883": ("its tables or functions were dropped; call again", True),
-    "42P01": ("its tables or functions were dropped; call again", True),
-    "3F000": ("its tables or functions were dropped; call again", True),
-    "23505": ("others made the same tables at this moment; call again", True),
-    "0A000": ("its tables are of a newer version; update this library, or name another schema", False),
-    "XX000": ("others made the same tables at this moment; call again", True),
-}
+_DROPPED = ("42883", "42P01", "3F000")
+_REFUSED = "the password or user is wrong"
+_REMEDIES: tuple[tuple[str | tuple[str, ...], str, bool], ...] = (
+    ("40", "others changed the same limits; call again", True),  # serialization failure, deadlock
+    ("55P03", "another transaction holds the ledger's rows; see pg_stat_activity for what is idle in transaction", True),
+    ("57014", "a statement was cancelled; raise statement_timeout", True),
+    ("57P", "it is starting or shutting down; call again", True),
+    ("08", "see that it is up and can be reached", True),
+    ("53300", "it has no connection left; raise max_connections or use a pool", True),
+    ("53", "it lacks memory or disk; see its log", False),
+    ("25P0", "a transaction was ended by a timeout; call again", True),
+    ("25006", "this is a standby; connect to the primary", True),
+    ("28", _REFUSED, False),
+    ("3D", "the database does not exist; create it, or name another", False),
+    ("42501", "the user may not do this; GRANT CREATE ON DATABASE, or let a user who may make the store once", False),
+    (_DROPPED, "its tables or functions were dropped; call again", True),
+    (("23505", "XX000"), "others made the same tables at this moment; call again", True),
+    ("0A000", "its tables are of a newer version; update this library, or name another schema", False),
+)
+"""How a code begins, or how several do, with the remedy and whether to try again; the first row that fits."""
+
+
+def _asking(schema: str) -> str:
+    return f"SELECT {schema}.{ACT}(%s::text, %s::text, %s::text)"
 
 
 def _texts(names: Sequence[str], args: Sequence[str]) -> tuple[str, str, str]:

@@ -99,47 +99,36 @@ class RedisQuotaStore(RemoteQuotaStore):
     def _explained(self, exc: Exception) -> tuple[QuotaStoreError, bool]:
         name = " ".join([kind.__name__ for kind in type(exc).__mro__])  # a Sentinel's errors, for one, are connection errors
         text = without_passwords(str(exc))
-        for word, (remedy, again) in _REMEDIES.items():
-            if word in name or text.startswith(word) or f" {word} " in text:
+        for words, remedy, again in _REMEDIES:
+            if text.startswith(words) or any(word in name or f" {word} " in text for word in words):
                 return server_error(self._ledger.server, exc, remedy), again
         return server_error(self._ledger.server, exc, "see that it is up and can be reached"), isinstance(exc, OSError)
 
 
 _FAR_S = 0.0007
 
-_REMEDIES = {
-    "BusyLoading": ("it is loading its data; call again when it is done", True),
-    "LOADING": ("it is loading its data; call again when it is done", True),
-    "BUSY": ("a long script runs there; end it with SCRIPT KILL", True),
-    "ReadOnly": ("this is a replica; connect to the primary", True),
-    "READONLY": ("this is a replica; connect to the primary", True),
-    "OutOfMemory": ("it has no memory left; raise maxmemory", False),
-    "OOM": ("it has no memory left; raise maxmemory", False),
-    "MISCONF": ("it cannot write to its disk; see its log", False),
-    "NOREPLICAS": ("too few replicas are connected (min-replicas-to-write); bring them back", True),
-    "MasterDown": ("this is a replica without its primary; connect to the primary", True),
-    "MASTERDOWN": ("this is a replica without its primary; connect to the primary", True),
-    "ClusterDown": ("its cluster is down; see CLUSTER INFO", True),
-    "CLUSTERDOWN": ("its cluster is down; see CLUSTER INFO", True),
-    "SlotNotCovered": ("its cluster is down; see CLUSTER INFO", True),
-    "TryAgain": ("its cluster is moving slots; call again", True),
-    "TRYAGAIN": ("its cluster is moving slots; call again", True),
-    "ClusterError": ("its cluster is moving slots; call again", True),
-    "MovedError": ("it is a cluster's node; use a cluster client such as redis.RedisCluster", False),
-    "MOVED": ("it is a cluster's node; use a cluster client such as redis.RedisCluster", False),
-    "CrossSlot": ("its keys lie in several slots; keep the store's prefix as it is", False),
-    "CROSSSLOT": ("its keys lie in several slots; keep the store's prefix as it is", False),
-    "Authorization": ("the user may not connect", False),
-    "Authentication": ("the password or user is wrong", False),
-    "NOAUTH": ("a password is needed", False),
-    "WRONGPASS": ("the password or user is wrong", False),
-    "NoPermission": ("the user may not do this; allow EVALSHA, EVAL and the keys of the prefix", False),
-    "NOPERM": ("the user may not do this; allow EVALSHA, EVAL and the keys of the prefix", False),
-    "MaxConnections": ("all connections of the client's pool are in use; raise max_connections", True),
-    "ConnectionError": ("see that it is up and can be reached", True),
-    "TimeoutError": ("it did not answer in time; see that it is up and can be reached", True),
-    "ResponseError": ("see its log", False),
-}
+_REMEDIES = (
+    (("BusyLoading", "LOADING"), "it is loading its data; call again when it is done", True),
+    (("BUSY",), "a long script runs there; end it with SCRIPT KILL", True),
+    (("ReadOnly", "READONLY"), "this is a replica; connect to the primary", True),
+    (("OutOfMemory", "OOM"), "it has no memory left; raise maxmemory", False),
+    (("MISCONF",), "it cannot write to its disk; see its log", False),
+    (("NOREPLICAS",), "too few replicas are connected (min-replicas-to-write); bring them back", True),
+    (("MasterDown", "MASTERDOWN"), "this is a replica without its primary; connect to the primary", True),
+    (("ClusterDown", "CLUSTERDOWN", "SlotNotCovered"), "its cluster is down; see CLUSTER INFO", True),
+    (("TryAgain", "TRYAGAIN", "ClusterError"), "its cluster is moving slots; call again", True),
+    (("MovedError", "MOVED"), "it is a cluster's node; use a cluster client such as redis.RedisCluster", False),
+    (("CrossSlot", "CROSSSLOT"), "its keys lie in several slots; keep the store's prefix as it is", False),
+    (("Authorization",), "the user may not connect", False),
+    (("Authentication", "WRONGPASS"), "the password or user is wrong", False),
+    (("NOAUTH",), "a password is needed", False),
+    (("NoPermission", "NOPERM"), "the user may not do this; allow EVALSHA, EVAL and the keys of the prefix", False),
+    (("MaxConnections",), "all connections of the client's pool are in use; raise max_connections", True),
+    (("ConnectionError",), "see that it is up and can be reached", True),
+    (("TimeoutError",), "it did not answer in time; see that it is up and can be reached", True),
+    (("ResponseError",), "see its log", False),
+)
+"""The words that tell an error, in its name or its text, with the remedy and whether to try again; the first row that has one."""
 
 
 def _client_problem(client: object) -> str | None:

@@ -92,15 +92,9 @@ class ChatResponse:
         try:
             return json.loads(text, parse_constant=_no_constant)
         except (ValueError, RecursionError) as exc:
-            where = self.routing
             cut = " It was cut by max_tokens." if self.finish_reason == "length" else ""
-            raise MalformedResponseError(
-                where.provider,
-                where.account_id,
-                where.model,
-                body=self.text[:2048],
-                message=f"the answer is not JSON ({_first_line(exc)}).{cut} Ask with response_format, or read .text",
-            ) from exc
+            message = f"the answer is not JSON ({_first_line(exc)}).{cut} Ask with response_format, or read .text"
+            raise misfit(self, message) from exc
 
     def parsed(self) -> Any:
         """The text as what `response_format` asked for: an instance of its class, else what the JSON holds.
@@ -115,10 +109,8 @@ class ChatResponse:
         try:
             return built(self.shape, data)
         except Exception as exc:
-            where = self.routing
             message = f"the answer does not fit {name_of(self.shape)}: {_first_line(exc)}. Ask again, or read .json()"
-            place = (where.provider, where.account_id, where.model)
-            raise MalformedResponseError(*place, body=self.text[:2048], message=message) from exc
+            raise misfit(self, message) from exc
 
     def to_dict(self) -> dict[str, Any]:
         """OpenAI's chat.completion dict, with `routing` and what it cost beside it; for logs and files."""
@@ -133,6 +125,12 @@ class ChatResponse:
         ]
         made = {"id": self.id, "object": "chat.completion", "model": self.model, "choices": choices}
         return made | {"usage": _usage_dict(self.usage), "routing": _routing_dict(self.routing)}
+
+
+def misfit(answer: ChatResponse, message: str) -> MalformedResponseError:
+    """The error that `answer` is not what was asked for."""
+    where = answer.routing
+    return MalformedResponseError(where.provider, where.account_id, where.model, body=answer.text[:2048], message=message)
 
 
 @frozen_value

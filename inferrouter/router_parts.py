@@ -18,6 +18,7 @@ from .quota_memory import MemoryQuotaStore
 from .secret import Secret
 from .transport import Transport
 from .transport_config import TransportConfig, transport_problems
+from .validation import class_in_words
 
 
 def check_parts(
@@ -29,7 +30,7 @@ def check_parts(
         return part is not None and not all(callable(getattr(part, name, None)) for name in methods)
 
     problems = [
-        f"{name}: is the class {part.__name__}: pass an instance of it, as in {part.__name__}()"
+        f"{name}: {class_in_words(part)}"
         for name, parts, method in (
             ("quota_store", (quota_store,), "reserve"),
             ("policy", (policy,), "select"),

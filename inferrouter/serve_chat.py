@@ -109,7 +109,7 @@ def serve_chat(service: Service, dialect: Dialect, request: Request, connection:
                 _whole(service, dialect, asked, connection, call, guard, request, extra)
     except CallCancelledError as exc:
         if guard.gone:
-            service.log.end(call, "left", 499, "the client hung up")
+            service.log.left(call)
             raise Gone from exc
         refuse(service, dialect.error, connection, call, stopping_problem(), extra)
     except InferRouterError as exc:
@@ -317,4 +317,4 @@ class _Streaming:
         stream = self._stream
         if stream is not None:
             self.call.routing = stream.routing
-        self.service.log.end(self.call, "left", 499, "the client hung up")
+        self.service.log.left(self.call)

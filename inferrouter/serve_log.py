@@ -166,6 +166,10 @@ class CallLog:
         if not self._told:
             self._uncounted.append(call)
 
+    def left(self, call: Call) -> None:
+        """The call is over, as its client hung up."""
+        self.end(call, "left", 499, "the client hung up")
+
     def count(self) -> None:
         """Tell the meter of the calls that have ended. For after their answers: a client need not wait for it."""
         with self._counting:

@@ -27,6 +27,7 @@ from .waiting import CallCancelledError
 from .wire_json import write_json
 
 OWNER = "inferrouter"
+ALLOWED = ("Allow", "GET, HEAD, POST, OPTIONS")
 CHATS: dict[str, tuple[str, str]] = {
     "/messages": ("serve_anthropic", "MessagesDialect"),
     "/responses": ("serve_responses", "ResponsesDialect"),
@@ -56,10 +57,10 @@ class Routes:
         if head.method in ("GET", "HEAD"):
             return self._get(request, connection, extra)
         if head.method == "OPTIONS":
-            connection.answer(204, (("Allow", "GET, HEAD, POST, OPTIONS"), *extra), b"")
+            connection.answer(204, (ALLOWED, *extra), b"")
             return 204
         problem = invalid(f"{head.method} is not supported here: use GET, HEAD, POST or OPTIONS", status=405)
-        return self._refused(head.path, problem, connection, (("Allow", "GET, HEAD, POST, OPTIONS"), *extra))
+        return self._refused(head.path, problem, connection, (ALLOWED, *extra))
 
     def problem(self, path: str, problem: Problem) -> Body:
         """The body that tells of `problem` in the words of the dialect that `path` belongs to."""
@@ -77,7 +78,7 @@ class Routes:
                 serve_chat(self._service, dialect, request, connection, call, extra)
             except Gone:
                 if call.took_s is None:
-                    log.end(call, "left", 499, "the client hung up")
+                    log.left(call)
                 raise
             finally:
                 if call.took_s is None:
@@ -139,7 +140,7 @@ class Routes:
             if not guard.gone:
                 refuse(service, lambda problem: self.problem("", problem), connection, call, stopping_problem(), extra)
                 return call.status
-            service.log.end(call, "left", 499, "the client hung up")
+            service.log.left(call)
             raise Gone from exc
         except InferRouterError as exc:
             problem = problem_of(exc, service.clock.time())

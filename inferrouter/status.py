@@ -19,6 +19,7 @@ from .frozen import FrozenDict, frozen_value
 from .guarded_store import GuardedStore
 from .health import Health
 from .moments import moment_in_words, utc_in_words
+from .outage import PROVIDER_OUT
 from .quota import Headroom, Hold
 from .quota_learned import Fact, Learned
 from .routes import RouteTable
@@ -151,6 +152,11 @@ def _said(amount: float, unit: str) -> str:
     return f"{amount:.{6 if unit == 'dollars' else 2}f}".rstrip("0").rstrip(".")
 
 
+def failures_in_words(count: int) -> str:
+    """What it means that the quota store failed so often."""
+    return f"the quota store failed {count} times: what is counted may be less than what was used"
+
+
 class RouterStatus(FrozenDict[str, AccountStatus]):
     """The state of every account, by id. `degraded`: how often the quota store failed since the router was made.
 
@@ -171,7 +177,7 @@ class RouterStatus(FrozenDict[str, AccountStatus]):
     def __str__(self) -> str:
         lines = [str(account) for account in self.values()]
         if self.degraded:
-            lines.append(f"the quota store failed {self.degraded} times: what is counted may be less than what was used")
+            lines.append(failures_in_words(self.degraded))
         return "\n".join([*lines, *self.notices])
 
 
@@ -212,7 +218,7 @@ def _state(
     )
     out = health.outages.wait(bound.server, now.mono)
     if out > 0:
-        own = (*own, Hold(f"provider:{account.provider}", now.wall + out, "the provider is out"))
+        own = (*own, Hold(f"provider:{account.provider}", now.wall + out, PROVIDER_OUT))
     breaker, _, in_flight = health.peek(account.id, now.mono)
     spent = sum(limit.used for limit in limits if limit.name == "spend")
     shown = tuple(limit for limit in limits if limit.amount != UNLIMITED)

@@ -18,6 +18,8 @@ from urllib.parse import SplitResult, urlsplit
 from .lazy_pattern import lazy_pattern
 from .secret import MASK, Secret
 
+URL_FOR_FILE = "is a URL, but this setting names a file: the URL of a server goes into quota.url"
+
 _WILD = frozenset("?[")
 
 
@@ -79,6 +81,11 @@ def check_name(value: object) -> str | None:
     return None
 
 
+def class_in_words(given: type) -> str:
+    """What is wrong with a class where an instance of it is meant."""
+    return f"is the class {given.__name__}: pass an instance of it, as in {given.__name__}()"
+
+
 def check_path(value: object) -> str | None:
     """The path of a file, in whichever of Python's ways."""
     if not isinstance(value, (str, bytes, os.PathLike)):
@@ -87,9 +94,7 @@ def check_path(value: object) -> str | None:
     if name in ("", ":memory:") or "\0" in name:
         return "names no file; to count in memory alone use the store 'memory'"
     if looks_like_url(name):  # which may hold a password, so it is not repeated
-        return (
-            'is a URL, but this setting names a file: the URL of a server goes into quota.url, with store = "redis" or "postgres"'
-        )
+        return f'{URL_FOR_FILE}, with store = "redis" or "postgres"'
     return None
 
 

@@ -46,6 +46,7 @@ from .failure_table import (
 from .frozen import FrozenDict
 from .health import Verdict
 from .ordering import left_out, ordered
+from .outage import PROVIDER_OUT
 from .quota import Refusal
 from .routes import Route, route_over
 from .spend_caps import void_cap
@@ -295,7 +296,7 @@ class _Round(Generic[T]):
             rest = outages.failed(places[-1], candidate.account_id, self.runtime.clock.monotonic())
             if rest is not None and self.operation.trace is not None:
                 until = self.runtime.clock.time() + rest
-                self.operation.trace.hold_begins(f"provider:{candidate.provider}", candidate, until, "the provider is out")
+                self.operation.trace.hold_begins(f"provider:{candidate.provider}", candidate, until, PROVIDER_OUT)
         return 0.0
 
     def _auth_next(self, candidate: Candidate) -> tuple[bool, bool]:

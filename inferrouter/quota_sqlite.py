@@ -272,6 +272,8 @@ class SQLiteQuotaStore:
                     patience.nap(self._sleep)
         finally:
             self._leave(holder)  # once more, as an interrupt may have kept `_once` from it
+            if holder.cut:
+                self._end_what_is_left()
 
     def _note(self, keys: Sequence[str], now: float) -> None:
         def work(session: Session) -> None:
@@ -310,6 +312,14 @@ class SQLiteQuotaStore:
                 if self._closed:
                     self._disconnect()
             self._turn.give(holder)
+
+    def _end_what_is_left(self) -> None:
+        """Roll back what work that was cut, and so had the turn no more, left open when it failed."""
+        holder = Holder()
+        try:
+            self._turn.take(holder)
+        finally:
+            self._leave(holder)
 
     def _take(self, turn: Turn, holder: Holder, patience: _Patience) -> None:
         if not turn.take(holder, patience.left):

@@ -352,6 +352,13 @@ MUTANTS = (
         "        runtime, trace, clock = self.runtime, self.operation.trace, self.runtime.clock\n        self._ended = True\n",
         ("test_interrupts",),
     ),
+    Mutant(
+        "what a cut use failed in stays",
+        "quota_sqlite",
+        "            if holder.cut:\n                self._end_what_is_left()\n",
+        "",
+        ("test_interrupts.InTheMidst",),
+    ),
     Mutant("a cut transaction stays", "quota_session", 'self.cursor.execute("ROLLBACK")', "pass", ("test_interrupts",)),
     Mutant(
         "a step between look and change",

@@ -15,6 +15,7 @@ from .account import (
     account_problems,
     check_seconds,
 )
+from .costs import UNITS
 from .errors import ConfigError
 from .frozen import field, freeze, frozen_value
 from .secret import Secret
@@ -34,6 +35,7 @@ from .validation import (
 POLICIES = ("free_first", "cost_first", "least_busy", "declared_order", "best_first")
 SERVERS = ("redis", "postgres")
 STORES = ("memory", "sqlite", *SERVERS)
+"""What a configuration can count in; each is opened by `router_parts.store_for`."""
 ON_STORE_ERROR = ("refuse", "ignore")
 MAX_PLAUSIBLE_PRICE = 0.01  # dollars; ten thousand a million is more than any model costs
 
@@ -313,7 +315,7 @@ def _surprises(account: AccountConfig, allow_paid: bool) -> Iterator[tuple[str, 
         yield "paid_enabled", f"paid {who} has no price, so its cost counts as 0 and it is tried after priced ones"
     if account.quota_unit == "dollars" and account.daily_free is not None and not account.is_priced:
         yield "daily_free", f"{who} has an allowance in dollars but no price, so it is never used up"
-    if account.daily_free and account.quota_unit in ("inputs", "images", "audio_seconds"):
+    if account.daily_free and UNITS[account.quota_unit].often_none:
         yield "quota_unit", f"the allowance of {who} counts {account.quota_unit} alone: calls without any never use it up"
     if account.paid_enabled and not allow_paid:
         yield "paid_enabled", f"allow_paid is false, so {who} is never used beyond what is free"

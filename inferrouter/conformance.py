@@ -12,10 +12,10 @@ store keeps its counts: it uses the protocol's methods only.
 from __future__ import annotations
 
 import math
-import threading
 
 from .conformance_clock import ClockConformance
 from .conformance_store import NOON
+from .conformance_threads import ThreadConformance
 from .errors import QuotaStoreError
 from .limits import WINDOWS, Limit, next_reset
 from .quota import LONGEST_HOLD, Headroom, Refusal, Reservation, allowance_key
@@ -23,7 +23,7 @@ from .quota import LONGEST_HOLD, Headroom, Refusal, Reservation, allowance_key
 __all__ = ["NOON", "QuotaStoreConformance"]
 
 
-class QuotaStoreConformance(ClockConformance):
+class QuotaStoreConformance(ClockConformance, ThreadConformance):
     """Every claim a store must hold. `make_store` returns a new empty store; the suite closes it."""
 
     def test_admits_exactly_the_amount(self) -> None:
@@ -335,38 +335,6 @@ class QuotaStoreConformance(ClockConformance):
             self.store.hold("k", math.nan, "", NOON)
         with self.assertRaises(QuotaStoreError):
             self.store.hold("k", NOON, "", math.nan)
-
-    def test_threads(self) -> None:
-        """Eight threads on two limits of fifty are admitted exactly fifty times."""
-        self.define("requests", Limit(50, "requests", "day"))
-        self.define("tokens", Limit(50 * 7, "tokens", "minute"))
-        outcomes: list[object] = []
-
-        def work() -> None:
-            for _ in range(10):
-                outcomes.append(self.store.reserve([("requests", 1), ("tokens", 7)], NOON))
-
-        threads = [threading.Thread(target=work) for _ in range(8)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        self.assertEqual(sum(isinstance(outcome, Reservation) for outcome in outcomes), 50)
-        self.assertEqual(len(outcomes), 80)
-        self.assertEqual([each.used for each in self.store.headroom(["requests", "tokens"], NOON)], [50, 350])
-
-    def test_threads_settle_once(self) -> None:
-        """Of eight threads that settle the same reservation, one does."""
-        self.define("k", Limit(100, "tokens", "day"))
-        taken = self.reserved([("k", 10)])
-        outcomes: list[bool] = []
-        threads = [threading.Thread(target=lambda: outcomes.append(self.commit_one(taken, NOON))) for _ in range(8)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        self.assertEqual(sorted(outcomes), [False] * 7 + [True])
-        self.assertEqual(self.headroom("k").used, 1)
 
     def test_closed(self) -> None:
         """A closed store refuses every method with QuotaStoreError; closing again is fine."""

@@ -88,6 +88,7 @@ class Unit:
     of rpm), "" for none. `shown`: an amount in words. `whole`: amounts have no fraction. `depends_on`: what `needed` varies
     with: nothing, the estimate's "total", or its "parts". `kept`: a provider that refuses a call has used it all the same.
     `held`: used only while the call is under way, whatever becomes of it. `slack`: what sums may be off, in binary.
+    `often_none`: of many calls nothing counts in it.
     """
 
     key: str
@@ -99,6 +100,7 @@ class Unit:
     kept: bool = False
     held: bool = False
     slack: float = 0.0
+    often_none: bool = False
 
 
 def estimate_chat(request: ChatRequest) -> Estimate:
@@ -327,8 +329,8 @@ UNITS: Mapping[str, Unit] = FrozenDict(
         _counted("output token"),
         depends_on="parts",
     ),
-    inputs=Unit("", lambda estimate, prices: estimate.inputs, None, _counted("input"), depends_on="parts"),
-    images=Unit("i", lambda estimate, prices: estimate.images, None, _counted("image"), depends_on="parts"),
+    inputs=Unit("", lambda estimate, prices: estimate.inputs, None, _counted("input"), depends_on="parts", often_none=True),
+    images=Unit("i", lambda estimate, prices: estimate.images, None, _counted("image"), depends_on="parts", often_none=True),
     # Groq counts seconds of audio per hour and day: https://console.groq.com/docs/rate-limits
     audio_seconds=Unit(
         "",
@@ -338,6 +340,7 @@ UNITS: Mapping[str, Unit] = FrozenDict(
         whole=False,
         depends_on="parts",
         slack=1e-6,
+        often_none=True,
     ),
     parallel=Unit("", lambda estimate, prices: 1.0, lambda usage, prices: 0.0, _counted("call", " at once"), held=True),
 )

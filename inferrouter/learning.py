@@ -18,6 +18,7 @@ from .errors import InferRouterError, ProviderError, QuotaExceededError
 from .frozen import replace
 from .guarded_store import GuardedStore
 from .health import Health
+from .limit_headers import HEARD
 from .limits import window_bounds
 from .moments import DAY, HOUR
 from .quota import Bucket
@@ -38,8 +39,6 @@ PROBE_STEP = 0.02
 """What a ceiling grows by at a probe, as a share of it, at least one call."""
 SAME_S = 2.0
 """Seconds by which the ends of one window may differ, as answers come late and figures are rounded."""
-RATE_LIMIT, COHERES = "ratelimit", "call-"
-"""What the names of headers have in common that `rate_headers` reads: most providers', and Cohere's."""
 NOT_A_WINDOW = ("concurren", "upstream", "shared_capacity", "overloaded")
 """Words of refusals that no count of calls in a window explains."""
 
@@ -83,10 +82,13 @@ class Learner:
 
     def hears(self, headers: Any) -> TypeGuard[Mapping[str, str]]:
         """Whether an answer with these headers may teach anything: from most there is nothing to learn."""
-        if not (isinstance(headers, dict) or isinstance(headers, Mapping)):  # noqa: SIM101  the first is quick
+        if headers.__class__ is not dict and not isinstance(headers, Mapping):
             return False
-        names = " ".join(headers)
-        return RATE_LIMIT in names or COHERES in names or bool(self._ceilings)
+        names = "".join(headers)  # a word that two names make together costs one reading
+        for word in HEARD:
+            if word in names:
+                return True
+        return bool(self._ceilings)
 
     def refused(
         self,

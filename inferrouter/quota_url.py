@@ -35,14 +35,17 @@ def kind_of_url(url: str) -> str | None:
 def open_store(kind: str, url: Secret, prefix: str, adopt_empty: bool) -> RedisQuotaStore | PostgresQuotaStore:
     """The store `kind` (redis or postgres) at `url`. `prefix`: of the keys, or the schema.
 
-    Raises ConfigError where no client library is installed, saying which to install, or where the URL is wrong.
+    Raises ConfigError where no client library is installed, saying which to install, where the URL is wrong, and for any other
+    kind: counts that several programs share must not be kept elsewhere unasked.
     """
     if kind == "redis":
         client = _redis_client(url)
         store = RedisQuotaStore(client, prefix, adopt_empty=adopt_empty)
         store.own_client()
         return store
-    return PostgresQuotaStore(_postgres_connect(url), prefix, adopt_empty=adopt_empty)
+    if kind == "postgres":
+        return PostgresQuotaStore(_postgres_connect(url), prefix, adopt_empty=adopt_empty)
+    raise ConfigError(f"quota.store: nothing opens the store {kind!r}; make it yourself and pass it as quota_store")
 
 
 def _redis_client(url: Secret) -> Any:

@@ -16,6 +16,7 @@ from typing import Any
 from .error_body import duration, plain_number, seconds_until
 from .errors import MalformedResponseError
 from .frozen import frozen_value, quick, replace
+from .limit_headers import HEARD
 from .wire_json import load_json
 
 MAX_FIELDS = 200
@@ -51,12 +52,13 @@ _ANTHROPIC = re.compile(
 )
 # Gateways that put the window first: X-RateLimit-Minute-Limit.
 _WINDOW_FIRST = re.compile(r"x-ratelimit-(?P<window>second|minute|hour|day|month)-(?P<what>limit|remaining|reset)")
-# Cohere's trial keys, seen on answers of 2026.
-_COHERE = {
+_BY_NAME = {
+    # Cohere's trial keys, seen on answers of 2026.
     "x-trial-endpoint-call-limit": ("limit", "trial", "requests", 60.0),
     "x-trial-endpoint-call-remaining": ("remaining", "trial", "requests", 60.0),
     "x-endpoint-monthly-call-limit": ("limit", "monthly", "requests", SECONDS["month"]),
 }
+"""Names that stand by themselves: what each is, with which others it belongs together, its unit and its window."""
 WINDOWS_BY_PROVIDER: Mapping[str, Mapping[str, float]] = {
     "groq": {"requests": 86400.0, "tokens": 60.0},
     "sambanova": {"requests": 60.0},
@@ -140,8 +142,10 @@ def _groups(names: tuple[str, ...]) -> tuple[tuple[tuple[str, str, float], Mappi
 @lru_cache(maxsize=512)
 def _place(name: str) -> tuple[str, str, str, float] | None:
     """What a header of that name is: limit, remaining, reset or renewalperiod; its family, unit and window, 0 if unsaid."""
-    if "ratelimit" not in name:
-        return _COHERE.get(name)
+    if not any(word in name for word in HEARD):  # nobody looks at an answer for its sake
+        return None
+    if name in _BY_NAME:
+        return _BY_NAME[name]
     match = _FAMILY.fullmatch(name)
     if match:
         window = match["window"]

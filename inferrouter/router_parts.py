@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 
 from .attempt import Runtime
-from .config import SERVERS, Config, QuotaConfig, step_warnings
+from .config import Config, QuotaConfig, step_warnings
 from .errors import ConfigError
 from .health import HealthConfig
 from .meter import is_meter, meters_in
@@ -106,13 +106,13 @@ def quota_at(place: str | os.PathLike[str]) -> QuotaConfig:
 
 def store_for(quota: QuotaConfig) -> QuotaStore:
     """The store that a configuration names. Raises `QuotaStoreError` if it cannot be opened, `ConfigError` if its client library
-    is missing."""
+    is missing, or if nothing here opens it: counts that others share are kept nowhere else."""
+    if quota.store == "memory":
+        return MemoryQuotaStore()
     if quota.store == "sqlite" and quota.path is not None:
         from .quota_sqlite import SQLiteQuotaStore
 
         return SQLiteQuotaStore(quota.path)
-    if quota.store in SERVERS and isinstance(quota.url, Secret):
-        from .quota_url import open_store
+    from .quota_url import open_store
 
-        return open_store(quota.store, quota.url, quota.prefix, quota.adopt_empty)
-    return MemoryQuotaStore()
+    return open_store(quota.store, Secret(quota.url or ""), quota.prefix, quota.adopt_empty)

@@ -32,8 +32,8 @@ ledger      quota_file quota_schema quota_session quota_sqlite
 ledger      quota_raw quota_mirror quota_lanes quota_exchange quota_remote_buckets quota_remote
 ledger      quota_redis_lua quota_redis quota_postgres_windows quota_postgres_sql quota_postgres quota_url
 ledger      guarded_store
-ledger      conformance_store conformance_clock conformance_learning conformance
-contract    wire_json provider error_body error_table rate_headers
+ledger      conformance_store conformance_clock conformance_threads conformance_learning conformance
+contract    wire_json provider error_body error_table limit_headers rate_headers
 dialects    openai_request openai_reply openai_stream provider_openai
 dialects    gemini_request gemini_reply provider_gemini
 dialects    anthropic_request anthropic_reply provider_anthropic provider_mock

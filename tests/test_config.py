@@ -358,7 +358,11 @@ class Warnings(unittest.TestCase):
             ("paid_enabled", paid, False),
             ("daily_free", {"daily_free": 0}, False),
             ("daily_free", {"daily_free": 1, "quota_unit": "dollars"}, False),
-            ("quota_unit", {"daily_free": 1, "quota_unit": "images"}, False),
+            *[
+                ("quota_unit", {"daily_free": 1, "quota_unit": name}, False)
+                for name, unit in part("costs").UNITS.items()
+                if unit.often_none
+            ],
             ("cost_per_input_token", {"cost_per_output_token": 1e-7}, False),
             ("cost_per_input_token", paid | {"cost_per_input_token": 0.15}, True),
         ]

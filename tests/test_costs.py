@@ -133,6 +133,39 @@ class Costs(unittest.TestCase):
         self.assertIs(costs.total_usage((one,)), one)
 
 
+# What a call needs by ESTIMATE, what it used by USAGE (None: no provider says), and how two of the unit read.
+UNITS: dict[str, tuple[float, float | None, str]] = {
+    "requests": (1, 1, "2 requests"),
+    "tokens": (50, 12, "2 tokens"),
+    "dollars": (70, 17, "$2"),
+    "input_tokens": (30, 7, "2 input tokens"),
+    "output_tokens": (20, 5, "2 output tokens"),
+    "inputs": (3, None, "2 inputs"),
+    "images": (2, None, "2 images"),
+    "audio_seconds": (1.5, None, "2 seconds of audio"),
+    "parallel": (1, 0, "2 calls at once"),
+}
+ESTIMATE = costs.Estimate(30, 20, inputs=3, images=2, audio_s=1.5)
+USAGE = records.Usage(7, 5, 12)
+
+
+class Units(unittest.TestCase):
+    def test_each_unit(self) -> None:
+        """Of each unit a call needs what its estimate says of it, has used what its usage says, and its amounts read as such."""
+        self.assertEqual(list(UNITS), list(costs.UNITS))
+        prices = AccountConfig("p", "a", cost_per_input_token=1.0, cost_per_output_token=2.0)
+        for name, unit in costs.UNITS.items():
+            used = None if unit.used is None else unit.used(USAGE, prices)
+            with self.subTest(name):
+                self.assertEqual((unit.needed(ESTIMATE, prices), used, unit.shown(2)), UNITS[name])
+
+    def test_what_many_calls_have_none_of(self) -> None:
+        """A unit that a plain question needs nothing of says so, as an allowance in it would never be used up."""
+        prices = AccountConfig("p", "a", cost_per_input_token=1.0)
+        for name, unit in costs.UNITS.items():
+            self.assertIs(unit.often_none, not unit.needed(costs.Estimate(30, 20), prices), name)
+
+
 class Embeds(unittest.TestCase):
     def test_all_texts_count_and_no_output(self) -> None:
         """Each text counts with one token more; vectors cost no output."""

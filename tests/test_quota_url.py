@@ -113,6 +113,24 @@ class ConfigTest(unittest.TestCase):
             self.assertIn(words, str(caught.exception))
             self.assertNotIn("hunter2", str(caught.exception))
 
+    def test_every_store_that_can_be_named_is_opened(self) -> None:
+        """Each is opened, or lacks its client library; one that nothing opens is refused, never kept in memory instead."""
+        store_for = part("router_parts").store_for
+        patch, _ = installed()
+        for name in config.STORES:
+            with self.subTest(name), patch, tempfile.TemporaryDirectory() as folder:
+                where = {"path": Path(folder, "q.db")} if name == "sqlite" else {"url": "x://h"}
+                try:
+                    with store_for(ir.QuotaConfig(name, **where)) as store:
+                        self.assertIs(isinstance(store, ir.MemoryQuotaStore), name == "memory")
+                except ir.ConfigError as error:
+                    self.assertIn("client library", str(error))
+        with mock.patch.object(config, "STORES", (*config.STORES, "pebble")):
+            named = [ir.Config(quota=ir.QuotaConfig("pebble", url=url)) for url in (None, "pebble://h")]
+        for each in named:
+            with self.assertRaisesRegex(ir.ConfigError, "quota.store: nothing opens the store 'pebble'"):
+                ir.Router(each)
+
     def test_no_password_shows(self) -> None:
         """A URL's password is in no repr; the configuration cannot be pickled with it."""
         built = ir.Config(quota=ir.QuotaConfig("redis", url=URL))

@@ -7,11 +7,13 @@ import random
 import string
 import unittest
 from typing import Any
+from unittest import mock
 
 from tests import SHARED, part, rounds
 from tests.fakes import NOW
 
 rate_headers = part("rate_headers")
+learning = part("learning")
 
 MINUTE, HOUR, DAY, WEEK, MONTH = 60.0, 3600.0, 86400.0, 604_800.0, 2_678_400.0
 
@@ -259,6 +261,21 @@ class Headers(unittest.TestCase):
         for name, (provider, headers, _) in RECORDED.items():
             for reading in rate_headers.read_headers(headers, NOW, provider):
                 self.assertIn(reading.source, headers, name)
+
+    def test_what_is_read_is_heard(self) -> None:
+        """Every answer from whose headers something can be read is looked at for them, as those are that learn from answers."""
+        learner = learning.Learner(None, None)
+        for name, (_, headers, expected) in RECORDED.items():
+            with self.subTest(name):
+                self.assertTrue(learner.hears(headers) or not expected)
+
+    def test_what_is_not_heard_is_not_read(self) -> None:
+        """A name without any of the words by which an answer is looked at gives no reading, so that a missing word is noticed."""
+        names = [name for _, headers, _ in RECORDED.values() for name in headers if name not in ("ratelimit", "ratelimit-policy")]
+        known = {name for name in names if rate_headers._place.__wrapped__(name)}
+        self.assertGreater(len(known), 30)
+        with mock.patch.object(rate_headers, "HEARD", ("pebble",)):
+            self.assertEqual([name for name in known if rate_headers._place.__wrapped__(name)], [])
 
     def test_what_is_no_number(self) -> None:
         """What is not a plain decimal number is not read, and more than the limit is not left."""

@@ -1,8 +1,8 @@
 """Finds the deployments that may take a call now, with the facts a policy needs, and says why each other may not.
 
 Strategy: one look at the ledger and the breakers for all deployments of a route, then one assessment each, in declared order;
-over many deployments only of those whose facts changed since the last look. Nothing is reserved and nothing is changed here, so
-that a dry run is this and no more. Must never call a provider.
+over many deployments `kept_assessments` looks and assesses only those whose facts changed since. Nothing is reserved and nothing
+is changed here, so that a dry run is this and no more. Must never call a provider.
 """
 
 from __future__ import annotations

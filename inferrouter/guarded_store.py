@@ -25,7 +25,7 @@ from .quota_seen import Groups, Look, compared
 from .turn import Holder, Turn
 
 KEPT_SETTLEMENTS = 10_000
-METHODS = ("define", "headroom", "look", "holds", "reserve", "commit", "hold", "observe")
+METHODS = ("define", "headroom", "holds", "reserve", "commit", "hold", "observe")
 OPTIONS = frozenset(("max_wait", "max_age"))
 """What a method may take besides: how long it may wait, how old a look may be."""
 LOOK_S = 1.0
@@ -52,7 +52,9 @@ class GuardedStore:
         self._replaying = Turn()
         self._takes = {name: _parameters(store, name) & OPTIONS for name in METHODS}
         self.keeps_looks = "max_age" in self._takes["headroom"]
-        self._look = _own_look(store)
+        self._headroom = _trusted_headroom(store)
+        if self._headroom is not _NOBODYS:
+            self._takes["look_at_groups"] = _parameters(store, "look_at_groups") & OPTIONS
         self._holds_by_keys = "keys" in _parameters(store, "holds")
 
     def define(self, buckets: Sequence[Bucket], now: float, max_wait: float | None = None) -> None:
@@ -63,27 +65,34 @@ class GuardedStore:
 
     def headroom(self, keys: Sequence[str], now: float, max_wait: float | None = None, max_age: float = 0.0) -> list[Headroom]:
         """What is left in each bucket, in order; as it was `max_age` seconds ago at most, where a store saves a look by that."""
-        if not self._takes["headroom"]:
-            try:
-                return self.store.headroom(keys, now)
-            except Exception as exc:
-                return self.fallback_or_raise(exc).headroom(keys, now)
-        found: list[Headroom] = self._ask("headroom", (keys, now), max_wait, max_age)
-        return found
+        try:
+            if self._takes["headroom"]:
+                found: list[Headroom] = self.store.headroom(keys, now, **self._options("headroom", max_wait, max_age))
+            else:
+                found = self.store.headroom(keys, now)
+            if len(found) == len(keys):
+                return found
+            kind = type(self.store).__name__
+            raise QuotaStoreError(
+                f"{kind}.headroom returned {len(found)} values for {len(keys)} keys: return one for each, in order"
+            )
+        except Exception as exc:
+            return self.fallback_or_raise(exc).headroom(keys, now)
 
     def look(self, groups: Groups, before: Look | None, now: float, max_wait: float | None = None, max_age: float = 0.0) -> Look:
-        """What is new of each group of buckets since the look `before`, as far as the store can say. `max_age`: as for
-        `headroom`."""
-        look = self._look
-        if look is not None:
-            if self._takes["look"]:
-                found: Look = self._ask("look", (groups, before, now), max_wait)
-                return found
-            try:
+        """What is new of each group of buckets since the look `before`.
+
+        `max_age`: as for `headroom`; a store that says itself what is new saves no look by it."""
+        store = self.store
+        if getattr(store.headroom, "__func__", None) is not self._headroom:
+            return compared(groups, before, self.headroom(groups.keys, now, max_wait, max_age) if groups.keys else ())
+        try:
+            look: Callable[..., Look] = store.look_at_groups  # type: ignore[attr-defined]  # as the class of `_headroom` has it
+            if max_wait is None:
                 return look(groups, before, now)
-            except Exception as exc:
-                return self.fallback_or_raise(exc).look(groups, before, now)
-        return compared(groups, before, self.headroom(groups.keys, now, max_wait, max_age) if groups.keys else ())
+            return look(groups, before, now, **self._options("look_at_groups", max_wait))
+        except Exception as exc:
+            return self.fallback_or_raise(exc).look_at_groups(groups, before, now)
 
     def limit_of(self, key: str, now: float) -> Limit | None:
         """The limit that the store itself counts under `key`, None if it knows none or cannot say."""
@@ -209,19 +218,17 @@ class GuardedStore:
         ) from exc
 
     def _ask(self, method: str, facts: tuple[Any, ...], max_wait: float | None, max_age: float = 0.0) -> Any:
-        takes = self._takes[method]
         try:
-            if not takes:
-                return getattr(self.store, method)(*facts)
-            options: dict[str, float] = {} if max_wait is None or "max_wait" not in takes else {"max_wait": max_wait}
-            if max_age and "max_age" in takes:
-                options["max_age"] = max_age
-            return getattr(self.store, method)(*facts, **options)
+            return getattr(self.store, method)(*facts, **self._options(method, max_wait, max_age))
         except Exception as exc:
             return getattr(self.fallback_or_raise(exc), method)(*facts)
 
-    def _options(self, method: str, max_wait: float | None) -> dict[str, Any]:
-        return {} if max_wait is None or "max_wait" not in self._takes[method] else {"max_wait": max_wait}
+    def _options(self, method: str, max_wait: float | None, max_age: float = 0.0) -> dict[str, Any]:
+        takes = self._takes[method]
+        options = {} if max_wait is None or "max_wait" not in takes else {"max_wait": max_wait}
+        if max_age and "max_age" in takes:
+            options["max_age"] = max_age
+        return options
 
     def _replay(self, now: float, failures: int) -> None:
         """Try each settlement that is left once more, until `failures` of them failed. One thread at a time: the others go on."""
@@ -256,27 +263,25 @@ class _Settlement(NamedTuple):
     amounts: Sequence[float] | None
 
 
-def _own_look(store: QuotaStore) -> Callable[[Groups, Look | None, float], Look] | None:
-    """The `look` of `store`, unless it is one of the user's own that inherits it and says itself what `headroom` is."""
+def _trusted_headroom(store: QuotaStore) -> object:
+    """The function of `headroom`, if the very class that has it says itself what is new of groups; of a class that inherits that
+    and has a `headroom` of its own, as of any other, None."""
     kinds = [vars(each) for each in type(store).__mro__ if "headroom" in vars(each)]
-    if not kinds or "look" not in kinds[0] or "headroom" in getattr(store, "__dict__", ()):
-        return None
-    look: Callable[[Groups, Look | None, float], Look] = store.look  # type: ignore[attr-defined]  # which some stores have besides
-    return look
+    return kinds[0]["headroom"] if kinds and "look_at_groups" in kinds[0] else _NOBODYS
+
+
+_NOBODYS = object()
 
 
 def _parameters(store: QuotaStore, method: str) -> frozenset[str]:
     """The names of what `method` takes: a store of the user's own may know nothing of what came later."""
-    found = getattr(store, method, None)
-    if found is None:
-        return frozenset()
-    function = getattr(found, "__func__", None)
+    function = getattr(getattr(store, method, None), "__func__", None)
     if isinstance(function, FunctionType) and not vars(function):  # as nearly always: a method that nothing wraps
         code = function.__code__
         return frozenset(code.co_varnames[1 : code.co_argcount + code.co_kwonlyargcount])
     from inspect import signature  # which loads for 4 ms
 
     try:
-        return frozenset(signature(found).parameters)
-    except (TypeError, ValueError):
+        return frozenset(signature(getattr(store, method)).parameters)
+    except (AttributeError, TypeError, ValueError):
         return frozenset()

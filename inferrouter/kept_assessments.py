@@ -51,10 +51,9 @@ def kept_results(
     open_answers = estimate.open_answers
     kind = (allow_paid, media, request is not None and bool(request.tools), request is None, open_answers)
     kept: Kept | None = route.memo.get(kind)
-    before = None if kept is None else kept[0]
-    look = ledger.look(route.groups, before, now.wall, max_wait, max_age)
+    look = ledger.look(route.groups, None if kept is None else kept[0], now.wall, max_wait, max_age)
     holds = ledger.holds(now.wall, hold_keys, max_wait, max_age)
-    news: Mapping[int, Rooms] = {} if look is before else look.news
+    news = look.news
     busy = health.busy()
     # Where each model expects another length of an answer, the input alone is what they have in common.
     total = estimate.input_tokens if open_answers else estimate.total
@@ -77,8 +76,7 @@ def kept_results(
         else:
             again = _changed(route, kept, news, holds, busy, total)
         if not again:
-            if look is not before:
-                route.memo[kind] = look, *kept[1:]
+            route.memo[kind] = look, *kept[1:]
             return results, all_able
         results, rooms = results.copy(), rooms.copy()
     outgrown = other = False

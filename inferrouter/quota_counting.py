@@ -59,14 +59,16 @@ class BucketState:
         """Forget the headroom: what is counted has changed."""
         self.shown = _NEVER
 
-    def limit_at(self, now: float) -> None:
-        """Work out anew what is admitted, by what was learned."""
+    def limit_at(self, now: float) -> bool:
+        """Work out anew what is admitted, by what was learned; whether that is another amount."""
         amount, until = allowed(self.counter.limit.amount, self.learned, now)
-        if amount != self.limit.amount:
+        other = amount != self.limit.amount
+        if other:
             self.limit = replace(self.counter.limit, amount=amount)
             self.ceiling = self.limit.ceiling
             self.changed()
         self.firm_until = until  # last: an interrupt before it lets the next look begin anew
+        return other
 
     def learn(self, facts: Facts, now: float) -> None:
         """Take `facts` in the place of what was learned before."""
@@ -165,7 +167,9 @@ def shown_with(counts: Iterable[tuple[BucketState, float]], now: float) -> tuple
             else:
                 left = 0.0
             headroom = new_tuple(Headroom, (state.key, limit, count, left, share, resets_at))
-            state.shown = shown = headroom, since, until, used
+            shown = headroom, since, until, used
+            if not to_note or to_note[-1] is not state.key:  # else the next look would not find it due any more
+                state.shown = shown
         found.append(shown)
     return found, bool(to_note)
 
@@ -212,8 +216,9 @@ def learned_of(states: Iterable[BucketState]) -> dict[str, Learned]:
 
 def _looked_up(state: BucketState, used: float, now: float, to_note: list[str]) -> tuple[float, float, float, float | None]:
     """Of a state with `used` in use: what counts at `now`, from and until when it does, and when some of it passes."""
-    if now >= state.firm_until:
-        state.limit_at(now)
+    firm_until = state.firm_until
+    if now >= firm_until and state.limit_at(now) and firm_until > -math.inf:
+        to_note.append(state.key)
     counter, count = state.counter, used
     since, until = counter.begin, counter.end
     if not since <= now < until:

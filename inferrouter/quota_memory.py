@@ -60,20 +60,20 @@ class MemoryQuotaStore:
     def headroom(self, keys: Sequence[str], now: float) -> list[Headroom]:
         if self._closed:
             self._check_open()
-        shown, _ = self._shown(self._book.counts()[0], keys, now)
+        shown, _ = self._read(self._book.counts()[0], keys, now)
         return [each[0] for each in shown]
 
-    def look(self, groups: Groups, before: Look | None, now: float) -> Look:
+    def look_at_groups(self, groups: Groups, before: Look | None, now: float) -> Look:
         """See `guarded_store.GuardedStore.look`."""
         if self._closed:
             self._check_open()
         book = self._book
         counts, _, number = book.counts()
-        news = look_again(groups, before, book.changes, number, counts.__getitem__, now)
-        if news is not None:
-            return news
+        found = look_again(groups, before, book.changes, number, counts.__getitem__, now)
+        if found is not None:
+            return found
         book.watched = True
-        return whole_look(groups, book.changes, number, *self._shown(counts, groups.keys, now))
+        return whole_look(groups, book.changes, number, *self._read(counts, groups.keys, now))
 
     def reserve(self, wants: Wants, now: float) -> Reservation | Refusal:
         ident = next(self._idents)
@@ -173,8 +173,8 @@ class MemoryQuotaStore:
             self._check_open()
         return self._book.counts()
 
-    def _shown(self, counts: Counts, keys: Sequence[str], now: float) -> tuple[list[Shown], bool]:
-        """What each of `keys` shows, and whether that was noted, which changes them."""
+    def _read(self, counts: Counts, keys: Sequence[str], now: float) -> tuple[list[Shown], bool]:
+        """What each of `keys` shows, and whether that had to be noted, which is done then."""
         try:
             shown, to_note = shown_with(list(map(counts.__getitem__, keys)), now)  # in one step: other threads go on
         except KeyError as exc:

@@ -125,13 +125,13 @@ class Session:
                 self.cursor.execute("INSERT INTO bucket (amount, kind, state, learned, key) VALUES (?, ?, ?, ?, ?)", row)
                 self._rows[state.key] = self.cursor.lastrowid or 0
             self.states[state.key] = state
-            self._note([state.key])
+            self.note_changed([state.key])
 
     def save(self, states: Iterable[BucketState]) -> None:
         """Write what these count."""
         changed = list(states)
         if changed:
-            self._note([state.key for state in changed])
+            self.note_changed([state.key for state in changed])
             rows = [(state.counter.pack(), self._rows[state.key]) for state in changed]
             self.cursor.executemany("UPDATE bucket SET state = ? WHERE id = ?", rows)
 
@@ -149,7 +149,8 @@ class Session:
             raise KeyError(key)
         return state, state.counter.used
 
-    def _note(self, keys: Collection[str]) -> None:
+    def note_changed(self, keys: Collection[str]) -> None:
+        """Say that `keys` show something else than before."""
         note_change(self.changes, self.number + 1, keys)
         self.number += 1
 

@@ -52,7 +52,7 @@ T = TypeVar("T")
 _PRUNE_EVERY = 64
 _PRUNE_AT_MOST = 256
 _PRUNE_AFTER = 2 * 86400.0  # seconds by which a clock may step back and still find them
-_MOST_KEPT = 64  # sets of keys of which the holds that were read are kept
+_MOST_KEPT = 64  # of so many sets of keys the holds that were read are kept
 _FEW_KEYS = 400  # of which holds are looked up one by one
 _CLOSE_WAIT_S = 1.0
 _TIDY_WAIT_S = 0.05
@@ -106,15 +106,15 @@ class SQLiteQuotaStore:
             self._note(keys, now)
         return headrooms
 
-    def look(self, groups: Groups, before: Look | None, now: float, *, max_wait: float | None = None) -> Look:
+    def look_at_groups(self, groups: Groups, before: Look | None, now: float, *, max_wait: float | None = None) -> Look:
         """See `guarded_store.GuardedStore.look`."""
 
         def work(session: Session) -> tuple[Look, bool]:
             changes, number = session.changes, session.number
             try:
-                news = look_again(groups, before, changes, number, session.count, now)
-                if news is not None:
-                    return news, False
+                again = look_again(groups, before, changes, number, session.count, now)
+                if again is not None:
+                    return again, False
                 shown, to_note = shown_with([session.count(key) for key in groups.keys], now)
             except KeyError as exc:
                 raise unknown_bucket(exc.args[0]) from None
@@ -272,9 +272,15 @@ class SQLiteQuotaStore:
                     patience.nap(self._sleep)
         finally:
             self._leave(holder)  # once more, as an interrupt may have kept `_once` from it
+            if holder.cut:
+                self._end_what_is_left()
 
     def _note(self, keys: Sequence[str], now: float) -> None:
-        self._tidy(lambda session: session.save(note(session.load(keys), keys, now)))
+        def work(session: Session) -> None:
+            session.save(note(session.load(keys), keys, now))
+            session.note_changed(keys)  # which may also have another limit by now
+
+        self._tidy(work)
 
     def _tidy(self, work: Callable[[Session], object]) -> None:
         """Write what reading found to be due, unless others keep the file busy: then the next look finds it again."""
@@ -306,6 +312,14 @@ class SQLiteQuotaStore:
                 if self._closed:
                     self._disconnect()
             self._turn.give(holder)
+
+    def _end_what_is_left(self) -> None:
+        """Roll back what work that was cut, and so had the turn no more, left open when it failed."""
+        holder = Holder()
+        try:
+            self._turn.take(holder)
+        finally:
+            self._leave(holder)
 
     def _take(self, turn: Turn, holder: Holder, patience: _Patience) -> None:
         if not turn.take(holder, patience.left):

@@ -352,6 +352,13 @@ MUTANTS = (
         "        runtime, trace, clock = self.runtime, self.operation.trace, self.runtime.clock\n        self._ended = True\n",
         ("test_interrupts",),
     ),
+    Mutant(
+        "what a cut use failed in stays",
+        "quota_sqlite",
+        "            if holder.cut:\n                self._end_what_is_left()\n",
+        "",
+        ("test_interrupts.InTheMidst",),
+    ),
     Mutant("a cut transaction stays", "quota_session", 'self.cursor.execute("ROLLBACK")', "pass", ("test_interrupts",)),
     Mutant(
         "a step between look and change",
@@ -369,17 +376,30 @@ MUTANTS = (
         ("test_limits",),
     ),
     Mutant("a look outlasts what passes", "quota_windows", "max(resets_at, self.end)", "resets_at + 1", ("test_quota_book",)),
-    Mutant("a file's charges are not passed on", "quota_session", "self._note([state.key for state in changed])", "pass", BOOK),
+    Mutant(
+        "a file's charges are not passed on", "quota_session", "self.note_changed([state.key for state in changed])", "pass", BOOK
+    ),
     Mutant("a file's holds stay as they were", "quota_sqlite", "session.holds.clear()\n            old", "old", BOOK),
     Mutant("what others wrote is not read", "quota_session", "        self.number += 1  # a", "        # a", BOOK),
     Mutant("changes are not passed on", "quota_seen", "range(last + 1, number + 1)", "range(last + 1, number)", BOOK),
     Mutant("looks at other stores", "quota_seen", "source is not changes or not", "not", BOOK),
     Mutant("looks of other times", "quota_seen", " or not since <= now < until:", ":", BOOK),
     Mutant("a look's end does not come nearer", "quota_seen", "min(until, *ends)", "until", BOOK),
-    Mutant("groups that share a bucket", "quota_seen", "having.setdefault(key, []).append(place)", "having[key] = [place]", BOOK),
+    Mutant("groups that share a bucket", "quota_seen", "places.setdefault(key, []).append(place)", "places[key] = [place]", BOOK),
     Mutant("a list that its store changes", "quota_seen", "seen = tuple(seen)", "seen = seen", BOOK),
-    Mutant("an own headroom is passed over", "guarded_store", '"look" not in kinds[0] or', "", BOOK),
-    Mutant("a patched headroom is passed over", "guarded_store", ' or "headroom" in getattr(store, "__dict__", ()):', ":", BOOK),
+    Mutant("what is due is not noted", "quota_seen", "        if to_note:\n            return None\n", "", BOOK),
+    Mutant(
+        "what was due is seen for good", "quota_counting", "if not to_note or to_note[-1] is not state.key:", "if True:", BOOK
+    ),
+    Mutant(
+        "a limit that reading changed", "quota_counting", "and state.limit_at(now) and", "and state.limit_at(now) and 0 and", BOOK
+    ),
+    Mutant(
+        "a limit that reading a file changed", "quota_sqlite", "            session.note_changed(keys)", "            #", BOOK
+    ),
+    Mutant("changes for ever", "quota_seen", "if len(changes) > 2 * KNOWN:", "if False:", BOOK),
+    Mutant("an inherited look", "guarded_store", "in kinds[0] else _NOBODYS", "in dir(type(store)) else _NOBODYS", BOOK),
+    Mutant("too few headrooms", "guarded_store", "if len(found) == len(keys):", "if True:", BOOK),
     Mutant("who needs more finds what holds for less", "kept_assessments", " and common[0] <= total <= common[1]:", ":", KEPT),
     Mutant("the rest of what is new", "kept_assessments", "if calm and len(news) == 1 and", "if calm and", KEPT),
     Mutant("a child settles", "attempt", "if self._ended or self._pid != PROCESS.pid:", "if self._ended:", ("test_forks",)),

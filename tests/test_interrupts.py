@@ -286,6 +286,22 @@ class InTheMidst(unittest.TestCase):
         for name in ("unary", "stopped"):
             self.between(Fixture(quota_store=in_file(self)), name)
 
+    def test_what_fails_after_it(self) -> None:
+        """A use of a file that fails, with another one in the midst of it at any bytecode: the file is not left locked."""
+        store = in_file(self)
+        store.define([quota.Bucket("one", limits.Limit(10**6, "tokens", "day"))], NOW)
+
+        def wrong(reservation: Any) -> None:
+            with self.assertRaisesRegex(ir.QuotaStoreError, "give one for each"):
+                store.commit(reservation, NOW, [1.0, 2.0])
+
+        at, ended = 1, False
+        while not ended:
+            cut = Stepper(partial(wrong, store.reserve([("one", 1.0)], NOW)), at, partial(store.reserve, [("one", 1.0)], NOW))
+            ended, at = not cut.place, at + 3
+            self.assertFalse(locked(store), cut.place)
+        self.assertGreater(at, 300)
+
     def test_closing(self) -> None:
         """A handler that closes the router: the call that it came into is answered, or is told that the router is closed."""
         for store in (None, in_file):

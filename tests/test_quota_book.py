@@ -30,7 +30,7 @@ def opened(dice: random.Random) -> Any:
 
 
 class Follower:
-    """Whoever keeps what it saw, and takes in what is new. Of each group that it is not told of it takes nothing."""
+    """Whoever keeps what it saw, and takes in what is new of what a store or its guard tells."""
 
     def __init__(self) -> None:
         self.rooms: dict[int, Any] = {}
@@ -38,10 +38,9 @@ class Follower:
 
     def look(self, store: Any, now: float) -> tuple[Any, list[Any]]:
         """The look at `store`, and what is known after it of each of `KEYS`."""
-        look = store.look(GROUPS, self._before, now)
-        if look is not self._before:
-            self.rooms.update(look.news)
-        self._before = look
+        tell = store.look if isinstance(store, part("guarded_store").GuardedStore) else store.look_at_groups
+        look = self._before = tell(GROUPS, self._before, now)
+        self.rooms.update(look.news)
         known = {key: room for place in sorted(self.rooms, reverse=True) for key, room in self.rooms[place].items()}
         return look, [known[key] for key in KEYS]
 
@@ -129,24 +128,110 @@ class Looks(unittest.TestCase):
                 self.assertEqual(follower.look(guarded(store), NOON)[1], list(store.headroom(KEYS, NOON)))
 
     def test_a_store_that_says_no_more(self) -> None:
-        """Of a store without `look`, or with a `headroom` of its own, headrooms are compared: those that are the same objects
-        are not new, also where it changes its list itself."""
+        """Of a store that shows headrooms and no more, these are compared: those that are the same objects are not new, also
+        where it changes its list itself."""
+        store = Plain(opened(random.Random(1)))
+        follower, guard = Follower(), guarded(store)
+        self.assertEqual(len(follower.look(guard, NOON)[0].news), 10)
+        self.assertEqual(follower.look(guard, NOON)[0].news, {})
+        store.reserve([("k7", 1.0), ("k3", 1.0)], NOON)
+        look, rooms = follower.look(guard, NOON)
+        self.assertEqual((set(look.news), rooms[7].used, rooms[3].used), ({0, 1, 2}, 1.0, 1.0))
 
-        class Own(type(opened(random.Random(1)))):  # type: ignore[misc]  # the class comes from the package under test
+    def test_a_headroom_of_ones_own_is_asked(self) -> None:
+        """Whatever a store inherits: if its `headroom` is not that of the class that says what is new, it is asked, also where
+        it was changed after the router was made; and a `look` of its own means nothing to us."""
+
+        class Own(ir.MemoryQuotaStore):  # type: ignore[misc]  # the class comes from the package under test
             def headroom(self, keys: Any, now: float) -> Any:
                 raise ConnectionError
 
-        patched = opened(random.Random(1))
-        patched.headroom = Plain(patched).headroom
-        for store in (Plain(opened(random.Random(1))), patched):
-            follower, guard = Follower(), guarded(store)
-            self.assertEqual(len(follower.look(guard, NOON)[0].news), 10)
-            self.assertEqual(follower.look(guard, NOON)[0].news, {})
-            store.reserve([("k7", 1.0), ("k3", 1.0)], NOON)
-            look, rooms = follower.look(guard, NOON)
-            self.assertEqual((set(look.news), rooms[7].used, rooms[3].used), ({0, 1, 2}, 1.0, 1.0))
-        with self.assertRaises(ir.QuotaStoreError):
-            guarded(Own()).look(GROUPS, None, NOON)
+        class Hiding(ir.MemoryQuotaStore):  # type: ignore[misc]
+            def __getattribute__(self, name: str) -> Any:
+                return broken if name == "headroom" else super().__getattribute__(name)
+
+        class Looking(ir.MemoryQuotaStore):  # type: ignore[misc]
+            def look(self) -> None:
+                raise ConnectionError
+
+        def broken(keys: Any, now: float) -> Any:
+            raise ConnectionError
+
+        patched, wrapped = ir.MemoryQuotaStore(), Plain(Own())
+        guards = [guarded(store) for store in (Own(), Hiding(), patched, wrapped)]
+        patched.headroom = broken
+        for guard in guards:
+            with self.assertRaisesRegex(ir.QuotaStoreError, "failed with ConnectionError"):
+                guard.look(GROUPS, None, NOON)
+        store = Looking()
+        store.define([a_bucket(key, random.Random(9)) for key in KEYS], NOON)
+        guard = guarded(store)
+        self.assertEqual(len(guard.look(GROUPS, None, NOON).news), 10)
+        with (
+            mock.patch.object(ir.MemoryQuotaStore, "headroom", side_effect=ConnectionError),
+            self.assertRaises(ir.QuotaStoreError),
+        ):
+            guard.look(GROUPS, None, NOON)
+
+    def test_one_headroom_for_each_bucket(self) -> None:
+        """A store that returns too few headrooms, too many, or nothing that has a length is told so; where a store in memory may
+        take over, it does."""
+        inner = opened(random.Random(1))
+        for returned in (lambda rooms: rooms[:-1], lambda rooms: rooms + rooms[-1:], lambda rooms: None, iter):
+            store = Plain(inner)
+            store.headroom = lambda keys, now, returned=returned: returned(inner.headroom(keys, now))
+            for look in (guarded(store).headroom, lambda keys, now, store=store: guarded(store).look(GROUPS, None, now)):
+                with self.assertRaisesRegex(ir.QuotaStoreError, "one for each, in order|failed with TypeError"):
+                    look(KEYS, NOON)
+            spared = part("guarded_store").GuardedStore(store, "ignore")
+            spared._spare.define([a_bucket(key, random.Random(9)) for key in KEYS], NOON)
+            self.assertEqual((len(spared.headroom(KEYS, NOON)), len(spared.look(GROUPS, None, NOON).news)), (30, 10))
+
+    def test_what_is_due_is_noted(self) -> None:
+        """A kept look notes since when merged blocks count as a look at all of it does: two stores that are asked in the one and
+        in the other way show the same later on."""
+        for late in range(0, 7200, 600):
+            found = []
+            for keeps in (True, False):
+                store, follower = ir.MemoryQuotaStore(), Follower()
+                store.define([quota.Bucket(key, limits.Limit(20, "requests", "minute")) for key in KEYS], NOON)
+                for passed in (*range(0, 7200, 600), 10**6, late):
+                    store.reserve([("k0", 1)], NOON + passed)
+                follower.look(store, NOON + late)
+                store.reserve([("k0", 1)], NOON + 2 * 10**6)
+                moments = [NOON + late + passed for passed in (0, 20, 59, 61, 81, 100)]
+                found.append([(follower.look(store, now)[1] if keeps else store.headroom(KEYS, now))[0] for now in moments])
+            self.assertEqual(*found, late)
+
+    def test_what_reading_changes_is_new(self) -> None:
+        """A limit that was learned ends with time: whoever reads it then changes it, and a look from before knows that it may
+        show something else, even if the clock steps back."""
+        with tempfile.TemporaryDirectory() as folder, ir.SQLiteQuotaStore(f"{folder}/quota.sqlite") as file:
+            for store in (ir.MemoryQuotaStore(), file):
+                store.define([quota.Bucket(key, limits.Limit(100, "requests", "day")) for key in KEYS], NOON)
+                store.reserve([("k0", 50)], NOON)
+                store.observe([part("quota_learned").Observation("k0", source="said", ceiling=50.0, step=5.0, every=600.0)], NOON)
+                first, second = Follower(), Follower()
+                self.assertEqual(first.look(store, NOON + 590)[1][0].remaining, 0)
+                self.assertEqual(second.look(store, NOON + 610)[1][0].remaining, 5)
+                self.assertEqual(first.look(store, NOON + 595)[1], list(store.headroom(KEYS, NOON + 595)))
+
+    def test_what_is_remembered_is_bounded(self) -> None:
+        """However many changes there are, by whomever and in whatever order they are noted, only the last ones are known."""
+        most = 2 * quota_seen.KNOWN
+        changes: dict[int, Any] = {}
+        for number in range(1000):
+            quota_seen.note_change(changes, number, ("k0",))
+            if number % 3 == 0:
+                quota_seen.note_change(changes, number - 200, ("k0",))  # by a slow thread, once more
+            self.assertLessEqual(len(changes), most + 1)
+        self.assertLessEqual(set(range(1000 - quota_seen.KNOWN, 1000)), set(changes))
+        with tempfile.TemporaryDirectory() as folder, ir.SQLiteQuotaStore(f"{folder}/quota.sqlite") as one:
+            one.define([a_bucket(key, random.Random(9)) for key in KEYS], NOON)
+            with ir.SQLiteQuotaStore(f"{folder}/quota.sqlite") as other:
+                for number in range(600):
+                    random.Random(number).choice((one, one, other)).reserve([(f"k{number % 30}", 1)], NOON)
+            self.assertLessEqual(len(one._session.changes), most)
 
     def test_while_a_store_fails(self) -> None:
         """A store in memory takes over where that is wished, and what it shows is not taken for what the other one showed."""
@@ -195,7 +280,7 @@ class Looks(unittest.TestCase):
         with mock.patch.object(quota_seen, "shown_with", wraps=quota_seen.shown_with) as looked:
             seen, rooms = follower.look(store, NOON)
             self.assertEqual(rooms[7].used, 1.0)
-            self.assertIs(follower.look(store, NOON)[0], seen)
+            self.assertEqual((set(seen.news), follower.look(store, NOON)[0].news), ({2}, {}))
         self.assertEqual([[state.key for state, _ in call.args[0]] for call in looked.call_args_list], [[*KEYS[6:10]]])
 
     def test_threads(self) -> None:

@@ -82,7 +82,7 @@ class Looks(unittest.TestCase):
     def test_the_same_as_anew(self) -> None:
         """After any run of reservations, settlements, new limits, observations and clock steps, whoever took in what each look
         called new knows what a fresh look shows, however long ago the look before was."""
-        for seed in range(12):
+        for seed in range(8):
             dice = random.Random(seed)
             store, now, open_ones = opened(dice), NOON, []
             often, seldom, behind = Follower(), Follower(), Follower()
@@ -264,7 +264,7 @@ class Looks(unittest.TestCase):
 
     def test_charges_ahead(self) -> None:
         """After a clock step back, what was charged before it comes into sight again, in a kept look too."""
-        for ahead in range(50, 200, 7):
+        for ahead in range(50, 200, 11):
             store, follower = ir.MemoryQuotaStore(), Follower()
             store.define([quota.Bucket(key, limits.Limit(10, "requests", "minute", rolling=True)) for key in KEYS], NOON)
             for now in (NOON + ahead, NOON):

@@ -22,7 +22,8 @@ ROOT = Path(__file__).resolve().parents[1]
 
 # From the ground up; a module may import what stands before it, on its own floor or below.
 FLOORS = """
-ground      own_process lazy_pattern frozen cell turn moments errors escapes secret sse content tool shapes records responses
+ground      own_process lazy_pattern frozen cell turn moments rejections errors
+ground      escapes secret sse content tool shapes records responses
 tools       validation spelling costs answer_sizes limits notices events meter meter_metrics meter_otel
 outside     spend_caps limit_rows account wire transport_config config config_file
 outside     catalog_providers catalog_models catalog_prices catalog

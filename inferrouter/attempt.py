@@ -347,9 +347,8 @@ class LiveAttempt:
         amounts: list[float] = []
         for _, unit in deployment.free_charges if self.candidate.free else deployment.paid_charges:
             amount = unit.used(usage, prices) if unit.used is not None else self.wants[len(amounts)][1]
-            if (
-                not 0 <= amount <= MAX_AMOUNT
-            ):  # a provider of the user's own may say anything: what is not a count stays as reserved
+            # A provider of the user's own may say anything: what is not a count stays as reserved.
+            if not 0 <= amount <= MAX_AMOUNT:
                 amount = MAX_AMOUNT if amount > 0 else self.wants[len(amounts)][1]
             amounts.append(amount)
         return amounts

@@ -13,7 +13,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from .frozen import frozen_value, shown_once_made
-from .moments import moment_in_words, span_in_words, utc_in_words
+from .rejections import Patience as Patience
+from .rejections import Rejection as Rejection
+from .rejections import model_names, printable, reasons, ways_on
 
 
 class InferRouterError(Exception):
@@ -26,32 +28,6 @@ class InferRouterError(Exception):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _rebuild, (type(self), self.args, dict(self.__dict__))
-
-
-def printable(text: str) -> str:
-    """`text` with what is not printable (line breaks, controls, what turns the writing around) as Python escapes it."""
-    if text.isprintable():
-        return text
-    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
-
-
-@frozen_value
-class Rejection:
-    """Why one candidate was left out. `retry_at`: epoch seconds when that may change, None if waiting does not help.
-
-    `zone`: the time zone whose clock says when, "" for the reader's own.
-    """
-
-    provider: str
-    account_id: str
-    model: str
-    reason: str
-    retry_at: float | None = None
-    code: str = ""
-    zone: str = ""
-
-    def __str__(self) -> str:
-        return printable(f"{self.provider}/{self.account_id} ({self.model}): {self.reason}")
 
 
 @frozen_value
@@ -106,16 +82,6 @@ class UnknownModelError(InferRouterError):
         return f"{head}{why}{listed}. Name an alias, a model that a provider with an account declares, or provider/model."
 
 
-@frozen_value
-class Patience:
-    """How an error came to end the waiting. `now`: epoch seconds when it was raised; `seconds` that `bound` (max_wait or timeout)
-    left for a wait, 0 where nothing was allowed."""
-
-    now: float
-    seconds: float = 0.0
-    bound: str = "max_wait"
-
-
 class NoCandidatesError(InferRouterError):
     """Nothing could be tried. `rejections`: a `Rejection` each; `retry_at`: epoch seconds when the soonest may serve, or None.
 
@@ -132,15 +98,15 @@ class NoCandidatesError(InferRouterError):
         super().__init__(self.rejections)
 
     def __str__(self) -> str:
-        why = _reasons(self.rejections) or "no account serves this model"
-        return f"no candidate can take this request: {why}. {_when(self)}"
+        why = reasons(self.rejections) or "no account serves this model"
+        return f"no candidate can take this request: {why}. {ways_on(self.rejections, self.retry_at, self.patience)}"
 
 
 class MultimodalUnavailableError(NoCandidatesError):
     """Every candidate was left out because it cannot take the request's media."""
 
     def __str__(self) -> str:
-        why = _reasons(self.rejections)
+        why = reasons(self.rejections)
         return (
             f"no candidate can take this request's media: {why}. "
             "Name a model that can, or declare it under the account's capabilities."
@@ -167,7 +133,7 @@ class AllCandidatesFailedError(InferRouterError):
 
     def __str__(self) -> str:
         tried = _failures(self.attempts)
-        skipped = f" Left out: {_reasons(self.rejections)}." if self.rejections else ""
+        skipped = f" Left out: {reasons(self.rejections)}." if self.rejections else ""
         count = len(self.attempts)
         head = "the only attempt" if count == 1 else f"all {count} attempts"
         return f"{head} failed: {tried}.{skipped} {_next_step(self)}".rstrip()
@@ -365,17 +331,6 @@ def _number(given: Any) -> float | None:
         return None
 
 
-def _reasons(rejections: Sequence[Rejection]) -> str:
-    """Every rejection, those of one account with the same reason as one."""
-    groups: dict[tuple[str, str, str], dict[str, None]] = {}
-    for each in rejections:
-        groups.setdefault((each.provider, each.account_id, each.reason), {})[each.model] = None
-    return "; ".join(
-        printable(f"{provider}/{account_id} ({_models(list(models))}): {reason}")
-        for (provider, account_id, reason), models in groups.items()
-    )
-
-
 def _failures(attempts: Sequence[Attempt]) -> str:
     """Every attempt with its number, those of one account that say the same of several models as one."""
     groups: dict[tuple[str, str, str], list[int]] = {}
@@ -390,66 +345,20 @@ def _failures(attempts: Sequence[Attempt]) -> str:
         in_a_row = last - numbers[0] == len(numbers) - 1
         which = f"{numbers[0] + 1}-{last + 1}" if in_a_row and len(numbers) > 2 else ", ".join(str(n + 1) for n in numbers[:10])
         said = str(first).rstrip(".")
-        texts.append(f"[{which}] " + said.replace(f"({first.model})", f"({printable(_models(models))})", 1))
+        texts.append(f"[{which}] " + said.replace(f"({first.model})", f"({printable(model_names(models))})", 1))
     return "; ".join(texts)
-
-
-def _models(names: Sequence[str]) -> str:
-    """One name, or the first with how many more there are."""
-    if len(names) <= 3:
-        return ", ".join(names)
-    return f"{names[0]} and {len(names) - 1} more"
 
 
 def _next_step(error: AllCandidatesFailedError) -> str:
     """What to do once everything failed, beyond what each failure says itself."""
     if error.retry_at is not None:
-        return _when(error)
+        return ways_on(error.rejections, error.retry_at, error.patience)
     failed = [each.error for each in error.attempts]
     if any(each.retryable for each in failed):
         providers = {each.provider for each in error.attempts} | {each.provider for each in error.rejections}
         busy = len(providers) == 1 and all(each.status is not None for each in failed)
         return "An account at another provider could take over." if busy else ""
-    return _when(error) if error.rejections or not failed else ""
-
-
-def _when(error: NoCandidatesError | AllCandidatesFailedError) -> str:
-    """What waiting would do for the caller."""
-    retry_at, patience = error.retry_at, error.patience
-    if retry_at is None:
-        return _mended_by(error.rejections)
-    if patience is None:
-        return f"The soonest is free at {utc_in_words(retry_at)}: wait (max_wait does it for you), or add an account."
-    first = next((each for each in error.rejections if each.retry_at == retry_at), None)
-    when = moment_in_words(retry_at, patience.now, "" if first is None else first.zone)
-    if first is not None and first.reason.startswith(("held: ModelNotFound", "held: AddressNotFound")):  # time fixes neither
-        mend = "base_url" if "Address" in first.reason else "the model's name with the provider, and that the account may use it"
-        return f"Check {mend}; it is asked again {when}."
-    soonest = f"The soonest is free {when}"
-    needed = retry_at - patience.now
-    if 0 < patience.seconds < needed:
-        short = f"{span_in_words(patience.seconds)} of {patience.bound} are too short for the {span_in_words(needed)} needed"
-        return f"{soonest}, and {short}: raise {patience.bound}, or add an account."
-    if patience.seconds >= needed:
-        return f"{soonest}: ask again then, or add an account."
-    return f"{soonest}: wait (max_wait={max(1, math.ceil(needed))} does it for you), or add an account."
-
-
-def _mended_by(rejections: Sequence[Rejection]) -> str:
-    """What helps where no time does."""
-    codes = {each.code for each in rejections}
-    if "held" in codes:  # without a time to wait for: a key that was refused
-        package = __name__.rpartition(".")[0]
-        return (
-            f"Correct the key, and it is asked at once; python3 -m {package} doctor asks the same one again, and ends the "
-            "hold if it serves."
-        )
-    steps = ["add an account"]
-    if "paid_not_allowed" in codes or not codes:
-        steps.append("allow paid use (allow_paid = true; --paid in a command without a configuration)")
-    if codes != {"paid_not_allowed"}:
-        steps.append("change the request")
-    return f"Waiting does not help: {', '.join(steps[:-1])}{',' * (len(steps) > 2)} or {steps[-1]}."
+    return ways_on(error.rejections, error.retry_at, error.patience) if error.rejections or not failed else ""
 
 
 def _rebuild(cls: type[InferRouterError], args: tuple[Any, ...], facts: dict[str, Any]) -> InferRouterError:

@@ -79,7 +79,7 @@ def failure_of(exc: Exception, candidate: Candidate, auth_next: bool = False, ot
         elif type(error) is ModelNotFoundError:
             meant = misspelt(candidate.model, own_names(candidate.provider))[:2]
             if meant:
-                error.hint = f"Did you mean {' or '.join(map(repr, meant))}?"
+                error.hint = f"Did you mean {' or '.join(map(repr, meant))}? Else check the model's name with the provider."
         return Failure(error, rule_for(error, auth_next))
     if isinstance(exc, InferRouterError):
         return None

@@ -8,6 +8,7 @@ stream that a provider breaks off is told so and never ended cleanly. Must never
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -198,7 +199,7 @@ def note(call: Call, responses: Sequence[ChatResponse]) -> Routing:
     """Put into the log who gave the last of `responses`, with what all of them cost, and what they used."""
     routing = responses[-1].routing
     if len(responses) > 1:
-        routing = replace(routing, cost=sum(response.routing.cost for response in responses))
+        routing = replace(routing, cost=math.fsum(response.routing.cost for response in responses))
     call.routing, call.usage = routing, total_usage([response.usage for response in responses])
     return routing
 

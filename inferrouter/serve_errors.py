@@ -33,6 +33,7 @@ from .errors import (
 from .failure_table import LIMITS, is_overload
 from .frozen import frozen_value
 from .moments import span_in_words
+from .rejections import NOT_BY_TIME
 
 Fields = tuple[tuple[str, str], ...]
 NO_RETRY: Fields = (("x-should-retry", "false"),)
@@ -61,7 +62,7 @@ def invalid(message: str, param: str | None = None, status: int = 400, code: str
 def problem_of(error: BaseException, now: float) -> Problem:
     """The problem that `error` is. `now`: epoch seconds."""
     if isinstance(error, UnknownModelError):
-        return Problem(404, "invalid_request_error", "model_not_found", str(error), "model")
+        return _not_found(error)
     if isinstance(error, StreamInterruptedError):
         said = f"the provider broke the stream off: {error.cause}" if error.cause else "the provider broke the stream off"
         return Problem(502, "server_error", "stream_interrupted", said, fields=NO_RETRY)
@@ -99,6 +100,8 @@ def _nobody(error: NoCandidatesError, now: float) -> Problem:
         if error.rejections and all(each.reason.startswith("held: Authentication") for each in error.rejections):
             return _keys_refused(why)
         return Problem(503, "server_error", "no_capacity", f"no account can take this request: {why}", fields=NO_RETRY)
+    if error.rejections and all(each.reason.startswith(NOT_BY_TIME) for each in error.rejections):
+        return _not_found(error)
     return _limited(f"no account is free to take this request ({why})", error.retry_at, now)
 
 
@@ -111,7 +114,7 @@ def _all_failed(error: AllCandidatesFailedError, now: float) -> Problem:
     if error.retry_at is not None and all(isinstance(each, LIMITS) or is_overload(each) for each in errors):
         return _limited(f"every account that could serve this is limited ({_reasons(error.attempts)})", error.retry_at, now)
     if all(isinstance(each, ModelNotFoundError) for each in errors):
-        return Problem(404, "invalid_request_error", "model_not_found", str(error), "model")
+        return _not_found(error)
     status = 504 if all(isinstance(each, AttemptTimeoutError) for each in errors) else 502
     return Problem(status, "server_error", "all_providers_failed", str(error), fields=NO_RETRY)
 
@@ -132,6 +135,10 @@ def _provider(error: ProviderError) -> Problem:
 def _keys_refused(why: str) -> Problem:
     said = f"the provider refused the endpoint's own key, not yours: {why}"
     return Problem(502, "provider_error", "provider_authentication_failed", said, fields=NO_RETRY)
+
+
+def _not_found(error: InferRouterError) -> Problem:
+    return Problem(404, "invalid_request_error", "model_not_found", str(error), "model")
 
 
 def _limited(what: str, retry_at: float, now: float) -> Problem:

@@ -49,6 +49,10 @@ class Server(ThreadingHTTPServer):
         """Stop accepting, close every connection, wait for their threads."""
         self.stopping.set()
         try:
+            self.socket.shutdown(socket.SHUT_RDWR)  # wakes the acceptor at once
+        except OSError:
+            pass  # not everywhere can a listening socket be shut; it wakes by itself there
+        try:
             self.shutdown()
             self._acceptor.join()
         finally:

@@ -398,6 +398,11 @@ MUTANTS = (
         "a limit that reading a file changed", "quota_sqlite", "            session.note_changed(keys)", "            #", BOOK
     ),
     Mutant("changes for ever", "quota_seen", "if len(changes) > 2 * KNOWN:", "if False:", BOOK),
+    Mutant("a look waits for ever", "guarded_store", '**self._options("look_at_groups", max_wait)', "", BOOK),
+    Mutant("kinds without end", "kept_assessments", "            route.memo.clear()", "            pass", KEPT),
+    Mutant(
+        "a wrong name is a matter of time", "rejections", "first.reason.startswith(NOT_BY_TIME)", "False", ("test_access_holds",)
+    ),
     Mutant("an inherited look", "guarded_store", "in kinds[0] else _NOBODYS", "in dir(type(store)) else _NOBODYS", BOOK),
     Mutant("too few headrooms", "guarded_store", "if len(found) == len(keys):", "if True:", BOOK),
     Mutant("who needs more finds what holds for less", "kept_assessments", " and common[0] <= total <= common[1]:", ":", KEPT),

@@ -8,6 +8,8 @@ import socket
 import threading
 import time
 import unittest
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 from unittest import mock
 
@@ -70,6 +72,15 @@ class Served(unittest.TestCase):
 
     def connect(self) -> socket.socket:
         return socket.create_connection(("127.0.0.1", self.server.port), timeout=5)
+
+    @contextmanager
+    def stopping(self, grace: float = 30.0) -> Iterator[None]:
+        """The endpoint is told to stop, and in the block what keeps it from that must end."""
+        thread = threading.Thread(target=self.server.stop, args=(grace,))
+        thread.start()
+        yield
+        thread.join(5)
+        self.assertFalse(thread.is_alive(), "it stops")
 
     def used(self) -> float:
         return float(self.router.status()["a"].limits[0].used)

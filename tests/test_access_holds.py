@@ -116,7 +116,7 @@ class Addresses(Case):
             with self.assertRaises(ir.AllCandidatesFailedError) as caught:
                 self.router(provider, base_url=f"{server.base_url}/nowhere").chat("Hello!")
             self.assertIsInstance(caught.exception.attempts[0].error, ir.AddressNotFoundError)
-            with self.assertRaisesRegex(ir.NoCandidatesError, r"\(404\)\. Check base_url; it is asked again in"):
+            with self.assertRaisesRegex(ir.NoCandidatesError, r"\(404\)\. Check base_url; the address is asked again in"):
                 self.router(provider, base_url=f"{server.base_url}/nowhere/").chat("Hello!")
             self.assertTrue(self.router(provider).chat("Hello!").text)
 
@@ -126,14 +126,28 @@ class Names(Case):
         """A provider that takes any name refuses a typo: the error names what may be meant, and later ones do not call it a
         matter of time, though it is asked again."""
         router = self.router(ir.MockProvider("gemini", default=404))
-        with self.assertRaisesRegex(ir.AllCandidatesFailedError, "Did you mean 'gemini-3.5-flash'?"):
+        with self.assertRaisesRegex(ir.AllCandidatesFailedError, r"Did you mean 'gemini-3\.5-flash'\? Else check .* provider\.$"):
             router.chat("Hello!", model="gemini/gemini-3.5-flsh")
         with self.assertRaises(ir.NoCandidatesError) as caught:
             router.chat("Hello!", model="gemini/gemini-3.5-flsh", max_wait=60)
         text = str(caught.exception)
-        self.assertRegex(text, r"Check the model's name with the provider, .*; it is asked again in 60 min \(\d\d:\d\d UTC\)\.$")
+        self.assertRegex(
+            text, r"Check the model's name with the provider, .*; the model is asked again in 60 min \(\d\d:\d\d UTC\)\.$"
+        )
         self.assertNotIn("max_wait", text)
         self.assertEqual(caught.exception.retry_at, self.clock.now + 3600)
+
+    def test_whom_waiting_brings_is_told_all_the_same(self) -> None:
+        """Where another account rests for longer than a misspelt model is held, it is told when that one serves again."""
+        config = ir.Config([account("a", provider="gemini"), account("b", provider="sim")], default_model="both")
+        models = [ir.ModelMapping("both", [ir.ModelRef("gemini", "gemini-3.5-flsh"), ir.ModelRef("sim", "m")])]
+        providers = [ir.MockProvider("gemini", default=404), ir.MockProvider("sim")]
+        with ir.Router(part("frozen").replace(config, models=models), providers, clock=self.clock) as router:
+            router.rest("b", 7200)
+            for _ in range(2):
+                with self.assertRaises(ir.InferRouterError) as caught:
+                    router.chat("Hello!")
+            self.assertRegex(str(caught.exception), r"The soonest is free in 2 h .*: wait \(max_wait=7200 does it for you\)")
 
     def test_no_guess_is_better_than_a_wild_one(self) -> None:
         """A model that is like none that the catalog knows there is told to be checked, as any is at a provider of one's own."""

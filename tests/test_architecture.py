@@ -22,7 +22,8 @@ ROOT = Path(__file__).resolve().parents[1]
 
 # From the ground up; a module may import what stands before it, on its own floor or below.
 FLOORS = """
-ground      own_process lazy_pattern frozen cell turn moments errors escapes secret sse content tool shapes records responses
+ground      own_process lazy_pattern frozen cell turn moments rejections errors
+ground      escapes secret sse content tool shapes records responses
 tools       validation spelling costs answer_sizes limits notices events meter meter_metrics meter_otel
 outside     spend_caps limit_rows account wire transport_config config config_file
 outside     catalog_providers catalog_models catalog_prices catalog
@@ -100,6 +101,7 @@ def nodes(name: str) -> list[ast.AST]:
 
 def setUpModule() -> None:
     """The trees are hundreds of thousands of objects, none of them garbage: looking for some would take longer than parsing."""
+    Vendored.begin()
     gc.disable()
     unittest.addModuleCleanup(gc.enable)
     for kept in (nodes, tree, sources):
@@ -298,21 +300,26 @@ print(json.dumps([package.__version__, loaded, sorted(name for name in sys.modul
 """
 
 
-class Copied(unittest.TestCase):
+class Vendored(unittest.TestCase):
+    process: subprocess.Popen[str]
+
+    @classmethod
+    def begin(cls) -> None:
+        """Compiling every module takes an interpreter so long that it had better do it beside the other tests."""
+        folder = tempfile.TemporaryDirectory()
+        unittest.addModuleCleanup(folder.cleanup)
+        shutil.copytree(PACKAGE, Path(folder.name, "vendored"), ignore=shutil.ignore_patterns("__pycache__"))
+        modules = json.dumps([name for name in sources() if name != "__init__"])
+        command = [sys.executable, "-I", "-S", "-B", "-W", "error", "-c", FRESH, folder.name, modules]
+        cls.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        unittest.addModuleCleanup(cls.process.communicate)
+        unittest.addModuleCleanup(cls.process.kill)
+
     def test_a_copied_folder_works_under_any_name_and_loads_nothing_heavy(self) -> None:
         """In a bare Python the folder imports under another name, without a heavy stdlib module, and every module of it too."""
-        with tempfile.TemporaryDirectory() as folder:
-            shutil.copytree(PACKAGE, Path(folder, "vendored"), ignore=shutil.ignore_patterns("__pycache__"))
-            modules = json.dumps([name for name in sources() if name != "__init__"])
-            done = subprocess.run(
-                [sys.executable, "-I", "-S", "-B", "-W", "error", "-c", FRESH, folder, modules],
-                capture_output=True,
-                text=True,
-                timeout=60,
-                check=False,
-            )
-        self.assertEqual((done.returncode, done.stderr), (0, ""))
-        version, loaded, by_own_name = json.loads(done.stdout)
+        out, err = self.process.communicate(timeout=60)
+        self.assertEqual((self.process.returncode, err), (0, ""))
+        version, loaded, by_own_name = json.loads(out)
         self.assertEqual(version, ir.__version__)
         self.assertEqual(HEAVY.intersection(loaded), set())
         self.assertEqual(by_own_name, [])

@@ -247,7 +247,7 @@ class BadAnswers(unittest.TestCase):
             if peer.request() is not None:
                 late = EVENTS[0].replace(b'"index": 0', b'"index": 1')
                 peer.send(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n" + b"".join(EVENTS) + late)
-                time.sleep(0.15)
+                time.sleep(0.08)
                 peer.send(EVENTS[1].replace(b'"index": 0', b'"index": 1'))
 
         with patch.object(part("stream_end"), "TAIL_S", 0.05), ScriptedServer(script) as server:

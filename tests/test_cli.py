@@ -127,18 +127,22 @@ class HelpTest(CommandTest):
         """Help, the version and a typo load no command and no router; a command loads its own module and no other's."""
         shown = f"print(*sorted(name for name in sys.modules if name.startswith('{PACKAGE}.')))"
         code = f"import sys; from {PACKAGE}.cli import main; main(sys.argv[1:]); {shown}"
-        for words, own in (
-            ("--version", ()),
-            ("--help", ()),
-            ("merg", ()),
-            ("merge x -o y", ("batch",)),
-            ("init a.b", ("init",)),
-        ):
+        command = [sys.executable, "-I", "-S", "-c", f"import sys; sys.path.insert(0, {str(FOLDER.parent)!r}); {code}"]
+        pipes: Any = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        families = {module for module, _ in part("cli").COMMANDS.values()}
+        wanted = {
+            "--version": (),
+            "--help": (),
+            "merg": (),
+            "merge x -o y": ("batch",),
+            "init a.b": ("init",),
+        }
+        running = [subprocess.Popen([*command, *words.split()], cwd=self.folder, **pipes) for words in wanted]
+        for process, (words, own) in zip(running, wanted.items(), strict=True):
+            out, err = process.communicate(timeout=60)
             with self.subTest(words):
-                command = [sys.executable, "-I", "-S", "-c", f"import sys; sys.path.insert(0, {str(FOLDER.parent)!r}); {code}"]
-                ran = subprocess.run([*command, *words.split()], capture_output=True, text=True, check=True, cwd=self.folder)
-                found = {name.partition(".")[2] for name in ran.stdout.splitlines()[-1].split()}
-                families = {module for module, _ in part("cli").COMMANDS.values()}
+                self.assertEqual(process.returncode, 0, err)
+                found = {name.partition(".")[2] for name in out.splitlines()[-1].split()}
                 self.assertEqual(found & families, {f"cli_{name}" for name in own})
                 others = {"simulator", "serve_endpoint"} | (set() if own else {"router", "config"})
                 self.assertEqual(found & others, set())

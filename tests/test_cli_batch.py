@@ -193,7 +193,7 @@ class Killed(JobCase):
     @unittest.skipIf(os.name != "posix", "signals as POSIX has them")
     def test_ctrl_c(self) -> None:
         """The first Ctrl-C finishes what is in flight and ends with 75; the same command goes on from there."""
-        with simulator.Simulator(keys={"sk-1": None}, latency_s=0.05) as provider:
+        with simulator.Simulator(keys={"sk-1": None}, latency_s=0.02) as provider:
             config = self.file(
                 "r.toml",
                 f'default_model = "local/m"\n[[accounts]]\nprovider = "local"\nid = "a"\nbase_url = "{provider.base_url}"\n'

@@ -43,13 +43,22 @@ class ServeTest(unittest.TestCase):
 
     def serve(self, *argv: str, **env: str) -> tuple[subprocess.Popen[str], str]:
         """A running `serve` and its address."""
+        process = self.begun(*argv, **env)
+        return process, self.address(process)
+
+    def begun(self, *argv: str, **env: str) -> subprocess.Popen[str]:
+        """A `serve` that is about to run."""
         state = {"XDG_STATE_HOME": str(self.folder), "HOME": str(self.folder), "PYTHONUNBUFFERED": "1"}
         process = start("serve", "--config", str(self.config), "--port", "0", *argv, **state, **env)
         self.addCleanup(self._end, process)
+        return process
+
+    def address(self, process: subprocess.Popen[str]) -> str:
+        """Where `process` answers, once it does."""
         assert process.stdout is not None
         self.said = [process.stdout.readline() for _ in range(4)]
         self.assertTrue(self.said[0].startswith("serving at http://127.0.0.1:"), self.said)
-        return process, self.said[0].split()[2]
+        return self.said[0].split()[2]
 
     def stalled(self) -> threading.Event:
         """Lets the next stream pause after some words until the event is set."""
@@ -114,12 +123,13 @@ class ServeTest(unittest.TestCase):
         """Endpoints, each a process, count in one file: of 60 calls at once exactly the limit's 40 are answered, and the next
         endpoint knows what those before it used."""
         self.config.write_text(CONFIG.format(url=self.sim.base_url).replace("rpd = 100", "rpd = 40"))
-        servers = [self.serve("--quiet", "--max-wait", "0") for _ in range(3 if LONG else 2)]
+        processes = [self.begun("--quiet", "--max-wait", "0") for _ in range(3 if LONG else 2)]
+        urls = [self.address(process) for process in processes]
         statuses: list[int] = []
 
         def work(number: int) -> None:
             for turn in range(10):
-                _, url = servers[(number + turn) % len(servers)]
+                url = urls[(number + turn) % len(urls)]
                 connection = http.client.HTTPConnection(url.removeprefix("http://"))
                 connection.request("POST", "/v1/chat/completions", json.dumps(HELLO), {"Content-Type": "application/json"})
                 statuses.append(connection.getresponse().status)
@@ -129,9 +139,9 @@ class ServeTest(unittest.TestCase):
             pass
         self.assertEqual((statuses.count(200), statuses.count(429)), (40, 20))
         self.assertEqual(len(self.sim.log), 40)
-        for process, _ in servers:
+        for process in processes:
             process.send_signal(signal.SIGTERM)
-        for process, _ in servers:
+        for process in processes:
             self.assertEqual(finish(process).code, 0)
         _, url = self.serve("--quiet")
         with urllib.request.urlopen(url + "/status.json", timeout=5) as answer:

@@ -6,6 +6,7 @@ import io
 import os
 import re
 import signal
+import subprocess
 import time
 import unittest
 from types import SimpleNamespace
@@ -34,17 +35,26 @@ def other_cast(name: str, stand_in: Any) -> Any:
     return mock.patch.object(part("demo"), "build_stand_ins", cast)
 
 
+def setUpModule() -> None:
+    """The whole demo runs beside the other tests."""
+    WholeDemoTest.began = time.monotonic()
+    # A proxy that nobody can reach: the demo must not need a network, nor be led astray by one.
+    WholeDemoTest.process = start("demo", http_proxy="http://127.0.0.1:9", HTTP_PROXY="http://127.0.0.1:9")
+    unittest.addModuleCleanup(WholeDemoTest.process.communicate)
+    unittest.addModuleCleanup(WholeDemoTest.process.kill)
+
+
 class WholeDemoTest(unittest.TestCase):
+    began: float
+    process: subprocess.Popen[str]
     ran: Ran
     seconds: float
     calls: list[tuple[str, ...]]
 
     @classmethod
     def setUpClass(cls) -> None:
-        began = time.monotonic()
-        # A proxy that nobody can reach: the demo must not need a network, nor be led astray by one.
-        cls.ran = finish(start("demo", http_proxy="http://127.0.0.1:9", HTTP_PROXY="http://127.0.0.1:9"))
-        cls.seconds = time.monotonic() - began
+        cls.ran = finish(cls.process)
+        cls.seconds = time.monotonic() - cls.began  # or less
         cls.calls = CALL.findall(cls.ran.out)
 
     def test_it_succeeds_in_silence(self) -> None:

@@ -155,6 +155,19 @@ class Kept(unittest.TestCase):
             self.assertEqual(len(found.candidates), free)
             fixture.used(f"a{free % 7}/allowance", 20)
 
+    def test_no_more_kinds_than_that(self) -> None:
+        """Of many kinds of calls only some are kept, and all are right."""
+        fixture = Fixture(*(an_account(f"a{number}") for number in range(10)))
+        with mock.patch.object(kept_assessments, "KINDS", 2):
+            for request in (None, PICTURE, TOOLS, records.ChatRequest("x")) * 2:
+                media = request.media if request is not None else frozenset()
+                needs = assessment.CallNeeds(costs.Estimate(10, 20), False, request, media)
+                facts_now = fixture.ledger, fixture.health, assessment.Instant(NOW, 0.0)
+                found = candidates.find_candidates(fixture.route(), needs, *facts_now)
+                with mock.patch.object(candidates, "MANY", 10**9):
+                    self.assertEqual(facts(found), facts(candidates.find_candidates(fixture.route(), needs, *facts_now)))
+                self.assertLessEqual(len(fixture.route().memo), 2)
+
     def test_few_are_assessed_the_plain_way(self) -> None:
         """Below a handful of deployments nothing is kept."""
         fixture = Fixture(*(an_account(f"a{number}") for number in range(candidates.MANY - 1)))

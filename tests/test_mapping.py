@@ -518,7 +518,7 @@ class Closing(unittest.TestCase):
             self.assertTrue(reads.wait(10))
             while len(provider.calls) < 2:
                 time.sleep(0.001)
-            with mock.patch.object(part("map_workers"), "LEFT_S", 0.1):  # seconds that an end waits for who reads the input
+            with mock.patch.object(part("map_workers"), "LEFT_S", 0.03):  # seconds that an end waits for who reads the input
                 yield router, run, provider
         finally:
             gate.set()

@@ -187,6 +187,24 @@ class Looks(unittest.TestCase):
             spared._spare.define([a_bucket(key, random.Random(9)) for key in KEYS], NOON)
             self.assertEqual((len(spared.headroom(KEYS, NOON)), len(spared.look(GROUPS, None, NOON).news)), (30, 10))
 
+    def test_a_look_waits_as_long_as_it_may(self) -> None:
+        """What a call may wait for others is told to a store in a file, and not to one that never waits."""
+        with tempfile.TemporaryDirectory() as folder, ir.SQLiteQuotaStore(f"{folder}/quota.sqlite") as file:
+            for store, told in ((file, {"max_wait": 0.3}), (ir.MemoryQuotaStore(), {})):
+                guard = guarded(store)
+                with mock.patch.object(type(store), "look_at_groups") as look:
+                    guard.look(GROUPS, None, NOON, 0.3)
+                    guard.look(GROUPS, None, NOON)
+                self.assertEqual([call.kwargs for call in look.call_args_list], [told, {}])
+
+    def test_an_unknown_bucket(self) -> None:
+        """A look at a bucket that was never defined says which one."""
+        with tempfile.TemporaryDirectory() as folder, ir.SQLiteQuotaStore(f"{folder}/quota.sqlite") as file:
+            for store in (ir.MemoryQuotaStore(), file):
+                store.define([a_bucket("k0", random.Random(9))], NOON)
+                with self.assertRaisesRegex(ir.QuotaStoreError, "'k1'"):
+                    guarded(store).look(quota_seen.Groups([("k0", "k1")]), None, NOON)
+
     def test_what_is_due_is_noted(self) -> None:
         """A kept look notes since when merged blocks count as a look at all of it does: two stores that are asked in the one and
         in the other way show the same later on."""

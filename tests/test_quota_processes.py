@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 import sqlite3
 import subprocess
@@ -110,7 +111,13 @@ class ProcessTest(unittest.TestCase):
         acknowledged, kills = "", 0
         for turn in range(rounds(40, 8)):
             children = [self.start_worker() for _ in range(4)]
-            time.sleep(0.02 + turn % 5 * 0.01)
+            heard, pipes = b"", [pipe for _, pipe in children]
+            while heard.count(b"C") < 6:
+                ready, _, _ = select.select(pipes, [], [], 20)
+                self.assertTrue(ready, "nobody gets anything done")
+                heard += b"".join(os.read(pipe, 4096) for pipe in ready)
+            acknowledged += heard.decode()
+            time.sleep(turn % 5 * 0.004)
             for pid, _ in children:
                 os.kill(pid, signal.SIGKILL)
                 kills += 1

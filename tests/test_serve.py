@@ -286,9 +286,9 @@ class Patience(Served):
         body = {"model": "fast", "input": "hello"}
         for ask in (self.chat, lambda: self.chat(stream=True), lambda: self.ask("POST", "/v1/embeddings", body)):
             began = time.monotonic()
-            self.router.rest("a", 0.1)
+            self.router.rest("a", 0.05)
             self.assertEqual(ask().status, 200)
-            self.assertGreater(time.monotonic() - began, 0.09)
+            self.assertGreater(time.monotonic() - began, 0.04)
 
     def test_patience_is_read_from_headers(self) -> None:
         """What the SDKs say, less a margin for the answer; else the endpoint's own."""
@@ -301,7 +301,11 @@ class Patience(Served):
 
 class Lines(Served):
     limits = {"parallel": 1}  # noqa: RUF012  # never changed
-    simulated = {"latency_s": 0.05}  # noqa: RUF012  # as above
+
+    def setUp(self) -> None:
+        self.all_came = threading.Event()
+        self.simulated = {"reply": lambda question: self.all_came.wait(10) and "ok"}
+        super().setUp()
 
     def test_first_come_first_served(self) -> None:
         """Where one call at a time is allowed, five that come at once are all answered, in the order they came."""
@@ -312,6 +316,7 @@ class Lines(Served):
             sock.sendall(post(json.dumps(HELLO).encode(), f"X-N: {number}", "Connection: close"))
             socks.append(sock)
             self.until(lambda seen=number: len(self.server.calls.under_way()) + len(self.server.calls.past()) > seen, "it came")
+        self.all_came.set()
         for sock in socks:
             self.assertIn(b"200 OK", drained(sock))
             sock.close()
@@ -349,16 +354,16 @@ class Waits(Served):
     def test_a_long_wait_is_kept_alive(self) -> None:
         """A stream that waits long gets its head and comments, and then its answer or an error in its place."""
         self.assertEqual(self.chat().status, 200)
-        with unittest.mock.patch.multiple(serve_chat, HOLD_BACK_S=0.05, PING_S=0.05):
+        with unittest.mock.patch.multiple(serve_chat, HOLD_BACK_S=0.02, PING_S=0.02):
             sock = self.connect()
             body = json.dumps({**HELLO, "stream": True}).encode()
             sock.sendall(post(body, "x-stainless-read-timeout: 600"))
             seen = b""
             while seen.count(b": keep-alive") < 2:
                 seen += sock.recv(65536)
-            self.server.stop(0.1)
-            seen += drained(sock)
-            sock.close()
+            with self.stopping():
+                seen += drained(sock)
+                sock.close()
         self.assertTrue(seen.startswith(b"HTTP/1.1 200 OK"))
         self.assertIn(b'"code":"stopping"', seen)
         self.assertNotIn(b"[DONE]", seen)
@@ -399,7 +404,7 @@ class Streams(Served):
 
 class HangUps(Served):
     limits = {"rpd": 1000}  # noqa: RUF012  # never changed
-    simulated = {"chunk_words": 1, "chunk_delay_s": 0.05, "reply": lambda question: "word " * 400}  # noqa: RUF012  # as above
+    simulated = {"chunk_words": 1, "chunk_delay_s": 0.02, "reply": lambda question: "word " * 400}  # noqa: RUF012  # as above
 
     def test_a_client_that_leaves_a_stream_ends_it(self) -> None:
         """The provider's stream is closed at once, and what was seen is charged, once."""
@@ -432,14 +437,11 @@ class HangUps(Served):
         sock = self.connect()
         sock.sendall(post(json.dumps({**HELLO, "stream": True}).encode()))
         seen = sock.recv(4096)
-        stopping = threading.Thread(target=self.server.stop, args=(30.0,))
-        stopping.start()
-        self.until(lambda: self.server._listener.fileno() < 0, "it listens no more")
-        self.assertRaises(OSError, self.connect)
-        self.assertTrue(sock.recv(4096))
-        self.server.stop(0)
-        stopping.join(5)
-        self.assertFalse(stopping.is_alive())
+        with self.stopping():
+            self.until(lambda: self.server._listener.fileno() < 0, "it listens no more")
+            self.assertRaises(OSError, self.connect)
+            self.assertTrue(sock.recv(4096))
+            self.server.stop(0)
         seen += drained(sock)
         sock.close()
         self.assertNotIn(b"[DONE]", seen)
@@ -509,9 +511,9 @@ class Bounds(Served):
         """A head or a body that does not come is given up: told so where it can be, and the thread is free."""
         body = json.dumps(HELLO).encode()
         http = part("serve_http")
-        with unittest.mock.patch.object(http, "BODY_S", 0.1):
+        with unittest.mock.patch.object(http, "BODY_S", 0.05):
             self.assertTrue(self.raw(post(body)[:-5]).startswith(b"HTTP/1.1 408"))
-        with unittest.mock.patch.object(http, "HEAD_S", 0.1):
+        with unittest.mock.patch.object(http, "HEAD_S", 0.05):
             self.assertEqual(self.raw(b"GET /v1/mod"), b"")
             with self.connect() as sock:  # one byte at a time is no faster
                 for byte in b"GET / HTTP/1.1\r\nX: " + b"y" * 100:
@@ -547,8 +549,8 @@ class SlowProviders(unittest.TestCase):
                 hanging.sendall(post(json.dumps({**HELLO, "model": "stuck/m"}).encode()))
                 self.assertTrue(asked.wait(5))
                 began = time.monotonic()
-                with unittest.mock.patch.object(part("serve_endpoint"), "LAST_S", 0.2):
-                    server.stop(0.1)
+                with unittest.mock.patch.object(part("serve_endpoint"), "LAST_S", 0.05):
+                    server.stop(0.05)
                 self.assertLess(time.monotonic() - began, 3.0)
             thread = next(iter(server._open.values()))
             over.set()

@@ -10,6 +10,7 @@ import unittest.mock
 from typing import Any
 
 from tests import ir, part
+from tests.fakes import FakeClock
 from tests.serving import Served, drained, post
 
 http = part("serve_http")
@@ -40,21 +41,25 @@ class Room(unittest.TestCase):
 
     def test_first_come_first_served(self) -> None:
         """A large one that waits is not passed by small ones that would fit, and who gives up lets the next in."""
-        room, order = self.make(10), []
+        clock, order = FakeClock(), []
+        room = bodies.Bodies(10, clock)
         room.take(5, 0)
 
         def come(size: int, wait_s: float) -> None:
             order.append((size, room.take(size, wait_s)))
 
         threads = []
-        for size, wait_s in ((8, 0.3), (2, 5.0)):
+        for size, wait_s in ((8, 10.0), (2, 30.0)):
             threads.append(threading.Thread(target=come, args=(size, wait_s)))
             threads[-1].start()
-            while len(room._line) < len(threads):
+            while len(room._line) + len(order) < len(threads):
                 pass
+        self.assertEqual(order, [])
+        clock.advance(15)
+        room.give(1)  # who waits looks at the clock again
         for thread in threads:
             thread.join(5)
-        self.assertEqual(order, [(8, False), (2, True)])
+        self.assertEqual(dict(order), {8: False, 2: True})
         self.assertEqual(len(room._line), 0)
 
 
@@ -72,13 +77,17 @@ class Full(Served):
     def test_a_full_room(self) -> None:
         """Larger bodies get a 503 in their dialect's shape that says when to come back, small ones are served, and then all."""
         with unittest.mock.patch.object(http, "BODY_S", 0.1):
-            holder = self.hold()
+            holder, waiting = self.hold(), []
             for path, kind in (("/v1/chat/completions", "server_error"), ("/v1/messages", "api_error")):
                 for request in (
                     post(large(), path=path),
                     post(b"%x\r\n%b\r\n0\r\n\r\n" % (100_000, large()), "Transfer-Encoding: chunked", path=path, length=False),
                 ):
-                    seen = self.raw(request)
+                    waiting.append((kind, self.connect()))
+                    waiting[-1][1].sendall(request)
+            for kind, sock in waiting:
+                with sock:
+                    seen = drained(sock)
                     self.assertTrue(seen.startswith(b"HTTP/1.1 503"), seen[:300])
                     self.assertIn(b"retry-after: 5\r\n", seen)
                     self.assertIn(b"Connection: close\r\n", seen)
@@ -107,12 +116,14 @@ class Full(Served):
 
     def test_a_stop(self) -> None:
         """Whoever waits for room when the endpoint stops is told so at once."""
-        self.hold()
+        holder = self.hold()
         with self.connect() as sock:
             sock.sendall(post(large()))
             self.until(lambda: self.server._bodies._line, "it waits")
-            self.server.stop(0.4)
-            self.assertIn(b" 503 ", drained(sock))
+            with self.stopping():
+                self.assertIn(b" 503 ", drained(sock))
+                self.assertTrue(self.server._open, "whose body is under way has its grace")
+                holder.close()
         self.assertEqual(self.server._open, {})
 
     def test_whatever_happens_to_it(self) -> None:

@@ -10,6 +10,7 @@ from tests.fakes import NOON
 
 errors = part("serve_errors")
 HELD = ir.Rejection("p", "a", "m", "held: RateLimitedError", NOON + 90, "held")
+MISSING = ir.Rejection("p", "a", "m", "held: ModelNotFound (404)", NOON + 9, "held")
 KEY = ir.Rejection("p", "a", "m", "held: AuthenticationError: refused", None, "held")
 
 
@@ -26,6 +27,9 @@ TABLE: list[tuple[Any, int, str, str | None]] = [
     (ir.NoCandidatesError([KEY]), 502, "provider_error", "provider_authentication_failed"),
     (ir.NoCandidatesError([ir.Rejection("p", "a", "m", "paid use is not allowed")]), 503, "server_error", "no_capacity"),
     (ir.NoCandidatesError(), 503, "server_error", "no_capacity"),
+    (ir.NoCandidatesError([MISSING] * 2, NOON + 9), 404, "invalid_request_error", "model_not_found"),
+    (ir.NoCandidatesError((), NOON + 9), 429, "rate_limit_error", "rate_limit_exceeded"),
+    (ir.NoCandidatesError([MISSING, HELD], NOON + 9), 429, "rate_limit_error", "rate_limit_exceeded"),
     (ir.AuthenticationError("p", "a", "m", 401), 502, "provider_error", "provider_authentication_failed"),
     (tried(ir.AuthenticationError("p", "a", "m", 401)), 502, "provider_error", "provider_authentication_failed"),
     (tried(ir.RateLimitedError("p"), retry_at=NOON + 9), 429, "rate_limit_error", "rate_limit_exceeded"),

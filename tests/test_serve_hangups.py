@@ -10,6 +10,7 @@ import time
 import unittest
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
+from unittest import mock
 
 from tests import ir, part
 from tests.servers import Peer, ScriptedServer
@@ -138,7 +139,7 @@ class Stops(Stuck):
         with self.connect() as sock:
             sock.sendall(post(json.dumps(HELLO).encode()))
             self.until(lambda: self.provider.requests, "it has reached the provider")
-            self.server.stop(0.2)
+            self.server.stop(0.05)
             self.until(lambda: self.left, "the provider's connection is closed", 1.0)
         self.assertEqual(self.server._open, {})
         self.assertEqual(self.router.status()["a"].in_flight, 0)
@@ -147,6 +148,7 @@ class Stops(Stuck):
 class Watching(unittest.TestCase):
     def test_one_calls_fault(self) -> None:
         """A call whose settling fails leaves the others watched."""
+        self.enterContext(mock.patch.object(part("serve_watch"), "TICK_S", 0.02))
         watch, seen = part("serve_watch").Watch(), threading.Event()
         pairs = [socket.socketpair() for _ in range(2)]
 
@@ -170,6 +172,7 @@ class Watching(unittest.TestCase):
 class Connecting(unittest.TestCase):
     def test_while_a_connection_is_made(self) -> None:
         """What was not sent is not charged: a server whose queue is full takes no connection, and the call ends all the same."""
+        self.enterContext(mock.patch.object(part("serve_watch"), "TICK_S", 0.02))
         with socket.create_server(("127.0.0.1", 0), backlog=0) as full:
             waiting = [socket.socket() for _ in range(3)]
             for sock in waiting:

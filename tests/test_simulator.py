@@ -316,7 +316,7 @@ class FaultTest(unittest.TestCase):
         for fault, stream in ((sim.Fault("slow", seconds=30), False), (sim.Fault("stall", seconds=30), True)):
             with sim.Simulator() as server, client(server) as http_client:
                 server.script([fault])
-                http_client.connection.timeout = 0.1
+                http_client.connection.timeout = 0.05
                 with self.assertRaises(TimeoutError):
                     http_client.post(*ask("openai", stream=stream))
 

@@ -6,6 +6,7 @@ import json
 import time
 import unittest
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 from unittest.mock import patch
@@ -60,11 +61,15 @@ def scripted(dialect: str, events: Sequence[Event], gap_s: float = 0.0, *, marke
     return script
 
 
+def tails(likely_s: float) -> Any:
+    """A patch that lets streams end after a silence that fits a test."""
+    return patch.multiple(stream_end, TAIL_S=TAIL_S, LIKELY_TAIL_S=likely_s)
+
+
 @contextmanager
-def opened(dialect: str, script: Any, likely_s: float = LIKELY_S, **extra: Any) -> Iterator[Any]:
-    """An open stream of a router over a server that runs `script`, with tails that fit a test."""
-    tails = patch.multiple(stream_end, TAIL_S=TAIL_S, LIKELY_TAIL_S=likely_s)
-    with tails, ScriptedServer(script) as server:
+def opened(dialect: str, script: Any, **extra: Any) -> Iterator[Any]:
+    """An open stream of a router over a server that runs `script`."""
+    with ScriptedServer(script) as server:
         config = ir.Config([ir.AccountConfig(dialect, "a", ir.Auth("k"))], default_model=f"{dialect}/m", attempt_timeout=5)
         with ir.Router(config, [provider(dialect, server.url)]) as router:
             with router.stream(ir.ChatRequest("hi", extra=extra or None)) as stream:
@@ -72,28 +77,38 @@ def opened(dialect: str, script: Any, likely_s: float = LIKELY_S, **extra: Any) 
             assert router.status()["a"].in_flight == 0
 
 
-def whole(dialect: str, script: Any, likely_s: float = LIKELY_S, **extra: Any) -> Any:
-    with opened(dialect, script, likely_s, **extra) as stream:
+def read(dialect: str, script: Any, **extra: Any) -> Any:
+    with opened(dialect, script, **extra) as stream:
         list(stream)
         return stream.response
+
+
+def whole(dialect: str, script: Any, **extra: Any) -> Any:
+    with tails(LIKELY_S):
+        return read(dialect, script, **extra)
+
+
+def each(events: Sequence[Event], gap_s: float, likely_s: float) -> list[tuple[str, Any]]:
+    """Every dialect with its whole answer. They are read side by side, as each takes its pauses."""
+    with tails(likely_s), ThreadPoolExecutor(len(MAKERS)) as pool:
+        answers = pool.map(lambda dialect: read(dialect, scripted(dialect, events, gap_s)), MAKERS)
+        return list(zip(MAKERS, answers, strict=True))
 
 
 class Ends(unittest.TestCase):
     def test_a_finish_reason_in_every_chunk(self) -> None:
         """A server that names a finish reason in every chunk is read to the end of its body, however slow it is."""
         events = [event for i in range(3) for event in ((f"w{i} ", "end"), PAUSE)]
-        for dialect in MAKERS:
+        for dialect, answer in each([*events, ("w3 ", "end")], GAP_S, NEVER_S):
             with self.subTest(dialect):
-                answer = whole(dialect, scripted(dialect, [*events, ("w3 ", "end")], GAP_S), NEVER_S)
                 self.assertEqual((answer.text, answer.finish_reason), ("w0 w1 w2 w3 ", "stop"))
 
     def test_silence_between_chunks_that_all_say_stop(self) -> None:
         """Once content came after a finish reason, silence is no end any more: the stream waits as long as any other."""
         events = [("w0 ", "end"), ("w1 ", "end")]
-        for dialect in MAKERS:
-            script = scripted(dialect, [*events, PAUSE, ("w2 ", "end")], 2 * GAP_S)
+        for dialect, answer in each([*events, PAUSE, ("w2 ", "end")], 2 * GAP_S, GAP_S):
             with self.subTest(dialect):
-                self.assertEqual(whole(dialect, script, GAP_S).text, "w0 w1 w2 ")
+                self.assertEqual(answer.text, "w0 w1 w2 ")
 
     def test_cut_between_chunks_that_all_say_stop(self) -> None:
         """Once content came after a finish reason, a connection that breaks is an interruption, never a whole answer."""
@@ -116,10 +131,10 @@ class Ends(unittest.TestCase):
 
     def test_a_finish_reason_before_any_content(self) -> None:
         """A finish reason in an empty first chunk does not end the stream: the model may be thinking."""
-        for dialect in MAKERS:
-            events = [("", "end"), PAUSE, ("", "end"), PAUSE, ("w0 ", None), ("w1", None), ("", "end")]
+        events = [("", "end"), PAUSE, ("", "end"), PAUSE, ("w0 ", None), ("w1", None), ("", "end")]
+        for dialect, answer in each(events, GAP_S, TAIL_S):
             with self.subTest(dialect):
-                self.assertEqual(whole(dialect, scripted(dialect, events, GAP_S), TAIL_S).text, "w0 w1")
+                self.assertEqual(answer.text, "w0 w1")
 
     def test_an_empty_answer(self) -> None:
         """An answer with a finish reason and no content is whole at the body's end; before it only if the reason explains it."""
@@ -209,7 +224,7 @@ class Ends(unittest.TestCase):
                     peer.send(b"HTTP/1.1 200 OK\r\n\r\n" + frames(*(openai(text, r and "stop") for text, r in events)))
                     peer.wait()
 
-            with self.subTest(events=events), opened("openai", script) as stream:
+            with self.subTest(events=events), tails(LIKELY_S), opened("openai", script) as stream:
                 began = time.monotonic()
                 self.assertEqual("".join(chunk.text for chunk in stream), "fine")
                 took = time.monotonic() - began

@@ -149,7 +149,7 @@ class Settings(unittest.TestCase):
                 with router(server.url + "/v1", transport=ir.TransportConfig(**settings)) as made:
                     for _ in range(3):
                         made.chat_completion(ir.ChatRequest("hi"))
-                        time.sleep(0.02)
+                        time.sleep(2 * settings.get("idle_timeout", 0))
                 self.assertEqual(server.connections, connections)
 
     def test_stream_limit(self) -> None:

@@ -104,7 +104,7 @@ class Proxies(WireCase):
                 self.assertEqual((fault.kind, fault.sent), ("proxy", False), answer)
                 self.assertIn(word, str(fault))
         with ScriptedServer(lambda peer: peer.wait()) as proxy:
-            fault = self.fault("https://h.example/", wire=self.through(proxy), timeout_s=0.2)
+            fault = self.fault("https://h.example/", wire=self.through(proxy), timeout_s=0.1)
             self.assertEqual((fault.kind, fault.sent), ("timeout", False))
         fault = self.fault("https://h.example/", wire=self.through(proxy))
         self.assertEqual((fault.kind, fault.sent), ("proxy", False))

@@ -23,7 +23,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from tests import ir, part
@@ -36,13 +36,20 @@ JSON = {"Content-Type": "application/json", "Authorization": "Bearer sk-1"}
 @contextmanager
 def provider(**settings: Any) -> Iterator[str]:
     """A stand-in provider in a process of its own; its base URL."""
+    with providers(1, **settings) as (url,):
+        yield url
+
+
+@contextmanager
+def providers(count: int, **settings: Any) -> Iterator[list[str]]:
+    """So many of them, which start at the same time."""
     code = f"from tests.benchmarks.bench_serve import _provide; _provide({settings!r})"
-    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        try:
-            yield process.stdout.readline().strip()
-        finally:
-            process.send_signal(signal.SIGTERM)
+    with ExitStack() as stack:
+        command = [sys.executable, "-c", code]
+        started = [stack.enter_context(subprocess.Popen(command, stdout=subprocess.PIPE, text=True)) for _ in range(count)]
+        for process in started:
+            stack.callback(process.send_signal, signal.SIGTERM)
+        yield [process.stdout.readline().strip() for process in started if process.stdout is not None]
 
 
 def _provide(settings: dict[str, Any]) -> None:
@@ -202,7 +209,7 @@ def storm(clients: int, calls: int, seed: int = 1) -> dict[str, Any]:
     found: Counter[str] = Counter()
     lock = threading.Lock()
     before = thread_count(), open_files()
-    with provider(words=8, chunk_words=1) as good, provider(words=8, chunk_words=1) as bad, failing(bad) as worse:
+    with providers(2, words=8, chunk_words=1) as (good, bad), failing(bad) as worse:
         with (
             make_router(worse, good, health=ir.HealthConfig(failure_threshold=10**6)) as router,
             ir.serve(router, port=0) as server,

@@ -55,6 +55,10 @@ class Check(Case):
             self.assertIn("(did you mean 'fast'?)", ran.out)
         file = self.file(f'default_model = "gpt-4o-mini"\n{FAST}[[accounts]]\nprovider = "gemini"\nid = "g"\n')
         self.assertIn("nor a model of any account: it is a model of openai, which has no account", self.ran("check", file).out)
+        long = self.ran(
+            "check", self.file(f'default_model = "gpt-{"x" * 900}"\n{FAST}[[accounts]]\nprovider = "gemini"\nid = "g"\n')
+        )
+        self.assertIn(f"- default_model: 'gpt-{'x' * 193}...' is not an alias", long.out)
         file = self.file('default_model = "fats"\n[[accounts]]\nprovider = "gemini"\nid = "g"\n')
         self.assertRegex(self.ran("check", file).out, r"there is no alias\. Write provider/model, such as gemini/gemini-")
 

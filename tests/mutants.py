@@ -632,7 +632,7 @@ def main(words: Sequence[str]) -> int:
     lost = [mutant for mutant in chosen if mutant.old not in (PACKAGE / f"{mutant.module}.py").read_text(encoding="utf-8")]
     for mutant in lost:
         print(f"{mutant.name}: its text is not in {mutant.module}.py any more")
-    if lost or not passes(None, needed):
+    if lost or not (passes(None, needed) or passes(None, needed)):  # a busy machine may miss a moment
         print("mutants: nothing can be said; mend the list, or the tests")
         return 1
     with ThreadPoolExecutor(2) as pool:

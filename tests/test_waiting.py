@@ -60,6 +60,8 @@ class Closing(unittest.TestCase):
 
     def test_an_interrupted_pool_ends_with_its_router(self) -> None:
         """After Ctrl-C in a program with a pool of workers and many jobs waiting, `close` lets it end within a second."""
+        before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
+        self.addCleanup(signal.signal, signal.SIGINT, before)
         router = full()
         jobs: list[Future[Any]] = []
         with self.assertRaises(KeyboardInterrupt), ThreadPoolExecutor(8) as pool:

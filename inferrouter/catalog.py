@@ -17,6 +17,7 @@ from .validation import did_you_mean, matches
 
 __all__ = [
     "ALIASES",
+    "KEY_VARIABLES",
     "OFFERS",
     "PRESETS",
     "FreeTier",
@@ -61,6 +62,9 @@ def own_names(provider: str) -> tuple[str, ...]:
 
 
 ALIASES: Mapping[str, str] = freeze({"cerebro": "cerebras", "xai": "grok", "google": "gemini"})
+
+KEY_VARIABLES = tuple(dict.fromkeys(name for row in PRESETS.values() for name in row.env))
+"""Every variable of the environment that may hold a provider's key, each once."""
 
 _GONE = {"github-models": "GitHub Models was shut down on 2026-07-30; remove the account"}
 

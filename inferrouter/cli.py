@@ -9,7 +9,6 @@ do what a program could not do with the public classes.
 from __future__ import annotations
 
 import os
-import re
 import sys
 from collections.abc import Collection, Sequence
 from importlib import import_module
@@ -85,7 +84,7 @@ def _refuse(strange: Sequence[str], command: ArgumentParser) -> NoReturn:
     """End as argparse does for words that it cannot place, but with the usage of the command itself and what was likely meant."""
     from .spelling import misspelt
 
-    known = re.findall(r"--[a-z-]+", command.format_help())  # the usage has but one name of each
+    known = [each for each in command._option_string_actions if each.startswith("--")]  # the help has prose and is torn
     hints = []
     for flag in [word.partition("=")[0] for word in strange if word.startswith("-")]:
         if flag in known:

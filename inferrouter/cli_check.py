@@ -24,6 +24,7 @@ from .quota import QuotaStore
 from .quota_memory import MemoryQuotaStore
 from .records import ChatRequest
 from .router import Router
+from .spelling import LONGEST_SHOWN
 from .validation import did_you_mean
 
 if TYPE_CHECKING:
@@ -98,8 +99,9 @@ def _check_default(router: Router) -> None:
         except UnknownModelError as error:
             known = f"known: {', '.join(error.known[:12])}. Write one of these, or" if error.known else "there is no alias. Write"
             why = error.why or did_you_mean(name, error.known)
+            shown = name if len(name) <= LONGEST_SHOWN else f"{name[: LONGEST_SHOWN - 3]}..."
             raise ConfigError(
-                f"default_model: {name!r} is not an alias, nor a model of any account{why}; {known} "
+                f"default_model: {shown!r} is not an alias, nor a model of any account{why}; {known} "
                 f"provider/model{_example(router)}"
             ) from error
 

@@ -111,10 +111,11 @@ def config_folder(env: Mapping[str, str]) -> Path:
 
 def loaded(path: Path) -> tuple[Config, tuple[str, ...]]:
     """The configuration in a file, and what is surprising in it. Raises `ConfigError` with every problem."""
+    from .catalog import KEY_VARIABLES
     from .config_file import load_config
     from .provider_factory import KNOWN_PROVIDERS
 
-    return load_config(path, known_providers=KNOWN_PROVIDERS)
+    return load_config(path, known_providers=KNOWN_PROVIDERS, key_variables=KEY_VARIABLES)
 
 
 @contextmanager

@@ -35,7 +35,7 @@ from .validation import (
 POLICIES = ("free_first", "cost_first", "least_busy", "declared_order", "best_first")
 SERVERS = ("redis", "postgres")
 STORES = ("memory", "sqlite", *SERVERS)
-"""What a configuration can count in; each is opened by `router_parts.store_for`."""
+"""What a configuration can count in; `router_parts.store_for` opens each, the servers through `quota_url.open_store`."""
 ON_STORE_ERROR = ("refuse", "ignore")
 MAX_PLAUSIBLE_PRICE = 0.01  # dollars; ten thousand a million is more than any model costs
 

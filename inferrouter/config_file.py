@@ -30,16 +30,21 @@ MAX_DEPTH = 16
 
 
 def load_config(
-    path: str | os.PathLike[str], *, env: Mapping[str, str] | None = None, known_providers: Collection[str] = ()
+    path: str | os.PathLike[str],
+    *,
+    env: Mapping[str, str] | None = None,
+    known_providers: Collection[str] = (),
+    key_variables: Collection[str] = (),
 ) -> tuple[Config, tuple[str, ...]]:
     """The configuration in the file `path` (.toml or .json), and warnings about the file.
 
     `env`: where `${VAR}` and `${VAR:-default}` are looked up, None: the process's environment. `known_providers`: names an
-    account may use without a base_url; empty: any. A relative `quota.path` or `transport.ca_file` begins in the file's folder,
+    account may use without a base_url; empty: any. `key_variables`: variables of different providers' keys, none of which is
+    asked after in the place of another. A relative `quota.path` or `transport.ca_file` begins in the file's folder,
     `~` is the user's home. Raises `ConfigError` that lists every problem: an unusable file, missing variables, unknown keys,
     wrong values.
     """
-    reader = _read(path, env, known_providers)
+    reader = _read(path, env, known_providers, key_variables)
     del env  # a traceback with locals would show it
     return reader.result()
 
@@ -59,14 +64,16 @@ class _UnusableError(Exception):
     """Why a file cannot be used, in words that follow its path."""
 
 
-def _read(path: object, env: Mapping[str, str] | None, known_providers: Collection[str]) -> TableReader:
+def _read(
+    path: object, env: Mapping[str, str] | None, known_providers: Collection[str], key_variables: Collection[str]
+) -> TableReader:
     """A reader that has read everything, problems included."""
     if not isinstance(path, (str, os.PathLike)):
         reader = TableReader(env)
         reader.problems.append("the path of the configuration must be a string or a Path")
         return reader
     file = Path(path)
-    reader = TableReader(env, file.parent)
+    reader = TableReader(env, file.parent, key_variables)
     faults: list[str] = []
     try:
         raw, open_to_others = _bytes(file)
@@ -135,7 +142,9 @@ def _likely(said: str) -> str:
 
 def _written(fault: ValueError, text: str, kind: str) -> str:
     """How a file of this `kind` writes the true, false or nothing that stands in another language's words where `fault` is in
-    `text`; "" where something else stands there."""
+    `text`; "" where something else stands there, or no value belongs."""
+    if not str(fault).startswith(("Invalid value", "Expecting value")):
+        return ""
     if isinstance(fault, json.JSONDecodeError):
         rest = text[fault.pos :]
     else:
@@ -185,20 +194,28 @@ def _parsed_json(text: str, faults: list[str]) -> Any:
     return json.loads(text, object_pairs_hook=once, parse_constant=no_number)
 
 
+_SET_OR_LEAVE_OUT = (
+    'set it, or write optional = true (in JSON "optional": true) beside this account\'s provider and id '
+    "to leave the account out while it is not set"
+)
 _VARIABLE = re.compile(r"\$\$|\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}|\$\{")
 _ONLY_VARIABLES = re.compile(r"(?:\$\{[A-Za-z_][A-Za-z0-9_]*(?::-)?\})+")
+_NUMBER = re.compile(r"_[0-9]{1,4}\Z")
 _ACCOUNT_INDEX = re.compile(r"accounts\[(\d+)\]")
 
 
 class TableReader:
     """One reading. `problems` and `warnings` grow; `config` stays None when there is a problem; `holds_key`: as text.
 
-    `env`: as for `load_config`. `folder`: where a relative quota.path begins, None: left as it is.
+    `env` and `key_variables`: as for `load_config`. `folder`: where a relative quota.path begins, None: left as it is.
     """
 
-    def __init__(self, env: Mapping[str, str] | None = None, folder: Path | None = None) -> None:
+    def __init__(
+        self, env: Mapping[str, str] | None = None, folder: Path | None = None, key_variables: Collection[str] = ()
+    ) -> None:
         self.env = os.environ if env is None else env
         self.folder = folder
+        self.key_variables = key_variables
         self.holds_key = False
         self.config: Config | None = None
         self.problems: list[str] = []
@@ -253,7 +270,7 @@ class TableReader:
         if missing and plain.get("optional") is True:
             self.warnings += [f"{problem}, so this optional account is left out" for problem in missing]
             return None
-        self.problems += [f"{problem}; set it, or write optional = true to leave this account out then" for problem in missing]
+        self.problems += [f"{problem}; {_SET_OR_LEAVE_OUT}" for problem in missing]
         return AccountConfig(**plain, **special)
 
     def _auth(self, value: object, path: str, missing: list[str]) -> Auth:
@@ -370,8 +387,18 @@ class TableReader:
 
     def _near(self, name: str) -> str:
         """ " (did you mean X?)" for the variable that is set and most like `name`, or nothing."""
-        close = misspelt(name, [each for each, value in self.env.items() if value])
+        usable = [each for each, value in self.env.items() if value]
+        own = _first_of(name)
+        if own in self.key_variables:
+            # Whoever follows would send one provider's key to another.
+            usable = [each for each in usable if _first_of(each) == own or _first_of(each) not in self.key_variables]
+        close = misspelt(name, usable)
         return f" (did you mean {close[0]}?)" if close else ""
+
+
+def _first_of(variable: str) -> str:
+    """The variable of a provider's first key, where `variable` is that of a further one or is written in small letters."""
+    return _NUMBER.sub("", variable).upper()
 
 
 def _names(cls: type[Any]) -> tuple[str, ...]:

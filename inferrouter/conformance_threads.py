@@ -21,7 +21,7 @@ CROWD = 8
 PATIENCE_S = 0.002
 """How long a call is stopped for one that waits for it, as it does where the store has a lock."""
 MOST_PLACES = 32
-"""At so many places of a call another one comes in; of a longer call at every second place, every third, and so on."""
+"""The most places of a call at which another one comes in; of a longer call at every second place, every third, and so on."""
 
 
 class ThreadConformance(StoreCase):
@@ -154,7 +154,7 @@ def at_once(work: Callable[[], object]) -> None:
 
 
 def in_threads(work: Callable[[], object], count: int) -> None:
-    """Does `work` in so many threads."""
+    """Does `work` in `count` threads at once."""
     threads = [threading.Thread(target=work) for _ in range(count)]
     for thread in threads:
         thread.start()

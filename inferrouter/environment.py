@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from .account import CATALOG, AccountConfig, Auth
-from .catalog import OFFERS, PRESETS, Offer, Preset, capabilities
+from .catalog import KEY_VARIABLES, OFFERS, PRESETS, Offer, Preset, capabilities
 from .catalog_models import FASTEST
 from .catalog_prices import PRICES
 from .config import Config, ModelMapping, ModelRef, QuotaConfig
@@ -106,8 +106,7 @@ def config_for(
     `ConfigError` if there is no account, a key is unusable, or a setting is wrong.
     """
     if not accounts:
-        names = dict.fromkeys(name for row in PRESETS.values() for name in row.env)
-        raise ConfigError(f"{NO_KEY} (known: {', '.join(names)})")
+        raise ConfigError(f"{NO_KEY} (known: {', '.join(KEY_VARIABLES)})")
     models = aliases_over(accounts, allow_paid)
     if default_model is None:
         known = {mapping.alias for mapping in models}
@@ -187,19 +186,18 @@ def _numbered(env: Mapping[str, str]) -> dict[str, list[tuple[int, str]]]:
 
 
 def _near(env: Mapping[str, str]) -> list[tuple[str, str]]:
-    """Variables that look like keys and begin nearly as a known one does, which is not set, with that one's name."""
-    known = [name for row in PRESETS.values() for name in row.env if not env.get(name, "").strip()]
+    """Variables that look like keys and begin nearly as a known one does, which is not set, with the nearest one's name."""
     found = []
     for name in env:
         head = name.partition("_")[0].upper()
         if len(head) < SHORTEST_HEAD or not _KEYLIKE.search(name) or not env[name].strip():
             continue
-        if any(name in row.env for row in PRESETS.values()) or _NUMBERED.fullmatch(name):
+        if name in KEY_VARIABLES or _NUMBERED.fullmatch(name):
             continue
-        heads = {each: edit_distance(head, each.partition("_")[0], 1) for each in known}
-        close = [each for each, edits in heads.items() if edits <= 1]
-        if close:
-            found.append((name, close[0]))
+        heads = {each: edit_distance(head, each.partition("_")[0], 1) for each in KEY_VARIABLES}
+        nearest = min(heads, key=heads.__getitem__)
+        if heads[nearest] <= 1 and not env.get(nearest, "").strip():
+            found.append((name, nearest))
     return found
 
 

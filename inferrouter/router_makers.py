@@ -10,6 +10,7 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Self
 
+from .catalog import KEY_VARIABLES
 from .config import Config
 from .health import HealthConfig
 from .meter import Clock, Meter
@@ -59,7 +60,7 @@ class RouterMakers:
 
         given = list(providers) if isinstance(providers, Iterable) else []
         names = {str(getattr(provider, "name", "")) for provider in given}
-        config, warnings = load_config(path, known_providers=KNOWN_PROVIDERS | names)
+        config, warnings = load_config(path, known_providers=KNOWN_PROVIDERS | names, key_variables=KEY_VARIABLES)
         router = cls(
             config,
             given or providers,

@@ -29,7 +29,7 @@ from .limits import CALENDAR, Limit
 from .provider import Provider
 from .quota import Bucket, Headroom, allowance_key
 from .quota_seen import Groups
-from .spelling import misspelt
+from .spelling import LONGEST_SHOWN, misspelt
 from .transport import Transport
 
 MEDIA = frozenset(MEDIA_KINDS)
@@ -308,10 +308,12 @@ class RouteTable:
             meant = self._meant_by(name)
             if not meant:
                 return [(takes_any[0], name)]
-            raise UnknownModelError(name, meant, f"If it is not misspelt, write {takes_any[0]}/{name}.")
+            written = f"{takes_any[0]}/{name}" if len(name) <= LONGEST_SHOWN else f"{takes_any[0]}/ before it"
+            raise UnknownModelError(name, meant, f"If it is not misspelt, write {written}.")
         from .unknown_names import unknown_model
 
-        raise unknown_model(name, self._aliases, self.providers)
+        by_variables = any(bound.account.auth.variable for bound in self.bound_accounts)
+        raise unknown_model(name, self._aliases, self.providers, by_variables)
 
     def _meant_by(self, name: str) -> list[str]:
         """What `name`, which a provider would take as it takes any, may be a misspelling of."""

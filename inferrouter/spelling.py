@@ -12,6 +12,9 @@ from .lazy_pattern import lazy_pattern
 
 SHORTEST = 3
 """Letters; what is shorter is like everything."""
+MOST_EDITS = 2
+LONGEST_SHOWN = 200
+"""Characters of a model's name; of a longer one an error shows no more, and says nothing that would repeat it."""
 
 
 def misspelt(name: str, known: Iterable[str], patterns: Iterable[str] = ()) -> list[str]:
@@ -42,6 +45,8 @@ def edit_distance(one: str, other: str, most: int) -> int:
 
 def _edits_of_typo(name: str, known: str) -> int:
     """How many edits lie between them if the one may be meant by the other, else 0."""
+    if abs(len(name) - len(known)) > MOST_EDITS:  # asked first, as the name may be megabytes long
+        return 0
     one, other = name.lower(), known.lower()
     if name == known or min(len(one), len(other)) < SHORTEST or (":" in one) != (":" in other):
         return 0
@@ -49,7 +54,7 @@ def _edits_of_typo(name: str, known: str) -> int:
         return 1
     if _digits(one) != _digits(other):
         return 0
-    most = 1 if len(one) < 8 else 2
+    most = 1 if len(one) < 8 else MOST_EDITS
     edits = edit_distance(one, other, most)
     return edits if edits <= most else 0
 

@@ -97,6 +97,12 @@ class HelpTest(CommandTest):
                 self.assertTrue(ran.err.endswith(f"{name}: error: {said}\n"), ran.err)
         self.assertIn("--versoin (did you mean --version?)", run("--versoin").err)
 
+    def test_only_options_of_the_command_are_meant(self) -> None:
+        """An option in the help's prose is none of the command's own, and a narrow terminal tears no name."""
+        self.assertNotIn("did you mean", run("--liv").err)
+        with mock.patch.dict(os.environ, {"COLUMNS": "20"}):
+            self.assertIn("(did you mean --max-tokens?)", run("ask", "--max-toknes=3", "hi").err)
+
     def test_as_a_process(self) -> None:
         """`python3 -m` of the package runs it, with the exit code of the command."""
         ran = finish(start("check", "nowhere.toml"))

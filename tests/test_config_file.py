@@ -19,11 +19,15 @@ from tests import LONG, ir, part
 
 config = part("config")
 account_module = part("account")
+catalog = part("catalog")
 config_file = part("config_file")
 errors = part("errors")
 
 KEY = "sk-canary-0123456789"
-OR_OPTIONAL = "; set it, or write optional = true to leave this account out then"
+OR_OPTIONAL = (
+    '; set it, or write optional = true (in JSON "optional": true) beside this account\'s provider and id '
+    "to leave the account out while it is not set"
+)
 FULL = """
 allow_paid = true
 default_model = "fast"
@@ -300,6 +304,31 @@ class Files(FileCase):
         first, _ = config_file.load_config(self.write('policy = "cost_first"'))
         self.problems(self.write("policy = 5"))
         self.assertEqual(first.policy, "cost_first")
+
+
+class CloseVariables(FileCase):
+    def test_another_providers_key_is_not_asked_after(self) -> None:
+        """A known provider's variable is told with its own in small letters, never with another provider's."""
+        pairs = [("GROQ_API_KEY", "GROK_API_KEY"), ("XAI_API_KEY", "ZAI_API_KEY"), ("GROK_API_KEY_2", "GROQ_API_KEY_2")]
+        pairs += [("GROQ_API_KEY", "grok_api_key")]
+        for missing, other in [*pairs, *(pair[::-1] for pair in pairs)]:
+            text = f'[[accounts]]\nprovider = "p"\nid = "a"\nbase_url = "https://h/"\nauth = {{ api_key = "${{{missing}}}" }}\n'
+            begin = f"accounts[0].auth.api_key: the environment variable {missing} is not set"
+            path, known = self.write(text), catalog.KEY_VARIABLES
+            with self.subTest(missing):
+                self.assertEqual(self.problems(path, env={other: KEY}, key_variables=known), [f"{begin}{OR_OPTIONAL}"])
+                near = self.problems(path, env={other: KEY, missing.swapcase(): KEY}, key_variables=known)
+                self.assertEqual(near, [f"{begin} (did you mean {missing.swapcase()}?){OR_OPTIONAL}"])
+
+    def test_the_catalogs_variables_are_handed_in(self) -> None:
+        """A router and a command that read a file know which variables are another provider's."""
+        path = self.write('[[accounts]]\nprovider = "groq"\nid = "a"\nauth = { api_key = "${GROQ_API_KEY}" }\n')
+        with mock.patch.dict(os.environ, {"GROK_API_KEY": KEY}):
+            os.environ.pop("GROQ_API_KEY", None)
+            for read in (ir.Router.from_file, part("cli_common").loaded):
+                with self.assertRaises(errors.ConfigError) as caught:
+                    read(path)
+                self.assertNotIn("did you mean", str(caught.exception))
 
 
 class Variables(unittest.TestCase):

@@ -55,6 +55,10 @@ class Check(Case):
             self.assertIn("(did you mean 'fast'?)", ran.out)
         file = self.file(f'default_model = "gpt-4o-mini"\n{FAST}[[accounts]]\nprovider = "gemini"\nid = "g"\n')
         self.assertIn("nor a model of any account: it is a model of openai, which has no account", self.ran("check", file).out)
+        long = self.ran(
+            "check", self.file(f'default_model = "gpt-{"x" * 900}"\n{FAST}[[accounts]]\nprovider = "gemini"\nid = "g"\n')
+        )
+        self.assertIn(f"- default_model: 'gpt-{'x' * 193}...' is not an alias", long.out)
         file = self.file('default_model = "fats"\n[[accounts]]\nprovider = "gemini"\nid = "g"\n')
         self.assertRegex(self.ran("check", file).out, r"there is no alias\. Write provider/model, such as gemini/gemini-")
 
@@ -116,6 +120,8 @@ class NoKey(Case):
         """A variable that is nearly the name of a key is named with the right one; others, and what they hold, are not."""
         ran = self.ran("ask", "hi", GEMINY_API_KEY=GEMINI, **NO_KEYS)
         self.assertIn("GEMINY_API_KEY (did you mean GEMINI_API_KEY?)", ran.err)
+        with self.assertRaisesRegex(ir.ConfigError, r"GROQ_API_KEYS \(did you mean GROQ_API_KEY\?\)"):
+            ir.Router.from_env({"GROQ_API_KEYS": "0123456789"})
         for name in ("GH_TOKEN", "GITHUB_TOKEN", "MONKEY", "GEMINY_HOME"):
             with self.assertRaisesRegex(ir.ConfigError, "set one first"):
                 ir.Router.from_env({name: "0123456789"})
@@ -174,6 +180,16 @@ class Words(Case):
                 self.assertRegex(ran.out, rf"- .*: is not valid TOML: Invalid value \(at line [12], column [0-9]+\); {words}")
         ran = self.ran("check", self.file('{"allow_paid": True,\n"timeout": 1}', "c.json"))
         self.assertIn("Expecting value: line 1 column 16 (char 15); JSON writes true, in lower case", ran.out)
+
+    def test_a_word_after_a_value_is_no_value(self) -> None:
+        """Where a value is complete, the word behind it is not explained as one."""
+        for name, text, words in (
+            ("c.toml", "allow_paid = true yes\n", "most likely a quote, a bracket or an equals sign is missing there"),
+            ("c.json", '{"max_wait": 1 no}', "most likely a comma, a colon or a quote is missing before it"),
+        ):
+            out = self.ran("check", self.file(text, name)).out
+            self.assertIn(words, out)
+            self.assertNotIn("writes", out)
 
     def test_files_that_are_not_there(self) -> None:
         """A file that is missing is told as such, and the path is what to check."""

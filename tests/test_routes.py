@@ -95,19 +95,19 @@ class Resolving(unittest.TestCase):
         accounts = (an_account("g", "gemini"), an_account("x", "grok"))
         providers = [FakeProvider("gemini", ["gemini-pro"]), FakeProvider("grok", ["grok-4"])]
         table = Fixture(*accounts, models=[alias("fast", "gemini/openai/gpt-oss-20b", "gemini/claude-mine")], providers=providers)
-        absent = "which has no account here (add one; without a configuration: set"
+        absent = "which has no account here (add one); known: "
         rows = {
             "fas": " (did you mean 'fast'?); known: fast, ",
-            "gpt-4o-mini": f": it is a model of openai, {absent} OPENAI_API_KEY); known: ",
-            "openai/gpt-oss-120b": f": it is a model of groq, {absent} GROQ_API_KEY); known: ",
+            "gpt-4o-mini": f": it is a model of openai, {absent}",
+            "openai/gpt-oss-120b": f": it is a model of groq, {absent}",
             "openai/gpt-oss-20": " (did you mean 'openai/gpt-oss-20b'?); known: ",
             "claude-mien": " (did you mean 'claude-mine'?); known: claude-mine, ",
-            "cerebro/m": f": it names cerebras, {absent} CEREBRAS_API_KEY); known: ",
-            "ollama/m": ": it names ollama, which has no account here (add one); known: ",
+            "cerebro/m": f": it names cerebras, {absent}",
+            "ollama/m": f": it names ollama, {absent}",
             "google/m": " (did you mean 'gemini/m'?); known: ",
-            "nope/x": ": no account is of a provider 'nope'; known: ",
-            "gmini/m": ": no account is of a provider 'gmini' (did you mean 'gemini'?); known: ",
-            "\u202e/x": r": no account is of a provider '\u202e'; known: ",
+            "nope/x": ": no account here is at a provider 'nope'; known: ",
+            "gmini/m": ": no account here is at a provider 'gmini' (did you mean 'gemini'?); known: ",
+            "\u202e/x": r": no account here is at a provider '\u202e'; known: ",
             f"{'n' * 99}/x": "; known: ",
             "something else": "; known: ",
             "nope/": "; known: ",
@@ -116,6 +116,55 @@ class Resolving(unittest.TestCase):
             with self.subTest(name), self.assertRaises(errors.UnknownModelError) as caught:
                 table.route(name)
             self.assertTrue(str(caught.exception).startswith(f"unknown model {name!r}{words}"), str(caught.exception))
+
+    def said(self, table: Any, name: str) -> str:
+        with self.assertRaises(errors.UnknownModelError) as caught:
+            table.route(name)
+        return str(caught.exception)
+
+    def test_the_variable_of_a_key_is_told_to_whoever_uses_variables(self) -> None:
+        """Where the accounts are of the environment's keys, the variable to set is told, and that a paid one must be allowed."""
+        table = Fixture(
+            an_account("g", "gemini", auth=part("account").Auth("k", "GEMINI_API_KEY")), providers=[FakeProvider("gemini", ["m"])]
+        )
+        self.assertIn("groq, which has no account here (add one: set GROQ_API_KEY)", self.said(table, "groq/m"))
+        paid = "openai, which has no account here (add one: set OPENAI_API_KEY and allow paid use (--paid, or allow_paid))"
+        for name in ("gpt-4o-mini", "openai/m"):
+            self.assertIn(paid, self.said(table, name))
+        self.assertIn("ollama, which has no account here (add one)", self.said(table, "ollama/m"))
+
+    def test_a_name_with_its_maker_may_be_a_model_of_a_provider_of_many(self) -> None:
+        """Where a configured provider serves models whose names have a slash, it is told how such a name is written there."""
+        router, groq, gemini = (an_account(name, name) for name in ("openrouter", "groq", "gemini"))
+        one = Fixture(router, providers=[FakeProvider("openrouter", ["m"])])
+        for name in ("x-ai/grok", "google/gemini-3.5-flash", "openai/gpt-4o", "nope/x"):
+            self.assertIn(f"; if it is a model of openrouter, write 'openrouter/{name}'", self.said(one, name))
+        for name in ("gpt-4o-mini", "nope", "nope/", f"{'n' * 99}/x"):
+            self.assertNotIn("openrouter", self.said(one, name))
+        self.assertNotIn("write '", self.said(Fixture(gemini, providers=[FakeProvider("gemini", ["m"])]), "x-ai/grok"))
+        both = Fixture(groq, router, gemini, providers=[FakeProvider(name, ["m"]) for name in ("groq", "openrouter", "gemini")])
+        written = "; if it is a model of groq or openrouter, write 'groq/google/x' or 'openrouter/google/x'"
+        self.assertIn(f" (did you mean 'gemini/x'?){written}", self.said(both, "google/x"))
+
+    def test_a_typo_in_small_letters_is_told(self) -> None:
+        """A name that differs in its case alone is told with the one that is meant, whichever of them is in capitals."""
+        table = Fixture(an_account(), models=[alias("FAST", "p/SMALL")], providers=[FakeProvider("p", ["m"])])
+        for name, meant in (("fast", "FAST"), ("small", "SMALL")):
+            self.assertIn(f"unknown model {name!r} (did you mean {meant!r}?)", self.said(table, name))
+
+    def test_a_long_name_is_cut(self) -> None:
+        """A name beyond 200 characters is refused at once, and no error repeats more of it than before."""
+        table = Fixture(
+            an_account("g", "gemini"),
+            an_account("o", "openrouter"),
+            models=[alias("fast", "gemini/m")],
+            providers=[FakeProvider("gemini", ["m"]), FakeProvider("openrouter", ["m"])],
+        )
+        for begin in ("google/", "x-ai/", "gpt-4o", "ollama/"):
+            long = f"{begin}{'sk-' * 99}SECRET"
+            self.assertEqual(self.said(table, long).partition(";")[0], f"unknown model {long[:197] + '...'!r}", begin)
+        short = f"x-ai/{'n' * 195}"
+        self.assertIn(f"write 'openrouter/{short}'", self.said(table, short))
 
     def test_a_providers_own_name_is_no_model(self) -> None:
         """The bare name of the provider that takes any name is refused."""

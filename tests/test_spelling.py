@@ -62,6 +62,16 @@ class Misspelt(unittest.TestCase):
         for name in [*names, *KNOWN, "claude-opus-5", "x-ai/claude-x"]:
             self.assertEqual(spelling.misspelt(name, KNOWN, PATTERNS), [], name)
 
+    def test_a_long_name_costs_nothing(self) -> None:
+        """A name whose length alone rules a typo out is not looked at letter by letter."""
+
+        class Long(str):
+            def lower(self) -> str:
+                raise AssertionError("read")
+
+        self.assertEqual(spelling._edits_of_typo(Long("fast" * 9), "fast"), 0)
+        self.assertEqual(spelling._edits_of_typo("gpt-4o-mini", Long("gpt-4o-minimal")), 0)
+
     def test_the_distance(self) -> None:
         """The distance is the one of the definition, up to the bound."""
         dice = random.Random(5)
@@ -97,6 +107,14 @@ class Routes(unittest.TestCase):
             self.assertEqual(self.served(router, f"ollama/{name}"), [f"ollama/{name}"])
         for name in ("mistral", "gemma3:4b", "codellama"):
             self.assertEqual(self.served(router, name), [f"ollama/{name}"])
+
+    def test_a_long_name_is_not_repeated(self) -> None:
+        """Megabytes that begin like another provider's model are refused at once, and the advice does not repeat them."""
+        router = self.router("gemini", "ollama")
+        with self.assertRaises(ir.UnknownModelError) as caught:
+            self.served(router, f"gemni-{'x' * 3_000_000}")
+        self.assertLess(len(str(caught.exception)), 400)
+        self.assertIn("If it is not misspelt, write ollama/ before it.", str(caught.exception))
 
     def test_names_with_a_slash_of_their_own(self) -> None:
         """A model that the catalog knows at a provider is found by its own name, slash and all."""

@@ -213,9 +213,9 @@ class RemoteQuotaStore:
             states = {key: each.state for key, each in stored.items()}
             changed = observe(states, observations, now)
             news = {seen.key for seen, new in zip(observations, changed, strict=True) if new}
+            for key in news:  # a list of them is kept apart, for `learned`; first, as it may list what is not written after all
+                ask(Operation("H", ("l",), ("l", name_of(key), "", json.dumps(key)), now))
             if self._buckets.written(stored, [states[key] for key in news], now, ask):
-                for key in news:  # a list of them is kept apart, for `learned`
-                    ask(Operation("H", ("l",), ("l", name_of(key), "", json.dumps(key)), now))
                 return changed
         raise self._buckets.contended()
 

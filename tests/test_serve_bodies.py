@@ -124,6 +124,7 @@ class Full(Served):
                 self.assertIn(b" 503 ", drained(sock))
                 self.assertTrue(self.server._open, "whose body is under way has its grace")
                 holder.close()
+                sock.close()
         self.assertEqual(self.server._open, {})
 
     def test_whatever_happens_to_it(self) -> None:

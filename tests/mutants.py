@@ -252,7 +252,7 @@ MUTANTS = (
     ),
     Mutant(
         "one reason is said of each model",
-        "errors",
+        "rejections",
         "(each.provider, each.account_id, each.reason), {})",
         "(each.provider, each.account_id, each.model), {})",
         ("test_errors",),

@@ -116,7 +116,7 @@ MUTANTS = (
         "quota_session",
         "result = work(self)",
         'cursor.execute("COMMIT"); result = work(self); cursor.execute("BEGIN")',
-        ("test_quota_processes", "test_concurrency"),
+        ("test_quota_sqlite.KeepingTest",),
     ),
     Mutant(
         "others' writes are not read",

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 from tests import PACKAGE, ir, ledger_model, part, rounds
 
@@ -137,6 +138,24 @@ class KeepingTest(Folder):
         self.assertEqual(set(two.holds(NOON)), {"a"})
         one.define([quota.Bucket("k", limits.Limit(3, "requests", "day"))], NOON)
         self.assertEqual(two.headroom(["k"], NOON)[0].limit.amount, 3)
+
+    def test_nobody_writes_between_reading_and_writing(self) -> None:
+        """What a reservation read is still so when it writes: in between another connection cannot begin to write."""
+        tried, really = [], quota_sqlite.admit
+        store = self.open()
+        store.define([quota.Bucket("k", limits.Limit(10, "requests", "day"))], NOON)
+        with closing(sqlite3.connect(self.path, timeout=0, isolation_level=None)) as other:
+
+            def admit(*facts: Any) -> Any:
+                with self.assertRaisesRegex(sqlite3.OperationalError, "locked"):
+                    other.execute("BEGIN IMMEDIATE")
+                tried.append(facts)
+                return really(*facts)
+
+            with mock.patch.object(quota_sqlite, "admit", admit):
+                store.reserve([("k", 1)], NOON)
+            self.assertEqual(len(tried), 1)
+            other.execute("BEGIN IMMEDIATE")
 
     def test_random_verbs_against_the_model(self) -> None:
         """Random methods, clock steps included, agree with the naive model."""

@@ -84,15 +84,15 @@ class GuardedStore:
 
         `max_age`: as for `headroom`; a store that says itself what is new saves no look by it."""
         store = self.store
-        if getattr(store.headroom, "__func__", None) is not self._headroom:
-            return compared(groups, before, self.headroom(groups.keys, now, max_wait, max_age) if groups.keys else ())
         try:
-            look: Callable[..., Look] = store.look_at_groups  # type: ignore[attr-defined]  # as the class of `_headroom` has it
-            if max_wait is None:
-                return look(groups, before, now)
-            return look(groups, before, now, **self._options("look_at_groups", max_wait))
+            if getattr(store.headroom, "__func__", None) is self._headroom:
+                look: Callable[..., Look] = store.look_at_groups  # type: ignore[attr-defined]  # as the class of `_headroom` has it
+                if max_wait is None:
+                    return look(groups, before, now)
+                return look(groups, before, now, **self._options("look_at_groups", max_wait))
         except Exception as exc:
             return self.fallback_or_raise(exc).look_at_groups(groups, before, now)
+        return compared(groups, before, self.headroom(groups.keys, now, max_wait, max_age))
 
     def limit_of(self, key: str, now: float) -> Limit | None:
         """The limit that the store itself counts under `key`, None if it knows none or cannot say."""
@@ -264,8 +264,8 @@ class _Settlement(NamedTuple):
 
 
 def _trusted_headroom(store: QuotaStore) -> object:
-    """The function of `headroom`, if the very class that has it says itself what is new of groups; of a class that inherits that
-    and has a `headroom` of its own, as of any other, None."""
+    """The function of `headroom`, if the very class that has it says itself what is new of groups. Of any other class, as of one
+    that inherits that and has a `headroom` of its own, what no method is."""
     kinds = [vars(each) for each in type(store).__mro__ if "headroom" in vars(each)]
     return kinds[0]["headroom"] if kinds and "look_at_groups" in kinds[0] else _NOBODYS
 

@@ -100,7 +100,7 @@ def look_again(
 def whole_look(groups: Groups, changes: Changes, number: int, shown: Sequence[Shown], to_note: bool) -> Look:
     """The look that found `shown` of all keys. `to_note`: whether that is to be noted, so that the next look may find more."""
     news = _by_group(groups, range(len(groups.each)), [each[0] for each in shown])
-    if to_note or not shown:
+    if to_note:
         return Look(changes, number, math.inf, math.inf, news)
     since, until = max([begins for _, begins, _, _ in shown]), min([ends for _, _, ends, _ in shown])
     return Look(changes, number, since, until, news)
